@@ -1,0 +1,1 @@
+//! Bit-marker coding of guest memory.

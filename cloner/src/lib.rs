@@ -1,0 +1,3 @@
+//! Many machines from one.
+
+pub mod codec;

@@ -1,0 +1,1 @@
+//! Guests to test and demonstrate with.
