@@ -1,1 +1,44 @@
-//! One KVM virtual machine.
+//! One KVM virtual machine: boot it, run it, pause it, save it, build it again.
+//!
+//! This crate knows one machine at a time and nothing of pools or snapshots. Its seams are few:
+//!
+//! * [`Vm::boot`] builds a machine from a [`Config`]; [`Vm::restore`] builds one from a [`VmState`] and a
+//!   [`GuestMemory`](memory::GuestMemory). How that memory came to be is the caller's business: eager, lazy and forked
+//!   clones differ in nothing else.
+//! * [`Vm::pause`] gives a [`Paused`] guard. Saving is possible through it only, and dropping it lets the machine run.
+//! * Everything loaded is hostile until checked: [`VmState::from_bytes`] is the only way in.
+//!
+//! Guests run on two kinds of host, see [`host`]. All `unsafe` is in [`sys`].
+//!
+//! ```no_run
+//! use vmm::config::{Config, Kernel};
+//! use vmm::{Vm, VmState};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let kernel = Kernel::Linux { path: "vmlinux".into(), initramfs: None, cmdline: "console=ttyS0".into() };
+//! let vm = Vm::boot(&Config::new(128 << 20, kernel), Box::new(std::io::stdout()))?;
+//! vm.start();
+//! let saved: Vec<u8> = vm.pause()?.save()?.to_bytes(); // the guard is dropped here: the VM runs on
+//! let state = VmState::from_bytes(&saved)?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod boot;
+pub mod bus;
+pub mod config;
+pub mod devices;
+pub mod host;
+pub mod interrupt;
+pub mod memory;
+mod pause;
+pub mod state;
+pub mod sys;
+pub mod vcpu;
+mod vm;
+
+pub use bus::Ending;
+pub use config::Config;
+pub use pause::Paused;
+pub use state::VmState;
+pub use vm::{Error, Vm};

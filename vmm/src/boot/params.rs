@@ -1,0 +1,61 @@
+//! The "zero page": what the Linux boot protocol tells the kernel (Documentation/arch/x86/boot.rst, zero-page.rst).
+
+use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
+use vm_memory::ByteValued;
+
+use super::kernel::{Initramfs, Loaded};
+use crate::memory::layout::{self, EBDA_ADDRESS, HIGH_MEMORY_ADDRESS, MMIO_GAP_END};
+use crate::memory::{Error, GuestMemory, Layout};
+
+const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
+/// A boot loader without a registered number.
+const LOADER_UNDEFINED: u8 = 0xff;
+const BOOT_FLAG: u16 = 0xaa55;
+const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"HdrS");
+/// What an ELF kernel, which brings no header, is told of its alignment.
+const KERNEL_ALIGNMENT: u32 = 0x100_0000;
+
+pub(super) fn write(
+    memory: &GuestMemory,
+    kernel: &Loaded,
+    initramfs: Option<Initramfs>,
+    cmdline: &str,
+) -> Result<(), Error> {
+    let mut params = boot_params::default();
+    match &kernel.header {
+        Some(header) => params.hdr = *header,
+        None => {
+            params.hdr.boot_flag = BOOT_FLAG;
+            params.hdr.header = HEADER_MAGIC;
+            params.hdr.kernel_alignment = KERNEL_ALIGNMENT;
+        }
+    }
+    params.hdr.type_of_loader = LOADER_UNDEFINED;
+    params.hdr.cmd_line_ptr = u32::try_from(layout::COMMAND_LINE_ADDRESS).expect("below 1 MiB");
+    params.hdr.cmdline_size = u32::try_from(cmdline.len()).expect("checked against COMMAND_LINE_MAX_BYTES");
+    if let Some(Initramfs { address, len_bytes }) = initramfs {
+        params.hdr.ramdisk_image = address;
+        params.hdr.ramdisk_size = len_bytes;
+    }
+    let map = memory_map(memory.layout());
+    params.e820_table[..map.len()].copy_from_slice(&map);
+    params.e820_entries = u8::try_from(map.len()).expect("at most four entries");
+
+    memory.write(layout::ZERO_PAGE_ADDRESS, params.as_slice())?;
+    memory.write(layout::COMMAND_LINE_ADDRESS, cmdline.as_bytes())?;
+    memory.write(layout::COMMAND_LINE_ADDRESS + cmdline.len() as u64, &[0])
+}
+
+fn memory_map(layout: Layout) -> Vec<boot_e820_entry> {
+    let entry = |start, end, kind| boot_e820_entry { addr: start, size: end - start, r#type: kind };
+    let mut map =
+        vec![entry(0, EBDA_ADDRESS, E820_RAM), entry(EBDA_ADDRESS, layout::EBDA_END, E820_RESERVED)];
+    if layout.low_bytes() > HIGH_MEMORY_ADDRESS {
+        map.push(entry(HIGH_MEMORY_ADDRESS, layout.low_bytes(), E820_RAM));
+    }
+    if layout.high_bytes() > 0 {
+        map.push(entry(MMIO_GAP_END, MMIO_GAP_END + layout.high_bytes(), E820_RAM));
+    }
+    map
+}

@@ -1,0 +1,110 @@
+//! I/O ports: which device answers where.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// How a guest's life ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ending {
+    /// It asked for a reset (keyboard controller), which this VMM answers by ending it.
+    #[error("the guest asked for a reset")]
+    Reset,
+    /// It ended itself through the debug exit port.
+    #[error("the guest shut down with code {code}")]
+    Shutdown {
+        /// What it wrote.
+        code: u8,
+    },
+    /// An exception while delivering a double fault: the processor gave up.
+    #[error("vCPU {vcpu} took a triple fault at RIP {rip:#x} (bytes there: {bytes})")]
+    TripleFault {
+        /// Which vCPU.
+        vcpu: u8,
+        /// Its instruction pointer, as far as KVM still knows it (SVM resets it).
+        rip: u64,
+        /// The code at that address in hexadecimal, or why it cannot be read.
+        bytes: String,
+    },
+    /// KVM's emulator met an instruction it does not know, and neither does ours.
+    #[error("vCPU {vcpu} at RIP {rip:#x}: this host's KVM cannot emulate the instruction {bytes}")]
+    EmulationFailure {
+        /// Which vCPU.
+        vcpu: u8,
+        /// Address of the instruction.
+        rip: u64,
+        /// Its bytes in hexadecimal.
+        bytes: String,
+    },
+    /// Anything else that stopped a vCPU.
+    #[error("vCPU {vcpu} at RIP {rip:#x} stopped: {what}")]
+    Failed {
+        /// Which vCPU.
+        vcpu: u8,
+        /// Its instruction pointer.
+        rip: u64,
+        /// What happened.
+        what: String,
+    },
+}
+
+impl Ending {
+    /// Whether the guest meant to end.
+    #[must_use]
+    pub const fn is_orderly(&self) -> bool {
+        matches!(self, Self::Reset | Self::Shutdown { .. })
+    }
+}
+
+/// A device reached through I/O ports, from any vCPU thread.
+///
+/// KVM reports a repeated string instruction as one access, so `data` is any number of accesses of one byte each to
+/// the same port. Wider accesses, which no device here defines, arrive the same way.
+pub trait PortDevice: Send + Sync + std::fmt::Debug {
+    /// Fills `data` with what the guest reads at the port `offset` from the device's first.
+    fn read(&self, offset: u16, data: &mut [u8]);
+
+    /// Takes what the guest wrote. [`ControlFlow::Break`] ends the guest.
+    fn write(&self, offset: u16, data: &[u8]) -> ControlFlow<Ending>;
+}
+
+/// All devices by port.
+#[derive(Debug, Default)]
+pub struct PortBus {
+    devices: Vec<(u16, u16, Arc<dyn PortDevice>)>,
+}
+
+impl PortBus {
+    /// Lets `device` answer for `ports` ports from `first` on.
+    ///
+    /// # Panics
+    /// If another device is there already, or the range leaves the 64 Ki ports: both are set by this crate.
+    pub fn insert(&mut self, first: u16, ports: u16, device: Arc<dyn PortDevice>) {
+        let end = first.checked_add(ports).expect("within the ports");
+        let overlaps = self.devices.iter().any(|(start, count, _)| first < start + count && *start < end);
+        assert!(!overlaps, "two devices at port {first:#x}");
+        self.devices.push((first, ports, device));
+    }
+
+    /// A guest reads. Ports without a device read as all ones, as an empty bus does.
+    pub fn read(&self, port: u16, data: &mut [u8]) {
+        match self.find(port) {
+            Some((device, offset)) => device.read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// A guest writes. Ports without a device swallow it.
+    pub fn write(&self, port: u16, data: &[u8]) -> ControlFlow<Ending> {
+        match self.find(port) {
+            Some((device, offset)) => device.write(offset, data),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn find(&self, port: u16) -> Option<(&dyn PortDevice, u16)> {
+        self.devices.iter().find_map(|(first, ports, device)| {
+            let offset = port.checked_sub(*first)?;
+            (offset < *ports).then_some((device.as_ref(), offset))
+        })
+    }
+}

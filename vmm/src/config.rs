@@ -1,0 +1,73 @@
+//! What a VM is to be: memory, processors, and what it boots.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use crate::memory::{Backing, Layout, PageSize, layout};
+
+/// A VM before it exists.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Memory in bytes: 1 MiB to 64 GiB, a multiple of 4 KiB (of 2 MiB on huge pages), at most what the host has.
+    pub memory_bytes: u64,
+    /// What the memory is made of.
+    pub backing: Backing,
+    /// Virtual processors: 1 to 16.
+    pub vcpus: u8,
+    /// What to boot.
+    pub kernel: Kernel,
+}
+
+/// What a VM boots.
+#[derive(Debug, Clone)]
+pub enum Kernel {
+    /// A Linux kernel: ELF `vmlinux` or bzImage.
+    Linux {
+        /// The kernel's file.
+        path: PathBuf,
+        /// The initial RAM file system's file.
+        initramfs: Option<PathBuf>,
+        /// Command line; on some hosts more is appended
+        /// (see [`Host::cmdline_additions`](crate::host::Host::cmdline_additions)).
+        cmdline: String,
+    },
+    /// A bare-metal image for the flat protocol of [`crate::boot`].
+    Flat {
+        /// Its bytes.
+        image: Cow<'static, [u8]>,
+    },
+}
+
+/// A configuration no VM can have.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Memory size.
+    #[error("memory")]
+    Memory(#[from] layout::Error),
+    /// Number of vCPUs.
+    #[error("{0} vCPUs: a guest has 1 to {max}", max = layout::MAX_VCPUS)]
+    Vcpus(u8),
+}
+
+impl Config {
+    /// A VM with one vCPU and private memory on transparent huge pages.
+    #[must_use]
+    pub const fn new(memory_bytes: u64, kernel: Kernel) -> Self {
+        Self { memory_bytes, backing: Backing::Private(PageSize::Transparent), vcpus: 1, kernel }
+    }
+
+    /// Checks everything that can be checked without a host.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn layout(&self) -> Result<Layout, Error> {
+        if self.vcpus == 0 || self.vcpus > layout::MAX_VCPUS {
+            return Err(Error::Vcpus(self.vcpus));
+        }
+        let layout = Layout::new(self.memory_bytes)?;
+        if matches!(&self.backing, Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge)) {
+            layout.check_huge_pages()?;
+        }
+        Ok(layout)
+    }
+}

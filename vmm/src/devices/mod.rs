@@ -1,0 +1,91 @@
+//! The devices of the machine, on one bus.
+
+pub mod debug_exit;
+pub mod i8042;
+pub mod serial;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use vmm_sys_util::errno;
+
+use self::debug_exit::DebugExit;
+use self::i8042::I8042;
+use self::serial::state::SerialStateV1;
+use self::serial::{ConsoleOutput, Serial};
+use crate::bus::PortBus;
+use crate::memory::layout;
+use crate::sys::machine::Machine;
+
+/// Every device of one VM.
+#[derive(Debug)]
+pub struct Devices {
+    serial: Arc<Serial>,
+    bus: PortBus,
+}
+
+/// Saved state of every device that has any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceStateV1 {
+    /// The console.
+    pub serial: SerialStateV1,
+}
+
+impl Devices {
+    /// The devices of a machine after reset.
+    #[must_use]
+    pub fn new(machine: Arc<Machine>, output: ConsoleOutput) -> Self {
+        Self::with(Serial::new(machine, output))
+    }
+
+    /// The devices as they were saved, paused.
+    ///
+    /// # Errors
+    /// The kernel's for interrupts that are raised again.
+    pub fn restore(
+        machine: Arc<Machine>,
+        output: ConsoleOutput,
+        state: &DeviceStateV1,
+    ) -> Result<Self, errno::Error> {
+        let DeviceStateV1 { serial } = state;
+        Ok(Self::with(Serial::restore(machine, output, serial)?))
+    }
+
+    fn with(serial: Serial) -> Self {
+        let serial = Arc::new(serial);
+        let mut bus = PortBus::default();
+        bus.insert(layout::SERIAL_PORT, serial::spec::PORTS, Arc::clone(&serial) as _);
+        bus.insert(layout::I8042_PORT, i8042::spec::PORTS, Arc::new(I8042));
+        bus.insert(layout::DEBUG_EXIT_PORT, 1, Arc::new(DebugExit));
+        Self { serial, bus }
+    }
+
+    /// The console.
+    #[must_use]
+    pub fn serial(&self) -> &Serial {
+        &self.serial
+    }
+
+    /// The bus they are on.
+    #[must_use]
+    pub const fn bus(&self) -> &PortBus {
+        &self.bus
+    }
+
+    /// Saves every device. The vCPUs must have stopped and the devices been paused.
+    #[must_use]
+    pub fn save(&self) -> DeviceStateV1 {
+        DeviceStateV1 { serial: self.serial.save() }
+    }
+
+    /// Keeps the host's side from changing device state.
+    pub fn pause(&self) {
+        self.serial.pause();
+    }
+
+    /// Lets the host's side change device state again.
+    pub fn resume(&self) {
+        self.serial.resume();
+    }
+}

@@ -1,0 +1,184 @@
+//! The console: a 16550 at the first serial port, both ways.
+
+pub mod spec;
+pub mod state;
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vm_superio::serial::{NoEvents, SerialState};
+use vm_superio::{Serial as Uart, Trigger};
+use vmm_sys_util::errno;
+
+use self::state::SerialStateV1;
+use crate::bus::{Ending, PortDevice};
+use crate::memory::layout;
+use crate::sys::machine::Machine;
+
+/// Where the guest's console output goes, byte by byte as the guest writes it.
+pub type ConsoleOutput = Box<dyn Write + Send>;
+
+/// The console device.
+#[derive(Debug)]
+pub struct Serial(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    uart: Uart<IrqLine, NoEvents, OutputFile>,
+    /// Input that found no room in the FIFO, or came while the VM was paused.
+    queued: VecDeque<u8>,
+    paused: bool,
+}
+
+/// `dyn Write` without a `Debug` of its own.
+struct OutputFile(ConsoleOutput);
+
+impl std::fmt::Debug for OutputFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConsoleOutput")
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The UART's interrupt line.
+///
+/// `KVM_IRQ_LINE` rather than an irqfd: it has reached the interrupt controller when it returns, so that state saved
+/// afterwards contains it. An irqfd is delivered by a kernel worker at a time of its own.
+#[derive(Debug)]
+struct IrqLine(Arc<Machine>);
+
+impl Trigger for IrqLine {
+    type E = errno::Error;
+
+    fn trigger(&self) -> Result<(), errno::Error> {
+        // An edge, as of an ISA interrupt.
+        self.0.fd().set_irq_line(layout::SERIAL_IRQ, true)?;
+        self.0.fd().set_irq_line(layout::SERIAL_IRQ, false)
+    }
+}
+
+impl Serial {
+    /// A 16550 after reset.
+    #[must_use]
+    pub fn new(machine: Arc<Machine>, output: ConsoleOutput) -> Self {
+        Self::with_state(machine, output, &SerialState::default())
+            .expect("the default state has an empty FIFO and no pending interrupt")
+    }
+
+    /// A 16550 as it was saved. It starts out paused; a pending interrupt is raised again.
+    ///
+    /// # Errors
+    /// The kernel's for that interrupt.
+    ///
+    /// # Panics
+    /// If the FIFO is overfull: validated state is not.
+    pub fn restore(
+        machine: Arc<Machine>,
+        output: ConsoleOutput,
+        state: &SerialStateV1,
+    ) -> Result<Self, errno::Error> {
+        Self::with_state(machine, output, &state.into())
+    }
+
+    fn with_state(
+        machine: Arc<Machine>,
+        output: ConsoleOutput,
+        state: &SerialState,
+    ) -> Result<Self, errno::Error> {
+        let uart =
+            Uart::from_state(state, IrqLine(machine), NoEvents, OutputFile(output)).map_err(|error| {
+                match error {
+                    vm_superio::serial::Error::Trigger(error) => error,
+                    other => unreachable!("a validated FIFO fits: {other}"),
+                }
+            })?;
+        Ok(Self(Mutex::new(Inner { uart, queued: VecDeque::new(), paused: true })))
+    }
+
+    /// Saves the registers. The VM must be paused.
+    #[must_use]
+    pub fn save(&self) -> SerialStateV1 {
+        self.lock().uart.state().into()
+    }
+
+    /// From now on input is queued on the host's side and the registers stay as they are.
+    pub fn pause(&self) {
+        self.lock().paused = true;
+    }
+
+    /// Lets queued input in again.
+    pub fn resume(&self) {
+        let mut inner = self.lock();
+        inner.paused = false;
+        inner.fill_fifo();
+    }
+
+    /// Types `bytes` on the guest's console. Whatever finds no room in its FIFO waits for the guest to read.
+    pub fn input(&self, bytes: &[u8]) {
+        let mut inner = self.lock();
+        inner.queued.extend(bytes);
+        inner.fill_fifo();
+    }
+
+    /// A panic while the lock was held leaves registers that are still registers: go on with them.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn fill_fifo(&mut self) {
+        if self.paused {
+            return;
+        }
+        while !self.queued.is_empty() && self.uart.fifo_capacity() > 0 {
+            let room = self.uart.fifo_capacity().min(self.queued.len());
+            let bytes: Vec<u8> = self.queued.iter().copied().take(room).collect();
+            match self.uart.enqueue_raw_bytes(&bytes) {
+                Ok(0) => return, // In loopback mode a UART is deaf.
+                Ok(taken) => drop(self.queued.drain(..taken)),
+                Err(error) => {
+                    tracing::warn!(%error, "console input");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl PortDevice for Serial {
+    fn read(&self, offset: u16, data: &mut [u8]) {
+        let mut inner = self.lock();
+        let register = register(offset);
+        for byte in data {
+            *byte = inner.uart.read(register);
+        }
+        inner.fill_fifo();
+    }
+
+    fn write(&self, offset: u16, data: &[u8]) -> ControlFlow<Ending> {
+        let mut inner = self.lock();
+        for byte in data {
+            if let Err(error) = inner.uart.write(register(offset), *byte) {
+                // The guest is not at fault and cannot help it: a closed terminal must not take the machine down.
+                tracing::warn!(%error, "console output");
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn register(offset: u16) -> u8 {
+    u8::try_from(offset).expect("the device is registered for eight ports")
+}

@@ -1,0 +1,190 @@
+//! What this host's KVM can do.
+//!
+//! Two kinds of host exist. On ordinary ones the processor runs the guest (VT-x, SVM). On others KVM is *page-table
+//! based* (`kvm_pvm`): ring 3 runs natively, ring 0 is emulated one instruction at a time, and the emulator lacks a few
+//! instructions. Both must work, so the kind is found out here once and asked for wherever it matters.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
+use vmm_sys_util::errno;
+
+use crate::sys::kvm::XSAVE_MIN_BYTES;
+
+/// What the kernel command line of a Linux guest needs on a page-table based host, and nowhere else.
+///
+/// Each item keeps the kernel away from an instruction the emulator lacks (XSAVE, CLAC and STAC, CMPXCHG16B) or that
+/// the host does not let it rely on.
+pub const PAGE_TABLE_BASED_CMDLINE: &str = "lpj=4500000 noxsave nofsgsbase rodata=off \
+     clearcpuid=smap,smep,popcnt,rdrand,rdseed,cx16,erms,fsrm";
+
+const KVM_PATH: &str = "/dev/kvm";
+
+/// The only version of the API that was ever stable.
+const KVM_API_VERSION: i32 = 12;
+
+/// What we cannot do without.
+const REQUIRED: &[(Cap, &str)] = &[
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+    (Cap::Pit2, "KVM_CAP_PIT2"),
+    (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
+    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
+    (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
+    (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
+    (Cap::Xsave, "KVM_CAP_XSAVE"),
+    (Cap::Xcrs, "KVM_CAP_XCRS"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];
+
+/// Why this host cannot run a VM.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no `/dev/kvm`.
+    #[error("{KVM_PATH} does not exist: is this host without virtualisation, or the kvm module not loaded?")]
+    NoKvm,
+    /// It may not be opened.
+    #[error("no permission to open {KVM_PATH}: run as root or as a member of the group that owns it")]
+    NoPermission,
+    /// It cannot be opened for another reason.
+    #[error("cannot open {KVM_PATH}")]
+    Open(#[source] io::Error),
+    /// It speaks another version.
+    #[error("{KVM_PATH} speaks API version {0}, not {KVM_API_VERSION}")]
+    ApiVersion(i32),
+    /// A capability is missing.
+    #[error("this host's KVM lacks {0}")]
+    Missing(&'static str),
+    /// Its processor description cannot be read.
+    #[error("KVM_GET_SUPPORTED_CPUID failed")]
+    Cpuid(#[source] errno::Error),
+}
+
+/// Who runs the guest's ring 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Virtualization {
+    /// The processor: VT-x or SVM.
+    Hardware,
+    /// An emulator in the kernel; ring 3 runs natively.
+    PageTableBased,
+}
+
+/// An open `/dev/kvm` and what was found out about it.
+#[derive(Debug)]
+pub struct Host {
+    kvm: Kvm,
+    virtualization: Virtualization,
+    cpuid: CpuId,
+    msr_indices: Vec<u32>,
+    tsc_deadline: bool,
+}
+
+impl Host {
+    /// The host this process runs on, opened on first use and kept.
+    ///
+    /// # Errors
+    /// See [`Error`]. A failure is not remembered: a later call tries again.
+    pub fn get() -> Result<&'static Self, Error> {
+        static HOST: OnceLock<Host> = OnceLock::new();
+        if let Some(host) = HOST.get() {
+            return Ok(host);
+        }
+        let host = Self::open()?;
+        Ok(HOST.get_or_init(|| host))
+    }
+
+    fn open() -> Result<Self, Error> {
+        let kvm = Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::NoKvm,
+            libc::EACCES | libc::EPERM => Error::NoPermission,
+            _ => Error::Open(error.into()),
+        })?;
+        let version = kvm.get_api_version();
+        if version != KVM_API_VERSION {
+            return Err(Error::ApiVersion(version));
+        }
+        for (capability, name) in REQUIRED {
+            if !kvm.check_extension(*capability) {
+                return Err(Error::Missing(name));
+            }
+        }
+        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::Cpuid)?;
+        let msrs = kvm.get_msr_index_list().map_err(Error::Cpuid)?;
+        let host = Self {
+            virtualization: detect(),
+            cpuid,
+            msr_indices: msrs.as_slice().to_vec(),
+            tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
+            kvm,
+        };
+        tracing::debug!(virtualization = ?host.virtualization, "opened {KVM_PATH}");
+        Ok(host)
+    }
+
+    /// The KVM descriptor.
+    #[must_use]
+    pub const fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// Who runs the guest's ring 0.
+    #[must_use]
+    pub const fn virtualization(&self) -> Virtualization {
+        self.virtualization
+    }
+
+    /// The processor features KVM can give a guest.
+    #[must_use]
+    pub const fn supported_cpuid(&self) -> &CpuId {
+        &self.cpuid
+    }
+
+    /// The MSRs KVM says it can save and restore (`KVM_GET_MSR_INDEX_LIST`).
+    #[must_use]
+    pub fn msr_indices(&self) -> &[u32] {
+        &self.msr_indices
+    }
+
+    /// Whether the local APIC timer has its TSC deadline mode.
+    #[must_use]
+    pub const fn tsc_deadline(&self) -> bool {
+        self.tsc_deadline
+    }
+
+    /// Bytes of extended state (x87, SSE, AVX and beyond) per vCPU on this host.
+    #[must_use]
+    pub fn xsave_len_bytes(&self) -> usize {
+        // Zero where the capability is unknown; then the fixed size is all there is.
+        usize::try_from(self.kvm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(XSAVE_MIN_BYTES)
+    }
+
+    /// What to append to the command line of a Linux guest on this host; empty on ordinary ones.
+    #[must_use]
+    pub const fn cmdline_additions(&self) -> &'static str {
+        match self.virtualization {
+            Virtualization::Hardware => "",
+            Virtualization::PageTableBased => PAGE_TABLE_BASED_CMDLINE,
+        }
+    }
+}
+
+/// Page-table based KVM is a module of its own and needs no virtualisation feature of the processor.
+fn detect() -> Virtualization {
+    let has_feature = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
+        text.lines()
+            .filter(|line| line.starts_with("flags"))
+            .any(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+    });
+    if Path::new("/sys/module/kvm_pvm").exists() && !has_feature {
+        Virtualization::PageTableBased
+    } else {
+        Virtualization::Hardware
+    }
+}

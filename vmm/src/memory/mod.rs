@@ -1,0 +1,261 @@
+//! Guest memory: made first, then handed to the VM that runs in it.
+//!
+//! Eager, lazy and forked clones differ in nothing but how they make the [`GuestMemory`] that
+//! [`Vm::restore`](crate::Vm::restore) is given.
+
+pub mod backing;
+pub mod layout;
+mod region;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use vm_memory::{GuestMemoryMmap, GuestRegionMmap};
+
+pub use backing::{Backing, PageSize};
+pub use layout::Layout;
+pub use region::Region;
+use region::Touched;
+
+use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, Source};
+use crate::sys::pagemap::Pagemap;
+use crate::sys::{kvm, memfd};
+
+/// Why there is no guest memory, or an access to it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The size is impossible for any guest.
+    #[error("guest memory")]
+    Layout(#[from] layout::Error),
+    /// The size is impossible on this host.
+    #[error("{wanted_bytes} bytes of guest memory are more than the {host_bytes} bytes this host has")]
+    LargerThanHost {
+        /// The size asked for.
+        wanted_bytes: u64,
+        /// All memory of the host.
+        host_bytes: u64,
+    },
+    /// Too few 2 MiB pages are free.
+    #[error(
+        "{wanted} free 2 MiB pages are needed for guest memory, {free} are free: \
+         write a larger number to /proc/sys/vm/nr_hugepages"
+    )]
+    TooFewHugePages {
+        /// Pages the guest needs.
+        wanted: u64,
+        /// Pages that were free.
+        free: u64,
+    },
+    /// The kernel refused.
+    #[error("cannot map {len_bytes} bytes of guest memory ({backing})")]
+    Map {
+        /// Bytes of the region.
+        len_bytes: u64,
+        /// What it was to be made of.
+        backing: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The page table of this process cannot be read.
+    #[error("cannot open /proc/self/pagemap")]
+    Pagemap(#[source] io::Error),
+    /// An access to guest-physical memory that does not exist.
+    #[error("{len_bytes} bytes at guest-physical {address:#x} are not all memory")]
+    NoMemory {
+        /// First guest-physical address.
+        address: u64,
+        /// Length of the access.
+        len_bytes: usize,
+    },
+}
+
+/// The memory of one guest, as one or two [`Region`]s.
+#[derive(Debug)]
+pub struct GuestMemory {
+    layout: Layout,
+    backing: Backing,
+    // Before `regions`, into whose mappings it points.
+    view: GuestMemoryMmap,
+    regions: Vec<Region>,
+}
+
+impl GuestMemory {
+    /// Makes memory of `layout` out of `backing`. It reads as zeros, or as the template.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing stays behind.
+    pub fn new(layout: Layout, backing: Backing) -> Result<Self, Error> {
+        let wanted_bytes = layout.size_bytes();
+        if let Ok(host_bytes) = kvm::host_memory_bytes()
+            && wanted_bytes > host_bytes
+        {
+            return Err(Error::LargerThanHost { wanted_bytes, host_bytes });
+        }
+        if matches!(&backing, Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge)) {
+            layout.check_huge_pages()?;
+        }
+        let mut regions = Vec::with_capacity(2);
+        let mut file_offset = 0;
+        for range in layout.ranges() {
+            let region = make_region(range, &backing, file_offset)
+                .map_err(|source| map_error(&layout, range, &backing, source))?;
+            regions.push(region);
+            file_offset += range.len_bytes;
+        }
+        let views: Vec<Arc<GuestRegionMmap>> =
+            regions.iter().map(|region| Arc::clone(region.view())).collect();
+        let view =
+            GuestMemoryMmap::from_arc_regions(views).expect("regions of a layout ascend and do not overlap");
+        Ok(Self { layout, backing, view, regions })
+    }
+
+    /// Where the memory lies.
+    #[must_use]
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub const fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
+    /// The regions, by ascending address.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// The memory in the terms of `vm-memory`, for loaders.
+    pub(crate) const fn view(&self) -> &GuestMemoryMmap {
+        &self.view
+    }
+
+    /// Copies guest-physical memory out.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] unless all of it lies within one region.
+    pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let len_bytes = buffer.len();
+        self.at(address, |region, offset| region.read(offset, buffer))
+            .ok_or(Error::NoMemory { address, len_bytes })
+    }
+
+    /// Copies bytes into guest-physical memory.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] unless all of it lies within one region; nothing is written then.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.at(address, |region, offset| region.write(offset, bytes))
+            .ok_or(Error::NoMemory { address, len_bytes: bytes.len() })
+    }
+
+    fn at(&self, address: u64, access: impl FnOnce(&Region, usize) -> Result<(), OutOfRange>) -> Option<()> {
+        let region = self.regions.iter().rev().find(|region| region.range().start <= address)?;
+        let offset = usize::try_from(address - region.range().start).ok()?;
+        access(region, offset).ok()
+    }
+}
+
+fn make_region(range: layout::Range, backing: &Backing, file_offset: u64) -> io::Result<Region> {
+    let len_bytes = usize::try_from(range.len_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let map = |source, offset| Mapping::new(source, len_bytes, offset);
+    let by_page_table = || Pagemap::open().map(Touched::PageTable);
+    match backing {
+        Backing::Private(pages) => {
+            let huge = *pages == PageSize::Huge;
+            let mapping = map(if huge { Source::AnonymousHuge } else { Source::Anonymous }, 0)?;
+            if !huge {
+                advise(&mapping, *pages)?;
+            }
+            Region::new(range, mapping, by_page_table()?)
+        }
+        Backing::Shared(pages) => {
+            let huge = *pages == PageSize::Huge;
+            let file = memfd::create(c"guest-memory", range.len_bytes, huge)?;
+            let mapping = map(Source::Shared(file.as_fd()), 0)?;
+            if !huge {
+                advise(&mapping, *pages)?;
+            }
+            Region::new(range, mapping, by_page_table()?)
+        }
+        Backing::OverTemplate(template) => {
+            let mapping = map(Source::CopyOnWrite(template.as_fd()), file_offset)?;
+            Region::new(range, mapping, Touched::Everything)
+        }
+    }
+}
+
+fn advise(mapping: &Mapping, pages: PageSize) -> io::Result<()> {
+    match mapping.advise_huge_pages(pages == PageSize::Transparent) {
+        // A kernel without transparent huge pages has 4 KiB pages only, which either choice allows.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
+    }
+}
+
+fn map_error(layout: &Layout, range: layout::Range, backing: &Backing, source: io::Error) -> Error {
+    let huge = matches!(backing, Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge));
+    if huge && source.raw_os_error() == Some(libc::ENOMEM) {
+        let wanted = layout.size_bytes() / HUGE_PAGE_SIZE as u64;
+        return Error::TooFewHugePages { wanted, free: free_huge_pages() };
+    }
+    Error::Map { len_bytes: range.len_bytes, backing: backing.to_string(), source }
+}
+
+/// For an error message: zero where the kernel has no hugetlb, which is what it means to the reader.
+fn free_huge_pages() -> u64 {
+    std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_reach_the_right_region_or_fail() {
+        let layout = Layout::new(layout::MMIO_GAP_START + (4 << 20)).unwrap();
+        let memory = GuestMemory::new(layout, Backing::Private(PageSize::Base)).unwrap();
+        for address in
+            [0, layout::MMIO_GAP_START - 4, layout::MMIO_GAP_END, layout::MMIO_GAP_END + (4 << 20) - 4]
+        {
+            let bytes = u32::try_from(address & 0xffff_ffff).unwrap().to_le_bytes();
+            memory.write(address, &bytes).unwrap();
+            let mut back = [0; 4];
+            memory.read(address, &mut back).unwrap();
+            assert_eq!(back, bytes);
+        }
+        for address in
+            [layout::MMIO_GAP_START - 3, layout::MMIO_GAP_START, layout::MMIO_GAP_END - 4, u64::MAX]
+        {
+            assert!(matches!(memory.write(address, &[0; 4]), Err(Error::NoMemory { .. })), "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn untouched_memory_is_known_without_reading_it() {
+        let layout = Layout::new(4 << 20).unwrap();
+        for backing in [Backing::Private(PageSize::Base), Backing::Shared(PageSize::Base)] {
+            let memory = GuestMemory::new(layout, backing).unwrap();
+            memory.write(0x1234, &[0]).unwrap();
+            let mut bitmap = [0; 16];
+            memory.regions()[0].touched(0, 1024, &mut bitmap).unwrap();
+            assert_eq!(bitmap[0], 2);
+            assert!(bitmap[1..].iter().all(|word| *word == 0));
+            assert!(memory.regions()[0].touched(4096, 1024, &mut bitmap).is_err());
+        }
+    }
+
+    #[test]
+    fn more_than_the_host_has_is_refused_with_both_numbers() {
+        let host = kvm::host_memory_bytes().unwrap();
+        let Ok(layout) = Layout::new((host + (2 << 30)) & !0xfff) else { return };
+        let error = GuestMemory::new(layout, Backing::Private(PageSize::Base)).unwrap_err();
+        assert!(error.to_string().contains(&host.to_string()), "{error}");
+    }
+}

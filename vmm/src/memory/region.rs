@@ -1,0 +1,98 @@
+//! One contiguous range of guest-physical memory.
+
+use std::io;
+use std::sync::Arc;
+
+use vm_memory::{GuestAddress, GuestRegionMmap};
+
+use super::layout::Range;
+use crate::sys::mmap::{Mapping, OutOfRange, PAGE_SIZE};
+use crate::sys::pagemap::Pagemap;
+
+/// A region: a range of guest-physical addresses and the mapping behind it.
+#[derive(Debug)]
+pub struct Region {
+    range: Range,
+    // Before `mapping`, into which it points: fields are dropped in this order.
+    view: Arc<GuestRegionMmap>,
+    mapping: Mapping,
+    touched: Touched,
+}
+
+/// How to tell which pages hold anything.
+#[derive(Debug)]
+pub(super) enum Touched {
+    /// The page table of this process knows every page that was ever written or read.
+    PageTable(Pagemap),
+    /// Everything may hold something: a template's content was there before anybody touched this mapping.
+    Everything,
+}
+
+impl Region {
+    pub(super) fn new(range: Range, mapping: Mapping, touched: Touched) -> io::Result<Self> {
+        let view = mapping.volatile_region().map_err(io::Error::other)?;
+        let view = GuestRegionMmap::new(view, GuestAddress(range.start))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(Self { range, view: Arc::new(view), mapping, touched })
+    }
+
+    /// The guest-physical range.
+    #[must_use]
+    pub const fn range(&self) -> Range {
+        self.range
+    }
+
+    /// The mapping; offsets into it are offsets into the range.
+    #[must_use]
+    pub const fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    pub(super) const fn view(&self) -> &Arc<GuestRegionMmap> {
+        &self.view
+    }
+
+    /// Copies memory out.
+    ///
+    /// # Errors
+    /// A range that is not within the region.
+    pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), OutOfRange> {
+        self.mapping.read(offset, buffer)
+    }
+
+    /// Copies memory in.
+    ///
+    /// # Errors
+    /// A range that is not within the region.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRange> {
+        self.mapping.write(offset, bytes)
+    }
+
+    /// Sets bit `i` of `bitmap` when the page at `offset + 4096 * i` may hold anything but zeros.
+    ///
+    /// Memory is not read for this: a clear bit means that nobody, guest or host, ever touched the page.
+    ///
+    /// # Errors
+    /// A range that is not within the region (`InvalidInput`), or a page table that cannot be read.
+    ///
+    /// # Panics
+    /// If `bitmap` has fewer than `pages` bits.
+    pub fn touched(&self, offset: usize, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
+        self.mapping
+            .check(offset, pages * PAGE_SIZE)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        match &self.touched {
+            Touched::PageTable(pagemap) => {
+                pagemap.touched(self.mapping.host_address() + offset as u64, pages, bitmap)
+            }
+            Touched::Everything => {
+                assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
+                for (i, word) in bitmap.iter_mut().enumerate() {
+                    let bits = pages.saturating_sub(i * 64).min(64);
+                    *word = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Memory mappings that own their address range and are reached by copying only.
+//!
+//! A guest, a device model or another process may write to a mapping at any moment, so no reference into one is ever
+//! handed out: [`Mapping::read`] and [`Mapping::write`] copy, after checking the range once.
+
+#![expect(unsafe_code, reason = "mmap, munmap, madvise and copies to and from shared memory")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+
+/// Size and alignment of a huge page: 2 MiB, the only size this program uses.
+pub const HUGE_PAGE_SIZE: usize = 2 << 20;
+
+/// Size of an ordinary page.
+pub const PAGE_SIZE: usize = 4096;
+
+/// What stands behind a mapping.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'fd> {
+    /// Zero-filled memory of this process alone (`MAP_PRIVATE | MAP_ANONYMOUS`).
+    Anonymous,
+    /// The same on reserved 2 MiB pages (`MAP_HUGETLB`); fails with `ENOMEM` when too few are free.
+    AnonymousHuge,
+    /// A file's pages, shared with everybody who maps it (`MAP_SHARED`).
+    Shared(BorrowedFd<'fd>),
+    /// A file's pages until first written, own copies afterwards (`MAP_PRIVATE`).
+    CopyOnWrite(BorrowedFd<'fd>),
+}
+
+/// An address range of this process, unmapped on drop.
+#[derive(Debug)]
+pub struct Mapping {
+    address: NonNull<u8>,
+    len_bytes: usize,
+}
+
+// SAFETY: the range belongs to this value until drop, whichever thread that happens on; `munmap` and the copies
+// below have no thread affinity.
+unsafe impl Send for Mapping {}
+// SAFETY: through `&Mapping` memory is only copied in and out, never referenced. Two threads copying over the same
+// bytes race as a device and a driver do: the bytes read may be a mix, which callers must expect of guest memory, but
+// no Rust reference is ever invalidated by it.
+unsafe impl Sync for Mapping {}
+
+/// An access outside the mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{len_bytes} bytes at offset {offset:#x} do not lie within a mapping of {mapped_bytes} bytes")]
+pub struct OutOfRange {
+    /// First byte of the access.
+    pub offset: usize,
+    /// Length of the access.
+    pub len_bytes: usize,
+    /// Length of the mapping.
+    pub mapped_bytes: usize,
+}
+
+impl Mapping {
+    /// Maps `len_bytes` of `source` from `file_offset`, aligned to 2 MiB when it is at least that long.
+    ///
+    /// The alignment lets the kernel back the range with transparent huge pages and lets KVM map them as such: it
+    /// does so only where guest-physical and host-virtual address agree in their low 21 bits.
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidInput` for a length that is zero or not a multiple of the page size of `source`.
+    pub fn new(source: Source<'_>, len_bytes: usize, file_offset: u64) -> io::Result<Self> {
+        let granule = if matches!(source, Source::AnonymousHuge) { HUGE_PAGE_SIZE } else { PAGE_SIZE };
+        if len_bytes == 0 || !len_bytes.is_multiple_of(granule) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let offset = i64::try_from(file_offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let align = if len_bytes >= HUGE_PAGE_SIZE { HUGE_PAGE_SIZE } else { PAGE_SIZE };
+
+        let reservation = Reservation::new(len_bytes, align)?;
+        let (flags, fd) = match source {
+            // NORESERVE: guests are mostly untouched, and overcommit is decided by the caller, who knows all of them.
+            Source::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1),
+            // No NORESERVE here: an empty pool must be an error now, not a SIGBUS later.
+            Source::AnonymousHuge => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB, -1),
+            Source::Shared(fd) => (libc::MAP_SHARED, fd.as_raw_fd()),
+            Source::CopyOnWrite(fd) => (libc::MAP_PRIVATE | libc::MAP_NORESERVE, fd.as_raw_fd()),
+        };
+        let target = reservation.aligned();
+        // SAFETY: MAP_FIXED replaces `len_bytes` at `target`, a range that lies inside `reservation`, which this
+        // function owns and nobody else knows. The fd, where there is one, is borrowed and so open.
+        let address = unsafe {
+            libc::mmap(
+                target.as_ptr().cast(),
+                len_bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags | libc::MAP_FIXED,
+                fd,
+                offset,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(reservation.shrink_to(target, len_bytes))
+    }
+
+    /// Length in bytes, a multiple of the page size.
+    #[must_use]
+    pub const fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// Where the range starts in this process: for the kernel's ears (KVM memory slots, pagemap), not for access.
+    #[must_use]
+    pub fn host_address(&self) -> u64 {
+        self.address.as_ptr() as u64
+    }
+
+    /// Copies `buffer.len()` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`OutOfRange`]; nothing is copied then.
+    pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), OutOfRange> {
+        let from = self.checked(offset, buffer.len())?;
+        // SAFETY: `checked` proved that `from` is followed by `buffer.len()` mapped bytes; `buffer` is a Rust slice and
+        // so cannot overlap a mapping no Rust reference exists into.
+        unsafe { ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), buffer.len()) };
+        Ok(())
+    }
+
+    /// Copies `bytes` to `offset`.
+    ///
+    /// # Errors
+    /// [`OutOfRange`]; nothing is copied then.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRange> {
+        let to = self.checked(offset, bytes.len())?;
+        // SAFETY: as in `read`, with the roles exchanged; the mapping was made writable.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    /// Asks for transparent huge pages, or against them.
+    ///
+    /// # Errors
+    /// The kernel's; `EINVAL` where it is built without them.
+    pub fn advise_huge_pages(&self, wanted: bool) -> io::Result<()> {
+        self.advise(if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })
+    }
+
+    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is this value's own, and neither advice used here changes its content.
+        let result = unsafe { libc::madvise(self.address.as_ptr().cast(), self.len_bytes, advice) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// A view of the range in the terms of `vm-memory`, for loaders that take its traits.
+    ///
+    /// The view borrows nothing, so its type ends in this crate: [`crate::memory::Region`] keeps it beside the
+    /// mapping it points into.
+    pub(crate) fn volatile_region(&self) -> Result<vm_memory::MmapRegion, vm_memory::mmap::MmapRegionError> {
+        // SAFETY: pointer and length are those of a live mapping. `Region` owns both the view and this mapping, and
+        // drops them together.
+        let builder = unsafe {
+            vm_memory::mmap::MmapRegionBuilder::new(self.len_bytes)
+                .with_raw_mmap_pointer(self.address.as_ptr())
+        };
+        builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE).build()
+    }
+
+    /// Whether `len_bytes` at `offset` lie within the mapping.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] if they do not.
+    pub fn check(&self, offset: usize, len_bytes: usize) -> Result<(), OutOfRange> {
+        match offset.checked_add(len_bytes) {
+            Some(end) if end <= self.len_bytes => Ok(()),
+            _ => Err(OutOfRange { offset, len_bytes, mapped_bytes: self.len_bytes }),
+        }
+    }
+
+    fn checked(&self, offset: usize, len_bytes: usize) -> Result<*mut u8, OutOfRange> {
+        self.check(offset, len_bytes)?;
+        // SAFETY: `offset <= self.len_bytes` by `check`, so the result is inside the mapping or one past its end.
+        Ok(unsafe { self.address.as_ptr().add(offset) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new`, belongs to this value, and no pointer into it outlives it: the two
+        // that leave this file are an integer and the view that `Region` drops with it.
+        let result = unsafe { libc::munmap(self.address.as_ptr().cast(), self.len_bytes) };
+        debug_assert_eq!(result, 0, "munmap of an owned, page-aligned range");
+    }
+}
+
+/// Address space without memory, large enough to hold an aligned range.
+struct Reservation {
+    address: NonNull<u8>,
+    len_bytes: usize,
+    align: usize,
+}
+
+impl Reservation {
+    fn new(len_bytes: usize, align: usize) -> io::Result<Self> {
+        let len_bytes = len_bytes.checked_add(align - PAGE_SIZE).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let address = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                len_bytes,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let address = NonNull::new(address.cast()).expect("mmap without MAP_FIXED never returns page zero");
+        Ok(Self { address, len_bytes, align })
+    }
+
+    fn aligned(&self) -> NonNull<u8> {
+        let misfit = self.address.as_ptr().align_offset(self.align);
+        // SAFETY: `misfit <= align - PAGE_SIZE`, the slack that `new` added: the address is page aligned already.
+        unsafe { self.address.add(misfit) }
+    }
+
+    /// Gives up the slack around `[start, start + len_bytes)` and passes ownership of the rest on.
+    fn shrink_to(self, start: NonNull<u8>, len_bytes: usize) -> Mapping {
+        let (whole, whole_len) = (self.address, self.len_bytes);
+        std::mem::forget(self);
+        let head = start.as_ptr() as usize - whole.as_ptr() as usize;
+        let tail = whole_len - head - len_bytes;
+        if head > 0 {
+            // SAFETY: the slack before `start`, ours since `Reservation::new` and unused.
+            unsafe { libc::munmap(whole.as_ptr().cast(), head) };
+        }
+        if tail > 0 {
+            // SAFETY: `start + len_bytes` is inside the reservation, as `tail > 0`.
+            let end = unsafe { start.add(len_bytes) };
+            // SAFETY: the slack after the mapping, ours since `Reservation::new` and unused.
+            unsafe { libc::munmap(end.as_ptr().cast(), tail) };
+        }
+        Mapping { address: start, len_bytes }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, owned here, and forgotten by `shrink_to` when ownership moves on.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.len_bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_stay_inside() {
+        let mapping = Mapping::new(Source::Anonymous, 2 * PAGE_SIZE, 0).unwrap();
+        mapping.write(PAGE_SIZE - 1, &[1, 2, 3]).unwrap();
+        let mut back = [9; 5];
+        mapping.read(PAGE_SIZE - 2, &mut back).unwrap();
+        assert_eq!(back, [0, 1, 2, 3, 0]);
+
+        let end = 2 * PAGE_SIZE;
+        mapping.write(end, &[]).unwrap();
+        for (offset, len) in [(end, 1), (end - 1, 2), (usize::MAX, 1), (usize::MAX, 0)] {
+            let error = mapping.read(offset, &mut vec![0; len]).unwrap_err();
+            assert_eq!(error, OutOfRange { offset, len_bytes: len, mapped_bytes: end });
+        }
+    }
+
+    #[test]
+    fn large_mappings_are_aligned_for_huge_pages() {
+        for _ in 0..4 {
+            let mapping = Mapping::new(Source::Anonymous, 3 * HUGE_PAGE_SIZE, 0).unwrap();
+            assert!(mapping.host_address().is_multiple_of(HUGE_PAGE_SIZE as u64));
+        }
+    }
+
+    #[test]
+    fn lengths_must_fit_the_page_size() {
+        assert!(Mapping::new(Source::Anonymous, 0, 0).is_err());
+        assert!(Mapping::new(Source::Anonymous, 4095, 0).is_err());
+        assert!(Mapping::new(Source::AnonymousHuge, PAGE_SIZE, 0).is_err());
+    }
+}

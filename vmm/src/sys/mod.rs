@@ -1,0 +1,11 @@
+//! The system interface: the only home of `unsafe` in this crate.
+//!
+//! Each file wraps one thing the kernel offers in a type that cannot be misused: the rest of the crate sees values,
+//! offsets and errors, never addresses.
+
+pub mod kvm;
+pub mod machine;
+pub mod memfd;
+pub mod mmap;
+pub mod pagemap;
+pub mod signal;

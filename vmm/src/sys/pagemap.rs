@@ -1,0 +1,79 @@
+//! Which pages of a mapping have ever been touched.
+//!
+//! Source: `Documentation/admin-guide/mm/pagemap.rst`. Each 8-byte entry of `/proc/self/pagemap` describes one virtual
+//! page; bit 63 says present, bit 62 says swapped out. Everything else was never touched (or was given back) and reads
+//! as zero, or as the template's page where the mapping is private over a file.
+//!
+//! `mincore` is no substitute: for anonymous memory it does not count a page that was swapped out.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::mmap::PAGE_SIZE;
+
+const ENTRY_SIZE: usize = 8;
+const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
+
+/// The page table of this process, as a file.
+#[derive(Debug)]
+pub struct Pagemap(File);
+
+impl Pagemap {
+    /// # Errors
+    /// The kernel's; a process may always open its own.
+    pub fn open() -> io::Result<Self> {
+        File::open("/proc/self/pagemap").map(Self)
+    }
+
+    /// Sets bit `i` of `bitmap` when the page at `host_address + 4096 * i` is present or swapped out.
+    ///
+    /// Only the first `pages` bits are looked at; all others of `bitmap` are cleared.
+    ///
+    /// # Errors
+    /// The kernel's, and `UnexpectedEof` if it answered for fewer pages.
+    ///
+    /// # Panics
+    /// If `bitmap` has fewer than `pages` bits.
+    pub fn touched(&self, host_address: u64, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
+        assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
+        bitmap.fill(0);
+        let mut entries = [0; 512 * ENTRY_SIZE];
+        let mut page = 0;
+        while page < pages {
+            let batch = (pages - page).min(512);
+            let entries = &mut entries[..batch * ENTRY_SIZE];
+            let first = host_address / PAGE_SIZE as u64 + page as u64;
+            self.0.read_exact_at(entries, first * ENTRY_SIZE as u64)?;
+            for (i, entry) in entries.as_chunks::<ENTRY_SIZE>().0.iter().enumerate() {
+                if u64::from_ne_bytes(*entry) & PRESENT_OR_SWAPPED != 0 {
+                    bitmap[(page + i) / 64] |= 1 << ((page + i) % 64);
+                }
+            }
+            page += batch;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mmap::{Mapping, Source};
+    use super::*;
+
+    #[test]
+    fn only_touched_pages_are_seen() {
+        let mapping = Mapping::new(Source::Anonymous, 600 * PAGE_SIZE, 0).unwrap();
+        mapping.advise_huge_pages(false).unwrap();
+        for page in [0, 63, 64, 599] {
+            mapping.write(page * PAGE_SIZE, &[1]).unwrap();
+        }
+        let mut bitmap = [u64::MAX; 10];
+        Pagemap::open().unwrap().touched(mapping.host_address(), 600, &mut bitmap).unwrap();
+        let mut expected = [0; 10];
+        expected[0] = 1 << 63 | 1;
+        expected[1] = 1;
+        expected[9] = 1 << (599 % 64);
+        assert_eq!(bitmap, expected);
+    }
+}

@@ -1,0 +1,25 @@
+//! The signal that makes a thread leave `KVM_RUN`.
+
+use std::sync::OnceLock;
+
+use vmm_sys_util::errno;
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
+/// Number of the kick signal, relative to nothing: pass it to `Killable::kill`.
+#[must_use]
+pub fn kick_signal() -> libc::c_int {
+    SIGRTMIN()
+}
+
+/// Installs the kick signal's handler, once per process.
+///
+/// The handler does nothing: that the signal was delivered is what interrupts `KVM_RUN`. Whether the thread then stays
+/// outside is decided by `immediate_exit` in the shared `kvm_run` page (see [`crate::vcpu`]).
+///
+/// # Errors
+/// The kernel's.
+pub fn install_kick_handler() -> Result<(), errno::Error> {
+    extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    static INSTALLED: OnceLock<Result<(), errno::Error>> = OnceLock::new();
+    *INSTALLED.get_or_init(|| register_signal_handler(kick_signal(), ignore))
+}

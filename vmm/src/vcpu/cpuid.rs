@@ -1,0 +1,146 @@
+//! What the guest is told about its processor.
+
+use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+
+use super::state::CpuidStateV1;
+use crate::host::Host;
+
+/// A snapshot's processor has what this host's has not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// Made by somebody else: too much differs to compare bits.
+    #[error("the snapshot was taken on a processor of {snapshot}, this host's is of {host}")]
+    Vendor {
+        /// Vendor the guest sees.
+        snapshot: String,
+        /// Vendor of this host.
+        host: String,
+    },
+    /// A feature is missing.
+    #[error(
+        "this host's processor lacks a feature the guest may use: CPUID leaf {leaf:#x}.{subleaf} {register} bit {bit}"
+    )]
+    Feature {
+        /// CPUID function.
+        leaf: u32,
+        /// CPUID index.
+        subleaf: u32,
+        /// Which output register.
+        register: &'static str,
+        /// Which bit of it.
+        bit: u32,
+    },
+}
+
+/// Feature leaves: every set bit is something the guest may rely on.
+///
+/// The masks take out bits that are no features: leaf 1 ECX bit 27 (OSXSAVE) mirrors CR4, bit 31 says "hypervisor",
+/// and bit 24 (TSC deadline) is given by the in-kernel local APIC.
+const FEATURES: &[(u32, u32, [u32; 4])] = &[
+    (1, 0, [0, 0, !(1 << 27 | 1 << 31 | 1 << 24), !0]),
+    (7, 0, [0, !0, !0, !0]),
+    (7, 1, [!0, 0, 0, 0]),
+    (0xd, 0, [!0, 0, 0, !0]),
+    (0xd, 1, [!0, 0, 0, 0]),
+    (0x8000_0001, 0, [0, 0, !0, !0]),
+    (0x8000_0007, 0, [0, 0, 0, 1 << 8]),
+];
+
+const REGISTERS: [&str; 4] = ["EAX", "EBX", "ECX", "EDX"];
+
+/// The leaves for vCPU `index` of `count`: what KVM supports, with the topology of one socket of single-threaded cores.
+#[must_use]
+pub fn for_vcpu(host: &Host, index: u8, count: u8) -> CpuId {
+    let mut cpuid = host.supported_cpuid().clone();
+    let (index, count) = (u32::from(index), u32::from(count));
+    for leaf in cpuid.as_mut_slice() {
+        match leaf.function {
+            // Initial APIC id, number of logical processors, and that there is a hypervisor.
+            1 => {
+                leaf.ebx = leaf.ebx & 0x0000_ffff | count << 16 | index << 24;
+                leaf.ecx |= 1 << 31;
+                if host.tsc_deadline() {
+                    leaf.ecx |= 1 << 24;
+                }
+                // HTT: the count above is valid.
+                if count > 1 {
+                    leaf.edx |= 1 << 28;
+                } else {
+                    leaf.edx &= !(1 << 28);
+                }
+            }
+            // Cores per package (Intel); each cache is one core's own.
+            4 => leaf.eax = leaf.eax & 0x0000_3fff | (count - 1) << 26,
+            // Extended topology: one thread per core, `count` cores.
+            0xb | 0x1f => {
+                let (shift, processors, level) = match leaf.index {
+                    0 => (0, 1, 1),
+                    1 => (count.next_power_of_two().trailing_zeros(), count, 2),
+                    _ => (0, 0, 0),
+                };
+                leaf.eax = shift;
+                leaf.ebx = processors;
+                leaf.ecx = level << 8 | leaf.index;
+                leaf.edx = index;
+            }
+            // Cores of the package (AMD), and their APIC id width.
+            0x8000_0008 => {
+                let width = count.next_power_of_two().trailing_zeros();
+                leaf.ecx = (count - 1) | width << 12;
+            }
+            // Extended APIC id, core id, node id (AMD).
+            0x8000_001e => {
+                leaf.eax = index;
+                leaf.ebx = index;
+                leaf.ecx = 0;
+            }
+            _ => {}
+        }
+    }
+    cpuid
+}
+
+/// Checks that this host has every feature a saved vCPU may use.
+///
+/// # Errors
+/// The first leaf and bit that is missing.
+pub fn check(host: &Host, saved: &[CpuidStateV1]) -> Result<(), Mismatch> {
+    let supported = host.supported_cpuid().as_slice();
+    let (snapshot, own) = (vendor_of(saved), vendor(find(supported, 0, 0)));
+    if snapshot != own {
+        return Err(Mismatch::Vendor { snapshot, host: own });
+    }
+    for &(leaf, subleaf, masks) in FEATURES {
+        let wanted = saved.iter().find(|entry| entry.function == leaf && entry.index == subleaf);
+        let wanted = wanted.map_or([0; 4], |entry| [entry.eax, entry.ebx, entry.ecx, entry.edx]);
+        let offered = find(supported, leaf, subleaf);
+        // A page-table based KVM forces on what the processor has, whatever it says it supports: ring 3 runs natively.
+        let native = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+        let native = [native.eax, native.ebx, native.ecx, native.edx];
+        for (i, register) in REGISTERS.into_iter().enumerate() {
+            let missing = wanted[i] & masks[i] & !(offered[i] | native[i]);
+            if missing != 0 {
+                return Err(Mismatch::Feature { leaf, subleaf, register, bit: missing.trailing_zeros() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn find(leaves: &[kvm_cpuid_entry2], function: u32, index: u32) -> [u32; 4] {
+    leaves
+        .iter()
+        .find(|leaf| leaf.function == function && leaf.index == index)
+        .map_or([0; 4], |leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx])
+}
+
+fn vendor_of(saved: &[CpuidStateV1]) -> String {
+    let leaf = saved.iter().find(|leaf| leaf.function == 0);
+    vendor(leaf.map_or([0; 4], |leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]))
+}
+
+/// The twelve characters of leaf 0, which come in the order EBX, EDX, ECX.
+fn vendor([_, ebx, ecx, edx]: [u32; 4]) -> String {
+    let bytes: Vec<u8> = [ebx, edx, ecx].iter().flat_map(|word| word.to_le_bytes()).collect();
+    String::from_utf8_lossy(&bytes).escape_default().to_string()
+}

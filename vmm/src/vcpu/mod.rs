@@ -1,0 +1,321 @@
+//! One virtual processor: its descriptor, what is saved of it, and in which order it is restored.
+//!
+//! The order of restoring is the one Firecracker documents; each line of [`Vcpu::restore`] that depends on an earlier
+//! one says why.
+
+mod assist;
+pub mod cpuid;
+mod exit;
+pub(crate) mod setup;
+pub mod state;
+pub(crate) mod thread;
+
+use std::sync::Arc;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_mp_state, kvm_msr_entry, kvm_xcr, kvm_xcrs};
+use kvm_ioctls::VcpuFd;
+use vmm_sys_util::errno;
+
+use self::state::{TscStateV1, VcpuStateV1};
+use crate::sys::kvm;
+use crate::sys::machine::Machine;
+
+/// `IA32_TSC`, handled apart from the other MSRs: see [`TscStateV1`].
+pub(crate) const MSR_TSC: u32 = 0x10;
+/// `IA32_TSC_DEADLINE`, restored after all others.
+pub(crate) const MSR_TSC_DEADLINE: u32 = 0x6e0;
+/// `IA32_XSS`, which exists but is not in KVM's list.
+const MSR_XSS: u32 = 0xda0;
+/// KVM's paravirtual MSRs (`MSR_KVM_WALL_CLOCK_NEW` and on), of which the list has some only.
+const MSRS_KVM: std::ops::RangeInclusive<u32> = 0x4b56_4d00..=0x4b56_4d08;
+/// Most MSRs one call takes (`MSRS_MAX` of KVM).
+const MSRS_PER_CALL: usize = 256;
+
+/// A call to KVM that failed, or answered less than it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The call failed.
+    #[error("vCPU {vcpu}: {name} failed")]
+    Ioctl {
+        /// Which vCPU.
+        vcpu: u8,
+        /// The ioctl.
+        name: &'static str,
+        /// The kernel's reason.
+        source: errno::Error,
+    },
+    /// `KVM_SET_MSRS` took fewer than it was given; it answers with a count, not with an error.
+    #[error("vCPU {vcpu}: KVM took {taken} of {wanted} MSRs and refused {index:#x} = {value:#x}")]
+    Msrs {
+        /// Which vCPU.
+        vcpu: u8,
+        /// How many it took.
+        taken: usize,
+        /// How many it was given.
+        wanted: usize,
+        /// The first it refused.
+        index: u32,
+        /// The value it refused.
+        value: u64,
+    },
+    /// Another frequency of the time stamp counter, and no scaling to bridge it.
+    #[error(
+        "the guest's TSC ticks at {guest_khz} kHz, this host's at {host_khz} kHz, and its KVM cannot scale it"
+    )]
+    TscFrequency {
+        /// The snapshot's.
+        guest_khz: u32,
+        /// This host's.
+        host_khz: u32,
+    },
+}
+
+/// A vCPU. Owned by its thread while it runs, by the pausing thread in between.
+#[derive(Debug)]
+pub struct Vcpu {
+    index: u8,
+    // Before `machine`: a vCPU descriptor keeps the kernel's VM alive, and with it the addresses of guest memory.
+    fd: VcpuFd,
+    machine: Arc<Machine>,
+    /// The MSRs this vCPU has, found out when it was made.
+    msr_indices: Vec<u32>,
+}
+
+impl Vcpu {
+    /// Creates the vCPU with index and APIC id `index`. It has no registers to speak of yet.
+    pub(crate) fn new(machine: Arc<Machine>, index: u8) -> Result<Self, Error> {
+        let fd = machine.fd().create_vcpu(u64::from(index)).map_err(|source| Error::Ioctl {
+            vcpu: index,
+            name: "KVM_CREATE_VCPU",
+            source,
+        })?;
+        Ok(Self { index, fd, machine, msr_indices: Vec::new() })
+    }
+
+    /// Its index and APIC id.
+    pub(crate) const fn index(&self) -> u8 {
+        self.index
+    }
+
+    /// Describes the processor to the guest.
+    pub(crate) fn set_cpuid(&self, cpuid: &CpuId) -> Result<(), Error> {
+        self.ioctl("KVM_SET_CPUID2", self.fd.set_cpuid2(cpuid))
+    }
+
+    /// Finds out which of `candidates`, and of the MSRs that KVM's list misses, this vCPU has.
+    ///
+    /// What counts is that KVM takes back what it gave: some hosts answer reads of MSRs they refuse to set.
+    pub(crate) fn probe_msrs(&mut self, candidates: &[u32]) -> Result<(), Error> {
+        let mut indices: Vec<u32> = candidates.iter().copied().chain(MSRS_KVM).chain([MSR_XSS]).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        indices.retain(|index| *index != MSR_TSC);
+        let readable = accepted(&indices, |batch| self.get_msrs(batch))?;
+        let readable: Vec<kvm_msr_entry> = readable.into_iter().flatten().collect();
+        let settable = accepted(&readable, |batch| {
+            let taken = self.try_set_msrs(batch)?;
+            Ok(batch[..taken].to_vec())
+        })?;
+        self.msr_indices = settable.into_iter().flatten().map(|msr| msr.index).collect();
+        Ok(())
+    }
+
+    /// Saves everything. The vCPU must have returned from `KVM_RUN` with EINTR, which is what completes pending I/O:
+    /// a saved vCPU that was inside an `IN` instruction would resume after it without the value.
+    pub(crate) fn save(&self, host_tsc: u64) -> Result<VcpuStateV1, Error> {
+        // First: getting the MP state lets KVM act on INIT and SIPI that are pending, which changes the rest.
+        let mp_state = self.ioctl("KVM_GET_MP_STATE", self.fd.get_mp_state())?.mp_state;
+        let regs = self.ioctl("KVM_GET_REGS", self.fd.get_regs())?;
+        let sregs = self.ioctl("KVM_GET_SREGS", self.fd.get_sregs())?;
+        let xsave = self.ioctl("KVM_GET_XSAVE2", kvm::xsave(self.machine.fd(), &self.fd))?;
+        let xcrs = self.ioctl("KVM_GET_XCRS", self.fd.get_xcrs())?;
+        let debug_regs = self.ioctl("KVM_GET_DEBUGREGS", self.fd.get_debug_regs())?;
+        let lapic = self.ioctl("KVM_GET_LAPIC", self.fd.get_lapic())?;
+        let tsc = self.save_tsc(host_tsc)?;
+        let msrs = self.save_msrs()?;
+        let events = self.ioctl("KVM_GET_VCPU_EVENTS", self.fd.get_vcpu_events())?;
+        // Read back at every save: KVM changes leaves on its own (OSXSAVE, and what a page-table based host forces
+        // on), and a copy kept from boot broke the second generation of clones elsewhere (Firecracker#1942).
+        let cpuid = self.ioctl("KVM_GET_CPUID2", self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES))?;
+        let used_xcrs = usize::try_from(xcrs.nr_xcrs).unwrap_or(usize::MAX).min(xcrs.xcrs.len());
+        Ok(VcpuStateV1 {
+            mp_state,
+            regs: (&regs).into(),
+            sregs: (&sregs).into(),
+            xsave,
+            xcrs: xcrs.xcrs[..used_xcrs].iter().map(Into::into).collect(),
+            debug_regs: (&debug_regs).into(),
+            lapic: lapic.regs.iter().map(|byte| byte.cast_unsigned()).collect(),
+            msrs,
+            events: (&events).into(),
+            cpuid: cpuid.as_slice().iter().map(Into::into).collect(),
+            tsc,
+        })
+    }
+
+    /// Restores everything, in an order KVM depends on. The state is validated: lengths are in bounds.
+    pub(crate) fn restore(&mut self, state: &VcpuStateV1, host_tsc: u64) -> Result<(), Error> {
+        let VcpuStateV1 { mp_state, regs, sregs, xsave, xcrs, debug_regs, lapic, msrs, events, cpuid, tsc } =
+            state;
+        // The frequency before anything that counts in it.
+        self.restore_tsc_khz(tsc.khz)?;
+        // The features before the registers that only exist with them.
+        let leaves: Vec<_> = cpuid.iter().map(Into::into).collect();
+        let cpuid =
+            CpuId::from_entries(&leaves).expect("validated state has at most KVM_MAX_CPUID_ENTRIES leaves");
+        self.set_cpuid(&cpuid)?;
+        // As saved: forcing it to RUNNABLE would start processors that wait for their SIPI.
+        let mp_state = kvm_mp_state { mp_state: *mp_state };
+        self.ioctl("KVM_SET_MP_STATE", self.fd.set_mp_state(mp_state))?;
+        self.ioctl("KVM_SET_REGS", self.fd.set_regs(&regs.into()))?;
+        // Before the LAPIC: it sets the APIC base, which enables it.
+        self.ioctl("KVM_SET_SREGS", self.fd.set_sregs(&sregs.into()))?;
+        self.ioctl("KVM_SET_XSAVE", kvm::set_xsave(self.machine.fd(), &self.fd, xsave))?;
+        let mut raw =
+            kvm_xcrs { nr_xcrs: u32::try_from(xcrs.len()).unwrap_or(u32::MAX), ..kvm_xcrs::default() };
+        for (to, from) in raw.xcrs.iter_mut().zip(xcrs) {
+            *to = kvm_xcr::from(from);
+        }
+        self.ioctl("KVM_SET_XCRS", self.fd.set_xcrs(&raw))?;
+        self.ioctl("KVM_SET_DEBUGREGS", self.fd.set_debug_regs(&debug_regs.into()))?;
+        let mut page = kvm_bindings::kvm_lapic_state { regs: [0; 1024] };
+        for (to, from) in page.regs.iter_mut().zip(lapic) {
+            *to = from.cast_signed();
+        }
+        // Before the MSRs: a deadline is silently ignored while the LAPIC's timer is not in deadline mode.
+        self.ioctl("KVM_SET_LAPIC", self.fd.set_lapic(&page))?;
+        self.restore_tsc(tsc, host_tsc)?;
+        self.restore_msrs(msrs, tsc)?;
+        self.ioctl("KVM_SET_VCPU_EVENTS", self.fd.set_vcpu_events(&events.into()))?;
+        self.msr_indices = msrs.iter().map(|msr| msr.index).collect();
+        // So that the guest's watchdogs do not take the time it was away for a hang. EINVAL: it uses no kvmclock.
+        match self.fd.kvmclock_ctrl() {
+            Err(error) if error.errno() != libc::EINVAL => self.ioctl("KVM_KVMCLOCK_CTRL", Err(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The flag that keeps the vCPU out of the guest, for other threads to set.
+    pub(crate) fn immediate_exit(&self) -> std::io::Result<kvm::ImmediateExit> {
+        kvm::ImmediateExit::map(&self.fd)
+    }
+
+    /// The instruction pointer, for reports; zero if even that fails.
+    pub(crate) fn rip(&self) -> u64 {
+        self.fd.get_regs().map_or(0, |regs| regs.rip)
+    }
+
+    fn get_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
+        let wanted: Vec<_> =
+            indices.iter().map(|index| kvm_msr_entry { index: *index, ..kvm_msr_entry::default() }).collect();
+        let mut msrs = Msrs::from_entries(&wanted).expect("callers ask for at most MSRS_PER_CALL");
+        let answered = self.ioctl("KVM_GET_MSRS", self.fd.get_msrs(&mut msrs))?;
+        Ok(msrs.as_slice()[..answered.min(wanted.len())].to_vec())
+    }
+
+    fn save_msrs(&self) -> Result<Vec<state::MsrStateV1>, Error> {
+        let mut saved = Vec::with_capacity(self.msr_indices.len());
+        for batch in self.msr_indices.chunks(MSRS_PER_CALL) {
+            let answered = self.get_msrs(batch)?;
+            if let Some(missing) = batch.get(answered.len()) {
+                tracing::error!(index = format!("{missing:#x}"), "an MSR that was there is gone");
+                return Err(Error::Ioctl {
+                    vcpu: self.index,
+                    name: "KVM_GET_MSRS",
+                    source: errno::Error::new(libc::EIO),
+                });
+            }
+            saved.extend(answered.iter().map(Into::into));
+        }
+        Ok(saved)
+    }
+
+    fn restore_msrs(&self, msrs: &[state::MsrStateV1], tsc: &TscStateV1) -> Result<(), Error> {
+        let (deadline, others): (Vec<kvm_msr_entry>, Vec<kvm_msr_entry>) =
+            msrs.iter().map(kvm_msr_entry::from).partition(|msr| msr.index == MSR_TSC_DEADLINE);
+        for batch in others.chunks(MSRS_PER_CALL) {
+            self.set_msrs(batch)?;
+        }
+        // Last, and after the TSC itself. Zero means "not armed", but also "expired, and the interrupt not delivered
+        // when the vCPU stopped", which no part of the state shows. Firing at once is right for the second and a
+        // spurious timer interrupt, which guests ignore, for the first.
+        let deadline: Vec<_> = deadline
+            .into_iter()
+            .map(|msr| if msr.data == 0 { kvm_msr_entry { data: tsc.guest_tsc, ..msr } } else { msr })
+            .collect();
+        self.set_msrs(&deadline)
+    }
+
+    /// Sets MSRs until KVM refuses one, and says how many it took.
+    fn try_set_msrs(&self, msrs: &[kvm_msr_entry]) -> Result<usize, Error> {
+        if msrs.is_empty() {
+            return Ok(0);
+        }
+        let raw = Msrs::from_entries(msrs).expect("callers pass at most MSRS_PER_CALL");
+        self.ioctl("KVM_SET_MSRS", self.fd.set_msrs(&raw))
+    }
+
+    fn set_msrs(&self, msrs: &[kvm_msr_entry]) -> Result<(), Error> {
+        let taken = self.try_set_msrs(msrs)?;
+        match msrs.get(taken) {
+            None => Ok(()),
+            Some(refused) => Err(Error::Msrs {
+                vcpu: self.index,
+                taken,
+                wanted: msrs.len(),
+                index: refused.index,
+                value: refused.data,
+            }),
+        }
+    }
+
+    fn save_tsc(&self, host_tsc: u64) -> Result<TscStateV1, Error> {
+        let khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
+        // Through the offset all vCPUs are read at one instant, so that they stay equal if they were.
+        let guest_tsc = match self.ioctl("KVM_GET_DEVICE_ATTR (TSC offset)", kvm::tsc_offset(&self.fd))? {
+            Some(offset) => host_tsc.wrapping_add(offset),
+            None => self.get_msrs(&[MSR_TSC])?.first().map_or(0, |msr| msr.data),
+        };
+        Ok(TscStateV1 { khz, guest_tsc })
+    }
+
+    fn restore_tsc(&self, tsc: &TscStateV1, host_tsc: u64) -> Result<(), Error> {
+        let offset = self.ioctl("KVM_GET_DEVICE_ATTR (TSC offset)", kvm::tsc_offset(&self.fd))?;
+        if offset.is_some() {
+            // Not by writing the MSR on one vCPU after the other: each would start counting a little later.
+            let offset = tsc.guest_tsc.wrapping_sub(host_tsc);
+            return self.ioctl("KVM_SET_DEVICE_ATTR (TSC offset)", kvm::set_tsc_offset(&self.fd, offset));
+        }
+        let msr = kvm_msr_entry { index: MSR_TSC, data: tsc.guest_tsc, ..kvm_msr_entry::default() };
+        self.set_msrs(&[msr])
+    }
+
+    fn restore_tsc_khz(&self, guest_khz: u32) -> Result<(), Error> {
+        let host_khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
+        if guest_khz == host_khz {
+            return Ok(());
+        }
+        self.fd.set_tsc_khz(guest_khz).map_err(|_| Error::TscFrequency { guest_khz, host_khz })
+    }
+
+    fn ioctl<T>(&self, name: &'static str, result: Result<T, errno::Error>) -> Result<T, Error> {
+        result.map_err(|source| Error::Ioctl { vcpu: self.index, name, source })
+    }
+}
+
+/// Offers `items` in batches to a call that stops at the first it does not know, and skips that one.
+fn accepted<T, R>(
+    items: &[T],
+    mut call: impl FnMut(&[T]) -> Result<Vec<R>, Error>,
+) -> Result<Vec<Vec<R>>, Error> {
+    let mut results = Vec::new();
+    let mut rest = items;
+    while !rest.is_empty() {
+        let batch = &rest[..rest.len().min(MSRS_PER_CALL)];
+        let answers = call(batch)?;
+        let done = if answers.len() < batch.len() { answers.len() + 1 } else { batch.len() };
+        results.push(answers);
+        rest = &rest[done..];
+    }
+    Ok(results)
+}

@@ -1,0 +1,233 @@
+//! The threads that run vCPUs, and how they are stopped.
+//!
+//! ```text
+//!              start / resume                  the guest ends
+//!   ┌────────┐ ─────────────────► ┌─────────┐ ──────────────► ┌───────┐
+//!   │ parked │                    │ running │                 │ ended │
+//!   └────────┘ ◄───────────────── └─────────┘                 └───────┘
+//!        │        kick, EINTR          (any) ── stop, kick ──► thread exits
+//! ```
+//!
+//! One [`Control`] serves all vCPUs of a VM: it says what is wanted, and counts who has parked. A vCPU parks only after
+//! `KVM_RUN` returned EINTR, so that a parked vCPU has no pending I/O.
+//!
+//! A kick must not be lost when it arrives just before the thread enters `KVM_RUN`. Therefore it first sets
+//! `immediate_exit` in the `kvm_run` page, through a mapping of its own, and then sends a signal: if the thread is in
+//! the guest, the signal interrupts it; if it is not, KVM sees the flag when it gets there. The thread clears the flag
+//! before it looks at what is wanted, never after, so that a flag set meanwhile costs one spurious return at worst.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use vmm_sys_util::signal::Killable;
+
+use super::Vcpu;
+use crate::bus::Ending;
+use crate::devices::Devices;
+use crate::sys::kvm::ImmediateExit;
+use crate::sys::signal::kick_signal;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Parked,
+    Running,
+    Gone,
+}
+
+/// What is wanted of all vCPUs of a VM, and where they are.
+#[derive(Debug)]
+pub(crate) struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    wanted: Wanted,
+    parked: usize,
+    ending: Option<Ending>,
+}
+
+impl Control {
+    pub(crate) fn new() -> Self {
+        let state = State { wanted: Wanted::Parked, parked: 0, ending: None };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// How the guest ended, if it has.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.lock().ending.clone()
+    }
+
+    /// Waits until the guest ends, or until `deadline`.
+    pub(crate) fn wait_for_ending(&self, deadline: Option<std::time::Instant>) -> Option<Ending> {
+        let mut state = self.lock();
+        loop {
+            if let Some(ending) = &state.ending {
+                return Some(ending.clone());
+            }
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.checked_duration_since(std::time::Instant::now())?;
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Lets all vCPUs run.
+    pub(crate) fn resume(&self) {
+        self.want(Wanted::Running);
+    }
+
+    fn want(&self, wanted: Wanted) {
+        self.lock().wanted = wanted;
+        self.changed.notify_all();
+    }
+
+    fn wait_parked(&self, vcpus: usize) {
+        let state = self.lock();
+        drop(
+            self.changed
+                .wait_while(state, |state| state.parked < vcpus)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    /// Blocks the calling vCPU thread until it shall run; `false` when it shall end instead.
+    fn park_until_wanted(&self) -> bool {
+        let mut state = self.lock();
+        state.parked += 1;
+        self.changed.notify_all();
+        let mut state = self
+            .changed
+            .wait_while(state, |state| {
+                state.wanted == Wanted::Parked || (state.ending.is_some() && state.wanted != Wanted::Gone)
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        state.parked -= 1;
+        state.wanted == Wanted::Running
+    }
+
+    fn end(&self, ending: Ending) {
+        // The first one counts: what other vCPUs meet afterwards follows from it.
+        self.lock().ending.get_or_insert(ending);
+        self.changed.notify_all();
+    }
+
+    fn keep_running(&self) -> bool {
+        let state = self.lock();
+        state.wanted == Wanted::Running && state.ending.is_none()
+    }
+
+    /// Poisoning is ignored: the state is three plain values, each valid whenever the lock is free.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread of one vCPU, from outside.
+#[derive(Debug)]
+struct Thread {
+    handle: JoinHandle<()>,
+    immediate_exit: Arc<ImmediateExit>,
+}
+
+impl Thread {
+    fn kick(&self) {
+        self.immediate_exit.set(true);
+        if let Err(error) = self.handle.kill(kick_signal()) {
+            // The thread has ended: nothing to interrupt.
+            tracing::trace!(%error, "kick");
+        }
+    }
+}
+
+/// All vCPU threads of a VM. They start out parked, and end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    control: Arc<Control>,
+    threads: Vec<Thread>,
+    vcpus: Vec<Arc<Mutex<Vcpu>>>,
+}
+
+impl Threads {
+    /// Starts a parked thread for each vCPU.
+    ///
+    /// # Errors
+    /// The kernel's, for threads and for the mapping of their `kvm_run` pages.
+    pub(crate) fn spawn(vcpus: Vec<Vcpu>, control: Arc<Control>, devices: &Arc<Devices>) -> io::Result<Self> {
+        let mut this = Self { control, threads: Vec::with_capacity(vcpus.len()), vcpus: Vec::new() };
+        for vcpu in vcpus {
+            let immediate_exit = Arc::new(vcpu.immediate_exit()?);
+            let name = format!("vcpu-{}", vcpu.index());
+            let vcpu = Arc::new(Mutex::new(vcpu));
+            let (control, devices) = (Arc::clone(&this.control), Arc::clone(devices));
+            let (own, flag) = (Arc::clone(&vcpu), Arc::clone(&immediate_exit));
+            let handle = Builder::new().name(name).spawn(move || run(&own, &flag, &control, &devices))?;
+            this.threads.push(Thread { handle, immediate_exit });
+            this.vcpus.push(vcpu);
+        }
+        Ok(this)
+    }
+
+    /// Stops all vCPUs and returns when each has parked.
+    pub(crate) fn park(&self) {
+        self.control.want(Wanted::Parked);
+        for thread in &self.threads {
+            thread.kick();
+        }
+        self.control.wait_parked(self.threads.len());
+    }
+
+    /// Calls `operation` on each vCPU in order. All must be parked, else this waits until they are.
+    pub(crate) fn each<T, E>(
+        &self,
+        mut operation: impl FnMut(&mut Vcpu) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        self.vcpus.iter().map(|vcpu| operation(&mut lock(vcpu))).collect()
+    }
+
+    pub(crate) const fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.control.want(Wanted::Gone);
+        for thread in &self.threads {
+            thread.kick();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.handle.join().is_err() {
+                tracing::error!("a vCPU thread panicked");
+            }
+        }
+    }
+}
+
+fn run(vcpu: &Mutex<Vcpu>, immediate_exit: &ImmediateExit, control: &Control, devices: &Devices) {
+    while control.park_until_wanted() {
+        // The lock is held while the guest runs and free while it is parked, which is when others may use the vCPU.
+        let mut vcpu = lock(vcpu);
+        loop {
+            immediate_exit.set(false);
+            if !control.keep_running() {
+                break;
+            }
+            if let ControlFlow::Break(ending) = vcpu.run(devices.bus()) {
+                tracing::debug!(vcpu = vcpu.index(), %ending, "guest ended");
+                control.end(ending);
+            }
+        }
+    }
+}
+
+/// A panic of a vCPU thread is reported when it is joined; its vCPU is still a vCPU.
+fn lock(vcpu: &Mutex<Vcpu>) -> MutexGuard<'_, Vcpu> {
+    vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+}

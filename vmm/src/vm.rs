@@ -1,0 +1,202 @@
+//! A virtual machine: memory, vCPU threads, devices.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bus::Ending;
+use crate::config::{self, Config};
+use crate::devices::Devices;
+use crate::devices::serial::ConsoleOutput;
+use crate::host::{self, Host};
+use crate::memory::{self, GuestMemory};
+use crate::pause::Paused;
+use crate::state::{self, VmState};
+use crate::sys::kvm;
+use crate::sys::machine::Machine;
+use crate::sys::signal::install_kick_handler;
+use crate::vcpu::thread::{Control, Threads};
+use crate::vcpu::{self, Vcpu, cpuid};
+use crate::{boot, interrupt};
+use vmm_sys_util::errno;
+
+/// Why a VM could not be built, paused or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host cannot run VMs.
+    #[error("this host cannot run virtual machines")]
+    Host(#[from] host::Error),
+    /// The configuration is impossible.
+    #[error("impossible configuration")]
+    Config(#[from] config::Error),
+    /// More vCPUs than this host's KVM allows.
+    #[error("{wanted} vCPUs: this host's KVM allows {max}")]
+    TooManyVcpus {
+        /// vCPUs asked for.
+        wanted: usize,
+        /// The host's limit.
+        max: usize,
+    },
+    /// There is no memory for the guest.
+    #[error("no guest memory")]
+    Memory(#[from] memory::Error),
+    /// The kernel cannot be loaded.
+    #[error("cannot boot")]
+    Boot(#[from] boot::Error),
+    /// The saved state does not fit the memory it comes with, or this host.
+    #[error("cannot restore this state here")]
+    State(#[from] state::Error),
+    /// A call that concerns the whole VM failed.
+    #[error("{name} failed")]
+    Ioctl {
+        /// The call.
+        name: &'static str,
+        /// The kernel's reason.
+        source: errno::Error,
+    },
+    /// The interrupt controllers cannot be created, saved or restored.
+    #[error("interrupt controllers")]
+    Interrupt(#[from] interrupt::Error),
+    /// A vCPU cannot be created, saved or restored.
+    #[error("vCPU")]
+    Vcpu(#[from] vcpu::Error),
+    /// A vCPU thread cannot be started.
+    #[error("cannot start a vCPU thread")]
+    Thread(#[source] std::io::Error),
+    /// The guest has ended, so it can be neither run nor saved.
+    #[error("the guest has ended")]
+    Ended(#[from] Ending),
+}
+
+/// A virtual machine. Built stopped; dropping it stops and frees it, which takes some 20 ms in the kernel.
+#[derive(Debug)]
+pub struct Vm {
+    // Threads first: they use everything else, and are joined when dropped.
+    threads: Threads,
+    devices: Arc<Devices>,
+    machine: Arc<Machine>,
+}
+
+impl Vm {
+    /// Builds a VM and loads what it boots. [`Vm::start`] lets it run.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing stays behind.
+    pub fn boot(config: &Config, output: ConsoleOutput) -> Result<Self, Error> {
+        let layout = config.layout()?;
+        let host = Host::get()?;
+        let memory = GuestMemory::new(layout, config.backing.clone())?;
+        let entry = boot::load(host, &config.kernel, &memory, config.vcpus)?;
+        let (machine, mut vcpus) = build(host, memory, config.vcpus)?;
+        for vcpu in &mut vcpus {
+            vcpu.set_cpuid(&cpuid::for_vcpu(host, vcpu.index(), config.vcpus))?;
+            vcpu.probe_msrs(host.msr_indices())?;
+            vcpu.set_up(entry, layout, config.vcpus)?;
+        }
+        let devices = Devices::new(Arc::clone(&machine), output);
+        Self::assemble(machine, vcpus, devices)
+    }
+
+    /// Builds a VM from what was saved. [`Vm::start`] lets it go on.
+    ///
+    /// # Errors
+    /// See [`Error`]. Nothing is built unless the state fits `memory` and this host.
+    pub fn restore(state: &VmState, memory: GuestMemory, output: ConsoleOutput) -> Result<Self, Error> {
+        let host = Host::get()?;
+        state.check(host, memory.layout())?;
+        let state = state.get();
+        let count = u8::try_from(state.vcpus.len()).expect("validated state has at most MAX_VCPUS");
+        let (machine, mut vcpus) = build(host, memory, count)?;
+        // One reading for all, so that time stamp counters that were equal stay equal.
+        let host_tsc = kvm::host_tsc();
+        for (vcpu, saved) in vcpus.iter_mut().zip(&state.vcpus) {
+            vcpu.restore(saved, host_tsc)?;
+        }
+        interrupt::restore(machine.fd(), &state.interrupts)?;
+        // Last: a device that has an interrupt pending raises it again, which needs the controllers as they were.
+        let devices = Devices::restore(Arc::clone(&machine), output, &state.devices)
+            .map_err(|source| Error::Ioctl { name: "KVM_IRQ_LINE", source })?;
+        Self::assemble(machine, vcpus, devices)
+    }
+
+    fn assemble(machine: Arc<Machine>, vcpus: Vec<Vcpu>, devices: Devices) -> Result<Self, Error> {
+        install_kick_handler().map_err(|source| Error::Ioctl { name: "sigaction", source })?;
+        let devices = Arc::new(devices);
+        let threads = Threads::spawn(vcpus, Arc::new(Control::new()), &devices).map_err(Error::Thread)?;
+        Ok(Self { threads, devices, machine })
+    }
+
+    /// Lets a VM that was just built run.
+    pub fn start(&self) {
+        self.devices.resume();
+        self.threads.control().resume();
+    }
+
+    /// Stops all vCPUs. Until the returned guard is dropped the VM stands still and can be saved.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if the guest has ended.
+    pub fn pause(&self) -> Result<Paused<'_>, Error> {
+        let started = Instant::now();
+        self.threads.park();
+        self.devices.pause();
+        if let Some(ending) = self.threads.control().ending() {
+            return Err(ending.into());
+        }
+        Ok(Paused::new(self, started))
+    }
+
+    /// Types on the guest's console.
+    pub fn console_input(&self, bytes: &[u8]) {
+        self.devices.serial().input(bytes);
+    }
+
+    /// How the guest ended, if it has.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.threads.control().ending()
+    }
+
+    /// Waits until the guest ends.
+    #[must_use]
+    pub fn wait(&self) -> Ending {
+        self.threads.control().wait_for_ending(None).expect("without a deadline there is always an ending")
+    }
+
+    /// Waits until the guest ends, but no longer than `limit`.
+    #[must_use]
+    pub fn wait_timeout(&self, limit: Duration) -> Option<Ending> {
+        self.threads.control().wait_for_ending(Some(Instant::now() + limit))
+    }
+
+    /// The guest's memory. It changes under the reader's eyes while the VM runs.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        self.machine.memory()
+    }
+
+    pub(crate) const fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    pub(crate) fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+fn build(host: &Host, memory: GuestMemory, vcpus: u8) -> Result<(Arc<Machine>, Vec<Vcpu>), Error> {
+    let max = host.kvm().get_max_vcpus();
+    if usize::from(vcpus) > max {
+        return Err(Error::TooManyVcpus { wanted: usize::from(vcpus), max });
+    }
+    let fd = host.kvm().create_vm().map_err(|source| Error::Ioctl { name: "KVM_CREATE_VM", source })?;
+    let machine = Machine::new(fd, memory)
+        .map_err(|source| Error::Ioctl { name: "KVM_SET_USER_MEMORY_REGION", source })?;
+    let machine = Arc::new(machine);
+    interrupt::create(machine.fd())?;
+    let vcpus = (0..vcpus).map(|index| Vcpu::new(Arc::clone(&machine), index)).collect::<Result<_, _>>()?;
+    Ok((machine, vcpus))
+}
