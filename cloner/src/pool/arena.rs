@@ -1,0 +1,144 @@
+//! The memory a pool lives in: which pages, and whether they are there already.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+
+use rayon::prelude::*;
+use vmm::sys::mmap::{HUGE_PAGE_SIZE, PAGE_SIZE};
+
+use super::error::TooFewHugePages;
+use super::hugepages::HugePages;
+use super::{Error, PoolConfig, meminfo};
+use crate::sys::arena::{PageSize, Span};
+
+/// Which pages a pool may live in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// 2 MiB pages, or an error.
+    Huge,
+    /// 2 MiB pages if enough are free, else ordinary ones; [`Pool::backing`](super::Pool::backing) tells which.
+    HugeOrOrdinary,
+    /// Ordinary pages, even where huge ones are free.
+    Ordinary,
+}
+
+/// When the memory behind a pool is cleared by the kernel.
+///
+/// It costs the same either way; the question is who waits. Measured on the development machine, whose own memory is
+/// virtual: 0.2 ms per 2 MiB page, and 4.6 ms for pages its host had not backed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Populate {
+    /// When the pool is made, on all of rayon's threads: no later put waits for it.
+    AtOnce,
+    /// When first written. Should the kernel break its promise then, which takes a `hugetlb` cgroup limit below what it
+    /// promised, the process dies of SIGBUS; [`Populate::AtOnce`] makes that an error.
+    OnFirstUse,
+}
+
+/// What a pool lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// 2 MiB pages, set aside for this pool alone. They are never swapped out.
+    Huge {
+        /// Their number.
+        pages: usize,
+    },
+    /// 4 KiB pages. They are taken when first touched, and the kernel may swap them out: a host that has swap and runs
+    /// short of memory makes such a pool slow, and puts what is in it on a disk.
+    Ordinary {
+        /// Why no huge ones.
+        because: WhyOrdinary,
+    },
+}
+
+/// Why a pool does not live in huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyOrdinary {
+    /// [`Pages::Ordinary`] was asked for.
+    Configured,
+    /// [`Pages::HugeOrOrdinary`] was asked for, and there were too few.
+    TooFewHugePages(TooFewHugePages),
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Huge { pages } => write!(f, "{pages} huge pages of 2 MiB"),
+            Self::Ordinary { because: WhyOrdinary::Configured } => write!(f, "ordinary pages, as configured"),
+            Self::Ordinary { because: WhyOrdinary::TooFewHugePages(shortage) } => {
+                write!(f, "ordinary pages, because {shortage}")
+            }
+        }
+    }
+}
+
+/// Maps the arena `config` describes: one span of its capacity, rounded up to whole huge pages.
+pub(super) fn map(config: &PoolConfig) -> Result<(Span, Backing), Error> {
+    let &PoolConfig { capacity_bytes, pages, populate } = config;
+    let len_bytes = capacity_bytes
+        .checked_next_multiple_of(HUGE_PAGE_SIZE)
+        .filter(|&len| len > 0 && isize::try_from(len).is_ok())
+        .ok_or(Error::Capacity { capacity_bytes })?;
+
+    let (mut span, backing) = match pages {
+        Pages::Huge => map_huge(len_bytes)?,
+        Pages::Ordinary => map_ordinary(len_bytes, WhyOrdinary::Configured)?,
+        Pages::HugeOrOrdinary => match map_huge(len_bytes) {
+            Err(Error::TooFewHugePages(shortage)) => {
+                map_ordinary(len_bytes, WhyOrdinary::TooFewHugePages(shortage))?
+            }
+            mapped_or_failed => mapped_or_failed?,
+        },
+    };
+    if populate == Populate::AtOnce {
+        populate_all(&mut span, backing)?;
+    }
+    Ok((span, backing))
+}
+
+fn map_huge(len_bytes: usize) -> Result<(Span, Backing), Error> {
+    let wanted = len_bytes / HUGE_PAGE_SIZE;
+    // The kernel is asked for the memory first and for the numbers only when it refuses: the other way round, somebody
+    // else could take the pages in between, and an allowance for surplus pages would be overlooked.
+    match Span::map(len_bytes, PageSize::Huge) {
+        Ok(span) => Ok((span, Backing::Huge { pages: wanted })),
+        Err(source) => {
+            let host = HugePages::read()?;
+            if host.available() < wanted {
+                let shortage = TooFewHugePages { wanted, available: host.available(), total: host.total };
+                return Err(shortage.into());
+            }
+            Err(Error::Map { len_bytes, source })
+        }
+    }
+}
+
+fn map_ordinary(len_bytes: usize, because: WhyOrdinary) -> Result<(Span, Backing), Error> {
+    // The kernel would promise any amount, and kill a process when it cannot keep the promise.
+    let available_bytes = meminfo::available_bytes()?;
+    if len_bytes > available_bytes {
+        return Err(Error::TooLittleMemory { wanted_bytes: len_bytes, available_bytes });
+    }
+    let map_error = |source: io::Error| Error::Map { len_bytes, source };
+    let span = Span::map(len_bytes, PageSize::Ordinary).map_err(map_error)?;
+    Ok((span, Backing::Ordinary { because }))
+}
+
+/// Has the kernel provide every page now.
+///
+/// It is the kernel that writes, reading `/dev/zero` into each page: one it cannot provide in spite of its promise,
+/// such as under a `hugetlb` cgroup limit, is then an error of that call. Written by this program, it would be SIGBUS.
+fn populate_all(span: &mut Span, backing: Backing) -> Result<(), Error> {
+    let page_size = match backing {
+        Backing::Huge { .. } => HUGE_PAGE_SIZE,
+        Backing::Ordinary { .. } => PAGE_SIZE,
+    };
+    let len_bytes = span.len_bytes();
+    let provide = |range: &mut [u8]| {
+        let mut zeros = File::open("/dev/zero")?;
+        range.chunks_mut(page_size).try_for_each(|page| zeros.read_exact(&mut page[..1]))
+    };
+    let ranges = span.bytes_mut().par_chunks_mut(HUGE_PAGE_SIZE);
+    ranges.try_for_each(provide).map_err(|source| Error::Populate { len_bytes, source })
+}

@@ -1,0 +1,130 @@
+//! The host's 2 MiB pages: how many there are, and setting more of them aside.
+//!
+//! Huge pages must be set aside before they can be used. A pool never does that by itself, since it takes memory away
+//! from everything else on the host: the operator does, or the program when told to, with [`reserve`].
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use vmm::sys::mmap::HUGE_PAGE_SIZE;
+
+use super::{Error, meminfo};
+
+/// Holds the number of 2 MiB pages set aside. Where 2 MiB is the default huge page size, which is nearly everywhere,
+/// `/proc/sys/vm/nr_hugepages` is the same number.
+pub const SETTING: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+/// The host's 2 MiB pages at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HugePages {
+    /// All there are.
+    pub total: usize,
+    /// In nobody's use; some of them may be promised to a mapping that has not touched them yet.
+    pub free: usize,
+    /// Free, but promised.
+    pub promised: usize,
+    /// Made on demand beyond the number set aside, and given back after use.
+    pub surplus: usize,
+}
+
+impl HugePages {
+    /// Asks the kernel. A kernel without 2 MiB pages has none of them.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn read() -> Result<Self, Error> {
+        let folder = Path::new(SETTING).parent().expect("the setting is a file in a folder");
+        if !folder.exists() {
+            return Ok(Self::default());
+        }
+        let count = |file| read_count(&folder.join(file));
+        Ok(Self {
+            total: count("nr_hugepages")?,
+            free: count("free_hugepages")?,
+            promised: count("resv_hugepages")?,
+            surplus: count("surplus_hugepages")?,
+        })
+    }
+
+    /// Pages a new pool could have.
+    #[must_use]
+    pub const fn available(&self) -> usize {
+        self.free.saturating_sub(self.promised)
+    }
+
+    /// Pages set aside for good, which is what writing the setting changes.
+    const fn set_aside(&self) -> usize {
+        self.total.saturating_sub(self.surplus)
+    }
+}
+
+/// Huge pages set aside by this process; dropping it gives them back to the host.
+///
+/// Pages still in use by then go back when their user is done. The process dying without a drop leaves them set aside.
+#[derive(Debug)]
+#[must_use = "dropping it gives the pages back"]
+pub struct Reserved {
+    pages: usize,
+}
+
+/// Sets `pages` huge pages aside on top of those the host has already.
+///
+/// Reservations of several processes add up: each is made and undone as a difference, under a lock on the setting.
+///
+/// # Errors
+/// [`Error::Setting`], usually for want of permission; [`Error::HugePagesRefused`] when memory is short or fragmented.
+pub fn reserve(pages: usize) -> Result<Reserved, Error> {
+    let possible = meminfo::available_bytes()? / HUGE_PAGE_SIZE;
+    if pages > possible {
+        // The kernel would try, and squeeze everything else on the host out of memory before it gave up.
+        return Err(Error::HugePagesRefused { wanted: pages, got: possible });
+    }
+    let _lock = lock_setting()?;
+    let before = HugePages::read()?.set_aside();
+    write_setting(before + pages)?;
+    let got = HugePages::read()?.set_aside().saturating_sub(before);
+    if got < pages {
+        write_setting(before)?;
+        return Err(Error::HugePagesRefused { wanted: pages, got });
+    }
+    Ok(Reserved { pages })
+}
+
+impl Reserved {
+    /// How many.
+    #[must_use]
+    pub const fn pages(&self) -> usize {
+        self.pages
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let give_back = || {
+            let _lock = lock_setting()?;
+            write_setting(HugePages::read()?.set_aside().saturating_sub(self.pages))
+        };
+        // The only failure is that the setting, writable before, no longer is; nobody is left to be told.
+        let _: Result<(), Error> = give_back();
+    }
+}
+
+/// An advisory lock between processes, held until dropped.
+fn lock_setting() -> Result<File, Error> {
+    let lock = || {
+        let file = File::open(SETTING)?;
+        file.lock()?;
+        Ok(file)
+    };
+    lock().map_err(|source| Error::setting(SETTING, source))
+}
+
+fn write_setting(pages: usize) -> Result<(), Error> {
+    fs::write(SETTING, pages.to_string()).map_err(|source| Error::setting(SETTING, source))
+}
+
+fn read_count(path: &Path) -> Result<usize, Error> {
+    let parse = |text: String| text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into());
+    fs::read_to_string(path).and_then(parse).map_err(|source| Error::setting(path, source))
+}

@@ -1,0 +1,107 @@
+//! Names, and what they stand for.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Error;
+use super::stored::Stored;
+
+/// The longest name a snapshot can have.
+const MAX_NAME_BYTES: usize = 64;
+
+/// Every name in the pool.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    slots: Mutex<BTreeMap<String, Slot>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// A reservation will fill it or give it back.
+    Claimed,
+    Sealed(Arc<Stored>),
+}
+
+impl Index {
+    /// Takes a name that nobody has. It stays invisible until the claim is filled.
+    pub(super) fn claim(self: &Arc<Self>, name: &str) -> Result<Claim, Error> {
+        validate(name)?;
+        match self.lock().entry(name.to_owned()) {
+            Entry::Vacant(slot) => slot.insert(Slot::Claimed),
+            Entry::Occupied(_) => return Err(Error::NameTaken { name: name.to_owned() }),
+        };
+        Ok(Claim { index: Arc::clone(self), name: name.to_owned(), filled: false })
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<Arc<Stored>, Error> {
+        match self.lock().get(name) {
+            Some(Slot::Sealed(stored)) => Ok(Arc::clone(stored)),
+            Some(Slot::Claimed) | None => Err(Error::NotFound { name: name.to_owned() }),
+        }
+    }
+
+    /// Takes a sealed name off the index. The handle comes back so that what it frees is freed outside the lock.
+    pub(super) fn remove(&self, name: &str) -> Result<Arc<Stored>, Error> {
+        let mut slots = self.lock();
+        let Some(Slot::Sealed(stored)) = slots.get(name) else {
+            return Err(Error::NotFound { name: name.to_owned() });
+        };
+        let stored = Arc::clone(stored);
+        slots.remove(name);
+        Ok(stored)
+    }
+
+    /// Every sealed snapshot, by name.
+    pub(super) fn all(&self) -> Vec<Arc<Stored>> {
+        let sealed = |slot: &Slot| match slot {
+            Slot::Sealed(stored) => Some(Arc::clone(stored)),
+            Slot::Claimed => None,
+        };
+        self.lock().values().filter_map(sealed).collect()
+    }
+
+    /// Each change under the lock is one call of the map, so poisoning tells nothing about it.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sole right to put something under a name; dropping it gives the name back.
+#[derive(Debug)]
+pub(super) struct Claim {
+    index: Arc<Index>,
+    name: String,
+    filled: bool,
+}
+
+impl Claim {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes `stored` visible under the name.
+    pub(super) fn fill(mut self, stored: Arc<Stored>) {
+        self.index.lock().insert(self.name.clone(), Slot::Sealed(stored));
+        self.filled = true;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // A filled name is the snapshot's, and by now perhaps another's.
+        if !self.filled {
+            self.index.lock().remove(&self.name);
+        }
+    }
+}
+
+/// Names are used as file names when snapshots are flushed, hence the narrow choice.
+fn validate(name: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(Error::InvalidName { name: name.to_owned() })
+    }
+}
