@@ -1,3 +1,14 @@
 //! Many machines from one.
 
+pub mod chunk;
+pub mod cli;
 pub mod codec;
+pub mod compare;
+mod dedup;
+pub mod format;
+pub mod pool;
+pub mod restore;
+pub mod save;
+pub mod snapshot;
+mod sys;
+pub mod walk;

@@ -4,6 +4,7 @@
 //! based* (`kvm_pvm`): ring 3 runs natively, ring 0 is emulated one instruction at a time, and the emulator lacks a few
 //! instructions. Both must work, so the kind is found out here once and asked for wherever it matters.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -74,6 +75,15 @@ pub enum Virtualization {
     Hardware,
     /// An emulator in the kernel; ring 3 runs natively.
     PageTableBased,
+}
+
+impl fmt::Display for Virtualization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hardware => "KVM on hardware",
+            Self::PageTableBased => "page-table based KVM (ring 0 emulated)",
+        })
+    }
 }
 
 /// An open `/dev/kvm` and what was found out about it.

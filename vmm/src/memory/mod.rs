@@ -18,9 +18,9 @@ pub use layout::Layout;
 pub use region::Region;
 use region::Touched;
 
+use crate::sys::kvm;
 use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, Source};
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{kvm, memfd};
 
 /// Why there is no guest memory, or an access to it failed.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +128,11 @@ impl GuestMemory {
         &self.regions
     }
 
+    /// The same, to be filled before a VM is given them.
+    pub fn regions_mut(&mut self) -> &mut [Region] {
+        &mut self.regions
+    }
+
     /// The memory in the terms of `vm-memory`, for loaders.
     pub(crate) const fn view(&self) -> &GuestMemoryMmap {
         &self.view
@@ -174,8 +179,7 @@ fn make_region(range: layout::Range, backing: &Backing, file_offset: u64) -> io:
         }
         Backing::Shared(pages) => {
             let huge = *pages == PageSize::Huge;
-            let file = memfd::create(c"guest-memory", range.len_bytes, huge)?;
-            let mapping = map(Source::Shared(file.as_fd()), 0)?;
+            let mapping = Mapping::new_memfd(c"guest-memory", len_bytes, huge)?;
             if !huge {
                 advise(&mapping, *pages)?;
             }

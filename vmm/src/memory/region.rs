@@ -48,6 +48,11 @@ impl Region {
         &self.mapping
     }
 
+    /// The memory itself, while no VM has it. `None` if another process may have it.
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        self.mapping.as_mut_slice()
+    }
+
     pub(super) const fn view(&self) -> &Arc<GuestRegionMmap> {
         &self.view
     }

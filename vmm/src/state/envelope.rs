@@ -1,62 +1,154 @@
-//! A [`VmState`] as bytes.
+//! JSON text in an envelope that can be checked before anything is parsed.
 //!
 //! ```text
 //! offset  bytes  what
-//!      0      8  magic "CLNVMST\0"
-//!      8      4  schema version (1), little-endian
+//!      0      8  magic: what the text is
+//!      8      4  schema version, little-endian
 //!     12      4  zero
-//!     16      8  length of the JSON text
+//!     16      8  length of the text
 //!     24      8  xxh3-64 of bytes 0..24 and of the text
-//!     32      …  the state as JSON
+//!     32      …  the text
 //! ```
 //!
 //! Magic and version come first so that a foreign or newer file is named as such, the length before the checksum so
-//! that a truncated file is; nothing is parsed before the checksum holds.
+//! that a truncated file is.
 
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{VmState, VmStateV1};
 
-const MAGIC: [u8; 8] = *b"CLNVMST\0";
-const VERSION: u32 = 1;
+/// What kind of text an envelope holds, and in which version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    /// First eight bytes of the envelope.
+    pub magic: [u8; 8],
+    /// The version this build reads and writes.
+    pub version: u32,
+    /// What it is, for messages.
+    pub name: &'static str,
+}
+
+/// A VM's state.
+const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
+
 const HEADER_BYTES: usize = 32;
-/// Sixteen vCPUs take some 300 KiB.
+/// Sixteen vCPUs take some 300 KiB; a manifest of 64 GiB, some 2 MiB.
 const MAX_TEXT_BYTES: usize = 64 << 20;
 
-/// Why bytes are no VM state.
+/// Why bytes are not what the schema says.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Too short for the header.
-    #[error("{0} bytes are fewer than the {HEADER_BYTES} of a VM state's header")]
-    Short(usize),
+    #[error("{found} bytes are fewer than the {HEADER_BYTES} of the header of a {name}")]
+    Short {
+        /// What it should be.
+        name: &'static str,
+        /// Length found.
+        found: usize,
+    },
     /// Something else.
-    #[error("not a VM state: it starts with {0:02x?}")]
-    Magic([u8; 8]),
+    #[error("not a {name}: it starts with {found:02x?}")]
+    Magic {
+        /// What it should be.
+        name: &'static str,
+        /// First bytes found.
+        found: [u8; 8],
+    },
     /// Made by another version.
-    #[error("VM state of schema version {0}: this build reads version {VERSION}")]
-    Version(u32),
+    #[error("{name} of schema version {found}: this build reads version {known}")]
+    Version {
+        /// What it is.
+        name: &'static str,
+        /// Version found.
+        found: u32,
+        /// Version known.
+        known: u32,
+    },
+    /// Bytes that must be zero are not.
+    #[error("the header of the {name} has {found:#x} where zero belongs")]
+    Reserved {
+        /// What it is.
+        name: &'static str,
+        /// What is there.
+        found: u32,
+    },
     /// Its length does not match.
-    #[error("the VM state's header promises {promised} bytes of text, {found} follow")]
+    #[error(
+        "the header of the {name} promises {promised} bytes of text, {found} follow (at most {MAX_TEXT_BYTES})"
+    )]
     Length {
+        /// What it is.
+        name: &'static str,
         /// What the header says.
         promised: u64,
         /// What is there.
         found: usize,
     },
     /// Its content does not match.
-    #[error("VM state damaged: checksum {found:#018x}, expected {expected:#018x}")]
+    #[error("{name} damaged: checksum {found:#018x}, expected {expected:#018x}")]
     Checksum {
+        /// What it is.
+        name: &'static str,
         /// What the header says.
         expected: u64,
         /// What the content gives.
         found: u64,
     },
     /// The text is not what the schema says.
-    #[error("VM state does not follow the schema")]
+    #[error("the text does not follow the schema")]
     Schema(#[from] serde_json::Error),
-    /// A field is impossible.
+    /// A field of a VM state is impossible.
     #[error("VM state out of range")]
     State(#[from] super::Error),
+}
+
+impl Schema {
+    /// Puts `text` into an envelope.
+    #[must_use]
+    pub fn wrap(&self, text: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + text.len());
+        bytes.extend(self.magic);
+        bytes.extend(self.version.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend((text.len() as u64).to_le_bytes());
+        let checksum = checksum(&bytes, text);
+        bytes.extend(checksum.to_le_bytes());
+        bytes.extend(text);
+        bytes
+    }
+
+    /// The text of an envelope, whose checksum holds.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn unwrap<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let name = self.name;
+        let Some((header, text)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(Error::Short { name, found: bytes.len() });
+        };
+        let magic: [u8; 8] = field(header, 0);
+        if magic != self.magic {
+            return Err(Error::Magic { name, found: magic });
+        }
+        let version = u32::from_le_bytes(field(header, 8));
+        if version != self.version {
+            return Err(Error::Version { name, found: version, known: self.version });
+        }
+        let reserved = u32::from_le_bytes(field(header, 12));
+        if reserved != 0 {
+            return Err(Error::Reserved { name, found: reserved });
+        }
+        let promised = u64::from_le_bytes(field(header, 16));
+        if promised != text.len() as u64 || text.len() > MAX_TEXT_BYTES {
+            return Err(Error::Length { name, promised, found: text.len() });
+        }
+        let expected = u64::from_le_bytes(field(header, 24));
+        let found = checksum(&header[..24], text);
+        if found != expected {
+            return Err(Error::Checksum { name, expected, found });
+        }
+        Ok(text)
+    }
 }
 
 impl VmState {
@@ -66,16 +158,7 @@ impl VmState {
     /// Never: the schema has no maps with keys that JSON cannot hold.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let text = serde_json::to_vec(self.get()).expect("plain structs of numbers and strings");
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + text.len());
-        bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend((text.len() as u64).to_le_bytes());
-        let checksum = checksum(&bytes, &text);
-        bytes.extend(checksum.to_le_bytes());
-        bytes.extend(text);
-        bytes
+        VM_STATE.wrap(&serde_json::to_vec(self.get()).expect("plain structs of numbers and strings"))
     }
 
     /// A state from bytes, which may come from anybody.
@@ -83,27 +166,7 @@ impl VmState {
     /// # Errors
     /// See [`Error`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let Some((header, text)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-            return Err(Error::Short(bytes.len()));
-        };
-        let magic: [u8; 8] = field(header, 0);
-        if magic != MAGIC {
-            return Err(Error::Magic(magic));
-        }
-        let version = u32::from_le_bytes(field(header, 8));
-        if version != VERSION {
-            return Err(Error::Version(version));
-        }
-        let promised = u64::from_le_bytes(field(header, 16));
-        if promised != text.len() as u64 || text.len() > MAX_TEXT_BYTES {
-            return Err(Error::Length { promised, found: text.len() });
-        }
-        let expected = u64::from_le_bytes(field(header, 24));
-        let found = checksum(&header[..24], text);
-        if found != expected {
-            return Err(Error::Checksum { expected, found });
-        }
-        let state: VmStateV1 = serde_json::from_slice(text)?;
+        let state: VmStateV1 = serde_json::from_slice(VM_STATE.unwrap(bytes)?)?;
         Ok(Self::try_from(state)?)
     }
 }

@@ -5,9 +5,12 @@
 
 #![expect(unsafe_code, reason = "mmap, munmap, madvise and copies to and from shared memory")]
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
+
+use super::memfd;
 
 /// Size and alignment of a huge page: 2 MiB, the only size this program uses.
 pub const HUGE_PAGE_SIZE: usize = 2 << 20;
@@ -33,6 +36,8 @@ pub enum Source<'fd> {
 pub struct Mapping {
     address: NonNull<u8>,
     len_bytes: usize,
+    /// Whether nobody else can reach this memory: it is anonymous, or its file has no descriptor any more.
+    sole: bool,
 }
 
 // SAFETY: the range belongs to this value until drop, whichever thread that happens on; `munmap` and the copies
@@ -96,7 +101,29 @@ impl Mapping {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(reservation.shrink_to(target, len_bytes))
+        let sole = matches!(source, Source::Anonymous | Source::AnonymousHuge);
+        Ok(reservation.shrink_to(target, len_bytes, sole))
+    }
+
+    /// Maps an anonymous file of `len_bytes` zero bytes, shared, and closes its descriptor.
+    ///
+    /// # Errors
+    /// As [`Mapping::new`].
+    pub fn new_memfd(name: &CStr, len_bytes: usize, huge_pages: bool) -> io::Result<Self> {
+        let file = memfd::create(name, len_bytes as u64, huge_pages)?;
+        let mapping = Self::new(Source::Shared(file.as_fd()), len_bytes, 0)?;
+        // The descriptor never left this function, so no other mapping of the file exists or can be made.
+        Ok(Self { sole: true, ..mapping })
+    }
+
+    /// The memory itself, as long as nobody else can reach it: before a guest is given it, or another process.
+    ///
+    /// `None` if it is a file's that somebody else may have mapped.
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        // SAFETY: the range is mapped, readable, writable and initialised (by the kernel, with zeros). No other mapping
+        // of the memory exists, by `sole`; KVM and the view of `volatile_region` reach it only through a shared
+        // borrow of this value or its owner, which the exclusive borrow excludes.
+        self.sole.then(|| unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.len_bytes) })
     }
 
     /// Length in bytes, a multiple of the page size.
@@ -142,8 +169,17 @@ impl Mapping {
         self.advise(if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })
     }
 
+    /// Keeps the memory out of children made by `fork()` and out of core dumps.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn keep_to_this_process(&self) -> io::Result<()> {
+        self.advise(libc::MADV_DONTFORK)?;
+        self.advise(libc::MADV_DONTDUMP)
+    }
+
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
-        // SAFETY: the range is this value's own, and neither advice used here changes its content.
+        // SAFETY: the range is this value's own, and no advice used here changes its content.
         let result = unsafe { libc::madvise(self.address.as_ptr().cast(), self.len_bytes, advice) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
@@ -224,7 +260,7 @@ impl Reservation {
     }
 
     /// Gives up the slack around `[start, start + len_bytes)` and passes ownership of the rest on.
-    fn shrink_to(self, start: NonNull<u8>, len_bytes: usize) -> Mapping {
+    fn shrink_to(self, start: NonNull<u8>, len_bytes: usize, sole: bool) -> Mapping {
         let (whole, whole_len) = (self.address, self.len_bytes);
         std::mem::forget(self);
         let head = start.as_ptr() as usize - whole.as_ptr() as usize;
@@ -239,7 +275,7 @@ impl Reservation {
             // SAFETY: the slack after the mapping, ours since `Reservation::new` and unused.
             unsafe { libc::munmap(end.as_ptr().cast(), tail) };
         }
-        Mapping { address: start, len_bytes }
+        Mapping { address: start, len_bytes, sole }
     }
 }
 

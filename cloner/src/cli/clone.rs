@@ -1,0 +1,157 @@
+//! `cloner clone`: boot, wait for the console, clone, and let all run side by side.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use regex::Regex;
+use vmm::{Ending, Vm};
+
+use super::console::Console;
+use super::guest::{BootArgs, MachineArgs};
+use super::progress::{self, Spinner};
+use super::size::Size;
+use super::{EXIT_INTERRUPTED, Error, interrupt};
+use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
+use crate::restore::eager::EagerRestorer;
+use crate::save::Saver;
+
+/// Options of `cloner clone`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    boot: BootArgs,
+    /// Clone when a line of the console matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    when: Regex,
+    /// Seconds to wait for that line
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    wait: u64,
+    /// Clones to build
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    clones: usize,
+    /// End after so many seconds; else when all guests have ended, or with Ctrl-C
+    #[arg(long = "for", value_name = "S")]
+    seconds: Option<u64>,
+    #[command(flatten)]
+    pool: PoolArgs,
+}
+
+/// The pool.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Pool")]
+pub(super) struct PoolArgs {
+    /// Capacity of the pool (default: enough for what the guest can have touched)
+    #[arg(long = "pool", value_name = "SIZE")]
+    pub(super) capacity: Option<Size>,
+    /// Make the pool of ordinary pages if huge ones cannot be had
+    #[arg(long)]
+    pub(super) ordinary_pages: bool,
+}
+
+/// A pool, and the huge pages that were set aside for it.
+pub(super) struct OpenPool {
+    // Before the pages: they are given back when it is gone.
+    pub(super) pool: Pool,
+    _reserved: Option<hugepages::Reserved>,
+}
+
+impl PoolArgs {
+    /// Sets huge pages aside and makes the pool of them. All come back when it is dropped.
+    pub(super) fn open(&self, default_bytes: u64) -> Result<OpenPool, Error> {
+        let bytes = self.capacity.map_or(default_bytes, |size| size.0);
+        let too_large = || Error::Usage(format!("a pool of {bytes} bytes does not fit the address space"));
+        let capacity_bytes = usize::try_from(bytes).map_err(|_| too_large())?;
+        let wanted = capacity_bytes.div_ceil(vmm::sys::mmap::HUGE_PAGE_SIZE);
+        let available = hugepages::HugePages::read().map_or(0, |pages| pages.available());
+        let reserved = if available < wanted { hugepages::reserve(wanted - available).ok() } else { None };
+        let pages = if self.ordinary_pages { Pages::HugeOrOrdinary } else { Pages::Huge };
+        let pool = Pool::new(&PoolConfig { capacity_bytes, pages, populate: Populate::AtOnce })?;
+        Ok(OpenPool { pool, _reserved: reserved })
+    }
+}
+
+/// Threads to encode and decode with.
+pub(super) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Error> {
+    let config = args.machine.config(args.boot.kernel(args.machine.memory)?);
+    let pool = args.pool.open(args.machine.memory.0 / 2 + (16 << 20))?;
+    let saver = Saver::new(threads())?;
+    let restorer = EagerRestorer::new(threads())?;
+
+    let console = Console::shown("source  | ");
+    let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;
+    source.start();
+    let limit = Duration::from_secs(args.wait);
+    {
+        let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
+        let matched = console.wait_for(0, limit, |line| args.when.is_match(line).then_some(()));
+        matched.ok_or_else(|| Error::silent("the source", args.when.as_str(), limit, source.ending()))?;
+    }
+
+    let reservation = pool.pool.reserve("clone", 0)?;
+    let progress = interrupt::progress();
+    let paused = source.pause().map_err(Error::source_vm)?;
+    let (snapshot, report) =
+        progress::bar("encoding", &progress, || saver.save(&paused, reservation, &progress))?;
+    let pause = paused.resume();
+    say(&format!(
+        "cloner: the source stood still for {:.1} ms; {} touched, {} in the pool ({})",
+        pause.as_secs_f64() * 1e3,
+        Size(report.touched_bytes),
+        Size(snapshot.occupied_bytes() as u64),
+        pool.pool.backing(),
+    ))?;
+
+    let mut guests = vec![("source", source)];
+    for number in 1..=args.clones {
+        let started = Instant::now();
+        let progress = interrupt::progress();
+        let (memory, _) = progress::bar("decoding", &progress, || {
+            restorer.memory_for(&snapshot, args.machine.backing(), &progress)
+        })?;
+        // Leaked: one short text per clone, for as long as the process lives.
+        let prefix: &'static str = format!("clone {number:<2}| ").leak();
+        let console = Console::shown(prefix);
+        let vm = Vm::restore(snapshot.state(), memory, console.writer())
+            .map_err(|source| Error::Vm { guest: "a clone", source })?;
+        vm.start();
+        say(&format!("cloner: clone {number} runs after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
+        guests.push(("a clone", vm));
+    }
+    watch(&guests, args.seconds.map(Duration::from_secs))
+}
+
+/// Waits for the guests to end, the time to be over, or Ctrl-C.
+fn watch(guests: &[(&'static str, Vm)], limit: Option<Duration>) -> Result<u8, Error> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let poll = Duration::from_millis(50);
+    for (guest, vm) in guests {
+        let ending = loop {
+            if let Some(ending) = vm.wait_timeout(poll) {
+                break ending;
+            }
+            if interrupt::requested() {
+                return Ok(EXIT_INTERRUPTED);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(0);
+            }
+        };
+        match ending {
+            Ending::Reset | Ending::Shutdown { .. } => say(&format!("cloner: {guest}: {ending}"))?,
+            source => return Err(Error::Ended { guest, source }),
+        }
+    }
+    Ok(0)
+}
+
+fn say(line: &str) -> Result<(), Error> {
+    writeln!(io::stdout(), "{line}").map_err(Error::Output)
+}

@@ -1,0 +1,111 @@
+//! The two guests of the demo, and how to tell from their consoles who they are and how far they have come.
+
+use std::borrow::Cow;
+
+use guest_images::{pulse, tiny_linux};
+use vmm::config::Kernel;
+use vmm::host::{Host, Virtualization};
+
+use super::super::Error;
+use super::super::guest::{default_touched, pulse_params, random_nonce};
+use super::super::size::Size;
+
+/// What a guest says of itself when it has booted, and what its clones must say as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// A random number that the guest keeps in memory only.
+    pub(super) nonce: String,
+}
+
+/// A guest of the demo.
+pub(super) enum Guest {
+    Pulse { image: Vec<u8>, touched_bytes: u64 },
+    Linux(tiny_linux::Image),
+}
+
+impl Guest {
+    pub(super) fn pulse(memory: Size, touched: Option<u64>) -> Result<Self, Error> {
+        let touched_bytes = touched.unwrap_or_else(|| default_touched(memory.0)) & !0xfff;
+        let image = pulse::image(&pulse_params(random_nonce(), touched_bytes))?;
+        Ok(Self::Pulse { image, touched_bytes })
+    }
+
+    pub(super) fn linux() -> Result<Self, Error> {
+        Ok(Self::Linux(tiny_linux::image()?))
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Pulse { .. } => "pulse",
+            Self::Linux(_) => "tiny-linux",
+        }
+    }
+
+    pub(super) fn kernel(&self) -> Kernel {
+        match self {
+            Self::Pulse { image, .. } => Kernel::Flat { image: Cow::Owned(image.clone()) },
+            Self::Linux(image) => {
+                let emulated =
+                    Host::get().is_ok_and(|host| host.virtualization() == Virtualization::PageTableBased);
+                let additions = if emulated { tiny_linux::ON_PAGE_TABLE_BASED } else { "" };
+                Kernel::Linux {
+                    path: image.vmlinux.clone(),
+                    initramfs: Some(image.initramfs.clone()),
+                    cmdline: format!("{} {additions}", tiny_linux::COMMAND_LINE),
+                }
+            }
+        }
+    }
+
+    /// An upper bound of what the guest touches.
+    pub(super) const fn touched_at_most(&self, memory_bytes: u64) -> u64 {
+        match self {
+            // The image, its tables, and the huge pages they lie on.
+            Self::Pulse { touched_bytes, .. } => *touched_bytes + (8 << 20),
+            Self::Linux(_) => memory_bytes,
+        }
+    }
+
+    pub(super) const fn ready_text(&self) -> &'static str {
+        match self {
+            Self::Pulse { .. } => "pulse: ready nonce=",
+            Self::Linux(_) => tiny_linux::READY,
+        }
+    }
+
+    /// The line by which the guest says that it has booted.
+    pub(super) fn ready(&self, line: &str) -> Option<Identity> {
+        let rest = line.strip_prefix(self.ready_text())?;
+        Some(Identity { nonce: first_word(rest)?.to_owned() })
+    }
+
+    /// What to type to be told the nonce.
+    pub(super) const fn question(&self) -> &'static [u8] {
+        match self {
+            Self::Pulse { .. } => b"n",
+            Self::Linux(_) => b"nonce\n",
+        }
+    }
+
+    /// The answer.
+    pub(super) fn nonce(&self, line: &str) -> Option<String> {
+        let prefix = match self {
+            Self::Pulse { .. } => "pulse: nonce=",
+            Self::Linux(_) => "nonce ",
+        };
+        first_word(line.strip_prefix(prefix)?).map(str::to_owned)
+    }
+
+    /// The number of a beat or tick.
+    pub(super) fn beat(&self, line: &str) -> Option<u64> {
+        let prefix = match self {
+            Self::Pulse { .. } => "pulse: beat ",
+            Self::Linux(_) => "tick ",
+        };
+        first_word(line.strip_prefix(prefix)?)?.parse().ok()
+    }
+}
+
+fn first_word(text: &str) -> Option<&str> {
+    text.split_ascii_whitespace().next()
+}

@@ -1,0 +1,95 @@
+//! Which guest to boot: options that several commands share.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use vmm::config::{Config, Kernel};
+use vmm::memory::{Backing, PageSize, layout};
+
+use guest_images::pulse;
+
+use super::Error;
+use super::size::Size;
+
+/// The machine.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct MachineArgs {
+    /// Memory of the guest, 1M to 64G
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    pub(super) memory: Size,
+    /// Virtual processors of the guest, 1 to 16
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) cpus: u8,
+    /// Guest memory on reserved 2 MiB pages (default: private memory, transparent huge pages)
+    #[arg(long)]
+    pub(super) hugepages: bool,
+}
+
+/// What it boots.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "What to boot")]
+#[group(required = true, multiple = false, id = "boot", args = ["kernel", "flat", "pulse"])]
+pub(super) struct BootArgs {
+    /// A Linux kernel: ELF vmlinux or bzImage
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Its initial RAM file system
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// Its command line; on hosts that emulate ring 0, what they need is appended
+    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_COMMAND_LINE)]
+    cmdline: String,
+    /// A bare-metal image, loaded at 512 KiB and entered there in 64-bit mode
+    #[arg(long, value_name = "FILE")]
+    flat: Option<PathBuf>,
+    /// The built-in bare-metal guest
+    #[arg(long)]
+    pulse: bool,
+}
+
+const DEFAULT_COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=-1 tsc=reliable quiet";
+
+/// Milliseconds between beats of the built-in guest.
+pub(super) const BEAT_MS: u32 = 200;
+
+impl MachineArgs {
+    pub(super) fn backing(&self) -> Backing {
+        Backing::Private(if self.hugepages { PageSize::Huge } else { PageSize::Transparent })
+    }
+
+    pub(super) fn config(&self, kernel: Kernel) -> Config {
+        Config { memory_bytes: self.memory.0, backing: self.backing(), vcpus: self.cpus, kernel }
+    }
+}
+
+impl BootArgs {
+    pub(super) fn kernel(&self, memory: Size) -> Result<Kernel, Error> {
+        if let Some(path) = &self.kernel {
+            let (path, initramfs) = (path.clone(), self.initrd.clone());
+            return Ok(Kernel::Linux { path, initramfs, cmdline: self.cmdline.clone() });
+        }
+        if let Some(path) = &self.flat {
+            let image =
+                std::fs::read(path).map_err(|source| Error::FlatImage { path: path.clone(), source })?;
+            return Ok(Kernel::Flat { image: Cow::Owned(image) });
+        }
+        let params = pulse_params(random_nonce(), default_touched(memory.0));
+        Ok(Kernel::Flat { image: Cow::Owned(pulse::image(&params)?) })
+    }
+}
+
+pub(super) fn pulse_params(nonce: u64, touched_bytes: u64) -> pulse::Params {
+    pulse::Params { beat_ms: BEAT_MS, ..pulse::Params::new(nonce, touched_bytes) }
+}
+
+/// A quarter of the memory, in whole pages, as far as it lies where `pulse` fills memory.
+pub(super) fn default_touched(memory_bytes: u64) -> u64 {
+    let room = memory_bytes.saturating_sub(layout::HIGH_MEMORY_ADDRESS);
+    (memory_bytes / 4).min(room) & !0xfff
+}
+
+/// A number nobody can have guessed: the standard library's hash keys come from the kernel's random numbers.
+pub(super) fn random_nonce() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}

@@ -1,0 +1,173 @@
+//! The `cloner` program.
+
+mod clone;
+mod console;
+mod demo;
+mod guest;
+mod interrupt;
+mod memcpy;
+mod progress;
+mod run;
+mod size;
+mod terminal;
+
+use std::error::Error as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use vmm::Ending;
+
+use crate::{compare, pool, restore, save, walk};
+
+/// Something failed.
+const EXIT_FAILURE: u8 = 1;
+/// The guest crashed: triple fault, emulation failure, or KVM gave up on it.
+const EXIT_GUEST_CRASHED: u8 = 125;
+/// Ended by Ctrl-C, as shells have it.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Clones running virtual machines.
+///
+/// A source is paused for milliseconds, its memory encoded with bit markers into a pool of huge pages, and targets
+/// are built from there.
+#[derive(Debug, Parser)]
+#[command(name = "cloner", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Args {
+    /// Say more on standard error: -v what happens, -vv in detail.
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; the guest ended in order
+  1    something failed: the message says what
+  2    the command line is wrong
+  125  the guest crashed: triple fault, or an instruction this host cannot emulate
+  130  interrupted by Ctrl-C
+  N    `run`: the guest shut down with code N (it wrote N to I/O port 0xf4)";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot a guest, clone it through the pool, and show what it took.
+    Demo(demo::Args),
+    /// Boot a guest with its console on this terminal; Ctrl-A x leaves.
+    Run(run::Args),
+    /// Boot a guest, wait for its console to say something, clone it, and run source and clones side by side.
+    Clone(clone::Args),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{guest}")]
+    Vm { guest: &'static str, source: vmm::Error },
+    #[error("cannot read the flat image {}", path.display())]
+    FlatImage { path: std::path::PathBuf, source: io::Error },
+    #[error("pool")]
+    Pool(#[from] pool::Error),
+    #[error("snapshot")]
+    Save(#[from] save::Error),
+    #[error("restore")]
+    Restore(#[from] restore::eager::Error),
+    #[error("comparison")]
+    Compare(#[from] compare::Error),
+    #[error("threads")]
+    Threads(#[from] walk::StartError),
+    #[error("built-in guest")]
+    Pulse(#[from] guest_images::pulse::Error),
+    #[error("tiny-linux")]
+    TinyLinux(#[from] guest_images::tiny_linux::Error),
+    #[error("{guest}: nothing like {wanted:?} on the console within {seconds} s")]
+    Silent { guest: &'static str, wanted: String, seconds: u64 },
+    #[error("{guest} ended too early")]
+    Ended { guest: &'static str, source: Ending },
+    #[error("{0}")]
+    NotVerified(String),
+    #[error("terminal")]
+    Terminal(#[source] io::Error),
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    #[error("cannot catch signals")]
+    Signals(#[from] ctrlc::Error),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    fn source_vm(source: vmm::Error) -> Self {
+        Self::Vm { guest: "the guest", source }
+    }
+
+    /// Waiting was in vain: because of the user, the guest, or the time.
+    fn silent(guest: &'static str, wanted: &str, limit: std::time::Duration, ending: Option<Ending>) -> Self {
+        match ending {
+            _ if interrupt::requested() => Self::Interrupted,
+            Some(source) => Self::Ended { guest, source },
+            None => Self::Silent { guest, wanted: wanted.to_owned(), seconds: limit.as_secs() },
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        let crashed = |ending: &Ending| !ending.is_orderly();
+        match self {
+            Self::Usage(_) => 2,
+            Self::Ended { source, .. } if crashed(source) => EXIT_GUEST_CRASHED,
+            Self::Vm { source: vmm::Error::Ended(ending), .. } if crashed(ending) => EXIT_GUEST_CRASHED,
+            _ if interrupt::requested() => EXIT_INTERRUPTED,
+            _ => EXIT_FAILURE,
+        }
+    }
+}
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    start_logging(args.verbose);
+    let result = interrupt::install().map_err(Error::from).and_then(|()| match &args.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Clone(args) => clone::run(args),
+    });
+    match result {
+        Ok(code) => ExitCode::from(code),
+        // The reader of a pipe had enough.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Prints an error and what led to it, each cause once.
+fn report(error: &Error) {
+    let mut message = format!("cloner: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        cause = error.source();
+    }
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        2 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(verbose > 1).init();
+}

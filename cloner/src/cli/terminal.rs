@@ -1,0 +1,111 @@
+//! The terminal as a guest's console: every key goes to the guest, but Ctrl-A x, which leaves.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
+
+use vmm_sys_util::terminal::Terminal;
+
+const CTRL_A: u8 = 1;
+
+/// Puts the terminal back when dropped.
+pub(super) struct RawMode(());
+
+impl RawMode {
+    /// Switches to raw mode if standard input is a terminal.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn enter() -> io::Result<Option<Self>> {
+        if !io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        io::stdin().lock().set_raw_mode()?;
+        Ok(Some(Self(())))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        if let Err(error) = io::stdin().lock().set_canon_mode() {
+            tracing::error!(%error, "cannot restore the terminal: try `stty sane`");
+        }
+    }
+}
+
+/// Standard input, read past the standard library's buffer and lock: a thread may be blocked in here for ever while
+/// another one restores the terminal.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn input() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+/// What to do with typed bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Typed {
+    /// These go to the guest.
+    pub(super) bytes: Vec<u8>,
+    /// The user wants to leave.
+    pub(super) leave: bool,
+}
+
+/// Finds Ctrl-A x in what is typed; Ctrl-A twice sends one Ctrl-A.
+#[derive(Debug, Default)]
+pub(super) struct Escape {
+    pending: bool,
+}
+
+impl Escape {
+    pub(super) fn filter(&mut self, typed: &[u8]) -> Typed {
+        let mut bytes = Vec::with_capacity(typed.len());
+        for &byte in typed {
+            match (self.pending, byte) {
+                (true, b'x' | b'X') => return Typed { bytes, leave: true },
+                (false, CTRL_A) => self.pending = true,
+                (true, CTRL_A) => {
+                    self.pending = false;
+                    bytes.push(CTRL_A);
+                }
+                (true, _) => {
+                    self.pending = false;
+                    bytes.extend([CTRL_A, byte]);
+                }
+                (false, _) => bytes.push(byte),
+            }
+        }
+        Typed { bytes, leave: false }
+    }
+}
+
+/// Reads what there is; an empty result is the end of input.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn read(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut buffer = [0; 256];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(len) => return Ok(buffer[..len].to_vec()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ctrl_a_x_leaves() {
+        let mut escape = Escape::default();
+        let all = |bytes: &[u8]| Typed { bytes: bytes.to_vec(), leave: false };
+        assert_eq!(escape.filter(b"xyz"), all(b"xyz"));
+        assert_eq!(escape.filter(b"a\x01"), all(b"a"));
+        assert_eq!(escape.filter(b"bx"), all(b"\x01bx"));
+        assert_eq!(escape.filter(b"\x01\x01x"), all(b"\x01x"));
+        assert_eq!(escape.filter(b"q\x01xr"), Typed { bytes: b"q".to_vec(), leave: true });
+    }
+}

@@ -1,0 +1,33 @@
+//! Byte markers: a page as unaligned vectors, named by where their bytes stood before.
+//!
+//! Code, text and packed data repeat at any offset. The page is cut into steps; each is a few literal bytes and then one
+//! vector of 2 to 32 bytes that the page has shown already, or zeros. A step's *marker* is one byte, an index into the fixed
+//! [`STEPS`] table:
+//!
+//! ```text
+//! ┌────────────────────────────┬─────────┬────────────────────┬──────────┐
+//! │ counts: 2 × 12 bits        │ markers │ positions          │ literals │
+//! │ markers, positions         │ 1 byte  │ 12 bits, packed    │          │
+//! └────────────────────────────┴─────────┴────────────────────┴──────────┘
+//! ```
+//!
+//! A vector is had from
+//! - a **new** position, 12 bits of the position stream, counted from the start of the page;
+//! - the **same** distance back as the vector before it: structures repeat with a stride, and a vector longer than 32 bytes
+//!   goes on like this;
+//! - **zero**, without naming where zeros stood.
+//!
+//! Every vector lies wholly before the place it is copied to, so a decoder copies 32 bytes without looking at the length:
+//! what is too much is overwritten by the next step.
+
+mod decode;
+mod encode;
+mod steps;
+
+pub(super) use decode::ByteDecode;
+pub(super) use encode::{ByteEncoder, MarkBytes, WriteBytes};
+
+/// Bytes of the two counts a record starts with.
+const COUNTS_BYTES: usize = 3;
+/// Longest literal run and longest vector of one step: one wide register.
+const STEP_MAX: usize = 32;

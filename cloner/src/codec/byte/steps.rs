@@ -1,0 +1,103 @@
+//! The fixed table of steps that byte markers index.
+//!
+//! Markers are dealt by how often guests need them: short literal runs go with many lengths, long ones with few. Two rows
+//! differ only where memory does: the same distance comes back after one or two changed bytes of an 8 or 16 byte stride, so
+//! that 6, 7, 14 and 15 are frequent there.
+
+use super::STEP_MAX;
+
+/// Where a step's vector comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The next distance of the distance stream.
+    New,
+    /// As far back as the vector before.
+    Same,
+    /// Zeros.
+    Zero,
+    /// There is no vector, only literals.
+    None,
+}
+
+/// What one marker stands for: `literals` bytes from the literal stream, then `length` bytes from `source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub literals: u8,
+    pub length: u8,
+    pub source: Source,
+}
+
+/// Consecutive markers: the literals `first` to `last`, each with every length, in this order.
+struct Row {
+    source: Source,
+    first: u8,
+    last: u8,
+    lengths: &'static [u8],
+}
+
+const fn row(source: Source, first: u8, last: u8, lengths: &'static [u8]) -> Row {
+    Row { source, first, last, lengths }
+}
+
+/// The table, row by row. FORMAT.md has the same rows.
+const ROWS: [Row; 23] = [
+    row(Source::New, 0, 0, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24, 28, 32]),
+    row(Source::New, 1, 3, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 24, 32]),
+    row(Source::New, 4, 5, &[4, 5, 6, 7, 8, 9, 10, 12, 16]),
+    row(Source::New, 6, 7, &[4, 5, 6, 7, 8, 10, 12]),
+    row(Source::New, 8, 11, &[4, 5, 6, 7, 8]),
+    row(Source::New, 12, 15, &[4, 5, 6, 8]),
+    row(Source::Same, 0, 0, &[2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32]),
+    row(Source::Same, 1, 1, &[2, 3, 4, 5, 6, 7, 8, 11, 14, 15, 16, 23, 31, 32]),
+    row(Source::Same, 2, 2, &[3, 4, 5, 6, 7, 8, 10, 14, 16, 22, 30, 32]),
+    row(Source::Same, 3, 3, &[3, 4, 5, 6, 8, 13, 16]),
+    row(Source::Same, 4, 4, &[3, 4, 8, 12, 20]),
+    row(Source::Same, 5, 7, &[3, 4, 6]),
+    row(Source::Same, 8, 8, &[4, 8]),
+    row(Source::Zero, 0, 0, &[3, 4, 5, 6, 7, 8, 12, 16, 24, 32]),
+    row(Source::Zero, 1, 1, &[2, 3, 4, 5, 6, 7, 15]),
+    row(Source::Zero, 2, 2, &[2, 3, 4, 5, 6, 14]),
+    row(Source::Zero, 3, 3, &[3, 4, 5, 13]),
+    row(Source::Zero, 4, 4, &[3, 4, 12]),
+    row(Source::Zero, 5, 6, &[3, 4]),
+    row(Source::Zero, 7, 7, &[3]),
+    row(Source::None, 1, 8, &[0]),
+    row(Source::None, 16, 16, &[0]),
+    row(Source::None, 32, 32, &[0]),
+];
+
+/// Markers from here on stand for nothing.
+pub(super) const MARKERS: usize = {
+    let mut markers = 0;
+    let mut number = 0;
+    while number < ROWS.len() {
+        let Row { first, last, lengths, .. } = &ROWS[number];
+        markers += (*last - *first + 1) as usize * lengths.len();
+        number += 1;
+    }
+    markers
+};
+
+/// The step of every marker; the unused ones at the end are steps of no bytes.
+pub(super) const STEPS: [Step; 256] = {
+    let mut steps = [Step { literals: 0, length: 0, source: Source::None }; 256];
+    let (mut marker, mut number) = (0, 0);
+    while number < ROWS.len() {
+        let Row { source, first, last, lengths } = &ROWS[number];
+        let mut literals = *first;
+        while literals <= *last {
+            let mut which = 0;
+            while which < lengths.len() {
+                steps[marker] = Step { literals, length: lengths[which], source: *source };
+                marker += 1;
+                which += 1;
+            }
+            literals += 1;
+        }
+        number += 1;
+    }
+    steps
+};
+
+const _: () = assert!(MARKERS <= 256);
+const _: () = assert!(STEPS[MARKERS - 1].literals as usize == STEP_MAX);

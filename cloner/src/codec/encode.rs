@@ -1,0 +1,259 @@
+//! From a chunk's pages to its encoded bytes.
+//!
+//! ```text
+//! for each page: untouched? zero? one vector repeated? the parent's? kept elsewhere? few vectors patched?
+//!                if none of these: it is unique; count its vectors
+//! choose the dictionary
+//! for each page: append its record: for a unique page by word markers, by byte markers, or raw
+//! ```
+//!
+//! Two passes, because the dictionary lies before the records and is known only when every unique page has been counted.
+
+use crate::format::{
+    CHUNK_BYTES, CHUNK_PAGES, ChunkHeader, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES, Page, PageIndex, PageKind,
+    SLACK_BYTES, seal,
+};
+
+use super::byte::{ByteEncoder, MarkBytes, WriteBytes};
+use super::page::{PageSet, fill_value, load_vectors};
+use super::word::{Dictionary, MarkWords, WordEncoder, WriteWords};
+use super::{Backend, ChunkStats, Error, PageRef, patch};
+
+/// How to encode.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The instruction set; the fastest of this machine by default. It changes the speed, never the bytes.
+    pub backend: Backend,
+}
+
+/// One chunk to encode: a copy of guest memory that nobody else can write.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkInput<'a> {
+    pages: &'a [Page],
+    touched: &'a PageSet,
+    parent: Option<&'a [Page]>,
+}
+
+impl<'a> ChunkInput<'a> {
+    /// The chunk with these bytes, 1 to 512 whole pages. What the bytes of pages outside `touched` are does not matter.
+    ///
+    /// # Errors
+    /// [`Error::ChunkLength`].
+    pub fn new(bytes: &'a [u8], touched: &'a PageSet) -> Result<Self, Error> {
+        let wrong = Error::ChunkLength { bytes: bytes.len() };
+        match bytes.as_chunks::<PAGE_BYTES>() {
+            (pages, []) if (1..=CHUNK_PAGES).contains(&pages.len()) => {
+                Ok(Self { pages, touched, parent: None })
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    /// The same chunk of the parent snapshot, decoded: pages may then become PARENT or PATCH.
+    ///
+    /// # Errors
+    /// [`Error::ParentLength`] if it is not exactly as long as the chunk.
+    pub fn with_parent(self, parent: &'a [u8]) -> Result<Self, Error> {
+        let (pages, rest) = parent.as_chunks();
+        if pages.len() != self.pages.len() || !rest.is_empty() {
+            return Err(Error::ParentLength {
+                bytes: self.pages.len() * PAGE_BYTES,
+                parent_bytes: parent.len(),
+            });
+        }
+        Ok(Self { parent: Some(pages), ..self })
+    }
+}
+
+/// Knows pages that are kept already.
+pub trait Dedup {
+    /// Asked once for every page that is worth finding: touched, not one vector repeated, not equal to its parent.
+    ///
+    /// Answers with a reference if an equal page is kept *and* will stay as long as the chunk: the implementation finds it
+    /// by [`page_hash`](crate::format::page_hash) and has compared its bytes.
+    fn find(&mut self, page: PageIndex, bytes: &Page) -> Option<PageRef>;
+}
+
+/// Knows no pages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDedup;
+
+impl Dedup for NoDedup {
+    fn find(&mut self, _page: PageIndex, _bytes: &Page) -> Option<PageRef> {
+        None
+    }
+}
+
+/// What the first pass says about a page.
+#[derive(Clone, Copy)]
+enum Plan {
+    Untouched,
+    Zero,
+    Fill(u64),
+    Dup(PageRef),
+    Parent,
+    Patch,
+    Unique,
+}
+
+/// Encodes chunks, one after another. Keep one per thread: it holds all the scratch memory encoding needs.
+pub struct Encoder {
+    options: Options,
+    plans: Vec<Plan>,
+    dictionary: Dictionary,
+    words: WordEncoder,
+    bytes: ByteEncoder,
+}
+
+impl Encoder {
+    /// An encoder with its scratch memory.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            plans: Vec::with_capacity(CHUNK_PAGES),
+            dictionary: Dictionary::new(),
+            words: WordEncoder::new(),
+            bytes: ByteEncoder::new(),
+        }
+    }
+
+    /// Appends the encoded chunk to `out` and says what became of its pages.
+    ///
+    /// Nothing is allocated if `out` has room for [`ENCODED_BYTES_MAX`](super::ENCODED_BYTES_MAX) more bytes.
+    pub fn encode_chunk(
+        &mut self,
+        input: &ChunkInput<'_>,
+        dedup: &mut impl Dedup,
+        out: &mut Vec<u8>,
+    ) -> ChunkStats {
+        self.plan(input, dedup);
+        self.write(input, out)
+    }
+
+    fn plan(&mut self, input: &ChunkInput<'_>, dedup: &mut impl Dedup) {
+        self.plans.clear();
+        self.dictionary.clear();
+        for (index, page) in PageIndex::first(input.pages.len()).zip(input.pages) {
+            let plan = if input.touched.contains(index.get()) {
+                let parent = input.parent.map(|parent| &parent[index.get()]);
+                plan(index, page, parent, dedup)
+            } else {
+                Plan::Untouched
+            };
+            if matches!(plan, Plan::Unique) {
+                self.dictionary.count(index, &load_vectors(page));
+            }
+            self.plans.push(plan);
+        }
+        self.dictionary.choose();
+    }
+
+    fn write(&mut self, input: &ChunkInput<'_>, out: &mut Vec<u8>) -> ChunkStats {
+        let start = out.len();
+        let pages = input.pages.len();
+        let front = ChunkHeader::new(pages, self.dictionary.entries().len(), 0);
+        let map_at = start + front.map_at();
+        out.resize(start + front.dictionary_at(), 0);
+        out.extend(self.dictionary.entries().iter().flat_map(|vector| vector.to_le_bytes()));
+
+        let records_at = out.len();
+        let mut stats = ChunkStats::default();
+        stats.page_bytes = (pages * PAGE_BYTES) as u64;
+        for index in PageIndex::first(pages) {
+            let before = out.len();
+            let kind = self.write_record(input, index, out, &mut stats);
+            stats.count_page(kind, out.len() - before);
+            let entry =
+                MapEntry { kind, end: u32::try_from(out.len() - records_at).expect("a chunk is small") };
+            let entry_at = map_at + index.get() * MAP_ENTRY_BYTES;
+            out[entry_at..entry_at + MAP_ENTRY_BYTES].copy_from_slice(&entry.to_bytes());
+        }
+
+        let mut entries = self.dictionary.entries().len();
+        if stats[PageKind::WordMarked].pages == 0 {
+            out.drain(start + front.dictionary_at()..records_at);
+            entries = 0;
+        }
+        out.extend([0; SLACK_BYTES]);
+        let header = ChunkHeader::new(pages, entries, out.len() - start);
+        let encoded = &mut out[start..];
+        header.write(encoded);
+        seal(encoded);
+        stats.encoded_bytes = encoded.len() as u64;
+        stats.dictionary_entries = entries as u64;
+        stats
+    }
+
+    fn write_record(
+        &mut self,
+        input: &ChunkInput<'_>,
+        index: PageIndex,
+        out: &mut Vec<u8>,
+        stats: &mut ChunkStats,
+    ) -> PageKind {
+        let page = &input.pages[index.get()];
+        match self.plans[index.get()] {
+            Plan::Untouched => PageKind::Untouched,
+            Plan::Zero => PageKind::Zero,
+            Plan::Fill(vector) => {
+                out.extend_from_slice(&vector.to_le_bytes());
+                PageKind::Fill
+            }
+            Plan::Dup(PageRef(reference)) => {
+                out.extend_from_slice(&reference.to_le_bytes());
+                PageKind::Dup
+            }
+            Plan::Parent => PageKind::Parent,
+            Plan::Patch => {
+                let parent = input.parent.expect("only a page with a parent is planned as a patch");
+                patch::encode(page, &parent[index.get()], out);
+                PageKind::Patch
+            }
+            Plan::Unique => self.write_unique(page, out, stats),
+        }
+    }
+
+    fn write_unique(&mut self, page: &Page, out: &mut Vec<u8>, stats: &mut ChunkStats) -> PageKind {
+        let Self { options: Options { backend }, dictionary, words, bytes, .. } = self;
+        let vectors = load_vectors(page);
+        let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary });
+        let byte_marked = backend.run(MarkBytes { encoder: bytes, page });
+        let limit = RECORD_BYTES_MAX.min(byte_marked + byte_marked / WORD_TOLERANCE);
+        if marks.record_bytes <= limit {
+            backend.run(WriteWords { encoder: words, vectors: &vectors, out });
+            stats.count_words(&marks.counts);
+            PageKind::WordMarked
+        } else if byte_marked <= RECORD_BYTES_MAX {
+            backend.run(WriteBytes { encoder: bytes, out });
+            stats.byte_markers += bytes.marker_count() as u64;
+            PageKind::ByteMarked
+        } else {
+            out.extend_from_slice(page);
+            PageKind::Raw
+        }
+    }
+}
+
+/// A page whose markers would spare less than this is kept raw: copying is faster than decoding.
+const RECORD_BYTES_MAX: usize = PAGE_BYTES - PAGE_BYTES / 32;
+
+/// Word markers may cost this part more than byte markers, because they decode faster: a tenth.
+const WORD_TOLERANCE: usize = 10;
+
+fn plan(index: PageIndex, page: &Page, parent: Option<&Page>, dedup: &mut impl Dedup) -> Plan {
+    match fill_value(page) {
+        Some(0) => return Plan::Zero,
+        Some(vector) => return Plan::Fill(vector),
+        None => {}
+    }
+    if parent == Some(page) {
+        return Plan::Parent;
+    }
+    if let Some(reference) = dedup.find(index, page) {
+        return Plan::Dup(reference);
+    }
+    if parent.is_some_and(|parent| patch::pays(page, parent)) { Plan::Patch } else { Plan::Unique }
+}
+
+const _: () = assert!(CHUNK_BYTES == CHUNK_PAGES * PAGE_BYTES);

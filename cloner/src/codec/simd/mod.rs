@@ -1,0 +1,126 @@
+//! The one place where the coder names an instruction set, and the only one with `unsafe`.
+//!
+//! Each algorithm is written once, as a [`Kernel`] over the [`Lanes`] trait: the handful of operations that instruction sets
+//! do differently. [`Backend::run`] enters a kernel compiled for one instruction set; everything inlined into it may use that
+//! set, so plain loops over arrays become wide registers as well.
+//!
+//! `--features portable` leaves only the portable backend, for other machines and for comparison.
+
+mod portable;
+mod replay;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod x86_64;
+
+pub(super) use replay::{COPY_BYTES, Markers, Move, Moves, Window};
+
+use portable::Portable;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+use x86_64::{Avx2, Avx512};
+
+use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
+
+/// A set of a page's vectors: vector `64 * i + j` is bit `j` of word `i`.
+pub(super) type VectorMask = [u64; PAGE_VECTORS / 64];
+
+/// The numbers of a set's vectors in ascending order, with room for a whole register after the last.
+pub(super) type Positions = [u16; PAGE_VECTORS + 32];
+
+/// What instruction sets do differently.
+///
+/// A value of an implementing type is the proof that this machine can run it.
+pub(super) trait Lanes: Copy {
+    /// Lists the vectors of a set.
+    fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16];
+
+    /// Puts successive `literals` at the vectors of `set` and zero everywhere else.
+    ///
+    /// `literals` has one entry for each vector of the set; where it does not, the rest of the page is zero.
+    fn expand(self, set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]);
+
+    /// The vectors whose tag is `tag`.
+    fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask;
+
+    /// How many of the first bytes of `a` and `b` are equal, 0 to 32.
+    fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize;
+}
+
+/// An algorithm over [`Lanes`].
+pub(super) trait Kernel {
+    /// What it computes.
+    type Output;
+    /// Runs it. Implementations are `#[inline(always)]`, so that they compile for the instruction set they are entered with.
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output;
+}
+
+/// An instruction set that this machine is known to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Backend(Set);
+
+#[derive(Clone, Copy, Debug)]
+enum Set {
+    Portable(Portable),
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+    Avx2(Avx2),
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+    Avx512(Avx512),
+}
+
+impl Backend {
+    /// The backend that runs on every machine.
+    pub const PORTABLE: Self = Self(Set::Portable(Portable));
+
+    /// The fastest backend of this machine.
+    #[must_use]
+    pub fn detect() -> Self {
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+        {
+            if let Some(avx512) = Avx512::detect() {
+                return Self(Set::Avx512(avx512));
+            }
+            if let Some(avx2) = Avx2::detect() {
+                return Self(Set::Avx2(avx2));
+            }
+        }
+        Self::PORTABLE
+    }
+
+    /// Every backend of this machine, for tests and comparisons.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        let mut backends = vec![Self::PORTABLE];
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+        {
+            backends.extend(Avx2::detect().map(|avx2| Self(Set::Avx2(avx2))));
+            backends.extend(Avx512::detect().map(|avx512| Self(Set::Avx512(avx512))));
+        }
+        backends
+    }
+
+    /// `portable`, `avx2` or `avx512`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Set::Portable(_) => "portable",
+            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+            Set::Avx2(_) => "avx2",
+            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+            Set::Avx512(_) => "avx512",
+        }
+    }
+
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Set::Portable(portable) => kernel.run(portable),
+            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+            Set::Avx2(avx2) => avx2.enter(kernel),
+            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+            Set::Avx512(avx512) => avx512.enter(kernel),
+        }
+    }
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self::detect()
+    }
+}

@@ -1,0 +1,89 @@
+//! The operations of [`Lanes`] without any instruction set.
+
+use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
+
+use super::{Lanes, Positions, VectorMask};
+
+/// Runs on every machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portable;
+
+impl Lanes for Portable {
+    #[inline(always)]
+    fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
+        positions(set, list)
+    }
+
+    #[inline(always)]
+    fn expand(self, set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]) {
+        expand(set, literals, page);
+    }
+
+    #[inline(always)]
+    fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
+        tagged(tags, tag)
+    }
+
+    #[inline(always)]
+    fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize {
+        equal_prefix(a, b)
+    }
+}
+
+/// The bits of one word, lowest first.
+#[inline(always)]
+pub(super) fn bits(mut word: u64) -> impl Iterator<Item = u16> {
+    std::iter::from_fn(move || {
+        let bit = (word.trailing_zeros() & 0xff) as u16;
+        (word != 0).then(|| {
+            word &= word - 1;
+            bit
+        })
+    })
+}
+
+#[inline(always)]
+pub(super) fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
+    let mut count = 0;
+    for (first, &word) in (0..).step_by(64).zip(set) {
+        for bit in bits(word) {
+            list[count] = first + bit;
+            count += 1;
+        }
+    }
+    &list[..count]
+}
+
+#[inline(always)]
+pub(super) fn expand(set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]) {
+    let mut literals = literals.iter();
+    for (vectors, &word) in page.as_chunks_mut::<64>().0.iter_mut().zip(set) {
+        *vectors = [0; 64];
+        for (bit, &literal) in bits(word).zip(&mut literals) {
+            vectors[usize::from(bit % 64)] = u64::from_le_bytes(literal);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn tagged(tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
+    let mut set = [0; PAGE_VECTORS / 64];
+    for (word, tags) in set.iter_mut().zip(tags.as_chunks::<64>().0) {
+        for (bit, &found) in tags.iter().enumerate() {
+            *word |= u64::from(found == tag) << bit;
+        }
+    }
+    set
+}
+
+#[inline(always)]
+pub(super) fn equal_prefix(a: &[u8; 32], b: &[u8; 32]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    for (word, (&a, &b)) in words.enumerate() {
+        let differs = u64::from_le_bytes(a) ^ u64::from_le_bytes(b);
+        if differs != 0 {
+            return word * 8 + differs.trailing_zeros() as usize / 8;
+        }
+    }
+    32
+}

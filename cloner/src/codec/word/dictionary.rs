@@ -1,0 +1,112 @@
+//! The chunk's dictionary: the vectors that most pages of the chunk share, most frequent first.
+//!
+//! A census of direct-mapped slots stands for an exact count: a vector that finds its slot held by another weakens the
+//! holder by one, and takes the slot when nothing is left. Rare vectors wash each other out, frequent ones stay. A vector is
+//! counted once per page, since within a page a repeat is cheaper than any dictionary.
+//!
+//! The census doubles as the map from vectors to markers: two entries never share a slot, so a look-up is one probe.
+
+use crate::format::{DICTIONARY_MAX, PageIndex};
+
+use super::super::page::Vectors;
+use super::HOT_ENTRIES;
+
+const SLOT_BITS: u32 = 13;
+const SLOTS: usize = 1 << SLOT_BITS;
+/// An entry costs eight bytes and spares about five per page it serves: fewer pages than this do not pay for it.
+const PAGES_MIN: u16 = 3;
+/// The marker of vectors without one.
+const NONE: u16 = u16::MAX;
+
+#[derive(Clone, Copy)]
+struct Slot {
+    vector: u64,
+    /// Pages that had this vector, less those that came with others.
+    pages: u16,
+    /// The last page counted, so that a page counts once.
+    last_page: u16,
+    /// The vector's marker once the dictionary is chosen.
+    marker: u16,
+}
+
+const EMPTY: Slot = Slot { vector: 0, pages: 0, last_page: NONE, marker: NONE };
+
+/// Counts vectors, then names the most frequent.
+pub(in super::super) struct Dictionary {
+    slots: Box<[Slot; SLOTS]>,
+    entries: Vec<u64>,
+    /// Slots worth an entry, while they are ranked.
+    ranking: Vec<u32>,
+}
+
+impl Dictionary {
+    pub(in super::super) fn new() -> Self {
+        let slots = vec![EMPTY; SLOTS].into_boxed_slice().try_into().ok().expect("SLOTS slots were made");
+        Self { slots, entries: Vec::with_capacity(DICTIONARY_MAX), ranking: Vec::with_capacity(SLOTS) }
+    }
+
+    /// Forgets everything, for a new chunk.
+    pub(in super::super) fn clear(&mut self) {
+        self.slots.fill(EMPTY);
+        self.entries.clear();
+    }
+
+    /// Counts the vectors of one page. Pages must have different numbers.
+    #[inline(always)]
+    pub(in super::super) fn count(&mut self, page: PageIndex, vectors: &Vectors) {
+        let page = page.get() as u16;
+        for &vector in vectors {
+            if vector == 0 {
+                continue;
+            }
+            let slot = &mut self.slots[slot_of(vector)];
+            if slot.vector == vector {
+                slot.pages += u16::from(slot.last_page != page);
+                slot.last_page = page;
+            } else if slot.pages == 0 {
+                *slot = Slot { vector, pages: 1, last_page: page, marker: NONE };
+            } else {
+                slot.pages -= 1;
+            }
+        }
+    }
+
+    /// Ends the census: names the vectors that pay for an entry, in order of frequency.
+    pub(in super::super) fn choose(&mut self) {
+        self.ranking.clear();
+        for (slot, number) in self.slots.iter().zip(0_u32..) {
+            if slot.pages >= PAGES_MIN {
+                self.ranking.push(u32::from(slot.pages) << 16 | number);
+            }
+        }
+        self.ranking.sort_unstable_by_key(|&rank| std::cmp::Reverse(rank));
+        self.ranking.truncate(DICTIONARY_MAX);
+        for (&rank, marker) in self.ranking.iter().zip(0..) {
+            let slot = &mut self.slots[(rank & 0xffff) as usize % SLOTS];
+            slot.marker = marker;
+            self.entries.push(slot.vector);
+        }
+    }
+
+    /// The dictionary, most frequent vector first.
+    pub(in super::super) fn entries(&self) -> &[u64] {
+        &self.entries
+    }
+
+    /// The marker of a vector other than zero.
+    #[inline(always)]
+    pub(super) fn marker(&self, vector: u64) -> Option<u16> {
+        let slot = &self.slots[slot_of(vector)];
+        (slot.vector == vector && slot.marker != NONE).then_some(slot.marker)
+    }
+}
+
+/// Whether a marker fits in the eight bits of a hot one.
+pub(super) fn is_hot(marker: u16) -> bool {
+    usize::from(marker) < HOT_ENTRIES
+}
+
+#[inline(always)]
+fn slot_of(vector: u64) -> usize {
+    (vector.wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - SLOT_BITS)) as usize % SLOTS
+}

@@ -1,0 +1,106 @@
+//! Are two guests' memories equal, byte for byte?
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vmm::memory::{self, Backing, GuestMemory, PageSize};
+use vmm::sys::mmap::OutOfRange;
+
+use crate::chunk;
+use crate::format::{CHUNK_BYTES, PAGE_BYTES};
+use crate::walk::{StartError, Walker};
+
+/// Why memories cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// They have different sizes.
+    #[error("memories of {left_bytes} and {right_bytes} bytes cannot be compared")]
+    Layout {
+        /// Size of one.
+        left_bytes: u64,
+        /// Size of the other.
+        right_bytes: u64,
+    },
+    /// There is no memory for a copy.
+    #[error("cannot copy guest memory")]
+    Memory(#[from] memory::Error),
+    /// It cannot be found out which pages were touched.
+    #[error("cannot tell which memory was touched")]
+    Touched(#[from] io::Error),
+    /// A chunk reaches out of memory, which a layout excludes.
+    #[error("cannot read memory")]
+    Read(#[from] OutOfRange),
+}
+
+/// Compares memories, on threads of its own.
+#[derive(Debug)]
+pub struct Comparer {
+    walker: Walker<[Vec<u8>; 2]>,
+}
+
+impl Comparer {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// If they cannot be started.
+    pub fn new(threads: usize) -> Result<Self, StartError> {
+        Ok(Self { walker: Walker::new(threads, || [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]])? })
+    }
+
+    /// A copy of memory that stands still, to compare with later.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn copy_of(&self, memory: &GuestMemory) -> Result<GuestMemory, Error> {
+        let copy = GuestMemory::new(memory.layout(), Backing::Private(PageSize::Transparent))?;
+        self.walker.walk(&chunk::chunks(memory.layout()), |[bytes, _], chunk| {
+            let (from, to) = (&memory.regions()[chunk.region], &copy.regions()[chunk.region]);
+            let mut touched = [0; 8];
+            from.touched(chunk.offset, chunk.pages, &mut touched)?;
+            if touched != [0; 8] {
+                let bytes = &mut bytes[..chunk.len_bytes()];
+                from.read(chunk.offset, bytes)?;
+                to.write(chunk.offset, bytes)?;
+            }
+            Ok::<(), Error>(())
+        })?;
+        Ok(copy)
+    }
+
+    /// The guest-physical address of the first page that differs; `None` if the memories are equal.
+    ///
+    /// Both must stand still. Pages untouched on both sides are equal without being read.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn first_difference(&self, left: &GuestMemory, right: &GuestMemory) -> Result<Option<u64>, Error> {
+        if left.layout() != right.layout() {
+            let (left_bytes, right_bytes) = (left.layout().size_bytes(), right.layout().size_bytes());
+            return Err(Error::Layout { left_bytes, right_bytes });
+        }
+        let first = AtomicU64::new(u64::MAX);
+        self.walker.walk(&chunk::chunks(left.layout()), |[ours, theirs], chunk| {
+            let (left, right) = (&left.regions()[chunk.region], &right.regions()[chunk.region]);
+            let mut touched = [[0; 8]; 2];
+            left.touched(chunk.offset, chunk.pages, &mut touched[0])?;
+            right.touched(chunk.offset, chunk.pages, &mut touched[1])?;
+            if touched == [[0; 8]; 2] {
+                return Ok(());
+            }
+            let (ours, theirs) = (&mut ours[..chunk.len_bytes()], &mut theirs[..chunk.len_bytes()]);
+            left.read(chunk.offset, ours)?;
+            right.read(chunk.offset, theirs)?;
+            let differs = |page: &usize| {
+                let range = page * PAGE_BYTES..(page + 1) * PAGE_BYTES;
+                ours[range.clone()] != theirs[range]
+            };
+            if let Some(page) = (0..chunk.pages).find(differs) {
+                let address = left.range().start + (chunk.offset + page * PAGE_BYTES) as u64;
+                first.fetch_min(address, Ordering::Relaxed);
+            }
+            Ok::<(), Error>(())
+        })?;
+        let first = first.into_inner();
+        Ok((first != u64::MAX).then_some(first))
+    }
+}

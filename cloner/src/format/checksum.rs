@@ -1,0 +1,36 @@
+//! Two uses of XXH3: the 64-bit checksum of an encoded chunk, and the 128-bit hash by which equal pages are found.
+//!
+//! Neither resists an adversary, and neither has to: the checksum guards against accidents, and a hash match is always
+//! confirmed by comparing bytes.
+
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+
+use super::Page;
+use super::header::{CHECKSUM_AT, HASHED_FROM};
+
+/// The XXH3-128 of a page's bytes: equal pages have equal hashes; equal hashes ask for a comparison of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageHash(pub u128);
+
+/// Hashes a page.
+#[must_use]
+pub fn page_hash(page: &Page) -> PageHash {
+    PageHash(xxh3_128(page))
+}
+
+/// The checksum of an encoded chunk: XXH3-64 of everything after the checksum field, seeded with the eight bytes before it.
+///
+/// The seed makes the whole chunk part of the sum while the hashed bytes stay one run.
+pub(super) fn chunk_checksum(seed: [u8; 8], hashed: &[u8]) -> u64 {
+    xxh3_64_with_seed(hashed, u64::from_le_bytes(seed))
+}
+
+/// Writes the checksum into an otherwise finished encoded chunk.
+///
+/// # Panics
+/// If `encoded` is shorter than a header.
+pub(crate) fn seal(encoded: &mut [u8]) {
+    let (head, hashed) = encoded.split_at_mut(HASHED_FROM);
+    let (seed, field) = head.split_first_chunk_mut::<CHECKSUM_AT>().expect("the header holds the seed");
+    field.copy_from_slice(&chunk_checksum(*seed, hashed).to_le_bytes());
+}

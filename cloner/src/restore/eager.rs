@@ -1,0 +1,112 @@
+//! All of the memory, at once, before the target runs.
+
+use std::time::{Duration, Instant};
+
+use vmm::memory::{self, Backing, GuestMemory};
+
+use crate::chunk::{self, Chunk};
+use crate::codec::{Fresh, decode_chunk};
+use crate::format::{CHUNK_BYTES, PAGE_BYTES, VerifiedChunk};
+use crate::snapshot::{self, Snapshot};
+use crate::walk::{Progress, StartError, Walker};
+
+/// Why there is no memory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be had from the host.
+    #[error("cannot make memory for the target")]
+    Memory(#[from] memory::Error),
+    /// The kind of memory asked for is shared with somebody.
+    #[error("an eager restore needs memory of its own, not memory that is {0}")]
+    NotSole(String),
+    /// The snapshot is damaged.
+    #[error("cannot decode the snapshot")]
+    Snapshot(#[from] snapshot::Error),
+    /// Somebody asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// What a restore did, and how long each part took.
+#[derive(Debug, Clone, Copy)]
+pub struct Report {
+    /// Verifying every checksum.
+    pub verify_time: Duration,
+    /// Decoding, including the kernel's work of populating the target's memory.
+    pub decode_time: Duration,
+    /// Bytes of the chunks that were decoded.
+    pub decoded_bytes: u64,
+}
+
+/// Decodes snapshots, on threads of its own.
+#[derive(Debug)]
+pub struct EagerRestorer {
+    walker: Walker<()>,
+}
+
+impl EagerRestorer {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// If they cannot be started.
+    pub fn new(threads: usize) -> Result<Self, StartError> {
+        Ok(Self { walker: Walker::new(threads, || ())? })
+    }
+
+    /// Makes memory and decodes the snapshot into it. Pages the source never touched stay untouched.
+    ///
+    /// # Errors
+    /// See [`Error`]. Every chunk is verified before any is decoded.
+    pub fn memory_for(
+        &self,
+        snapshot: &Snapshot,
+        backing: Backing,
+        progress: &Progress,
+    ) -> Result<(GuestMemory, Report), Error> {
+        let started = Instant::now();
+        let layout = snapshot.state().layout();
+        let chunks = chunk::chunks(layout);
+        self.walker.walk(&chunks, |(), chunk| snapshot.verify(chunk).map(|_| ()))?;
+        let verify_time = started.elapsed();
+
+        let started = Instant::now();
+        let mut memory = GuestMemory::new(layout, backing)?;
+        let work = work(snapshot, &chunks, &mut memory)?;
+        let decoded_bytes = work.iter().map(|(chunk, ..)| chunk.len_bytes() as u64).sum();
+        progress.start(decoded_bytes);
+        self.walker.walk_owned(work, |(), (chunk, verified, bytes)| {
+            if progress.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            decode_chunk(&verified, snapshot, Fresh::Zeroed, bytes)
+                .map_err(|source| snapshot::Error::Decode { index: chunk.index.0, source })?;
+            progress.add(chunk.len_bytes() as u64);
+            Ok(())
+        })?;
+        Ok((memory, Report { verify_time, decode_time: started.elapsed(), decoded_bytes }))
+    }
+}
+
+type Work<'s, 'm> = Vec<(Chunk, VerifiedChunk<'s>, &'m mut [u8])>;
+
+/// Pairs each chunk that holds anything with its place in the target's memory.
+fn work<'s, 'm>(
+    snapshot: &'s Snapshot,
+    chunks: &[Chunk],
+    memory: &'m mut GuestMemory,
+) -> Result<Work<'s, 'm>, Error> {
+    let backing = memory.backing().to_string();
+    let mut places = Vec::with_capacity(chunks.len());
+    for region in memory.regions_mut() {
+        let bytes = region.as_mut_slice().ok_or_else(|| Error::NotSole(backing.clone()))?;
+        places.extend(bytes.chunks_mut(CHUNK_BYTES));
+    }
+    let mut work = Vec::new();
+    for (chunk, place) in chunks.iter().zip(places) {
+        debug_assert_eq!(place.len(), chunk.pages * PAGE_BYTES, "both divide the same layout");
+        if let Some(encoded) = snapshot.reopen(chunk)? {
+            work.push((*chunk, encoded, place));
+        }
+    }
+    Ok(work)
+}

@@ -1,0 +1,164 @@
+//! Working through many chunks in parallel, with scratch memory that lasts.
+//!
+//! A [`Walker`] owns its threads and one worker for each. Both are made before the source is paused: first touch of the
+//! workers' scratch memory would cost milliseconds inside the pause. Threads take the next item when they have done
+//! one, so that a cheap chunk here is paid for by an expensive one there.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How far a long operation has come, for whoever watches, and a way to stop it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    total_bytes: AtomicU64,
+    done_bytes: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+impl Progress {
+    /// Bytes to do; zero until known.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes done.
+    pub fn done_bytes(&self) -> u64 {
+        self.done_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Stops the operation at the next chunk. It undoes itself and reports that it was cancelled.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn start(&self, total_bytes: u64) {
+        self.done_bytes.store(0, Ordering::Relaxed);
+        self.total_bytes.store(total_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, bytes: u64) {
+        self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Threads, each with a worker of its own.
+#[derive(Debug)]
+pub struct Walker<W> {
+    threads: rayon::ThreadPool,
+    workers: Vec<Mutex<W>>,
+}
+
+/// The threads could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {threads} worker threads")]
+pub struct StartError {
+    threads: usize,
+    source: rayon::ThreadPoolBuildError,
+}
+
+impl<W: Send> Walker<W> {
+    /// Starts `threads` threads and makes a worker for each, on the thread that will use it.
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    ///
+    /// # Panics
+    /// If `threads` is zero: rayon would choose a number of its own.
+    pub fn new(threads: usize, make: impl Fn() -> W + Sync) -> Result<Self, StartError> {
+        assert!(threads > 0, "a walk needs a thread");
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("walk-{index}"))
+            .build()
+            .map_err(|source| StartError { threads, source })?;
+        let workers = pool.broadcast(|_| Mutex::new(make()));
+        Ok(Self { threads: pool, workers })
+    }
+
+    /// Number of threads.
+    #[must_use]
+    pub const fn threads(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Calls `visit` once for each item, on any thread and in any order, until one fails.
+    ///
+    /// # Errors
+    /// One of the failures. Items not begun by then are not visited.
+    pub fn walk<T: Sync, E: Send>(
+        &self,
+        items: &[T],
+        visit: impl Fn(&mut W, &T) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let next = AtomicUsize::new(0);
+        let results = self.threads.broadcast(|context| {
+            // Uncontended: each thread has its own. A panic in an earlier walk left scratch memory, which has no state.
+            let mut worker = self.workers[context.index()].lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = visit(&mut worker, item) {
+                    next.store(items.len(), Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        });
+        results.into_iter().collect()
+    }
+
+    /// As [`Walker::walk`], for items that are used up: slices of memory to be written, for example.
+    ///
+    /// # Errors
+    /// As [`Walker::walk`].
+    pub fn walk_owned<T: Send, E: Send>(
+        &self,
+        items: Vec<T>,
+        visit: impl Fn(&mut W, T) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+        self.walk(&items, |worker, item| {
+            let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
+            visit(worker, item.expect("each item is visited once"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_visited_once() {
+        let walker = Walker::new(3, || 0_u64).unwrap();
+        let items: Vec<AtomicU64> = (0..1000).map(|_| AtomicU64::new(0)).collect();
+        for round in 1..=2 {
+            walker
+                .walk(&items, |visits, item| {
+                    *visits += 1;
+                    item.fetch_add(1, Ordering::Relaxed);
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
+            assert!(items.iter().all(|item| item.load(Ordering::Relaxed) == round));
+        }
+        let visits: u64 = walker.workers.iter().map(|worker| *worker.lock().unwrap()).sum();
+        assert_eq!(visits, 2000);
+    }
+
+    #[test]
+    fn a_failure_ends_the_walk() {
+        let walker = Walker::new(2, || ()).unwrap();
+        let visited = AtomicUsize::new(0);
+        let items: Vec<usize> = (0..100_000).collect();
+        let result = walker.walk(&items, |(), item| {
+            visited.fetch_add(1, Ordering::Relaxed);
+            if *item == 10 { Err(*item) } else { Ok(()) }
+        });
+        assert_eq!(result, Err(10));
+        assert!(visited.load(Ordering::Relaxed) < items.len());
+    }
+}

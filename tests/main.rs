@@ -1,0 +1,24 @@
+//! The whole of it, on a real KVM: boot, clone, refuse, crash, clean up.
+//!
+//! One binary, so that Linux boots once per run (`support::linux`): use `cargo test`, not a runner that starts a process per
+//! test. Tests that run machines begin with [`support::room_for`], which skips them loudly where `/dev/kvm` cannot be used,
+//! or fails them there if `CLONER_REQUIRE_KVM=1`.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod bad_config;
+mod boot;
+mod clone;
+mod crash;
+mod hostile_snapshot;
+mod hostile_state;
+mod leaks;
+mod linux;
+mod refused;
+mod registers;
+mod state;
+mod support;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;

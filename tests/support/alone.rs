@@ -1,0 +1,27 @@
+//! Tests that count what their process holds run in a process of their own.
+
+use std::env;
+use std::process::Command;
+
+use super::note;
+
+const ALONE: &str = "CLONER_TEST_ALONE";
+
+/// Runs `body` in a process that runs nothing else: this binary again, for the one test that calls this, `test`.
+pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+    if env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // A misspelt name runs no test, successfully.
+    let ran = stdout.contains("test result: ok. 1 passed");
+    assert!(output.status.success() && ran, "{test} in a process of its own: {}\n{stdout}\n{stderr}", output.status);
+    for line in stderr.lines() {
+        note(format_args!("{line}"));
+    }
+}

@@ -1,0 +1,55 @@
+//! What the tests share: machines to run, a console to read, a pool to clone through.
+
+pub(crate) mod alone;
+pub(crate) mod console;
+pub(crate) mod elf;
+pub(crate) mod guest;
+pub(crate) mod host;
+pub(crate) mod json;
+pub(crate) mod linux;
+pub(crate) mod room;
+pub(crate) mod studio;
+
+pub(crate) use alone::alone;
+pub(crate) use guest::Guest;
+pub(crate) use room::room_for;
+pub(crate) use studio::Studio;
+
+use std::error::Error;
+use std::fmt;
+use std::io::Write;
+
+/// Says something on standard error, past the capture of the test harness: figures, and tests that are skipped.
+pub(crate) fn note(text: fmt::Arguments<'_>) {
+    writeln!(std::io::stderr(), "{text}").unwrap();
+}
+
+/// An error and its sources, as a program prints them.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+/// Asserts that an error names all of `parts` somewhere in its chain.
+#[track_caller]
+pub(crate) fn assert_names(error: &dyn Error, parts: &[&str]) {
+    let text = chain(error);
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in: {text}");
+    }
+}
+
+/// The number in `radix` after `key=` in a line of a guest.
+#[track_caller]
+pub(crate) fn value(line: &str, key: &str, radix: u32) -> u64 {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        .and_then(|digits| u64::from_str_radix(digits, radix).ok())
+        .unwrap_or_else(|| panic!("no {key}= in {line:?}"))
+}

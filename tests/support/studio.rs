@@ -1,0 +1,92 @@
+//! A pool, and what puts machines into it and takes them out.
+
+use cloner::compare::Comparer;
+use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::restore::eager::{self, EagerRestorer};
+use cloner::save::{self, Report, Saver};
+use cloner::snapshot::Snapshot;
+use cloner::walk::Progress;
+use vmm::Paused;
+use vmm::memory::{Backing, GuestMemory, PageSize};
+
+use super::Guest;
+
+const THREADS: usize = 2;
+
+pub(crate) struct Studio {
+    pub(crate) pool: Pool,
+    pub(crate) saver: Saver,
+    pub(crate) restorer: EagerRestorer,
+    pub(crate) comparer: Comparer,
+}
+
+impl Studio {
+    /// With a pool on ordinary pages, which no host must set aside.
+    pub(crate) fn new(capacity_bytes: u64) -> Self {
+        Self::with_pool(capacity_bytes, Pages::Ordinary, Populate::OnFirstUse)
+    }
+
+    pub(crate) fn with_pool(capacity_bytes: u64, pages: Pages, populate: Populate) -> Self {
+        let capacity_bytes = usize::try_from(capacity_bytes).unwrap();
+        Self {
+            pool: Pool::new(&PoolConfig { capacity_bytes, pages, populate }).unwrap(),
+            saver: Saver::new(THREADS).unwrap(),
+            restorer: EagerRestorer::new(THREADS).unwrap(),
+            comparer: Comparer::new(THREADS).unwrap(),
+        }
+    }
+
+    /// Saves a machine that stands still.
+    pub(crate) fn try_save(
+        &self,
+        paused: &Paused<'_>,
+        name: &str,
+        progress: &Progress,
+    ) -> Result<(Snapshot, Report), save::Error> {
+        let reservation = self.pool.reserve(name, 0)?;
+        self.saver.save(paused, reservation, progress)
+    }
+
+    #[track_caller]
+    pub(crate) fn save(&self, paused: &Paused<'_>, name: &str) -> Snapshot {
+        self.try_save(paused, name, &Progress::default()).unwrap().0
+    }
+
+    /// A snapshot of a machine that runs on.
+    #[track_caller]
+    pub(crate) fn snapshot(&self, source: &Guest, name: &str) -> Snapshot {
+        self.save(&source.pause(), name)
+    }
+
+    pub(crate) fn try_memory(&self, snapshot: &Snapshot) -> Result<GuestMemory, eager::Error> {
+        let backing = Backing::Private(PageSize::Transparent);
+        self.restorer.memory_for(snapshot, backing, &Progress::default()).map(|(memory, _)| memory)
+    }
+
+    #[track_caller]
+    pub(crate) fn memory(&self, snapshot: &Snapshot) -> GuestMemory {
+        self.try_memory(snapshot).unwrap()
+    }
+
+    /// A clone that runs.
+    #[track_caller]
+    pub(crate) fn clone_of(&self, snapshot: &Snapshot) -> Guest {
+        Guest::resume(snapshot.state(), self.memory(snapshot))
+    }
+
+    /// Saves a machine, and proves the memory of a target equal to that of the machine, which stands still meanwhile.
+    #[track_caller]
+    pub(crate) fn save_and_compare(&self, source: &Guest, name: &str) -> (Snapshot, GuestMemory) {
+        let paused = source.pause();
+        let snapshot = self.save(&paused, name);
+        let memory = self.memory(&snapshot);
+        assert_eq!(self.comparer.first_difference(paused.memory(), &memory).unwrap(), None, "first page that differs");
+        (snapshot, memory)
+    }
+
+    /// The pool's books agree.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        self.pool.check().unwrap();
+    }
+}
