@@ -151,6 +151,15 @@ impl Saver {
         reservation.put_blob(STATE_LABEL, &state.to_bytes())?;
         reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes())?;
         let snapshot = Snapshot::open(reservation.seal())?;
+        tracing::info!(
+            snapshot = snapshot.name(),
+            touched_pages,
+            occupied_bytes = snapshot.occupied_bytes(),
+            ?state_time,
+            ?plan_time,
+            ?encode_time,
+            "saved"
+        );
         let touched_bytes = (touched_pages * PAGE_BYTES) as u64;
         Ok((snapshot, Report { memory_bytes, touched_bytes, stats, state_time, plan_time, encode_time }))
     }

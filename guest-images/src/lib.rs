@@ -1,8 +1,7 @@
 //! Guests to test and demonstrate with.
 //!
 //! [`pulse`] is bare metal: it boots in milliseconds on every host and what it does can be checked to the last word and
-//! register. `tiny-linux`, next to this crate's sources, is the smallest Linux that does the same with a kernel in it;
-//! it is built by a script and has no code here.
+//! register. [`tiny_linux`] is the smallest Linux that can be checked in the same way, built by a script.
 
 pub mod pulse;
 pub mod tiny_linux;

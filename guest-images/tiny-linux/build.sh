@@ -37,7 +37,7 @@ a lock lets one build run at a time, and the others wait for its result. Old par
 the folder is always safe when no build runs.
 
 Building needs about 2 GB of disk in the cache for the time of the build, 5 to 8 minutes on 2 cores for the
-kernel, and a second for the initramfs. A cache hit takes a tenth of a second.
+kernel, and a second for the initramfs. A cache hit takes a third of a second.
 
 exit status: 0 done, 1 failed, 2 wrong usage, 3 not in the cache (--cached)
 END

@@ -122,6 +122,12 @@ impl Vm {
         install_kick_handler().map_err(|source| Error::Ioctl { name: "sigaction", source })?;
         let devices = Arc::new(devices);
         let threads = Threads::spawn(vcpus, Arc::new(Control::new()), &devices).map_err(Error::Thread)?;
+        tracing::info!(
+            vcpus = threads.len(),
+            memory_bytes = machine.memory().layout().size_bytes(),
+            backing = %machine.memory().backing(),
+            "built a VM"
+        );
         Ok(Self { threads, devices, machine })
     }
 

@@ -17,8 +17,14 @@ use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
 use crate::restore::eager::EagerRestorer;
 use crate::save::Saver;
 
+const EXAMPLES: &str = "\
+Examples:
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --memory 512M --when 'login:' --clones 4
+  cloner clone --pulse --when 'beat 3' --for 2";
+
 /// Options of `cloner clone`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
     machine: MachineArgs,

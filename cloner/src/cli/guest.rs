@@ -20,15 +20,19 @@ pub(super) struct MachineArgs {
     /// Virtual processors of the guest, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) cpus: u8,
-    /// Guest memory on reserved 2 MiB pages (default: private memory, transparent huge pages)
+    /// Guest memory on reserved 2 MiB pages (default: transparent huge pages)
     #[arg(long)]
     pub(super) hugepages: bool,
+    /// Guest memory in a memfd, which can be handed to another process (default: private memory)
+    #[arg(long)]
+    shared: bool,
 }
 
 /// What it boots.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "What to boot")]
-#[group(required = true, multiple = false, id = "boot", args = ["kernel", "flat", "pulse"])]
+#[group(skip)]
+#[command(group(clap::ArgGroup::new("boot").required(true).args(["kernel", "flat", "pulse"])))]
 pub(super) struct BootArgs {
     /// A Linux kernel: ELF vmlinux or bzImage
     #[arg(long, value_name = "FILE")]
@@ -54,7 +58,8 @@ pub(super) const BEAT_MS: u32 = 200;
 
 impl MachineArgs {
     pub(super) fn backing(&self) -> Backing {
-        Backing::Private(if self.hugepages { PageSize::Huge } else { PageSize::Transparent })
+        let pages = if self.hugepages { PageSize::Huge } else { PageSize::Transparent };
+        if self.shared { Backing::Shared(pages) } else { Backing::Private(pages) }
     }
 
     pub(super) fn config(&self, kernel: Kernel) -> Config {

@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         let _ = write!(io::stderr(), "cloner: Ctrl-A x leaves\r\n");
     }
     let leave = Arc::new(AtomicBool::new(false));
-    spawn_input(Arc::clone(&vm), Arc::clone(&leave))?;
+    spawn_input(&vm, Arc::clone(&leave))?;
 
     vm.start();
     let ending = loop {
@@ -58,9 +58,9 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 }
 
 /// Passes what is typed to the guest. The thread is not joined: it may be blocked in `read` until the process ends.
-fn spawn_input(vm: Arc<Vm>, leave: Arc<AtomicBool>) -> Result<(), Error> {
+fn spawn_input(vm: &Arc<Vm>, leave: Arc<AtomicBool>) -> Result<(), Error> {
     let mut input = terminal::input().map_err(Error::Terminal)?;
-    let vm = Arc::downgrade(&vm);
+    let vm = Arc::downgrade(vm);
     let forward = move || {
         let mut escape = Escape::default();
         while let Ok(typed) = terminal::read(&mut input) {

@@ -83,7 +83,10 @@ impl EagerRestorer {
             progress.add(chunk.len_bytes() as u64);
             Ok(())
         })?;
-        Ok((memory, Report { verify_time, decode_time: started.elapsed(), decoded_bytes }))
+        let decode_time = started.elapsed();
+        let backing = memory.backing();
+        tracing::info!(snapshot = snapshot.name(), decoded_bytes, %backing, ?verify_time, ?decode_time, "decoded");
+        Ok((memory, Report { verify_time, decode_time, decoded_bytes }))
     }
 }
 

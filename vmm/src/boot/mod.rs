@@ -124,6 +124,9 @@ pub enum Error {
     /// A flat image without content.
     #[error("the flat image is empty")]
     FlatEmpty,
+    /// There are no random numbers to seed the guest with.
+    #[error("cannot read /dev/urandom")]
+    Random(#[source] io::Error),
     /// The boot structures cannot be written.
     #[error("cannot write the boot structures")]
     Memory(#[from] memory::Error),

@@ -1,12 +1,17 @@
 //! The "zero page": what the Linux boot protocol tells the kernel (Documentation/arch/x86/boot.rst, zero-page.rst).
 
+use std::fs::File;
+use std::io::{self, Read};
+
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::ByteValued;
 
+use super::Error;
 use super::kernel::{Initramfs, Loaded};
 use crate::memory::layout::{self, EBDA_ADDRESS, HIGH_MEMORY_ADDRESS, MMIO_GAP_END};
-use crate::memory::{Error, GuestMemory, Layout};
+use crate::memory::{GuestMemory, Layout};
 
+const SETUP_RNG_SEED: u32 = 9;
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
 /// A boot loader without a registered number.
@@ -42,9 +47,26 @@ pub(super) fn write(
     params.e820_table[..map.len()].copy_from_slice(&map);
     params.e820_entries = u8::try_from(map.len()).expect("at most four entries");
 
+    params.hdr.setup_data = layout::SETUP_DATA_ADDRESS;
+
+    let seed = random_seed().map_err(Error::Random)?;
+    memory.write(layout::SETUP_DATA_ADDRESS, &seed)?;
     memory.write(layout::ZERO_PAGE_ADDRESS, params.as_slice())?;
     memory.write(layout::COMMAND_LINE_ADDRESS, cmdline.as_bytes())?;
-    memory.write(layout::COMMAND_LINE_ADDRESS + cmdline.len() as u64, &[0])
+    memory.write(layout::COMMAND_LINE_ADDRESS + cmdline.len() as u64, &[0])?;
+    Ok(())
+}
+
+/// A `setup_data` node (next, type, length, data) with random bytes from the host: a guest that has no hardware random
+/// numbers would otherwise start with none, and guess at its own jitter for seconds.
+fn random_seed() -> io::Result<Vec<u8>> {
+    let mut seed = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    let mut node = vec![0; 8];
+    node.extend(SETUP_RNG_SEED.to_le_bytes());
+    node.extend(u32::try_from(seed.len()).expect("32").to_le_bytes());
+    node.extend(seed);
+    Ok(node)
 }
 
 fn memory_map(layout: Layout) -> Vec<boot_e820_entry> {

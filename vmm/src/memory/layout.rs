@@ -4,6 +4,7 @@
 //!  guest-physical address
 //!  0x0000_0000  ┌──────────────────────────┐
 //!  0x0000_0500  │ boot GDT                 │
+//!  0x0000_6000  │ setup data (random seed)  │
 //!  0x0000_7000  │ zero page (boot_params)  │
 //!  0x0000_9000  │ PML4, PDPT, page dirs    │ one page directory per GiB
 //!  0x0002_0000  │ kernel command line      │ Linux only, which needs four page directories
@@ -25,6 +26,8 @@ use crate::sys::mmap::{HUGE_PAGE_SIZE, PAGE_SIZE};
 pub const GDT_ADDRESS: u64 = 0x500;
 /// An empty interrupt descriptor table for the time before the guest's own.
 pub const IDT_ADDRESS: u64 = 0x600;
+/// What the zero page points to: random bytes.
+pub const SETUP_DATA_ADDRESS: u64 = 0x6000;
 /// The "zero page" of the Linux boot protocol.
 pub const ZERO_PAGE_ADDRESS: u64 = 0x7000;
 /// Top of the stack a Linux kernel starts with (it switches to its own at once).

@@ -191,6 +191,11 @@ impl Threads {
         self.vcpus.iter().map(|vcpu| operation(&mut lock(vcpu))).collect()
     }
 
+    /// Number of vCPUs.
+    pub(crate) const fn len(&self) -> usize {
+        self.threads.len()
+    }
+
     pub(crate) const fn control(&self) -> &Arc<Control> {
         &self.control
     }

@@ -28,8 +28,18 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Longest wait for a clone to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+const EXAMPLES: &str = "\
+Examples:
+  cloner demo                                   256 MiB, two clones
+  cloner demo --memory 4G --touched 256M        only what was touched costs time
+  cloner demo --linux --generations 3           clones of clones of clones of a tiny Linux
+  cloner demo --json | jq .encode
+
+The exit code is 1 unless every clone's memory was equal and every guest went on.";
+
 /// Options of `cloner demo`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
     machine: MachineArgs,
@@ -106,7 +116,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
             clones.push(clone);
         }
         story.generation(&outcome, memcpy)?;
-        report.add(&stage.pool.pool, outcome);
+        report.add(stage.pool.pool.capacity_bytes(), outcome);
         stage.pool.pool.remove(taken.snapshot.name())?;
         // The first clone, which is the next source, last.
         clones.reverse();
@@ -173,7 +183,7 @@ impl<'a> Stage<'a> {
         let copy = || self.comparer.copy_of(paused.memory());
         let memory = if self.args.no_compare { None } else { Some(copy()?) };
         let held = paused.resume();
-        let generation = Generation::new(&snapshot, &report, pause, held);
+        let generation = Generation::new(&snapshot, self.pool.pool.backing(), &report, pause, held);
         Ok(Taken { snapshot, memory, beat, generation })
     }
 

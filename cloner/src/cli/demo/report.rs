@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::size::Size;
 use crate::format::{PAGE_BYTES, PageKind};
-use crate::pool::{Backing, Pool};
+use crate::pool::Backing;
 use crate::save;
 use crate::snapshot::Snapshot;
 
@@ -72,6 +72,8 @@ pub(super) struct Generation {
     ratio: f64,
     pages: PagesReport,
     #[serde(skip)]
+    backing: Backing,
+    #[serde(skip)]
     pub(super) clones: Vec<CloneReport>,
 }
 
@@ -108,7 +110,7 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, pool: &Pool, generation: Generation) {
+    pub(super) fn add(&mut self, capacity_bytes: usize, generation: Generation) {
         if self.generations.is_empty() {
             self.touched_bytes = generation.touched_bytes;
             self.pause_ms = generation.pause_ms;
@@ -118,9 +120,9 @@ impl Report {
             self.pages = generation.pages;
             self.pool = PoolReport {
                 bytes: generation.snapshot_bytes,
-                capacity_bytes: pool.capacity_bytes() as u64,
-                hugepages: matches!(pool.backing(), Backing::Huge { .. }),
-                backing: pool.backing().to_string(),
+                capacity_bytes: capacity_bytes as u64,
+                hugepages: matches!(generation.backing, Backing::Huge { .. }),
+                backing: generation.backing.to_string(),
             };
         }
         self.clones.extend(generation.clones.iter().cloned());
@@ -142,7 +144,13 @@ impl Report {
 }
 
 impl Generation {
-    pub(super) fn new(snapshot: &Snapshot, report: &save::Report, pause: Duration, held: Duration) -> Self {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        backing: Backing,
+        report: &save::Report,
+        pause: Duration,
+        held: Duration,
+    ) -> Self {
         let pages = |kind| report.stats[kind].pages;
         let (word_marked, byte_marked) = (pages(PageKind::WordMarked), pages(PageKind::ByteMarked));
         let snapshot_bytes = snapshot.occupied_bytes() as u64;
@@ -173,6 +181,7 @@ impl Generation {
                 byte_marked,
                 raw: pages(PageKind::Raw),
             },
+            backing,
             clones: Vec::new(),
         }
     }
@@ -203,7 +212,12 @@ impl Generation {
                 encode.touched_gbps / memcpy,
                 memcpy,
             ),
-            format!("pool      {}, {:.2} times less", Size(self.snapshot_bytes), self.ratio),
+            format!(
+                "pool      {}, {:.2} times less, in {}",
+                Size(self.snapshot_bytes),
+                self.ratio,
+                self.backing
+            ),
             format!(
                 "pages     {} untouched, {} zero, {} fill, {} dup, {} word-marked, {} byte-marked, {} raw",
                 pages.untouched,

@@ -1,0 +1,129 @@
+//! The path of a clone, stage by stage, on a guest that is really there: `pulse` with 64 MiB of its 256 MiB touched.
+//!
+//! Method and reading: see README.md beside this file.
+
+#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use cloner::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
+use cloner::restore::eager::EagerRestorer;
+use cloner::save::Saver;
+use cloner::walk::Progress;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use guest_images::pulse;
+use vmm::Vm;
+use vmm::config::{Config, Kernel};
+use vmm::memory::{Backing, PageSize};
+
+const MEMORY_BYTES: u64 = 256 << 20;
+const TOUCHED_BYTES: u64 = 64 << 20;
+const POOL_BYTES: usize = 128 << 20;
+
+/// Passes each byte of the console on.
+struct Bytes(mpsc::Sender<u8>);
+
+impl io::Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            // The bench has stopped listening.
+            let _ = self.0.send(*byte);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn boot() -> Vm {
+    let params = pulse::Params { beat_ms: 0, ..pulse::Params::new(1, TOUCHED_BYTES) };
+    let image = pulse::image(&params).expect("constant parameters");
+    let config = Config::new(MEMORY_BYTES, Kernel::Flat { image: Cow::Owned(image) });
+    let (sender, console) = mpsc::channel();
+    let vm = Vm::boot(&config, Box::new(Bytes(sender))).expect("this bench needs KVM");
+    vm.start();
+    while console.recv_timeout(Duration::from_secs(60)).expect("pulse gets ready") != b'\n' {}
+    vm
+}
+
+fn path(criterion: &mut Criterion) {
+    let _pages = hugepages::reserve(POOL_BYTES >> 21).ok();
+    let pool = Pool::new(&PoolConfig {
+        capacity_bytes: POOL_BYTES,
+        pages: Pages::HugeOrOrdinary,
+        populate: Populate::AtOnce,
+    })
+    .expect("a small pool");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let saver = Saver::new(threads).expect("threads");
+    let restorer = EagerRestorer::new(threads).expect("threads");
+    let progress = Progress::default();
+    let vm = boot();
+
+    let mut group = criterion.benchmark_group("path");
+    group.sample_size(20);
+    group.throughput(Throughput::Bytes(TOUCHED_BYTES));
+    group.bench_function("save (the pause)", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut paused_for = Duration::ZERO;
+            for _ in 0..rounds {
+                let reservation = pool.reserve("bench", 0).expect("the name is free");
+                let paused = vm.pause().expect("the guest runs");
+                let (snapshot, _) = saver.save(&paused, reservation, &progress).expect("a save");
+                paused_for += paused.resume();
+                pool.remove(snapshot.name()).expect("it is there");
+            }
+            paused_for
+        });
+    });
+
+    let reservation = pool.reserve("source", 0).expect("the name is free");
+    let paused = vm.pause().expect("the guest runs");
+    let (snapshot, _) = saver.save(&paused, reservation, &progress).expect("a save");
+    paused.resume();
+    let backing = || Backing::Private(PageSize::Transparent);
+    group.bench_function("restore memory (eager)", |bencher| {
+        bencher.iter(|| restorer.memory_for(&snapshot, backing(), &progress).expect("a restore"));
+    });
+
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("build the VM", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut built_in = Duration::ZERO;
+            for _ in 0..rounds {
+                let (memory, _) = restorer.memory_for(&snapshot, backing(), &progress).expect("a restore");
+                let started = Instant::now();
+                let clone = Vm::restore(snapshot.state(), memory, Box::new(io::sink())).expect("a clone");
+                built_in += started.elapsed();
+                drop(clone);
+            }
+            built_in
+        });
+    });
+    group.bench_function("request to first output", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut answered_in = Duration::ZERO;
+            for _ in 0..rounds {
+                let (sender, console) = mpsc::channel();
+                let started = Instant::now();
+                let (memory, _) = restorer.memory_for(&snapshot, backing(), &progress).expect("a restore");
+                let clone = Vm::restore(snapshot.state(), memory, Box::new(Bytes(sender))).expect("a clone");
+                clone.console_input(b"n");
+                clone.start();
+                console.recv_timeout(Duration::from_secs(60)).expect("a clone answers");
+                answered_in += started.elapsed();
+                drop(clone);
+            }
+            answered_in
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, path);
+criterion_main!(benches);
