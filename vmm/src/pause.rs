@@ -1,5 +1,6 @@
 //! The instant at which a VM can be saved.
 
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::interrupt;
@@ -8,17 +9,25 @@ use crate::state::{VmState, VmStateV1};
 use crate::sys::kvm;
 use crate::vm::{Error, Vm};
 
-/// A VM that stands still: no vCPU runs, no device changes. Dropping it lets the VM run on.
+/// A VM that stands still: no vCPU runs, no device changes. Dropping it lets the VM run on, if it was running.
 #[derive(Debug)]
 #[must_use = "the VM runs on as soon as this is dropped"]
 pub struct Paused<'vm> {
     vm: &'vm Vm,
+    was_running: bool,
     started: Instant,
+    // Last: the next one may pause when this VM has been let go.
+    _turn: MutexGuard<'vm, ()>,
 }
 
 impl<'vm> Paused<'vm> {
-    pub(crate) const fn new(vm: &'vm Vm, started: Instant) -> Self {
-        Self { vm, started }
+    pub(crate) const fn new(
+        vm: &'vm Vm,
+        turn: MutexGuard<'vm, ()>,
+        was_running: bool,
+        started: Instant,
+    ) -> Self {
+        Self { vm, was_running, started, _turn: turn }
     }
 
     /// Everything but memory.
@@ -59,6 +68,8 @@ impl<'vm> Paused<'vm> {
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        self.vm.start();
+        if self.was_running {
+            self.vm.run();
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A virtual machine: memory, vCPU threads, devices.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::bus::Ending;
@@ -74,6 +74,8 @@ pub struct Vm {
     threads: Threads,
     devices: Arc<Devices>,
     machine: Arc<Machine>,
+    /// Held by whoever has paused the VM.
+    pausing: Mutex<()>,
 }
 
 impl Vm {
@@ -128,27 +130,41 @@ impl Vm {
             backing = %machine.memory().backing(),
             "built a VM"
         );
-        Ok(Self { threads, devices, machine })
+        Ok(Self { threads, devices, machine, pausing: Mutex::new(()) })
     }
 
-    /// Lets a VM that was just built run.
+    /// Lets a VM that was just built run. Waits while it is paused.
     pub fn start(&self) {
-        self.devices.resume();
-        self.threads.control().resume();
+        let _not_paused = self.lock();
+        self.run();
     }
 
-    /// Stops all vCPUs. Until the returned guard is dropped the VM stands still and can be saved.
+    /// Stops all vCPUs. Until the returned guard is dropped the VM stands still and can be saved; then it goes on, if it
+    /// was running.
+    ///
+    /// Another thread that pauses the VM meanwhile waits for its turn; the same thread would wait for ever.
     ///
     /// # Errors
     /// [`Error::Ended`] if the guest has ended.
     pub fn pause(&self) -> Result<Paused<'_>, Error> {
+        let turn = self.lock();
         let started = Instant::now();
-        self.threads.park();
+        let was_running = self.threads.park();
         self.devices.pause();
         if let Some(ending) = self.threads.control().ending() {
             return Err(ending.into());
         }
-        Ok(Paused::new(self, started))
+        Ok(Paused::new(self, turn, was_running, started))
+    }
+
+    pub(crate) fn run(&self) {
+        self.devices.resume();
+        self.threads.control().resume();
+    }
+
+    /// A panic while the VM was paused leaves it paused or running; either can be paused again.
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.pausing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Types on the guest's console.

@@ -20,7 +20,7 @@
 //!
 //! # Who can read it
 //! This process. The arena's file is anonymous, close-on-exec and closed before [`Pool::new`] returns, so a VM process
-//! can neither inherit nor be passed it. A child made by `fork()` without `exec` does inherit the mapping.
+//! can neither inherit nor be passed it; the mapping is kept out of children made by `fork()` and out of core dumps.
 
 mod arena;
 mod check;

@@ -22,8 +22,8 @@
 //! 4. *The memory outlives its spans*: each holds the arena by [`Arc`].
 //! 5. *Every byte is initialised*: a new memfd reads as zeros.
 //!
-//! What Rust cannot see stays outside the proof, as for any memory of a process: a debugger, `/proc/PID/mem`, and a
-//! child made by a bare `fork()`, which shares the mapping. VM processes are started by `exec` and inherit nothing.
+//! What Rust cannot see stays outside the proof, as for any memory of a process: a debugger, `/proc/PID/mem`. A child made
+//! by a bare `fork()` does not get the mapping (`MADV_DONTFORK`).
 
 #![expect(unsafe_code, reason = "slices into mapped memory")]
 
@@ -79,6 +79,7 @@ impl Span {
         let huge_pages = pages == PageSize::Huge;
         let file = memfd::create(NAME, len_bytes as u64, huge_pages)?;
         let mapping = Mapping::new(Source::Shared(file.as_fd()), len_bytes, 0)?;
+        mapping.keep_to_this_process()?;
         let address = usize::try_from(mapping.host_address()).expect("addresses of this process fit usize");
         let base =
             NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("mappings are not at zero");

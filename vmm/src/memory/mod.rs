@@ -180,10 +180,11 @@ fn make_region(range: layout::Range, backing: &Backing, file_offset: u64) -> io:
         Backing::Shared(pages) => {
             let huge = *pages == PageSize::Huge;
             let mapping = Mapping::new_memfd(c"guest-memory", len_bytes, huge)?;
-            if !huge {
-                advise(&mapping, *pages)?;
+            if huge {
+                return Region::new(range, mapping, by_page_table()?);
             }
-            Region::new(range, mapping, by_page_table()?)
+            advise(&mapping, *pages)?;
+            Region::new(range, mapping, Touched::File)
         }
         Backing::OverTemplate(template) => {
             let mapping = map(Source::CopyOnWrite(template.as_fd()), file_offset)?;

@@ -22,8 +22,11 @@ pub struct Region {
 /// How to tell which pages hold anything.
 #[derive(Debug)]
 pub(super) enum Touched {
-    /// The page table of this process knows every page that was ever written or read.
+    /// The page table of this process knows every page that was ever written or read: private memory, and huge pages,
+    /// which stay where they are.
     PageTable(Pagemap),
+    /// The file behind the mapping knows; the page table forgets pages of shared memory.
+    File,
     /// Everything may hold something: a template's content was there before anybody touched this mapping.
     Everything,
 }
@@ -90,6 +93,10 @@ impl Region {
             Touched::PageTable(pagemap) => {
                 pagemap.touched(self.mapping.host_address() + offset as u64, pages, bitmap)
             }
+            Touched::File => self
+                .mapping
+                .touched_in_file(offset, pages, bitmap)
+                .unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::Unsupported))),
             Touched::Everything => {
                 assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
                 for (i, word) in bitmap.iter_mut().enumerate() {

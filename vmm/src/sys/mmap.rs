@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "mmap, munmap, madvise and copies to and from shared memory")]
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
@@ -36,8 +37,10 @@ pub enum Source<'fd> {
 pub struct Mapping {
     address: NonNull<u8>,
     len_bytes: usize,
-    /// Whether nobody else can reach this memory: it is anonymous, or its file has no descriptor any more.
+    /// Whether nobody else can reach this memory: it is anonymous, or its file is `memfd`.
     sole: bool,
+    /// The anonymous file behind it, if this mapping made one.
+    memfd: Option<File>,
 }
 
 // SAFETY: the range belongs to this value until drop, whichever thread that happens on; `munmap` and the copies
@@ -105,15 +108,34 @@ impl Mapping {
         Ok(reservation.shrink_to(target, len_bytes, sole))
     }
 
-    /// Maps an anonymous file of `len_bytes` zero bytes, shared, and closes its descriptor.
+    /// Makes an anonymous file of `len_bytes` zero bytes and maps it, shared.
     ///
     /// # Errors
     /// As [`Mapping::new`].
     pub fn new_memfd(name: &CStr, len_bytes: usize, huge_pages: bool) -> io::Result<Self> {
         let file = memfd::create(name, len_bytes as u64, huge_pages)?;
         let mapping = Self::new(Source::Shared(file.as_fd()), len_bytes, 0)?;
-        // The descriptor never left this function, so no other mapping of the file exists or can be made.
-        Ok(Self { sole: true, ..mapping })
+        // The descriptor never leaves this value, so no other mapping of the file exists or can be made.
+        Ok(mapping.owning(file))
+    }
+
+    fn owning(mut self, file: File) -> Self {
+        self.sole = true;
+        self.memfd = Some(file);
+        self
+    }
+
+    /// Sets bit `i` of `bitmap` when the page at `offset + 4096 * i` holds anything, in memory or in swap. `None` if the
+    /// mapping has made no file that could tell.
+    ///
+    /// # Errors
+    /// The kernel's.
+    ///
+    /// # Panics
+    /// If `bitmap` has fewer than `pages` bits.
+    pub fn touched_in_file(&self, offset: usize, pages: usize, bitmap: &mut [u64]) -> Option<io::Result<()>> {
+        let file = self.memfd.as_ref()?;
+        Some(memfd::touched(file, offset as u64, pages, bitmap))
     }
 
     /// The memory itself, as long as nobody else can reach it: before a guest is given it, or another process.
@@ -275,7 +297,7 @@ impl Reservation {
             // SAFETY: the slack after the mapping, ours since `Reservation::new` and unused.
             unsafe { libc::munmap(end.as_ptr().cast(), tail) };
         }
-        Mapping { address: start, len_bytes, sole }
+        Mapping { address: start, len_bytes, sole, memfd: None }
     }
 }
 

@@ -83,9 +83,11 @@ impl Control {
         self.want(Wanted::Running);
     }
 
-    fn want(&self, wanted: Wanted) {
-        self.lock().wanted = wanted;
+    /// Says what was wanted before.
+    fn want(&self, wanted: Wanted) -> Wanted {
+        let before = std::mem::replace(&mut self.lock().wanted, wanted);
         self.changed.notify_all();
+        before
     }
 
     fn wait_parked(&self, vcpus: usize) {
@@ -174,13 +176,14 @@ impl Threads {
         Ok(this)
     }
 
-    /// Stops all vCPUs and returns when each has parked.
-    pub(crate) fn park(&self) {
-        self.control.want(Wanted::Parked);
+    /// Stops all vCPUs and returns when each has parked. Says whether they were running.
+    pub(crate) fn park(&self) -> bool {
+        let were_running = self.control.want(Wanted::Parked) == Wanted::Running;
         for thread in &self.threads {
             thread.kick();
         }
         self.control.wait_parked(self.threads.len());
+        were_running
     }
 
     /// Calls `operation` on each vCPU in order. All must be parked, else this waits until they are.
