@@ -74,7 +74,7 @@ fn path(criterion: &mut Criterion) {
             for _ in 0..rounds {
                 let reservation = pool.reserve("bench", 0).expect("the name is free");
                 let paused = vm.pause().expect("the guest runs");
-                let (snapshot, _) = saver.save(&paused, reservation, &progress).expect("a save");
+                let (snapshot, _) = saver.save(&paused, None, reservation, &progress).expect("a save");
                 paused_for += paused.resume();
                 pool.remove(snapshot.name()).expect("it is there");
             }
@@ -84,7 +84,7 @@ fn path(criterion: &mut Criterion) {
 
     let reservation = pool.reserve("source", 0).expect("the name is free");
     let paused = vm.pause().expect("the guest runs");
-    let (snapshot, _) = saver.save(&paused, reservation, &progress).expect("a save");
+    let (snapshot, _) = saver.save(&paused, None, reservation, &progress).expect("a save");
     paused.resume();
     let backing = || Backing::Private(PageSize::Transparent);
     group.bench_function("restore memory (eager)", |bencher| {

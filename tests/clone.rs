@@ -1,0 +1,287 @@
+//! A clone has its source's memory and goes on where the source was; the source goes on as if nothing had been.
+
+use std::fs;
+use std::sync::Arc;
+
+use cloner::pool::{Backing as PoolBacking, Pages, Populate, hugepages};
+use cloner::restore::eager;
+use cloner::walk::Progress;
+use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Status, Work, check};
+use vmm::Config;
+use vmm::memory::{Backing, GuestMemory, PageSize};
+
+use crate::support::folder::Folder;
+use crate::support::linux::milliseconds;
+use crate::support::{Guest, Studio, guest, note, room_for, value};
+use crate::{GIB, KIB, MIB};
+
+const NONCE: u64 = 0xfeed_f00d_0bad_cafe;
+
+/// Every beat of a guest follows the one before. Which was the first?
+#[track_caller]
+fn first_of_consecutive(beats: &[u64]) -> u64 {
+    for pair in beats.windows(2) {
+        assert_eq!(pair[1], pair[0] + 1, "{beats:?}");
+    }
+    beats[0]
+}
+
+/// A clone of a clone of a clone: memory, nonce, beats, checksum, identity.
+#[test]
+fn three_generations_of_pulse() {
+    let Some(_room) = room_for(2) else { return };
+    for vcpus in [1, 4] {
+        let params = Params { beat_ms: 20, ..Params::new(NONCE, 16 * MIB) };
+        let studio = Studio::new(64 * MIB);
+        let mut source = Guest::boot(&guest::pulse(&params, 24 * MIB, vcpus));
+        source.line("pulse: ready");
+        source.beat();
+        for generation in 1..=3 {
+            let (snapshot, memory) = studio.save_and_compare(&source.pause(), &format!("generation-{generation}"));
+            guest::verify(&params, &memory);
+            let beats = guest::status(&memory).beats;
+            let id = 0xabc << 64 | u128::from(generation);
+            memory.write(Status::IDENTITY, &Status::identity(generation, id)).unwrap();
+
+            let clone = Guest::resume(snapshot.state(), memory);
+            // It learns that it is one, then goes on.
+            let line = clone.line("pulse: clone").text;
+            assert_eq!(line, format!("pulse: clone generation={generation} id={id:032x}"));
+            assert_eq!(clone.nonce(), NONCE);
+            assert_eq!(clone.sum(), check::expected_sum(&params));
+            clone.beat();
+            let first = first_of_consecutive(&clone.beats());
+            // One more if the pause fell into the middle of a line, whose rest is not recognised as a beat.
+            assert!((beats..=beats + 2).contains(&first), "{beats} beats at the pause, then {first}");
+            assert!(!clone.console.transcript().contains("ready"), "{}", clone.console.transcript());
+
+            // The source has lost no beat and counted none twice, and its memory is as good as ever.
+            let before = *source.beats().last().unwrap();
+            while source.beat() <= before + 2 {}
+            first_of_consecutive(&source.beats());
+            assert_eq!(source.nonce(), NONCE);
+            assert_eq!(source.sum(), check::expected_sum(&params));
+            assert_eq!(guest::status(source.vm.memory()).generation, generation - 1);
+            source = clone;
+        }
+        studio.check();
+    }
+}
+
+/// The counter a guest is asked for never goes back, however often it is paused and saved.
+#[test]
+fn the_source_never_goes_back_and_its_pause_is_short() {
+    let Some(_room) = room_for(1) else { return };
+    const SAVES: usize = 10;
+    for backing in [Backing::Private(PageSize::Transparent), Backing::Shared(PageSize::Base)] {
+        let params = Params { beat_ms: 10, ..Params::new(NONCE, 32 * MIB) };
+        let studio = Studio::new(64 * MIB);
+        let source = Guest::boot(&Config { backing: backing.clone(), ..guest::pulse(&params, 64 * MIB, 1) });
+        source.line("pulse: ready");
+        let mut last = 0;
+        let mut pauses = Vec::new();
+        for save in 0..SAVES {
+            source.send("n");
+            let counter = value(&source.line("pulse: nonce=").text, "counter", 10);
+            assert!(counter >= last, "{counter} after {last}");
+            last = counter;
+            let paused = source.pause();
+            let snapshot = studio.save(&paused, &format!("save-{save}"));
+            pauses.push(milliseconds(paused.resume()));
+            studio.pool.remove(snapshot.name()).unwrap();
+        }
+        let beats = source.beats();
+        while source.beat() <= beats.last().unwrap() + 2 {}
+        assert_eq!(first_of_consecutive(&source.beats()), 1);
+        pauses.sort_by(f64::total_cmp);
+        let (least, median, most) = (pauses[0], pauses[SAVES / 2], pauses[SAVES - 1]);
+        note(format_args!(
+            "pulse, 32 MiB touched, {backing}: paused {least:.1} ms at least, {median:.1} median, {most:.1} at most"
+        ));
+        // Some 20 ms on the development machine. This bounds nothing but mistakes, such as reading untouched memory.
+        assert!(median < 2000.0, "{pauses:?} ms");
+    }
+}
+
+fn dirtying(order: Order, words_per_page: u16) -> Params {
+    let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 500, order, words_per_page });
+    let mix = Mix { zero: 200, fill: 200, duplicate: 200, structured: 200, random: 200 };
+    Params { beat_ms: 0, mix, work, ..Params::new(NONCE, 8 * MIB) }
+}
+
+/// Every word of memory is of the instant of the pause, though all vCPUs write as fast as they can; the clone, which
+/// goes on in the middle of a write, leaves memory as consistent.
+#[test]
+fn memory_is_of_one_instant_while_the_guest_writes() {
+    let Some(_room) = room_for(2) else { return };
+    for vcpus in [1, 4] {
+        for (order, words) in [(Order::Random, 512), (Order::Sequential, 8)] {
+            let params = dirtying(order, words);
+            let studio = Studio::new(64 * MIB);
+            let mut source = Guest::boot(&guest::pulse(&params, 12 * MIB, vcpus));
+            source.line("pulse: ready");
+            for generation in 1..=3 {
+                wait_for_writes(&source, 2 * params.working_set_pages());
+                let (snapshot, memory) = studio.save_and_compare(&source.pause(), &format!("generation-{generation}"));
+                guest::verify(&params, &memory);
+                let before = guest::status(&memory);
+
+                let clone = Guest::resume(snapshot.state(), memory);
+                wait_for_writes(&clone, params.working_set_pages());
+                let paused = clone.pause();
+                guest::verify(&params, paused.memory());
+                let after = guest::status(paused.memory());
+                for (before, after) in before.cpus.iter().zip(&after.cpus) {
+                    assert!(after.sequence > before.sequence, "{before:?} {after:?}");
+                }
+                drop(paused);
+                guest::verify(&params, source.pause().memory());
+                source = clone;
+            }
+        }
+    }
+}
+
+/// Waits until the vCPUs have written `pages` more pages in all, and each some of them.
+fn wait_for_writes(guest: &Guest, pages: u64) {
+    let now = || guest::status(guest.vm.memory()).cpus;
+    let start = now();
+    let each = pages / start.len() as u64;
+    while now().iter().zip(&start).any(|(now, start)| now.sequence < start.sequence + each) {
+        assert_eq!(guest.vm.ending(), None, "{}", guest.console.transcript());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_comparison_of_memories_finds_a_single_changed_bit() {
+    let Some(_room) = room_for(1) else { return };
+    let params = Params { beat_ms: 0, ..Params::new(NONCE, 4 * MIB) };
+    let studio = Studio::new(16 * MIB);
+    let source = Guest::boot(&guest::pulse(&params, 8 * MIB, 1));
+    source.line("pulse: ready");
+    let paused = source.pause();
+    let (_, memory) = studio.save_and_compare(&paused, "whole");
+    // In a filled page, in one that neither side has touched, and in the very last byte.
+    for address in [2 * MIB + 4095, 7 * MIB, 8 * MIB - 1] {
+        let mut byte = [0];
+        memory.read(address, &mut byte).unwrap();
+        memory.write(address, &[byte[0] ^ 0x10]).unwrap();
+        let found = studio.comparer.first_difference(paused.memory(), &memory).unwrap();
+        assert_eq!(found, Some(address & !4095));
+        memory.write(address, &byte).unwrap();
+    }
+    assert_eq!(studio.comparer.first_difference(paused.memory(), &memory).unwrap(), None);
+}
+
+/// Memory above 4 GiB, and a short last chunk on either side of the gap.
+#[test]
+fn memory_above_the_gap_is_cloned() {
+    let Some(_room) = room_for(2) else { return };
+    let params = Params { beat_ms: 20, ..Params::new(NONCE, MIB) };
+    for memory_bytes in [5 * GIB, 3 * GIB + 12 * KIB] {
+        let studio = Studio::new(32 * MIB);
+        let source = Guest::boot(&guest::pulse(&params, memory_bytes, 1));
+        source.line("pulse: ready");
+        let high_bytes = memory_bytes - 3 * GIB;
+        let marks = [3 * GIB - 8, 4 * GIB, 4 * GIB + high_bytes / 2, 4 * GIB + high_bytes - 8];
+        for mark in marks {
+            source.vm.memory().write(mark, &mark.to_le_bytes()).unwrap();
+        }
+        let (snapshot, memory) = studio.save_and_compare(&source.pause(), "high");
+        for mark in marks {
+            let mut bytes = [0; 8];
+            memory.read(mark, &mut bytes).unwrap();
+            assert_eq!(u64::from_le_bytes(bytes), mark);
+        }
+        let clone = Guest::resume(snapshot.state(), memory);
+        assert_eq!(clone.nonce(), NONCE);
+        clone.beat();
+    }
+}
+
+/// From each kind of source memory to each kind of target memory, through a pool of huge pages; all pages go back.
+#[test]
+fn every_kind_of_memory_is_cloned_through_huge_pages() {
+    let Some(_room) = room_for(2) else { return };
+    const MEMORY_BYTES: u64 = 8 * MIB;
+    const POOL_BYTES: u64 = 16 * MIB;
+    // A source and a target, each twice: pages come back some time after a guest has ended.
+    let pages = usize::try_from((POOL_BYTES + 4 * MEMORY_BYTES) / (2 * MIB)).unwrap();
+    let _reserved = hugepages::reserve(pages).unwrap();
+    let studio = Studio::with_pool(POOL_BYTES, Pages::Huge, Populate::AtOnce);
+    assert_eq!(studio.pool.backing(), PoolBacking::Huge { pages: 8 });
+    let params = Params { beat_ms: 20, ..Params::new(NONCE, 4 * MIB) };
+    for pages in [PageSize::Base, PageSize::Transparent, PageSize::Huge] {
+        for backing in [Backing::Private(pages), Backing::Shared(pages)] {
+            let source = Guest::boot(&Config { backing: backing.clone(), ..guest::pulse(&params, MEMORY_BYTES, 1) });
+            source.line("pulse: ready");
+            let paused = source.pause();
+            let snapshot = studio.save(&paused, "any");
+            let progress = Progress::default();
+            let (memory, report) =
+                studio.restorer.memory_for(&snapshot, backing.clone(), &progress).unwrap();
+            assert_eq!(studio.comparer.first_difference(paused.memory(), &memory).unwrap(), None, "{backing}");
+            assert_eq!((progress.done_bytes(), progress.total_bytes()), (report.decoded_bytes, report.decoded_bytes));
+            drop(paused);
+            let clone = Guest::resume(snapshot.state(), memory);
+            assert_eq!((clone.nonce(), clone.sum()), (NONCE, check::expected_sum(&params)), "{backing}");
+            studio.pool.remove(snapshot.name()).unwrap();
+        }
+    }
+    studio.check();
+}
+
+/// Two guests on private memory over one file: each sees the template, and neither the other's writes.
+#[test]
+fn clones_run_over_one_template() {
+    let Some(_room) = room_for(3) else { return };
+    const MEMORY_BYTES: u64 = 8 * MIB;
+    let params = Params { beat_ms: 0, ..Params::new(NONCE, 4 * MIB) };
+    let studio = Studio::new(16 * MIB);
+    let source = Guest::boot(&guest::pulse(&params, MEMORY_BYTES, 1));
+    source.line("pulse: ready");
+    let (snapshot, memory) = studio.save_and_compare(&source.pause(), "template");
+    let mut content = vec![0; usize::try_from(MEMORY_BYTES).unwrap()];
+    memory.read(0, &mut content).unwrap();
+    let folder = Folder::new();
+    let path = folder.file("template", &content);
+    let template = Arc::new(fs::File::open(&path).unwrap());
+
+    let over = || {
+        GuestMemory::new(snapshot.state().layout(), Backing::OverTemplate(Arc::clone(&template))).unwrap()
+    };
+    let clones: Vec<Guest> = (1..=2)
+        .map(|generation| {
+            let own = over();
+            assert_eq!(studio.comparer.first_difference(&memory, &own).unwrap(), None);
+            own.write(Status::IDENTITY, &Status::identity(generation, 0)).unwrap();
+            Guest::resume(snapshot.state(), own)
+        })
+        .collect();
+    for (clone, generation) in clones.iter().zip(1..) {
+        clone.send("n");
+        assert_eq!(value(&clone.line("pulse: clone").text, "generation", 10), generation);
+        assert_eq!((clone.nonce(), clone.sum()), (NONCE, check::expected_sum(&params)));
+    }
+    assert!(fs::read(&path).unwrap() == content, "a clone has written to the template");
+
+    // A clone of such a clone: its untouched pages are the template's, and still part of it.
+    let (snapshot, memory) = studio.save_and_compare(&clones[0].pause(), "of-a-fork");
+    assert_eq!(Guest::resume(snapshot.state(), memory).sum(), check::expected_sum(&params));
+}
+
+/// A template belongs to nobody alone: an eager restore does not write to it.
+#[test]
+fn an_eager_restore_into_a_template_is_refused() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = Studio::new(16 * MIB);
+    let source = Guest::boot(&guest::pulse(&Params::new(NONCE, 0), MIB, 1));
+    source.line("pulse: ready");
+    let snapshot = studio.snapshot(&source, "any");
+    let folder = Folder::new();
+    let path = folder.file("template", &vec![0; usize::try_from(MIB).unwrap()]);
+    let backing = Backing::OverTemplate(Arc::new(fs::File::open(path).unwrap()));
+    let error = studio.restorer.memory_for(&snapshot, backing, &Progress::default()).unwrap_err();
+    assert!(matches!(error, eager::Error::NotSole(_)), "{error}");
+}

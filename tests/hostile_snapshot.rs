@@ -1,0 +1,376 @@
+//! A snapshot from somebody who means harm, or from failing memory: an error, never a panic, never wrong bytes.
+
+use std::collections::BTreeMap;
+
+use cloner::chunk::chunks;
+use cloner::codec::{
+    ChunkInput, Dedup, Encoder, Options, Page, PageIndex, PageRef, PageSet, VerifiedChunk,
+};
+use cloner::restore::eager;
+use cloner::snapshot::{ChunkEntryV1, Error, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot};
+use guest_images::pulse::{Mix, Params};
+use vmm::VmState;
+use vmm::memory::GuestMemory;
+use vmm::state::envelope::{Error as EnvelopeError, Schema};
+
+use crate::MIB;
+use crate::support::{Guest, Studio, assert_names, guest, room_for};
+
+const PAGE_BYTES: usize = 4096;
+
+/// What the pool holds of a snapshot, to be changed.
+#[derive(Clone)]
+struct Parts {
+    chunks: BTreeMap<u64, Vec<u8>>,
+    blobs: BTreeMap<&'static str, Vec<u8>>,
+    manifest: ManifestV1,
+}
+
+impl Parts {
+    fn of(studio: &Studio, snapshot: &Snapshot) -> Self {
+        let stored = studio.pool.get(snapshot.name()).unwrap();
+        let blob = |label| (label, stored.blob(label).unwrap().to_vec());
+        Self {
+            chunks: stored.chunks().iter().map(|chunk| (chunk.key(), chunk.bytes().to_vec())).collect(),
+            blobs: BTreeMap::from([blob(MANIFEST_LABEL), blob(STATE_LABEL)]),
+            manifest: snapshot.manifest().clone(),
+        }
+    }
+
+    /// Puts a manifest in that fits its envelope, whatever it says.
+    fn with_manifest(mut self, change: impl FnOnce(&mut ManifestV1)) -> Self {
+        change(&mut self.manifest);
+        self.blobs.insert(MANIFEST_LABEL, self.manifest.to_bytes());
+        self
+    }
+
+    fn with_manifest_text(mut self, text: &[u8]) -> Self {
+        let schema = Schema { magic: *b"CLNSNAP\0", version: 1, name: "snapshot manifest" };
+        self.blobs.insert(MANIFEST_LABEL, schema.wrap(text));
+        self
+    }
+
+    /// Puts it into the pool under a name of its own for the time of `use_it`.
+    fn stored<T>(&self, studio: &Studio, use_it: impl FnOnce(Result<Snapshot, Error>) -> T) -> T {
+        let reservation = studio.pool.reserve("hostile", 0).unwrap();
+        for (key, bytes) in &self.chunks {
+            reservation.put_chunk(*key, bytes).unwrap();
+        }
+        for (label, bytes) in &self.blobs {
+            reservation.put_blob(label, bytes).unwrap();
+        }
+        let result = use_it(Snapshot::open(reservation.seal()));
+        studio.pool.remove("hostile").unwrap();
+        result
+    }
+
+    /// Opens and restores it.
+    fn restore(&self, studio: &Studio) -> Result<GuestMemory, Error> {
+        self.stored(studio, |snapshot| match studio.try_memory(&snapshot?) {
+            Ok(memory) => Ok(memory),
+            Err(eager::Error::Snapshot(error)) => Err(error),
+            Err(other) => panic!("{other:?}"),
+        })
+    }
+
+    #[track_caller]
+    fn refused(&self, studio: &Studio) -> Error {
+        self.restore(studio).err().expect("is restored")
+    }
+}
+
+/// A snapshot of a guest with every kind of page and chunks that are full, short and untouched.
+fn real(studio: &Studio) -> (Parts, GuestMemory) {
+    let mix = Mix { zero: 200, fill: 200, duplicate: 200, structured: 300, random: 100 };
+    let params = Params { beat_ms: 0, mix, ..Params::new(1, 4 * MIB) };
+    let source = Guest::boot(&guest::pulse(&params, 9 * MIB, 1));
+    source.line("pulse: ready");
+    let (snapshot, memory) = studio.save_and_compare(&source.pause(), "real");
+    let parts = Parts::of(studio, &snapshot);
+    assert_eq!(parts.chunks.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+    (parts, memory)
+}
+
+fn studio() -> Studio {
+    Studio::new(32 * MIB)
+}
+
+#[test]
+fn unharmed_it_is_restored() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, memory) = real(&studio);
+    let again = parts.clone().with_manifest(|_| ()).restore(&studio).unwrap();
+    assert_eq!(studio.comparer.first_difference(&memory, &again).unwrap(), None);
+}
+
+/// One bit in every byte of the headers and of the page map, and in some hundred bytes of what follows.
+#[test]
+fn a_chunk_with_a_bit_flipped() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    for key in [0, 2] {
+        let len = parts.chunks[&key].len();
+        let places = (0..2200.min(len)).step_by(3).chain((2200..len).step_by(len / 150)).chain(len - 40..len);
+        for at in places {
+            let mut parts = parts.clone();
+            parts.chunks.get_mut(&key).unwrap()[at] ^= 1 << (at % 8);
+            let error = parts.refused(&studio);
+            assert!(matches!(error, Error::Format { index, .. } if u64::from(index) == key), "byte {at}: {error:?}");
+            assert_names(&error, &[&format!("chunk {key}")]);
+        }
+    }
+    studio.check();
+}
+
+#[test]
+fn a_chunk_cut_short_or_too_long() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    let whole = &parts.chunks[&1];
+    let lens = (1..200).chain((200..whole.len()).step_by(whole.len() / 150)).chain([whole.len() - 1]);
+    for len in lens {
+        let mut parts = parts.clone();
+        parts.chunks.get_mut(&1).unwrap().truncate(len);
+        let error = parts.refused(&studio);
+        assert!(matches!(error, Error::Format { index: 1, .. }), "{len} of {} bytes: {error:?}", whole.len());
+    }
+    let mut parts = parts.clone();
+    parts.chunks.get_mut(&1).unwrap().push(0);
+    assert!(matches!(parts.refused(&studio), Error::Format { index: 1, .. }));
+}
+
+#[test]
+fn chunks_exchanged_missing_or_added() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+
+    let mut exchanged = parts.clone();
+    exchanged.chunks.insert(0, parts.chunks[&1].clone());
+    exchanged.chunks.insert(1, parts.chunks[&0].clone());
+    let error = exchanged.refused(&studio);
+    assert!(matches!(error, Error::Exchanged { index: 0 | 1, .. }), "{error:?}");
+    assert_names(&error, &["checksum", "manifest"]);
+
+    for (change, held) in [
+        (&(|parts: &mut Parts| drop(parts.chunks.remove(&1))) as &dyn Fn(&mut Parts), 2),
+        (&|parts| drop(parts.chunks.insert(3, parts.chunks[&0].clone())), 4),
+        (&|parts| drop(parts.chunks.insert(u64::MAX, parts.chunks[&0].clone())), 4),
+    ] {
+        let mut parts = parts.clone();
+        change(&mut parts);
+        let error = parts.refused(&studio);
+        assert!(matches!(error, Error::Chunks { listed: 3, held: found, count: 5, .. } if found == held), "{error:?}");
+    }
+    // Under another number than the manifest has.
+    let mut moved = parts.clone();
+    let chunk = moved.chunks.remove(&1).unwrap();
+    moved.chunks.insert(3, chunk);
+    assert!(matches!(moved.refused(&studio), Error::Chunks { listed: 3, held: 3, .. }));
+}
+
+#[test]
+fn a_manifest_that_lies() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    let refused = |change: &dyn Fn(&mut ManifestV1)| parts.clone().with_manifest(change).refused(&studio);
+
+    let error = refused(&|manifest| manifest.memory_bytes += 4096);
+    assert!(matches!(error, Error::MemorySize { .. }), "{error:?}");
+    assert_names(&error, &[&(9 * MIB).to_string(), &(9 * MIB + 4096).to_string()]);
+    let error = refused(&|manifest| manifest.chunks[1].checksum ^= 1);
+    assert!(matches!(error, Error::Exchanged { index: 1, .. }), "{error:?}");
+    for change in [
+        &(|manifest: &mut ManifestV1| drop(manifest.chunks.pop())) as &dyn Fn(&mut ManifestV1),
+        &|manifest| manifest.chunks.clear(),
+        &|manifest| manifest.chunks.swap(0, 1),
+        &|manifest| manifest.chunks.push(manifest.chunks[2]),
+        &|manifest| manifest.chunks[1] = manifest.chunks[0],
+        &|manifest| manifest.chunks[2].index = 5,
+        &|manifest| manifest.chunks[2].index = u32::MAX,
+    ] {
+        let error = refused(change);
+        assert!(matches!(error, Error::Chunks { .. }), "{error:?}");
+    }
+    // A chunk the guest has no room for, in manifest and pool alike.
+    let mut beyond = parts.clone();
+    beyond.chunks.insert(5, parts.chunks[&0].clone());
+    let entry = ChunkEntryV1 { index: 5, ..parts.manifest.chunks[0] };
+    let error = beyond.with_manifest(|manifest| manifest.chunks.push(entry)).refused(&studio);
+    assert!(matches!(error, Error::Chunks { last: 5, count: 5, .. }), "{error:?}");
+}
+
+/// A full chunk where the guest has half of one, and the other way round.
+#[test]
+fn a_chunk_of_another_length() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    let short = encode(&[[1; PAGE_BYTES]; 256], &mut Refer(BTreeMap::new()));
+    let mut wrong = parts.clone();
+    let checksum = VerifiedChunk::verify(&short).unwrap().checksum();
+    wrong.chunks.insert(0, short.clone());
+    let error = wrong.with_manifest(|manifest| manifest.chunks[0].checksum = checksum).refused(&studio);
+    assert!(matches!(error, Error::Pages { index: 0, expected: 512, found: 256 }), "{error:?}");
+
+    // The last chunk of 9 MiB has 256 pages: the short one fits there.
+    let mut right = parts.clone();
+    right.chunks.insert(4, short);
+    let memory =
+        right.with_manifest(|manifest| manifest.chunks.push(ChunkEntryV1 { index: 4, checksum })).restore(&studio);
+    let mut page = [0; PAGE_BYTES];
+    memory.unwrap().read(9 * MIB - 4096, &mut page).unwrap();
+    assert_eq!(page, [1; PAGE_BYTES]);
+    let mut full = parts.clone();
+    full.chunks.insert(4, parts.chunks[&0].clone());
+    let entry = ChunkEntryV1 { index: 4, ..parts.manifest.chunks[0] };
+    let error = full.with_manifest(|manifest| manifest.chunks.push(entry)).refused(&studio);
+    assert!(matches!(error, Error::Pages { index: 4, expected: 256, found: 512 }), "{error:?}");
+}
+
+#[test]
+fn a_manifest_or_state_that_is_damaged() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    for label in [MANIFEST_LABEL, STATE_LABEL] {
+        let of_label = |error: &Error| match label {
+            MANIFEST_LABEL => matches!(error, Error::Manifest(_)),
+            _ => matches!(error, Error::State(_)),
+        };
+        let whole = &parts.blobs[label];
+        for at in (0..whole.len()).step_by(whole.len().div_ceil(200)) {
+            let mut damaged = parts.clone();
+            damaged.blobs.get_mut(label).unwrap()[at] ^= 1 << (at % 8);
+            let error = damaged.refused(&studio);
+            assert!(of_label(&error), "{label}, byte {at}: {error:?}");
+            let mut cut = parts.clone();
+            cut.blobs.get_mut(label).unwrap().truncate(at.max(1));
+            let error = cut.refused(&studio);
+            assert!(of_label(&error), "{label}, cut at {at}: {error:?}");
+        }
+        let mut missing = parts.clone();
+        missing.blobs.remove(label);
+        let error = missing.refused(&studio);
+        assert!(matches!(&error, Error::Missing { label: found, .. } if *found == label), "{error:?}");
+        assert_names(&error, &["hostile", label]);
+    }
+    // One in the place of the other.
+    let mut exchanged = parts.clone();
+    exchanged.blobs.insert(MANIFEST_LABEL, parts.blobs[STATE_LABEL].clone());
+    assert!(matches!(exchanged.refused(&studio), Error::Manifest(EnvelopeError::Magic { .. })));
+}
+
+#[test]
+fn a_manifest_that_is_not_of_the_schema() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    for text in [
+        "", "{}", "[]", r#"{"memory_bytes":9437184,"touched_pages":0}"#,
+        r#"{"memory_bytes":9437184,"touched_pages":0,"chunks":[{"index":-1,"checksum":0}]}"#,
+        r#"{"memory_bytes":9437184,"touched_pages":0,"chunks":[{"index":4294967296,"checksum":0}]}"#,
+        r#"{"memory_bytes":9437184,"touched_pages":0,"chunks":[],"surprise":0}"#,
+    ] {
+        let error = parts.clone().with_manifest_text(text.as_bytes()).refused(&studio);
+        assert!(matches!(error, Error::Manifest(EnvelopeError::Schema(_))), "{text}: {error:?}");
+    }
+}
+
+/// A state of another machine, in an envelope that fits.
+#[test]
+fn a_state_of_another_machine() {
+    let Some(_room) = room_for(2) else { return };
+    let studio = studio();
+    let (mut parts, _) = real(&studio);
+    let other = Guest::boot(&guest::pulse(&Params::new(1, 0), MIB, 1));
+    other.line("pulse: ready");
+    let state: VmState = other.pause().save().unwrap();
+    parts.blobs.insert(STATE_LABEL, state.to_bytes());
+    let error = parts.refused(&studio);
+    assert!(matches!(error, Error::MemorySize { state_bytes: MIB, .. }), "{error:?}");
+}
+
+/// Has pages refer wherever a hostile writer likes.
+struct Refer(BTreeMap<usize, u64>);
+
+impl Dedup for Refer {
+    fn find(&mut self, page: PageIndex, _bytes: &Page) -> Option<PageRef> {
+        self.0.get(&page.get()).copied().map(PageRef)
+    }
+}
+
+/// Pages the coder asks about: neither zero nor filled with one word.
+fn distinct(count: usize) -> Vec<Page> {
+    let page = |number: usize| std::array::from_fn(|at| u8::try_from((at * 7 + number * 13 + at / 251) % 251).unwrap());
+    (0..count).map(page).collect()
+}
+
+fn encode(pages: &[Page], dedup: &mut impl Dedup) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    let bytes = pages.concat();
+    let input = ChunkInput::new(&bytes, &PageSet::ALL).unwrap();
+    Encoder::new(Options::default()).encode_chunk(&input, dedup, &mut encoded);
+    encoded
+}
+
+/// A snapshot whose chunk 0 has these references, and whose checksums all hold.
+fn with_references(parts: &Parts, references: &[(usize, u64)]) -> Parts {
+    let encoded = encode(&distinct(512), &mut Refer(references.iter().copied().collect()));
+    let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
+    let mut parts = parts.clone();
+    parts.chunks.insert(0, encoded);
+    parts.with_manifest(|manifest| manifest.chunks[0].checksum = checksum)
+}
+
+#[test]
+fn references_that_lead_astray() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    // The rest of the snapshot refers to pages of chunk 0, which is about to change.
+    let mut parts = parts;
+    parts.chunks.retain(|key, _| *key == 0);
+    let parts = parts.with_manifest(|manifest| manifest.chunks.truncate(1));
+    let chunk_count = chunks(vmm::memory::Layout::new(9 * MIB).unwrap()).len() as u64;
+
+    // Sane: page 1 is page 7 again.
+    let memory = with_references(&parts, &[(1, 7)]).restore(&studio).unwrap();
+    let mut page = [0; PAGE_BYTES];
+    memory.read(4096, &mut page).unwrap();
+    assert_eq!(page, distinct(8)[7]);
+
+    // A chunk that is not stored, one the guest has not, a page no guest has.
+    for reference in [512, 512 * chunk_count, 1 << 40, u64::MAX] {
+        let error = with_references(&parts, &[(1, reference)]).refused(&studio);
+        assert!(matches!(error, Error::Decode { index: 0, .. }), "{reference:#x}: {error:?}");
+        assert_names(&error, &["page 1", &format!("page reference {reference:#x} leads to no page")]);
+    }
+    // To itself, in a circle, in a chain.
+    for references in [&[(1, 1)][..], &[(1, 2), (2, 1)], &[(1, 2), (2, 3)]] {
+        let error = with_references(&parts, references).refused(&studio);
+        assert!(matches!(error, Error::Decode { index: 0, .. }), "{references:?}: {error:?}");
+        assert_names(&error, &["leads to another reference"]);
+    }
+}
+
+/// Nothing above has left anything in the pool.
+#[test]
+fn the_pool_is_as_it_was() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = studio();
+    let (parts, _) = real(&studio);
+    let before = studio.pool.stats();
+    let mut damaged = parts.clone();
+    damaged.chunks.get_mut(&1).unwrap()[30] ^= 1;
+    for _ in 0..10 {
+        damaged.refused(&studio);
+        parts.restore(&studio).unwrap();
+    }
+    studio.check();
+    assert_eq!(studio.pool.stats(), before);
+}

@@ -1,0 +1,143 @@
+//! A running Linux is cloned.
+
+use vmm::Ending;
+
+use crate::MIB;
+use crate::support::linux::{Linux, Tick, linux, milliseconds};
+use crate::support::{Guest, Studio, note, room_for};
+
+/// A clone that has ticked.
+fn clone_of(linux: &Linux) -> Guest {
+    linux.studio.clone_of(&linux.snapshot)
+}
+
+/// The guest goes on from `before`: same nonce, next tick, later but not much later, and it has not booted.
+#[track_caller]
+fn assert_goes_on(guest: &Guest, before: &Tick) -> Tick {
+    let tick = guest.tick();
+    assert_eq!(tick.nonce, before.nonce);
+    // One more if the pause fell into the middle of a line, whose rest is not recognised as a tick.
+    assert!((before.number + 1..=before.number + 2).contains(&tick.number), "{tick:?} after {before:?}");
+    assert!(tick.uptime > before.uptime, "{tick:?} after {before:?}");
+    // The time it was in the pool did not pass for it. Ticks are a second apart; emulated ring 0 is slow.
+    assert!(tick.uptime < before.uptime + 15.0, "{tick:?} after {before:?}");
+    let text = guest.console.transcript();
+    assert!(!text.contains("ready") && !text.contains("Linux version") && !text.contains("Command line"), "{text}");
+    tick
+}
+
+#[test]
+fn source_and_two_clones_run_side_by_side() {
+    let Some(_room) = room_for(3) else { return };
+    let linux = linux();
+    // Each machine is heard in turn, and none of them waits for another.
+    let source = linux.source.lock().unwrap().take().expect("no other test takes it");
+    let clones = [clone_of(linux), clone_of(linux)];
+    let mut last: Vec<Tick> = clones.iter().map(|clone| assert_goes_on(clone, &linux.tick)).collect();
+    for _ in 0..2 {
+        for (clone, last) in clones.iter().zip(&mut last) {
+            let tick = clone.tick();
+            assert_eq!((tick.number, &tick.nonce), (last.number + 1, &linux.nonce));
+            *last = tick;
+        }
+    }
+    assert_eq!(source.ask("nonce"), linux.nonce);
+    source.tick();
+    let ticks: Vec<Tick> = source.console.lines().iter().filter_map(|line| Tick::parse(&line.text)).collect();
+    for pair in ticks.windows(2) {
+        assert_eq!(pair[1].number, pair[0].number + 1, "{ticks:?}");
+        assert!(pair[1].uptime > pair[0].uptime, "{ticks:?}");
+    }
+    assert!(ticks.iter().all(|tick| tick.nonce == linux.nonce));
+    assert!(ticks.last().unwrap().number > linux.tick.number);
+    // They have parted: what one is told, no other hears.
+    assert_eq!(clones[0].ask("sh echo one >/tmp/mark; cat /tmp/mark; ls /tmp"), "exit=0");
+    assert!(clones[0].console.transcript().contains("one"));
+    clones[1].ask("sh ls /tmp");
+    assert!(!clones[1].console.transcript().contains("mark"), "{}", clones[1].console.transcript());
+}
+
+#[test]
+fn three_generations() {
+    let Some(_room) = room_for(2) else { return };
+    let linux = linux();
+    let studio = Studio::new(128 * MIB);
+    let mut source = clone_of(linux);
+    let mut before = linux.tick.clone();
+    for generation in 1..=3 {
+        assert_goes_on(&source, &before);
+        let paused = source.pause();
+        before = source.last_tick();
+        let (snapshot, memory) = studio.save_and_compare(&paused, &format!("generation-{generation}"));
+        drop(paused);
+        source = Guest::resume(snapshot.state(), memory);
+    }
+    assert_goes_on(&source, &before);
+    assert_eq!(source.ask("nonce"), linux.nonce);
+}
+
+#[test]
+fn commands_work_in_a_clone() {
+    let Some(_room) = room_for(1) else { return };
+    let linux = linux();
+    let clone = clone_of(linux);
+    assert_eq!(clone.ask("nonce"), linux.nonce);
+    assert_eq!(clone.ask("echo hello, clone"), "hello, clone");
+    let uptime: f64 = clone.ask("uptime").parse().unwrap();
+    assert!(uptime > linux.tick.uptime && uptime < linux.tick.uptime + 60.0, "{uptime}");
+    assert!(clone.ask("free").starts_with("total_kib="));
+    assert_eq!(clone.ask("quiet"), "");
+    assert_eq!(clone.ask("sh exit 7"), "exit=7");
+    let ticks = clone.console.lines().iter().filter(|line| line.text.starts_with("tick ")).count();
+    assert_eq!(clone.ask("loud"), "");
+    assert_eq!(clone.tick().nonce, linux.nonce);
+    assert!(clone.console.lines().iter().filter(|line| line.text.starts_with("tick ")).count() > ticks);
+}
+
+#[test]
+fn poweroff_and_reboot_end_a_clone_as_they_should() {
+    let Some(_room) = room_for(1) else { return };
+    let linux = linux();
+    for code in [0, 42, 255] {
+        let clone = clone_of(linux);
+        assert_eq!(clone.ask(&format!("poweroff {code}")), code.to_string());
+        assert_eq!(clone.end(), Ending::Shutdown { code });
+    }
+    let clone = clone_of(linux);
+    clone.ask("reboot");
+    assert_eq!(clone.end(), Ending::Reset);
+}
+
+#[test]
+fn a_kernel_panic_ends_a_clone_with_a_reset() {
+    let Some(_room) = room_for(1) else { return };
+    let clone = clone_of(linux());
+    clone.ask("crash");
+    assert_eq!(clone.end(), Ending::Reset);
+}
+
+/// What was typed before the pause and not yet read by the guest is in the snapshot.
+#[test]
+fn a_snapshot_of_a_busy_linux() {
+    let Some(_room) = room_for(2) else { return };
+    let linux = linux();
+    let studio = Studio::new(128 * MIB);
+    let source = clone_of(linux);
+    source.tick();
+    // Saved over and over while it computes; each clone answers as the source would.
+    source.send("sh i=0; while [ $i -lt 200 ]; do i=$((i+1)); done; echo done $i\n");
+    for save in 0..3 {
+        let (snapshot, memory) = studio.save_and_compare(&source.pause(), &format!("busy-{save}"));
+        let started = std::time::Instant::now();
+        let clone = Guest::resume(snapshot.state(), memory);
+        if save < 2 {
+            clone.line("tick ");
+        } else {
+            clone.line("sh exit=0");
+        }
+        note(format_args!("tiny-linux: {:.1} ms from restore to the line waited for", milliseconds(started.elapsed())));
+        studio.pool.remove(snapshot.name()).unwrap();
+    }
+    source.line("done 200");
+    source.line("sh exit=0");
+}

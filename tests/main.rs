@@ -8,6 +8,7 @@
 
 mod bad_config;
 mod boot;
+mod children;
 mod clone;
 mod crash;
 mod hostile_snapshot;

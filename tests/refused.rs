@@ -1,0 +1,181 @@
+//! A save or restore that cannot be finished leaves the source running and the pool as it was.
+
+use cloner::pool::{self, Pages, Pool, PoolConfig, Populate, Stats};
+use cloner::restore::eager;
+use cloner::save;
+use cloner::walk::Progress;
+use guest_images::pulse::{Mix, Params};
+use vmm::memory::{Backing, PageSize};
+
+use crate::MIB;
+use crate::support::{Guest, Studio, assert_names, guest, room_for};
+
+/// A guest with 8 MiB that no coder makes smaller.
+fn incompressible() -> Guest {
+    let params = Params { beat_ms: 20, mix: Mix::RANDOM, ..Params::new(1, 8 * MIB) };
+    let guest = Guest::boot(&guest::pulse(&params, 16 * MIB, 1));
+    guest.line("pulse: ready");
+    guest
+}
+
+/// The source beats on, counting by one; the pool's books agree and say what they said; the name can be had again.
+#[track_caller]
+fn assert_undone(source: &Guest, studio: &Studio, before: Stats, name: &str) {
+    let beat = source.beats().last().copied().unwrap_or(0);
+    while source.beat() <= beat + 2 {}
+    let beats = source.beats();
+    assert!(beats.windows(2).all(|pair| pair[1] == pair[0] + 1), "{beats:?}");
+    studio.check();
+    assert_eq!(studio.pool.stats(), before);
+    drop(studio.pool.reserve(name, 0).unwrap());
+}
+
+#[test]
+fn a_pool_too_small_for_the_snapshot() {
+    let Some(_room) = room_for(1) else { return };
+    let source = incompressible();
+    let studio = Studio::new(4 * MIB);
+    // Something in it already, which must stay.
+    let resident = studio.pool.reserve("resident", 0).unwrap();
+    resident.put_blob("text", b"stays").unwrap();
+    let resident = resident.seal();
+    let before = studio.pool.stats();
+    for _ in 0..3 {
+        let paused = source.pause();
+        let error = studio.try_save(&paused, "large", &Progress::default()).unwrap_err();
+        drop(paused);
+        let save::Error::Pool(pool::Error::Full { wanted_bytes, free_bytes, capacity_bytes, .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert!(wanted_bytes > 0 && free_bytes < capacity_bytes);
+        assert_names(&error, &[&free_bytes.to_string(), &(4 * MIB).to_string()]);
+        assert_undone(&source, &studio, before, "large");
+        assert!(matches!(studio.pool.get("large"), Err(pool::Error::NotFound { .. })));
+    }
+    assert_eq!(resident.blob("text"), Some(b"stays".as_slice()));
+
+    // With room, the same source is saved.
+    let studio = Studio::new(16 * MIB);
+    studio.save_and_compare(&source.pause(), "large");
+}
+
+/// A pool that has room for all of memory, but not for the state that comes after it.
+#[test]
+fn a_pool_that_is_full_just_before_the_end() {
+    let Some(_room) = room_for(1) else { return };
+    let source = incompressible();
+    let measure = Studio::new(32 * MIB);
+    let paused = source.pause();
+    let needed = measure.save(&paused, "measure").occupied_bytes();
+    drop(paused);
+    for missing in [1, 1 << 14, 1 << 20] {
+        let studio = Studio::new(16 * MIB);
+        // All but what is needed, less a little.
+        let filler = studio.pool.reserve("filler", 0).unwrap();
+        let filler_bytes = studio.pool.capacity_bytes() - needed + missing;
+        filler.put_blob("filler", &vec![0x55; filler_bytes]).unwrap();
+        let _filler = filler.seal();
+        let before = studio.pool.stats();
+        let paused = source.pause();
+        let error = studio.try_save(&paused, "late", &Progress::default()).unwrap_err();
+        drop(paused);
+        assert!(matches!(error, save::Error::Pool(pool::Error::Full { .. })), "{error:?}");
+        assert_undone(&source, &studio, before, "late");
+    }
+}
+
+#[test]
+fn a_name_that_is_taken() {
+    let Some(_room) = room_for(1) else { return };
+    let source = incompressible();
+    let studio = Studio::new(32 * MIB);
+    let snapshot = studio.snapshot(&source, "name");
+    let before = studio.pool.stats();
+    let error = studio.try_save(&source.pause(), "name", &Progress::default()).unwrap_err();
+    assert!(matches!(&error, save::Error::Pool(pool::Error::NameTaken { name }) if name == "name"), "{error:?}");
+    assert_undone(&source, &studio, before, "other");
+    studio.memory(&snapshot);
+}
+
+#[test]
+fn a_save_that_is_cancelled() {
+    let Some(_room) = room_for(1) else { return };
+    let source = incompressible();
+    let studio = Studio::new(32 * MIB);
+    let before = studio.pool.stats();
+    // Before it begins.
+    let progress = Progress::default();
+    progress.cancel();
+    let error = studio.try_save(&source.pause(), "cancelled", &progress).unwrap_err();
+    assert!(matches!(error, save::Error::Cancelled), "{error:?}");
+    assert_undone(&source, &studio, before, "cancelled");
+
+    // In the middle: as soon as the first chunk is done.
+    let progress = Progress::default();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while progress.done_bytes() == 0 && !progress.is_cancelled() {
+                std::hint::spin_loop();
+            }
+            progress.cancel();
+        });
+        let result = studio.try_save(&source.pause(), "cancelled", &progress);
+        progress.cancel();
+        result
+    });
+    match result {
+        Err(error) => {
+            assert!(matches!(error, save::Error::Cancelled), "{error:?}");
+            assert_undone(&source, &studio, before, "cancelled");
+        }
+        // The machine was so busy that the save was done before it was cancelled: then it must be whole.
+        Ok((snapshot, _)) => drop(studio.memory(&snapshot)),
+    }
+}
+
+#[test]
+fn a_restore_that_is_cancelled() {
+    let Some(_room) = room_for(1) else { return };
+    let source = incompressible();
+    let studio = Studio::new(32 * MIB);
+    let snapshot = studio.snapshot(&source, "whole");
+    let before = studio.pool.stats();
+    let progress = Progress::default();
+    progress.cancel();
+    let backing = Backing::Private(PageSize::Base);
+    let error = studio.restorer.memory_for(&snapshot, backing, &progress).unwrap_err();
+    assert!(matches!(error, eager::Error::Cancelled), "{error:?}");
+    assert_eq!(studio.pool.stats(), before);
+    studio.memory(&snapshot);
+}
+
+#[test]
+fn a_restore_without_enough_huge_pages() {
+    let Some(_room) = room_for(1) else { return };
+    // So many that no other test sets as many aside meanwhile.
+    let studio = Studio::new(16 * MIB);
+    let source = Guest::boot(&guest::pulse(&Params::new(1, MIB), 4096 * MIB, 1));
+    source.line("pulse: ready");
+    let snapshot = studio.snapshot(&source, "whole");
+    let backing = Backing::Private(PageSize::Huge);
+    let error = studio.restorer.memory_for(&snapshot, backing, &Progress::default()).unwrap_err();
+    let eager::Error::Memory(vmm::memory::Error::TooFewHugePages { wanted: 2048, .. }) = error else {
+        panic!("{error:?}")
+    };
+    assert_names(&error, &["2048", "nr_hugepages"]);
+    studio.memory(&snapshot);
+}
+
+#[test]
+fn a_pool_without_enough_huge_pages() {
+    let capacity_bytes = 4 << 30;
+    let config = PoolConfig { capacity_bytes, pages: Pages::Huge, populate: Populate::OnFirstUse };
+    let error = Pool::new(&config).unwrap_err();
+    let pool::Error::TooFewHugePages(shortage) = &error else { panic!("{error:?}") };
+    assert_eq!(shortage.wanted, 2048);
+    assert_names(&error, &["2048", "nr_hugepages"]);
+    // It falls back only when told that it may, and says so.
+    let pool = Pool::new(&PoolConfig { pages: Pages::HugeOrOrdinary, ..config }).unwrap();
+    let said = pool.backing().to_string();
+    assert!(said.starts_with("ordinary pages, because") && said.contains("2048"), "{said}");
+}

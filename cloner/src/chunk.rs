@@ -16,6 +16,47 @@ pub struct ChunkIndex(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageNumber(pub u64);
 
+/// Bits of a page number in a [`PlaceRef`]: 4 EiB of pages.
+const NUMBER_BITS: u32 = 40;
+
+/// A page of this snapshot or of one it depends on, as a DUP marker names it.
+///
+/// ```text
+/// 63                      40 39                    0
+/// ┌─────────────────────────┬───────────────────────┐
+/// │ 0: this snapshot        │ page number           │
+/// │ n: its n-th dependency  │                       │
+/// └─────────────────────────┴───────────────────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceRef {
+    /// Index among the snapshot's dependencies; `None` for the snapshot itself.
+    pub dependency: Option<usize>,
+    /// The page there.
+    pub page: PageNumber,
+}
+
+impl PlaceRef {
+    /// As the coder carries it.
+    ///
+    /// # Panics
+    /// If there are more than 16 million dependencies or the page number has more than 40 bits; guests have not.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        assert!(self.page.0 >> NUMBER_BITS == 0, "{:?}", self.page);
+        let snapshot = self.dependency.map_or(0, |index| index as u64 + 1);
+        assert!(snapshot >> (64 - NUMBER_BITS) == 0, "{snapshot} dependencies");
+        snapshot << NUMBER_BITS | self.page.0
+    }
+
+    /// Back from there.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        let snapshot = usize::try_from(bits >> NUMBER_BITS).expect("24 bits");
+        Self { dependency: snapshot.checked_sub(1), page: PageNumber(bits & ((1 << NUMBER_BITS) - 1)) }
+    }
+}
+
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
@@ -86,6 +127,16 @@ mod tests {
             for (i, chunk) in chunks.iter().enumerate() {
                 assert_eq!(chunk.index.0 as usize, i);
                 assert!(chunk.offset.is_multiple_of(CHUNK_BYTES));
+            }
+        }
+    }
+
+    #[test]
+    fn places_come_back_from_their_bits() {
+        for dependency in [None, Some(0), Some(1), Some(0xff_fffe)] {
+            for page in [0, 1, (1 << NUMBER_BITS) - 1] {
+                let place = PlaceRef { dependency, page: PageNumber(page) };
+                assert_eq!(PlaceRef::from_bits(place.to_bits()), place);
             }
         }
     }

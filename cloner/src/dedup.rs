@@ -36,6 +36,24 @@ impl PageTable {
         Self { slots: (0..slots).map(|_| AtomicU64::new(0)).collect() }
     }
 
+    /// The page with this hash that `same` confirms, if the table has it.
+    pub(crate) fn find(&self, hash: PageHash, mut same: impl FnMut(PageNumber) -> bool) -> Option<PageNumber> {
+        let tag = tag(hash);
+        self.probes(hash)
+            .map(|slot| slot.load(Ordering::Relaxed))
+            .take_while(|found| *found != 0)
+            .filter(|found| found & !NUMBER_MASK == tag)
+            .map(|found| PageNumber((found & NUMBER_MASK) - 1))
+            .find(|page| same(*page))
+    }
+
+    /// Every slot, from where a page with this hash would be.
+    fn probes(&self, PageHash(hash): PageHash) -> impl Iterator<Item = &AtomicU64> {
+        let mask = self.slots.len() - 1;
+        let start = usize::try_from(words(hash)[0] & mask as u64).expect("masked with a usize");
+        (0..self.slots.len()).map(move |probe| &self.slots[(start + probe) & mask])
+    }
+
     /// The first page with the content of `page`, if one was here before and `same` confirms it; else `page` is the
     /// first from now on.
     ///
@@ -46,12 +64,8 @@ impl PageTable {
         page: PageNumber,
         mut same: impl FnMut(PageNumber) -> bool,
     ) -> Option<PageNumber> {
-        let [low, high] = halves(hash);
-        let own = (high & !NUMBER_MASK) | ((page.0 + 1) & NUMBER_MASK);
-        let mask = self.slots.len() - 1;
-        let start = usize::try_from(low & mask as u64).expect("masked with a usize");
-        for probe in 0..self.slots.len() {
-            let slot = &self.slots[(start + probe) & mask];
+        let own = tag(hash) | ((page.0 + 1) & NUMBER_MASK);
+        for slot in self.probes(hash) {
             let mut found = slot.load(Ordering::Relaxed);
             if found == 0 {
                 // Relaxed suffices: the slot is the whole message. The bytes it leads to were written before the walk.
@@ -70,7 +84,13 @@ impl PageTable {
     }
 }
 
-fn halves(PageHash(hash): PageHash) -> [u64; 2] {
+/// The bits of a hash that a slot keeps, in their place.
+fn tag(PageHash(hash): PageHash) -> u64 {
+    let [.., high] = words(hash);
+    high & !NUMBER_MASK
+}
+
+fn words(hash: u128) -> [u64; 2] {
     let bytes = hash.to_le_bytes();
     let (words, _) = bytes.as_chunks::<8>();
     [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]

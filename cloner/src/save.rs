@@ -6,21 +6,31 @@
 //! ```
 //!
 //! Whatever fails, the reservation is dropped: the pool is as it was, and the source runs on when its guard is dropped.
+//!
+//! # Children
+//! A snapshot saved against another stores what differs: pages equal to the parent's in the same place are PARENT, pages
+//! of which a few words differ PATCH, and pages that any snapshot concerned holds somewhere DUP. If the snapshot saved
+//! against is a child itself, its parent becomes the new one's parent too, and it stays a dependency for DUP markers:
+//! chains of snapshots do not make chains of references.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmm::Paused;
 use vmm::memory::GuestMemory;
 use vmm::sys::mmap::OutOfRange;
 
-use crate::chunk::{self, Chunk, PageNumber};
-use crate::codec::{self, ChunkInput, ChunkStats, Dedup, Encoder, Options, PageRef, PageSet};
+use crate::chunk::{self, Chunk, PageNumber, PlaceRef};
+use crate::codec::{self, ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, decode_chunk};
 use crate::dedup::PageTable;
-use crate::format::{CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageIndex, VerifiedChunk, page_hash};
+use crate::format::{
+    CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, VerifiedChunk, page_hash,
+};
 use crate::pool::{self, Reservation};
-use crate::snapshot::{self, ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot};
+use crate::snapshot::{
+    self, ChunkEntryV1, InChunk, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot, SnapshotId,
+};
 use crate::walk::{Progress, StartError, Walker};
 
 /// Why no snapshot was made. Source and pool are as they were.
@@ -41,8 +51,8 @@ pub enum Error {
     /// The pool has no room.
     #[error("cannot store the snapshot")]
     Pool(#[from] pool::Error),
-    /// What was stored cannot be opened.
-    #[error("the new snapshot does not open")]
+    /// The snapshot saved against is damaged, or of another machine.
+    #[error("cannot save against this snapshot")]
     Snapshot(#[from] snapshot::Error),
     /// Somebody asked to stop.
     #[error("cancelled")]
@@ -78,6 +88,8 @@ struct Worker {
     /// The chunk's pages, copied out of guest memory.
     pages: Vec<u8>,
     encoded: Vec<u8>,
+    /// The parent's chunk, decoded.
+    parent: Vec<u8>,
     /// A page to compare with.
     other: Box<Page>,
 }
@@ -109,6 +121,7 @@ impl Saver {
                 encoder: Encoder::new(Options::default()),
                 pages: touched(CHUNK_BYTES),
                 encoded,
+                parent: touched(CHUNK_BYTES),
                 other: Box::new([0; PAGE_BYTES]),
             }
         };
@@ -121,17 +134,19 @@ impl Saver {
         self.walker.threads()
     }
 
-    /// Saves a paused VM into `reservation`.
+    /// Saves a paused VM into `reservation`; with `against`, only what differs from that snapshot.
     ///
     /// # Errors
     /// See [`Error`]. The reservation is gone, and with it all it held.
     pub fn save(
         &self,
         paused: &Paused<'_>,
+        against: Option<&Snapshot>,
         reservation: Reservation,
         progress: &Progress,
     ) -> Result<(Snapshot, Report), Error> {
         let started = Instant::now();
+        let basis = Basis::new(against);
         let state = paused.save()?;
         let state_time = started.elapsed();
 
@@ -143,14 +158,26 @@ impl Saver {
 
         let started = Instant::now();
         progress.start((touched_pages * PAGE_BYTES) as u64);
-        let (chunks, stats) = self.encode(memory, &planned, touched_pages, &reservation, progress)?;
+        let table = PageTable::new(touched_pages);
+        let kept = Kept { table: &table, memory, chunks: chunk::chunks(memory.layout()), basis: &basis };
+        let (chunks, stats) = self.encode(&kept, &planned, &reservation, progress)?;
         let encode_time = started.elapsed();
 
         let memory_bytes = memory.layout().size_bytes();
-        let manifest = ManifestV1 { memory_bytes, touched_pages: touched_pages as u64, chunks };
+        let manifest = ManifestV1 {
+            id: SnapshotId::random(),
+            memory_bytes,
+            touched_pages: touched_pages as u64,
+            dependencies: basis.dependencies.iter().map(|snapshot| snapshot.manifest().id.clone()).collect(),
+            has_parent: basis.parent().is_some(),
+            chunks,
+        };
         reservation.put_blob(STATE_LABEL, &state.to_bytes())?;
         reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes())?;
-        let snapshot = Snapshot::open(reservation.seal())?;
+        for snapshot in &basis.dependencies {
+            reservation.depend_on(Arc::clone(snapshot.stored()));
+        }
+        let snapshot = Snapshot::with(reservation.seal(), basis.dependencies, Some(table))?;
         tracing::info!(
             snapshot = snapshot.name(),
             touched_pages,
@@ -185,36 +212,25 @@ impl Saver {
 
     fn encode(
         &self,
-        memory: &GuestMemory,
+        kept: &Kept<'_>,
         planned: &[Planned],
-        touched_pages: usize,
         reservation: &Reservation,
         progress: &Progress,
     ) -> Result<(Vec<ChunkEntryV1>, ChunkStats), Error> {
-        let table = PageTable::new(touched_pages);
-        let chunks = chunk::chunks(memory.layout());
         let done = Mutex::new((Vec::with_capacity(planned.len()), ChunkStats::default()));
-        self.walker.walk(planned, |worker, Planned { chunk, touched }| {
+        self.walker.walk(planned, |worker, planned| {
             if progress.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let Worker { encoder, pages, encoded, other } = worker;
-            let pages = &mut pages[..chunk.len_bytes()];
-            for (start, end) in runs(touched) {
-                let range = start * PAGE_BYTES..end * PAGE_BYTES;
-                memory.regions()[chunk.region].read(chunk.offset + range.start, &mut pages[range])?;
-            }
-            encoded.clear();
-            let mut dedup = Duplicates { table: &table, memory, chunks: &chunks, chunk: *chunk, other };
-            let stats = encoder.encode_chunk(&ChunkInput::new(pages, touched)?, &mut dedup, encoded);
-            reservation.put_chunk(u64::from(chunk.index.0), encoded)?;
-            let checksum =
-                VerifiedChunk::reopen(encoded).expect("the encoder writes what the format says").checksum();
-            progress.add((touched.len() * PAGE_BYTES) as u64);
+            let stats = worker.encode(kept, planned)?;
+            let index = planned.chunk.index.0;
+            reservation.put_chunk(u64::from(index), &worker.encoded)?;
+            let encoded = VerifiedChunk::reopen(&worker.encoded).expect("the encoder keeps to the format");
+            progress.add((planned.touched.len() * PAGE_BYTES) as u64);
             let mut done = lock(&done);
-            done.0.push(ChunkEntryV1 { index: chunk.index.0, checksum });
+            done.0.push(ChunkEntryV1 { index, checksum: encoded.checksum() });
             done.1 += stats;
-            Ok(())
+            Ok::<(), Error>(())
         })?;
         let (mut entries, stats) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         entries.sort_unstable_by_key(|entry: &ChunkEntryV1| entry.index);
@@ -222,27 +238,109 @@ impl Saver {
     }
 }
 
+impl Worker {
+    /// Encodes a chunk into `self.encoded`.
+    fn encode(&mut self, kept: &Kept<'_>, planned: &Planned) -> Result<ChunkStats, Error> {
+        let Self { encoder, pages, encoded, parent, other } = self;
+        let Planned { chunk, touched } = planned;
+        let pages = &mut pages[..chunk.len_bytes()];
+        for (start, end) in runs(touched) {
+            let range = start * PAGE_BYTES..end * PAGE_BYTES;
+            kept.memory.regions()[chunk.region].read(chunk.offset + range.start, &mut pages[range])?;
+        }
+        encoded.clear();
+        let mut input = ChunkInput::new(pages, touched)?;
+        let parent = &mut parent[..chunk.len_bytes()];
+        if kept.basis.decode_parent(chunk, parent)? {
+            input = input.with_parent(parent)?;
+        }
+        let mut dedup = Duplicates { kept, chunk: *chunk, other };
+        Ok(encoder.encode_chunk(&input, &mut dedup, encoded))
+    }
+}
+
+/// The snapshots a new one may refer to.
+struct Basis {
+    /// In the order that references count them; the parent, if there is one, first.
+    dependencies: Vec<Snapshot>,
+}
+
+impl Basis {
+    /// What a snapshot saved against `against` refers to: the parent of that one, or itself if it has none; then itself,
+    /// and whatever else it depends on.
+    fn new(against: Option<&Snapshot>) -> Self {
+        let mut dependencies: Vec<Snapshot> = Vec::new();
+        if let Some(against) = against {
+            let parent = against.parent().unwrap_or(against);
+            for snapshot in [parent, against].into_iter().chain(against.dependencies()) {
+                let known = |other: &Snapshot| other.manifest().id == snapshot.manifest().id;
+                if !dependencies.iter().any(known) {
+                    dependencies.push(snapshot.clone());
+                }
+            }
+        }
+        Self { dependencies }
+    }
+
+    fn parent(&self) -> Option<&Snapshot> {
+        self.dependencies.first()
+    }
+
+    /// Decodes the parent's chunk; `false` if there is none.
+    fn decode_parent(&self, chunk: &Chunk, out: &mut [u8]) -> Result<bool, Error> {
+        let Some(parent) = self.parent() else { return Ok(false) };
+        let Some(encoded) = parent.verify(chunk)? else { return Ok(false) };
+        let index = chunk.index.0;
+        decode_chunk(&encoded, &InChunk::new(parent, chunk.index), Fresh::Unknown, out)
+            .map_err(|source| snapshot::Error::Decode { index, source })?;
+        Ok(true)
+    }
+
+    /// Looks for a page in all snapshots that can be searched.
+    fn find(&self, hash: PageHash, bytes: &Page, other: &mut Page) -> Option<PlaceRef> {
+        self.dependencies.iter().enumerate().find_map(|(index, snapshot)| {
+            let same = |page: PageNumber| {
+                let Some((chunk, page)) = page.split() else { return false };
+                InChunk::new(snapshot, chunk).page(page, other).is_ok() && *other == *bytes
+            };
+            let page = snapshot.pages()?.find(hash, same)?;
+            Some(PlaceRef { dependency: Some(index), page })
+        })
+    }
+}
+
+/// Everything in which a page may be kept already.
+struct Kept<'a> {
+    /// Pages of the snapshot being made.
+    table: &'a PageTable,
+    /// Where their bytes are: the source stands still.
+    memory: &'a GuestMemory,
+    chunks: Vec<Chunk>,
+    basis: &'a Basis,
+}
+
 /// Answers the encoder's question whether a page is kept already.
 struct Duplicates<'a> {
-    table: &'a PageTable,
-    memory: &'a GuestMemory,
-    chunks: &'a [Chunk],
+    kept: &'a Kept<'a>,
     chunk: Chunk,
     other: &'a mut Page,
 }
 
 impl Dedup for Duplicates<'_> {
     fn find(&mut self, page: PageIndex, bytes: &Page) -> Option<PageRef> {
-        let Self { table, memory, chunks, chunk, other } = self;
-        let number = PageNumber::new(chunk.index, page);
-        let found = table.find_or_insert(page_hash(bytes), number, |candidate| {
-            // The source stands still: the earlier page is still what was encoded.
-            let Some((index, page)) = candidate.split() else { return false };
-            let chunk = &chunks[index.0 as usize];
-            let offset = chunk.offset + page.get() * PAGE_BYTES;
-            memory.regions()[chunk.region].read(offset, &mut other[..]).is_ok() && **other == *bytes
+        let Self { kept: Kept { table, memory, chunks, basis }, chunk, other } = self;
+        let hash = page_hash(bytes);
+        let found = basis.find(hash, bytes, other).or_else(|| {
+            let same = |candidate: PageNumber| {
+                let Some((index, page)) = candidate.split() else { return false };
+                let chunk = &chunks[index.0 as usize];
+                let offset = chunk.offset + page.get() * PAGE_BYTES;
+                memory.regions()[chunk.region].read(offset, &mut other[..]).is_ok() && **other == *bytes
+            };
+            let page = table.find_or_insert(hash, PageNumber::new(chunk.index, page), same)?;
+            Some(PlaceRef { dependency: None, page })
         })?;
-        Some(PageRef(found.0))
+        Some(PageRef(found.to_bits()))
     }
 }
 

@@ -1,0 +1,44 @@
+//! What this process holds, and what the host has.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Descriptors, threads and mappings of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) descriptors: usize,
+    pub(crate) threads: usize,
+    pub(crate) mappings: usize,
+}
+
+impl Holdings {
+    pub(crate) fn now() -> Self {
+        // The folder that is read is a descriptor itself, before and after.
+        let entries = |path| fs::read_dir(path).unwrap().count();
+        Self {
+            descriptors: entries("/proc/self/fd"),
+            threads: entries("/proc/self/task"),
+            mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+        }
+    }
+
+    /// As soon as `condition` holds, or after some seconds: a thread pool's threads end a little after it is dropped.
+    pub(crate) fn when(condition: impl Fn(&Self) -> bool) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let now = Self::now();
+            if condition(&now) || Instant::now() > deadline {
+                return now;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// All memory of the host, in bytes.
+pub(crate) fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}

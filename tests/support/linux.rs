@@ -1,0 +1,115 @@
+//! Linux, booted once per run: where ring 0 is emulated that takes most of a minute.
+
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use cloner::snapshot::Snapshot;
+use guest_images::tiny_linux::{self, Image};
+use vmm::config::{Config, Kernel};
+use vmm::host::{Host, Virtualization};
+
+use super::{Guest, Studio, note};
+use crate::MIB;
+
+/// Memory of the guest.
+pub(crate) const MEMORY_BYTES: u64 = 128 * MIB;
+
+/// A Linux that has booted and ticked, the snapshot that was then taken of it, and the machine itself, which runs on.
+pub(crate) struct Linux {
+    pub(crate) studio: Studio,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) nonce: String,
+    /// The last tick before the snapshot.
+    pub(crate) tick: Tick,
+    /// For the one test that looks at it; it ends when that test does.
+    pub(crate) source: Mutex<Option<Guest>>,
+}
+
+/// A line that says `tick 7 up=12.34 nonce=…`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tick {
+    pub(crate) number: u64,
+    pub(crate) uptime: f64,
+    pub(crate) nonce: String,
+}
+
+/// The image's files; built first if need be.
+pub(crate) fn image() -> &'static Image {
+    static IMAGE: LazyLock<Image> = LazyLock::new(|| tiny_linux::image().unwrap());
+    &IMAGE
+}
+
+/// The kernel command line for this host, as far as the VMM does not complete it.
+pub(crate) fn command_line() -> String {
+    match Host::get().unwrap().virtualization() {
+        Virtualization::Hardware => tiny_linux::COMMAND_LINE.to_owned(),
+        Virtualization::PageTableBased => {
+            format!("{} {}", tiny_linux::COMMAND_LINE, tiny_linux::ON_PAGE_TABLE_BASED)
+        }
+    }
+}
+
+/// The Linux all tests share. Call [`room_for`](super::room_for) first.
+pub(crate) fn linux() -> &'static Linux {
+    static LINUX: LazyLock<Linux> = LazyLock::new(boot);
+    &LINUX
+}
+
+fn boot() -> Linux {
+    let Image { vmlinux, initramfs, .. } = image();
+    let kernel = Kernel::Linux {
+        path: vmlinux.clone(),
+        initramfs: Some(initramfs.clone()),
+        cmdline: command_line(),
+    };
+    let started = std::time::Instant::now();
+    let source = Guest::boot(&Config::new(MEMORY_BYTES, kernel));
+    let nonce = source.line(tiny_linux::READY).text.replace(tiny_linux::READY, "");
+    note(format_args!("tiny-linux: booted in {:.1} s", started.elapsed().as_secs_f64()));
+    source.tick();
+
+    let studio = Studio::new(MEMORY_BYTES / 2);
+    let paused = source.pause();
+    let tick = source.last_tick();
+    let snapshot = studio.save(&paused, "booted");
+    note(format_args!("tiny-linux: the source stood still for {:.1} ms", milliseconds(paused.resume())));
+    Linux { studio, snapshot, nonce, tick, source: Mutex::new(Some(source)) }
+}
+
+impl Tick {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix("tick ")?.split(' ');
+        Some(Self {
+            number: words.next()?.parse().ok()?,
+            uptime: words.next()?.strip_prefix("up=")?.parse().ok()?,
+            nonce: words.next()?.strip_prefix("nonce=")?.to_owned(),
+        })
+    }
+}
+
+impl Guest {
+    /// Waits for the next tick.
+    #[track_caller]
+    pub(crate) fn tick(&self) -> Tick {
+        let line = self.line("tick ").text;
+        Tick::parse(&line).unwrap_or_else(|| panic!("no tick: {line:?}"))
+    }
+
+    /// The last tick so far.
+    #[track_caller]
+    pub(crate) fn last_tick(&self) -> Tick {
+        self.console.lines().iter().rev().find_map(|line| Tick::parse(&line.text)).unwrap()
+    }
+
+    /// Sends a command and waits for its answer, without the command's name.
+    #[track_caller]
+    pub(crate) fn ask(&self, command: &str) -> String {
+        self.send(&format!("{command}\n"));
+        let name = command.split(' ').next().unwrap();
+        self.line(name).text[name.len()..].trim_start().to_owned()
+    }
+}
+
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

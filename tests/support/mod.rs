@@ -3,6 +3,7 @@
 pub(crate) mod alone;
 pub(crate) mod console;
 pub(crate) mod elf;
+pub(crate) mod folder;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod json;

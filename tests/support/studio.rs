@@ -44,7 +44,7 @@ impl Studio {
         progress: &Progress,
     ) -> Result<(Snapshot, Report), save::Error> {
         let reservation = self.pool.reserve(name, 0)?;
-        self.saver.save(paused, reservation, progress)
+        self.saver.save(paused, None, reservation, progress)
     }
 
     #[track_caller]
@@ -74,11 +74,10 @@ impl Studio {
         Guest::resume(snapshot.state(), self.memory(snapshot))
     }
 
-    /// Saves a machine, and proves the memory of a target equal to that of the machine, which stands still meanwhile.
+    /// Saves a machine that stands still, and proves the memory of a target equal to its own.
     #[track_caller]
-    pub(crate) fn save_and_compare(&self, source: &Guest, name: &str) -> (Snapshot, GuestMemory) {
-        let paused = source.pause();
-        let snapshot = self.save(&paused, name);
+    pub(crate) fn save_and_compare(&self, paused: &Paused<'_>, name: &str) -> (Snapshot, GuestMemory) {
+        let snapshot = self.save(paused, name);
         let memory = self.memory(&snapshot);
         assert_eq!(self.comparer.first_difference(paused.memory(), &memory).unwrap(), None, "first page that differs");
         (snapshot, memory)

@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let progress = interrupt::progress();
     let paused = source.pause().map_err(Error::source_vm)?;
     let (snapshot, report) =
-        progress::bar("encoding", &progress, || saver.save(&paused, reservation, &progress))?;
+        progress::bar("encoding", &progress, || saver.save(&paused, None, reservation, &progress))?;
     let pause = paused.resume();
     say(&format!(
         "cloner: the source stood still for {:.1} ms; {} touched, {} in the pool ({})",

@@ -26,6 +26,7 @@ pub struct Reservation {
 struct Contents {
     chunks: BTreeMap<u64, Extent>,
     blobs: BTreeMap<String, Extent>,
+    dependencies: Vec<Arc<Stored>>,
 }
 
 impl Reservation {
@@ -59,12 +60,18 @@ impl Reservation {
         if new { Ok(()) } else { Err(Error::BlobTaken { label: label.to_owned() }) }
     }
 
+    /// Keeps another snapshot's memory for as long as this one's: its chunks refer there. A removal hides the other's name
+    /// and frees nothing until this snapshot is gone as well.
+    pub fn depend_on(&self, other: Arc<Stored>) {
+        self.contents().dependencies.push(other);
+    }
+
     /// Makes the snapshot visible under its name, complete and immutable, and releases what was promised but not used.
     pub fn seal(self) -> Arc<Stored> {
         let Self { claim, promise, contents } = self;
         drop(promise);
-        let Contents { chunks, blobs } = contents.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let stored = Arc::new(Stored::new(claim.name().to_owned(), chunks, blobs));
+        let Contents { chunks, blobs, dependencies } = contents.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let stored = Arc::new(Stored::new(claim.name().to_owned(), chunks, blobs, dependencies));
         claim.fill(Arc::clone(&stored));
         stored
     }

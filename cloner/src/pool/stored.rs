@@ -1,6 +1,7 @@
 //! A sealed snapshot, as the pool knows it: keyed chunks and labelled blobs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::extents::Extent;
 
@@ -14,6 +15,7 @@ pub struct Stored {
     /// Sorted by key.
     chunks: Box<[Chunk]>,
     blobs: BTreeMap<String, Extent>,
+    dependencies: Box<[Arc<Self>]>,
 }
 
 /// One chunk of a snapshot.
@@ -38,9 +40,20 @@ impl Chunk {
 }
 
 impl Stored {
-    pub(super) fn new(name: String, chunks: BTreeMap<u64, Extent>, blobs: BTreeMap<String, Extent>) -> Self {
+    pub(super) fn new(
+        name: String,
+        chunks: BTreeMap<u64, Extent>,
+        blobs: BTreeMap<String, Extent>,
+        dependencies: Vec<Arc<Self>>,
+    ) -> Self {
         let chunks = chunks.into_iter().map(|(key, extent)| Chunk { key, extent }).collect();
-        Self { name, chunks, blobs }
+        Self { name, chunks, blobs, dependencies: dependencies.into() }
+    }
+
+    /// The snapshots whose memory this one keeps, in the order they were given.
+    #[must_use]
+    pub const fn dependencies(&self) -> &[Arc<Self>] {
+        &self.dependencies
     }
 
     /// The name it was sealed under. After a removal another snapshot may have it.

@@ -7,7 +7,7 @@ use vmm::memory::{self, Backing, GuestMemory};
 use crate::chunk::{self, Chunk};
 use crate::codec::{Fresh, decode_chunk};
 use crate::format::{CHUNK_BYTES, PAGE_BYTES, VerifiedChunk};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, InChunk, Snapshot};
 use crate::walk::{Progress, StartError, Walker};
 
 /// Why there is no memory.
@@ -66,7 +66,10 @@ impl EagerRestorer {
         let started = Instant::now();
         let layout = snapshot.state().layout();
         let chunks = chunk::chunks(layout);
-        self.walker.walk(&chunks, |(), chunk| snapshot.verify(chunk).map(|_| ()))?;
+        for snapshot in std::iter::once(snapshot).chain(snapshot.dependencies()) {
+            let chunks = chunk::chunks(snapshot.state().layout());
+            self.walker.walk(&chunks, |(), chunk| snapshot.verify(chunk).map(|_| ()))?;
+        }
         let verify_time = started.elapsed();
 
         let started = Instant::now();
@@ -78,7 +81,7 @@ impl EagerRestorer {
             if progress.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            decode_chunk(&verified, snapshot, Fresh::Zeroed, bytes)
+            decode_chunk(&verified, &InChunk::new(snapshot, chunk.index), Fresh::Zeroed, bytes)
                 .map_err(|source| snapshot::Error::Decode { index: chunk.index.0, source })?;
             progress.add(chunk.len_bytes() as u64);
             Ok(())

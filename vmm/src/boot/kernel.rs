@@ -62,6 +62,11 @@ pub(super) fn load(path: &Path, memory: &GuestMemory) -> Result<Loaded, Error> {
             if header.xloadflags & XLF_KERNEL_64 == 0 {
                 return Err(Error::No64BitEntry { path: path.to_owned() });
             }
+            // The loader takes whatever follows the setup code for the whole kernel.
+            let promised_bytes = bzimage_bytes(&header);
+            if len_bytes < promised_bytes {
+                return Err(Error::Truncated { path: path.to_owned(), len_bytes, promised_bytes });
+            }
             // It unpacks itself to its preferred address, and needs room there for both forms.
             let unpacked = header.pref_address.saturating_add(u64::from(header.init_size));
             (kernel_load.0 + BZIMAGE_ENTRY_OFFSET, kernel_end.max(unpacked))
@@ -98,6 +103,15 @@ pub(super) fn load_initramfs(path: &Path, memory: &GuestMemory, kernel: &Loaded)
         address: u32::try_from(address).expect(fits),
         len_bytes: u32::try_from(len_bytes).expect(fits),
     })
+}
+
+/// How long a bzImage says it is. More may follow, such as a signature.
+fn bzimage_bytes(header: &setup_header) -> u64 {
+    const SECTOR: u64 = 512;
+    const PARAGRAPH: u64 = 16;
+    // The boot sector comes first; zero is how ancient kernels say four.
+    let setup_sectors = if header.setup_sects == 0 { 4 } else { u64::from(header.setup_sects) };
+    (1 + setup_sectors) * SECTOR + u64::from(header.syssize) * PARAGRAPH
 }
 
 enum Format {

@@ -67,6 +67,16 @@ pub enum Error {
         /// The loader's reason.
         source: linux_loader::loader::Error,
     },
+    /// A bzImage that is shorter than its own header says.
+    #[error("the kernel {} is truncated: it has {len_bytes} bytes, its header promises {promised_bytes}", path.display())]
+    Truncated {
+        /// Its path.
+        path: PathBuf,
+        /// Length of the file.
+        len_bytes: u64,
+        /// Length by its header.
+        promised_bytes: u64,
+    },
     /// Loaded, it does not leave room for its own data.
     #[error("the kernel {} needs memory up to {end:#x}, the guest has {memory_bytes:#x} bytes below 4 GiB", path.display())]
     KernelTooLarge {

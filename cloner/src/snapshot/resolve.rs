@@ -1,0 +1,59 @@
+//! Following the references of a snapshot's pages.
+
+use super::{Error, Snapshot};
+use crate::chunk::{ChunkIndex, PlaceRef};
+use crate::codec::{PageRef, Resolve, ResolveError, decode_page};
+use crate::format::{Page, PageIndex, PageKind};
+
+/// One chunk of a snapshot, whose references are to be followed. All chunks concerned must have been verified.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InChunk<'a> {
+    snapshot: &'a Snapshot,
+    chunk: ChunkIndex,
+}
+
+impl<'a> InChunk<'a> {
+    pub(crate) const fn new(snapshot: &'a Snapshot, chunk: ChunkIndex) -> Self {
+        Self { snapshot, chunk }
+    }
+
+    /// Decodes one page of the chunk. What was never touched is zero.
+    pub(crate) fn page(&self, page: PageIndex, out: &mut Page) -> Result<(), Error> {
+        let index = self.chunk.0;
+        match self.snapshot.reopen_index(index)? {
+            None => out.fill(0),
+            Some(chunk) => {
+                decode_page(&chunk, page, self, out).map_err(|source| Error::Decode { index, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The page a DUP marker refers to. It is never a DUP itself: that bounds the depth, whatever the bytes say.
+    fn referred(&self, PageRef(bits): PageRef, out: &mut Page) -> Result<(), Error> {
+        let PlaceRef { dependency, page } = PlaceRef::from_bits(bits);
+        let snapshot = match dependency {
+            None => self.snapshot,
+            Some(index) => self.snapshot.dependencies().get(index).ok_or(Error::Reference(bits))?,
+        };
+        let (chunk, page) = page.split().ok_or(Error::Reference(bits))?;
+        let kind = snapshot.reopen_index(chunk.0)?.and_then(|chunk| chunk.kind(page));
+        match kind {
+            None => Err(Error::Reference(bits)),
+            Some(PageKind::Dup) => Err(Error::Chained(bits)),
+            Some(_) => InChunk::new(snapshot, chunk).page(page, out),
+        }
+    }
+}
+
+impl Resolve for InChunk<'_> {
+    fn dup(&self, reference: PageRef, out: &mut Page) -> Result<(), ResolveError> {
+        Ok(self.referred(reference, out)?)
+    }
+
+    fn parent(&self, page: PageIndex, out: &mut Page) -> Result<(), ResolveError> {
+        // A parent has no parent: `Snapshot::with` has checked. So this happens once on the way to a page.
+        let parent = self.snapshot.parent().ok_or(Error::NoParent)?;
+        Ok(InChunk::new(parent, self.chunk).page(page, out)?)
+    }
+}

@@ -1,0 +1,115 @@
+//! The `cloner` program, as a user runs it.
+
+use std::io::{self, Write};
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::console::Console;
+
+/// Far beyond what anything takes on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The program that belongs to these tests.
+pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_cloner");
+
+/// A running program. Dropping it kills it.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) stdout: Console,
+    stderr: Console,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// What is left of a program that has ended by itself.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// The program with these arguments.
+pub(crate) fn cloner(args: &[&str]) -> Command {
+    let mut command = Command::new(PATH);
+    command.args(args);
+    command
+}
+
+/// Runs the program to its end.
+#[track_caller]
+pub(crate) fn run(args: &[&str]) -> Outcome {
+    Program::start(&mut cloner(args)).finish()
+}
+
+/// Runs the program to its end, with this on its standard input.
+#[track_caller]
+pub(crate) fn run_with_input(args: &[&str], input: &str) -> Outcome {
+    let mut program = Program::start(cloner(args).stdin(Stdio::piped()));
+    program.child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    program.finish()
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, out) = Console::new(PATIENCE);
+        let (stderr, err) = Console::new(PATIENCE);
+        let readers = vec![
+            copy_all(child.stdout.take().unwrap(), out),
+            copy_all(child.stderr.take().unwrap(), err),
+        ];
+        Self { child, stdout, stderr, readers }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until the program has ended.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            let (stdout, stderr) = (&self.stdout, &self.stderr);
+            assert!(Instant::now() < deadline, "runs on:\n{}\n{}", stdout.transcript(), stderr.transcript());
+            thread::sleep(Duration::from_millis(5));
+        };
+        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+        let (stdout, stderr) = (self.stdout.transcript(), self.stderr.transcript());
+        let code = status.code().unwrap_or_else(|| panic!("{status}:\n{stdout}\n{stderr}"));
+        Outcome { code, stdout, stderr }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It has usually ended, and then there is nobody to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Outcome {
+    /// Asserts that the program ended with this code, having said all of `parts` on standard error, and not in a panic.
+    #[track_caller]
+    pub(crate) fn assert_failed(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(!self.stderr.contains("panicked"), "{self:?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} is missing in {:?}", self.stderr);
+        }
+    }
+}
+
+fn copy_all(mut from: impl io::Read + Send + 'static, mut to: impl Write + Send + 'static) -> JoinHandle<()> {
+    thread::spawn(move || {
+        // The end of a terminal is an error.
+        let _ = io::copy(&mut from, &mut to);
+    })
+}
