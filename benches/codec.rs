@@ -2,7 +2,6 @@
 //!
 //! `CLONER_IMAGES=a.raw:b.raw cargo bench -p cloner --bench codec` measures memory images; without it, one that this bench makes
 //! up. Throughput is in bytes of pages. `cloner bench codec` prints the same side by side, with ratios.
-#![expect(missing_docs, reason = "criterion's macros make functions that nobody calls")]
 #![expect(unsafe_code, reason = "the C library of lz4 is called as C")]
 
 use std::collections::HashSet;
@@ -148,9 +147,7 @@ fn unique_pages(image: &[u8]) -> Vec<u8> {
 fn images() -> Vec<(String, Vec<u8>)> {
     match std::env::var("CLONER_IMAGES") {
         Ok(paths) => {
-            let read = |path: &str| {
-                (path.to_owned(), std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}")))
-            };
+            let read = |path: &str| (path.to_owned(), std::fs::read(path).expect(path));
             paths.split(':').map(read).collect()
         }
         Err(_) => vec![("synthetic".to_owned(), synthetic())],

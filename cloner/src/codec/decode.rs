@@ -85,7 +85,7 @@ pub fn decode_chunk_on(
     if chunk_bytes != memory_bytes {
         return Err(Error::MemoryLength { chunk_bytes, memory_bytes });
     }
-    let mut window = Window::new();
+    let mut window = None;
     for (index, page) in chunk.page_indices().zip(memory.as_chunks_mut().0) {
         if fresh == Fresh::Zeroed && chunk.kind(index).is_some_and(PageKind::reads_zero) {
             continue;
@@ -105,7 +105,7 @@ pub fn decode_page(
     resolver: &impl Resolve,
     page: &mut Page,
 ) -> Result<PageKind, Error> {
-    decode_page_on(Backend::detect(), chunk, index, resolver, &mut Window::new(), page)
+    decode_page_on(Backend::detect(), chunk, index, resolver, &mut None, page)
 }
 
 fn decode_page_on(
@@ -113,7 +113,7 @@ fn decode_page_on(
     chunk: &VerifiedChunk<'_>,
     index: PageIndex,
     resolver: &impl Resolve,
-    window: &mut Window,
+    window: &mut Option<Window>,
     page: &mut Page,
 ) -> Result<PageKind, Error> {
     let (kind, record) = chunk.record(index)?;
@@ -138,7 +138,10 @@ fn decode_page_on(
         PageKind::WordMarked => {
             backend.run(WordDecode { record: bytes, dictionary: chunk.dictionary(), page })
         }
-        PageKind::ByteMarked => backend.run(ByteDecode { record, window, page }),
+        PageKind::ByteMarked => {
+            let window = window.get_or_insert_with(Window::new);
+            backend.run(ByteDecode { record, window, page })
+        }
         PageKind::Raw => raw(bytes).map(|bytes| page.copy_from_slice(bytes)),
     };
     decoded.map(|()| kind).map_err(|source| Error::Record { page: index, kind, source })

@@ -10,13 +10,13 @@
 //! Two passes, because the dictionary lies before the records and is known only when every unique page has been counted.
 
 use crate::format::{
-    CHUNK_BYTES, CHUNK_PAGES, ChunkHeader, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES, Page, PageIndex, PageKind,
+    CHUNK_PAGES, ChunkHeader, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES, PAGE_VECTORS, Page, PageIndex, PageKind,
     SLACK_BYTES, seal,
 };
 
 use super::byte::{ByteEncoder, MarkBytes, WriteBytes};
 use super::page::{PageSet, fill_value, load_vectors};
-use super::word::{Dictionary, MarkWords, WordEncoder, WriteWords};
+use super::word::{Dictionary, MarkWords, SAMPLE, WordEncoder, WriteWords};
 use super::{Backend, ChunkStats, Error, PageRef, patch};
 
 /// How to encode.
@@ -32,6 +32,14 @@ pub struct ChunkInput<'a> {
     pages: &'a [Page],
     touched: &'a PageSet,
     parent: Option<&'a [Page]>,
+    kept: &'a [Option<Kept<'a>>],
+}
+
+/// The marker of a page that was encoded before, to be kept as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept<'a> {
+    pub(crate) kind: PageKind,
+    pub(crate) record: &'a [u8],
 }
 
 impl<'a> ChunkInput<'a> {
@@ -43,7 +51,7 @@ impl<'a> ChunkInput<'a> {
         let wrong = Error::ChunkLength { bytes: bytes.len() };
         match bytes.as_chunks::<PAGE_BYTES>() {
             (pages, []) if (1..=CHUNK_PAGES).contains(&pages.len()) => {
-                Ok(Self { pages, touched, parent: None })
+                Ok(Self { pages, touched, parent: None, kept: &[] })
             }
             _ => Err(wrong),
         }
@@ -62,6 +70,16 @@ impl<'a> ChunkInput<'a> {
             });
         }
         Ok(Self { parent: Some(pages), ..self })
+    }
+
+    /// The same chunk, some of whose pages keep the marker they have: page `i` that of `kept[i]`, and then its bytes do not
+    /// matter. Pages without one are encoded like any other.
+    pub(crate) fn with_kept(self, kept: &'a [Option<Kept<'a>>]) -> Self {
+        Self { kept, ..self }
+    }
+
+    fn kept(&self, index: PageIndex) -> Option<Kept<'a>> {
+        self.kept.get(index.get()).copied().flatten()
     }
 }
 
@@ -87,13 +105,17 @@ impl Dedup for NoDedup {
 /// What the first pass says about a page.
 #[derive(Clone, Copy)]
 enum Plan {
+    Kept,
     Untouched,
     Zero,
     Fill(u64),
     Dup(PageRef),
     Parent,
     Patch,
-    Unique,
+    /// `known` of its sampled vectors were zero or seen before.
+    Unique {
+        known: usize,
+    },
 }
 
 /// Encodes chunks, one after another. Keep one per thread: it holds all the scratch memory encoding needs.
@@ -135,16 +157,18 @@ impl Encoder {
         self.plans.clear();
         self.dictionary.clear();
         for (index, page) in PageIndex::first(input.pages.len()).zip(input.pages) {
-            let plan = if input.touched.contains(index.get()) {
+            let plan = if input.kept(index).is_some() {
+                Plan::Kept
+            } else if input.touched.contains(index.get()) {
                 let parent = input.parent.map(|parent| &parent[index.get()]);
                 plan(index, page, parent, dedup)
             } else {
                 Plan::Untouched
             };
-            if matches!(plan, Plan::Unique) {
-                self.dictionary.count(index, &load_vectors(page));
-            }
-            self.plans.push(plan);
+            self.plans.push(match plan {
+                Plan::Unique { .. } => Plan::Unique { known: self.dictionary.count(index, page) },
+                other => other,
+            });
         }
         self.dictionary.choose();
     }
@@ -194,6 +218,11 @@ impl Encoder {
     ) -> PageKind {
         let page = &input.pages[index.get()];
         match self.plans[index.get()] {
+            Plan::Kept => {
+                let Kept { kind, record } = input.kept(index).expect("only a kept page is planned as such");
+                out.extend_from_slice(record);
+                kind
+            }
             Plan::Untouched => PageKind::Untouched,
             Plan::Zero => PageKind::Zero,
             Plan::Fill(vector) => {
@@ -210,36 +239,49 @@ impl Encoder {
                 patch::encode(page, &parent[index.get()], out);
                 PageKind::Patch
             }
-            Plan::Unique => self.write_unique(page, out, stats),
+            Plan::Unique { known } => self.write_unique(page, known, out, stats),
         }
     }
 
-    fn write_unique(&mut self, page: &Page, out: &mut Vec<u8>, stats: &mut ChunkStats) -> PageKind {
+    /// Marks a page in the way that serves it, or keeps it as it is.
+    ///
+    /// Word markers decode faster and byte markers are mostly smaller; trying both would cost more than either is worth. The
+    /// census has told how many vectors of the page are zero or common, and so how well word markers will do.
+    fn write_unique(
+        &mut self,
+        page: &Page,
+        known: usize,
+        out: &mut Vec<u8>,
+        stats: &mut ChunkStats,
+    ) -> PageKind {
         let Self { options: Options { backend }, dictionary, words, bytes, .. } = self;
-        let vectors = load_vectors(page);
-        let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary });
-        let byte_marked = backend.run(MarkBytes { encoder: bytes, page });
-        let limit = RECORD_BYTES_MAX.min(byte_marked + byte_marked / WORD_TOLERANCE);
-        if marks.record_bytes <= limit {
-            backend.run(WriteWords { encoder: words, vectors: &vectors, out });
-            stats.count_words(&marks.counts);
-            PageKind::WordMarked
-        } else if byte_marked <= RECORD_BYTES_MAX {
+        if KNOWN.contains(&known) {
+            let vectors = load_vectors(page);
+            let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary });
+            if marks.record_bytes <= WORD_RECORD_MAX {
+                backend.run(WriteWords { encoder: words, vectors: &vectors, out });
+                stats.count_words(&marks.counts);
+                return PageKind::WordMarked;
+            }
+        }
+        if backend.run(MarkBytes { encoder: bytes, page }) <= RECORD_BYTES_MAX {
             backend.run(WriteBytes { encoder: bytes, out });
             stats.byte_markers += bytes.marker_count() as u64;
-            PageKind::ByteMarked
-        } else {
-            out.extend_from_slice(page);
-            PageKind::Raw
+            return PageKind::ByteMarked;
         }
+        out.extend_from_slice(page);
+        PageKind::Raw
     }
 }
 
+/// Of the sampled vectors of a page, so many must be known for word markers to be tried, from three of five; but not more than
+/// seven of eight, because a page of so few different vectors takes few byte markers, and so little time.
+const KNOWN: std::ops::Range<usize> = SAMPLED * 3 / 5..SAMPLED * 7 / 8;
+const SAMPLED: usize = PAGE_VECTORS / SAMPLE;
+/// Larger records of word markers are not worth their speed.
+const WORD_RECORD_MAX: usize = PAGE_BYTES / 2;
 /// A page whose markers would spare less than this is kept raw: copying is faster than decoding.
-const RECORD_BYTES_MAX: usize = PAGE_BYTES - PAGE_BYTES / 32;
-
-/// Word markers may cost this part more than byte markers, because they decode faster: a tenth.
-const WORD_TOLERANCE: usize = 10;
+const RECORD_BYTES_MAX: usize = PAGE_BYTES - PAGE_BYTES / 10;
 
 fn plan(index: PageIndex, page: &Page, parent: Option<&Page>, dedup: &mut impl Dedup) -> Plan {
     match fill_value(page) {
@@ -253,7 +295,9 @@ fn plan(index: PageIndex, page: &Page, parent: Option<&Page>, dedup: &mut impl D
     if let Some(reference) = dedup.find(index, page) {
         return Plan::Dup(reference);
     }
-    if parent.is_some_and(|parent| patch::pays(page, parent)) { Plan::Patch } else { Plan::Unique }
+    if parent.is_some_and(|parent| patch::pays(page, parent)) {
+        Plan::Patch
+    } else {
+        Plan::Unique { known: 0 }
+    }
 }
-
-const _: () = assert!(CHUNK_BYTES == CHUNK_PAGES * PAGE_BYTES);

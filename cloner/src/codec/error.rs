@@ -72,7 +72,7 @@ pub enum RecordError {
     #[error("dictionary marker {marker} of a dictionary of {entries}")]
     Dictionary {
         /// The marker.
-        marker: usize,
+        marker: u16,
         /// Entries of the dictionary.
         entries: usize,
     },
@@ -96,7 +96,4 @@ pub enum RecordError {
         /// The marker.
         marker: u8,
     },
-    /// A marker names bytes that are not decoded yet.
-    #[error("a marker names bytes that are not decoded yet")]
-    Forward,
 }

@@ -46,6 +46,9 @@ mod byte;
 mod decode;
 mod encode;
 mod error;
+#[cfg(test)]
+mod naive;
+mod narrow;
 mod page;
 mod patch;
 mod simd;
@@ -61,6 +64,10 @@ pub use page::PageSet;
 pub use simd::Backend;
 pub use stats::{ChunkStats, KindStats};
 pub use word::WordTag;
+
+pub(crate) use encode::Kept;
+pub(crate) use page::fill as fill_page;
+pub(crate) use patch::decode as apply_patch;
 
 pub use crate::format::{
     CHUNK_BYTES, CHUNK_PAGES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, PageKind,

@@ -83,16 +83,13 @@ pub(super) fn load_vectors(page: &Page) -> Vectors {
     vector_bytes(page).map(u64::from_le_bytes)
 }
 
-/// Writes vectors as a page.
-#[inline(always)]
-pub(super) fn store_vectors(vectors: &Vectors, page: &mut Page) {
-    for (bytes, vector) in page.as_chunks_mut().0.iter_mut().zip(vectors) {
-        *bytes = vector.to_le_bytes();
-    }
+/// The page as 512 vectors' bytes, to write.
+pub(super) fn vector_bytes_mut(page: &mut Page) -> &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS] {
+    page.as_chunks_mut().0.try_into().expect("a page is 512 vectors")
 }
 
 /// Repeats one vector over a page.
 #[inline]
-pub(super) fn fill(vector: u64, page: &mut Page) {
+pub(crate) fn fill(vector: u64, page: &mut Page) {
     page.as_chunks_mut().0.fill(vector.to_le_bytes());
 }

@@ -32,7 +32,7 @@ fn differing(page: &Page, parent: &Page) -> impl Iterator<Item = (u16, [u8; VECT
 }
 
 /// Applies a patch to a page that holds the parent's bytes.
-pub(super) fn decode(record: &[u8], page: &mut Page) -> Result<(), RecordError> {
+pub(crate) fn decode(record: &[u8], page: &mut Page) -> Result<(), RecordError> {
     let count = record.len() / PATCH_BYTES;
     if count * PATCH_BYTES != record.len() {
         let needed_bytes = (count + 1) * PATCH_BYTES;

@@ -1,5 +1,6 @@
 //! The coder against its own promises, on every backend of this machine.
 
+mod hostile;
 mod pages;
 
 use std::collections::HashMap;
@@ -89,18 +90,103 @@ fn decode(backend: Backend, encoded: &[u8], kept: &Kept) -> Vec<u8> {
     memory
 }
 
+impl naive::Elsewhere for Kept {
+    fn dup(&self, reference: u64) -> Option<Vec<u8>> {
+        self.pages.get(usize::try_from(reference).ok()?).map(|page| page.to_vec())
+    }
+
+    fn parent(&self, page: usize) -> Option<Vec<u8>> {
+        self.parent.chunks(PAGE_BYTES).nth(page).map(<[u8]>::to_vec)
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(pages::cases(64)))]
+    #![proptest_config(ProptestConfig::with_cases(pages::cases(256)))]
 
     #[test]
-    fn what_is_encoded_is_decoded_on_every_backend(case in pages::case()) {
+    fn what_is_encoded_is_decoded_on_every_backend_and_by_the_oracle(case in pages::case()) {
         let (reference, _) = case.encode(Backend::PORTABLE);
+        let kept = case.kept();
         for backend in Backend::available() {
             let (encoded, stats) = case.encode(backend);
-            prop_assert_eq!(&encoded, &reference, "{} encodes other bytes", backend.name());
+            prop_assert!(encoded == reference, "{} encodes other bytes", backend.name());
             prop_assert_eq!(stats.encoded_bytes, encoded.len() as u64);
             prop_assert_eq!(stats.pages(), (case.pages.len() / PAGE_BYTES) as u64);
-            prop_assert!(decode(backend, &encoded, &case.kept()) == case.expected(), "{}", backend.name());
+            prop_assert!(decode(backend, &encoded, &kept) == case.expected(), "{}", backend.name());
+        }
+        prop_assert!(naive::decode(&reference, &kept).as_ref() == Some(&case.expected()), "the oracle");
+    }
+
+    #[test]
+    fn single_pages_decode_like_the_chunk(case in pages::case()) {
+        let (encoded, _) = case.encode(Backend::default());
+        let chunk = VerifiedChunk::verify(&encoded).unwrap();
+        for (index, expected) in chunk.page_indices().zip(case.expected().as_chunks().0) {
+            let mut page = [0xee; PAGE_BYTES];
+            let kind = decode_page(&chunk, index, &case.kept(), &mut page).unwrap();
+            prop_assert_eq!(Some(kind), chunk.kind(index));
+            prop_assert!(page == *expected, "page {}", index);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(pages::cases(32)))]
+
+    #[test]
+    fn what_the_oracle_encodes_is_decoded(pages in prop::collection::vec((pages::page(), pages::way()), 1..4)) {
+        let expected: Vec<u8> = pages.iter().flat_map(|(page, _)| *page).collect();
+        let encoded = naive::encode(&pages.into_iter().map(|(page, way)| (page.to_vec(), way)).collect::<Vec<_>>());
+        prop_assert!(naive::decode(&encoded, &Kept::default()).as_ref() == Some(&expected), "the oracle");
+        for backend in Backend::available() {
+            prop_assert!(decode(backend, &encoded, &Kept::default()) == expected, "{}", backend.name());
+        }
+    }
+}
+
+#[test]
+fn fresh_memory_is_not_written_where_it_is_zero() {
+    let pages = [[0; PAGE_BYTES], [7; PAGE_BYTES], [0; PAGE_BYTES]].concat();
+    let mut touched = PageSet::EMPTY;
+    [0, 1].into_iter().for_each(|page| touched.insert(page));
+    let case = Case { pages, touched, parent: None };
+    let (encoded, stats) = case.encode(Backend::default());
+    assert_eq!(PageKind::ALL.map(|kind| stats[kind].pages)[..3], [1, 1, 1]);
+    let mut memory = vec![0xee; 3 * PAGE_BYTES];
+    let chunk = VerifiedChunk::verify(&encoded).unwrap();
+    decode_chunk(&chunk, &NoResolve, Fresh::Zeroed, &mut memory).unwrap();
+    assert_eq!(memory, [[0xee; PAGE_BYTES], [7; PAGE_BYTES], [0xee; PAGE_BYTES]].concat());
+    decode_chunk(&chunk, &NoResolve, Fresh::Unknown, &mut memory).unwrap();
+    assert_eq!(memory, case.expected());
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_errors() {
+    let page = [1; PAGE_BYTES];
+    let all = PageSet::ALL;
+    for bytes in [0, 1, PAGE_BYTES - 1, PAGE_BYTES + 1, CHUNK_BYTES + PAGE_BYTES] {
+        let wrong = vec![0; bytes];
+        assert!(matches!(ChunkInput::new(&wrong, &all), Err(Error::ChunkLength { bytes: b }) if b == bytes));
+    }
+    let input = ChunkInput::new(&page, &all).unwrap();
+    assert!(matches!(input.with_parent(&page[1..]), Err(Error::ParentLength { parent_bytes: 4095, .. })));
+    let mut encoded = Vec::new();
+    Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
+    let chunk = VerifiedChunk::verify(&encoded).unwrap();
+    let short = decode_chunk(&chunk, &NoResolve, Fresh::Unknown, &mut [0; PAGE_BYTES - 1]);
+    assert!(matches!(short, Err(Error::MemoryLength { chunk_bytes: PAGE_BYTES, memory_bytes: 4095 })));
+    let beyond = decode_page(&chunk, PageIndex::new(1).unwrap(), &NoResolve, &mut [0; PAGE_BYTES]);
+    assert!(matches!(beyond, Err(Error::Format(_))));
+}
+
+#[test]
+fn a_page_that_cannot_be_resolved_is_an_error() {
+    let mut pages = [1, 2].repeat(PAGE_BYTES / 2);
+    pages[9] = 9;
+    let case = Case { pages, touched: PageSet::ALL, parent: None };
+    let (encoded, stats) = case.encode(Backend::default());
+    assert_eq!(stats[PageKind::Dup].pages, 1);
+    let chunk = VerifiedChunk::verify(&encoded).unwrap();
+    let failed = decode_chunk(&chunk, &NoResolve, Fresh::Unknown, &mut [0; PAGE_BYTES]);
+    assert!(matches!(failed, Err(Error::Resolve { kind: PageKind::Dup, .. })));
 }

@@ -21,7 +21,7 @@ pub fn page_hash(page: &Page) -> PageHash {
 /// The checksum of an encoded chunk: XXH3-64 of everything after the checksum field, seeded with the eight bytes before it.
 ///
 /// The seed makes the whole chunk part of the sum while the hashed bytes stay one run.
-pub(super) fn chunk_checksum(seed: [u8; 8], hashed: &[u8]) -> u64 {
+pub(crate) fn chunk_checksum(seed: [u8; 8], hashed: &[u8]) -> u64 {
     xxh3_64_with_seed(hashed, u64::from_le_bytes(seed))
 }
 

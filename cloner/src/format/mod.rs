@@ -23,7 +23,7 @@ pub use chunk::VerifiedChunk;
 pub use header::{ChunkHeader, HEADER_BYTES, MAGIC, VERSION};
 pub use map::{MAP_ENTRY_BYTES, MapEntry, PageKind};
 
-pub(crate) use checksum::seal;
+pub(crate) use checksum::{chunk_checksum, seal};
 pub(crate) use chunk::Record;
 
 /// Bytes of a page, the unit of random access.

@@ -62,9 +62,7 @@ impl Kernel for ByteDecode<'_> {
             return Err(length(needed_bytes));
         }
         let bytes = record.with_slack();
-        if !markers.replay(&bytes[distances_at..], &bytes[literals_at..], window) {
-            return Err(RecordError::Forward);
-        }
+        markers.replay(&bytes[distances_at..], &bytes[literals_at..], window);
         page.copy_from_slice(window.page());
         Ok(())
     }

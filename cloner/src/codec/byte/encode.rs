@@ -1,16 +1,32 @@
 //! From a page to byte markers.
+//!
+//! ```text
+//! at each place: do zeros start here? the bytes of the same distance as before? bytes that stood elsewhere before?
+//!     if not: the byte is a literal
+//!     if so:  go back over literals that belong to the vector as well, emit it, go on behind it
+//! ```
+//!
+//! One probe into a table of where bytes stood last and no second thoughts: a source paused or frozen while its memory is
+//! encoded waits for this loop.
 
 use crate::format::{PAGE_BYTES, Page};
 
+use super::super::narrow::{low_u8, low_u16, low_u32};
 use super::super::simd::{Kernel, Lanes};
 use super::steps::{MARKERS, STEPS, Source, Step};
 use super::{COUNTS_BYTES, STEP_MAX};
 
 const SLOT_BITS: u32 = 12;
-/// Readable bytes before the page in the scratch window, and after it.
-const BEFORE: usize = 8;
-const AFTER: usize = 64;
-const WINDOW_BYTES: usize = BEFORE + PAGE_BYTES + AFTER;
+/// Where the page starts in the scratch window: after zeros, as the decoder has it, as far as vectors reach here.
+const PAGE_AT: usize = 64;
+const PAGE_END: usize = PAGE_AT + PAGE_BYTES;
+/// The window goes on after the page, so that whole registers can be read anywhere in it.
+const WINDOW_BYTES: usize = PLACES + 64;
+/// A power of two beyond the places of the page.
+const PLACES: usize = 2 * PAGE_BYTES;
+/// The least length of a vector from a new distance that is looked for, and of one from the same distance or of zeros.
+const NEW_BYTES: u32 = 5;
+const SAME_BYTES: u32 = 4;
 
 /// Scratch for one page's byte markers: first [`MarkBytes`] finds them, then [`WriteBytes`] writes the record.
 pub(in super::super) struct ByteEncoder {
@@ -41,7 +57,7 @@ impl ByteEncoder {
 
     #[inline(always)]
     fn start(&mut self, page: &Page) {
-        self.window[BEFORE..BEFORE + PAGE_BYTES].copy_from_slice(page);
+        self.window[PAGE_AT..PAGE_END].copy_from_slice(page);
         self.seen.fill(0);
         self.marker_count = 0;
         self.distance_count = 0;
@@ -56,9 +72,10 @@ impl ByteEncoder {
         COUNTS_BYTES + self.marker_count + (self.distance_count * 12).div_ceil(8) + self.literal_count
     }
 
+    /// The bytes at a place of the window; places are at most `PAGE_END`, and masked so that a compiler sees it.
     #[inline(always)]
     fn load<const N: usize>(&self, at: usize) -> &[u8; N] {
-        self.window[BEFORE + at..].first_chunk().expect("the window has room after the page")
+        self.window[at % PLACES..].first_chunk().expect("the window goes on for 64 bytes")
     }
 
     #[inline(always)]
@@ -66,45 +83,53 @@ impl ByteEncoder {
         u64::from_le_bytes(*self.load(at))
     }
 
+    /// The zeros at a place, or its vector from the same distance, whichever is longer.
     #[inline(always)]
-    fn before_u64(&self, at: usize) -> u64 {
-        u64::from_le_bytes(*self.window[at..].first_chunk().expect("the window has room before the page"))
+    fn zeros_or_same<L: Lanes>(&self, lanes: L, at: usize, distance: usize) -> Vector {
+        let from = at - distance;
+        let (zeros, same) = (self.zeros(lanes, at), self.equal(lanes, from, at));
+        if zeros >= same {
+            Vector { source: Source::Zero, from, length: zeros }
+        } else {
+            Vector { source: Source::Same, from, length: same }
+        }
     }
 
     /// Equal bytes at two places, up to the end of the page.
     #[inline(always)]
     fn equal<L: Lanes>(&self, lanes: L, source: usize, at: usize) -> usize {
-        let mut length = 0;
-        loop {
+        let mut length = lanes.equal_prefix(self.load(source), self.load(at));
+        while length.is_multiple_of(STEP_MAX) && length != 0 && at + length < PAGE_END {
             let equal = lanes.equal_prefix(self.load(source + length), self.load(at + length));
             length += equal;
-            if equal < STEP_MAX || at + length >= PAGE_BYTES {
-                return length.min(PAGE_BYTES - at);
+            if equal == 0 {
+                break;
             }
         }
+        length.min(PAGE_END - at)
     }
 
     /// Zero bytes from here, up to the end of the page.
     #[inline(always)]
     fn zeros<L: Lanes>(&self, lanes: L, at: usize) -> usize {
-        let mut length = 0;
-        loop {
+        let mut length = lanes.equal_prefix(&[0; STEP_MAX], self.load(at));
+        while length.is_multiple_of(STEP_MAX) && length != 0 && at + length < PAGE_END {
             let equal = lanes.equal_prefix(&[0; STEP_MAX], self.load(at + length));
             length += equal;
-            if equal < STEP_MAX || at + length >= PAGE_BYTES {
-                return length.min(PAGE_BYTES - at);
+            if equal == 0 {
+                break;
             }
         }
+        length.min(PAGE_END - at)
     }
 
     /// Bytes before `at` that the vector could have as well, up to eight.
     #[inline(always)]
     fn equal_before(&self, vector: &Vector, at: usize) -> usize {
-        let before = self.before_u64(at);
-        match vector.source {
-            Source::Zero => before.leading_zeros() as usize / 8,
-            _ => ((before ^ self.before_u64(vector.from)).leading_zeros() as usize / 8).min(vector.from),
-        }
+        let before = self.load_u64(at - 8);
+        let source =
+            if vector.source == Source::Zero { 0 } else { self.load_u64(vector.from.saturating_sub(8)) };
+        (before ^ source).leading_zeros() as usize / 8
     }
 
     #[inline(always)]
@@ -139,7 +164,7 @@ impl ByteEncoder {
     fn push_step(&mut self, from: usize, at: usize, vector: &Vector) -> usize {
         let (fits, next) = match vector.source {
             Source::New => {
-                self.distances[self.distance_count] = ((at - vector.from - STEP_MAX) & 0xfff) as u16;
+                self.distances[self.distance_count] = low_u16((at - vector.from - STEP_MAX) as u64);
                 self.distance_count += 1;
                 (&NEW, &SAME)
             }
@@ -183,8 +208,6 @@ const LITERALS: usize = 16;
 #[derive(Clone, Copy)]
 struct Fit {
     marker: u8,
-    /// Literals it takes; those before them need a run of their own.
-    literals: u8,
     /// Bytes of the vector it covers: 0 if this source has no marker so short.
     length: u8,
 }
@@ -201,7 +224,7 @@ static RUNS: [u8; STEP_MAX + 1] = {
     let mut marker = 0;
     while marker < MARKERS {
         if matches!(STEPS[marker].source, Source::None) {
-            runs[STEPS[marker].literals as usize] = marker as u8;
+            runs[STEPS[marker].literals as usize] = low_u8(marker as u64);
         }
         marker += 1;
     }
@@ -209,7 +232,7 @@ static RUNS: [u8; STEP_MAX + 1] = {
 };
 
 const fn fits(source: Source) -> Fits {
-    let mut fits = [[Fit { marker: 0, literals: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
+    let mut fits = [[Fit { marker: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
     let mut marker = 0;
     while marker < MARKERS {
         let Step { literals, length, source: of } = STEPS[marker];
@@ -218,7 +241,7 @@ const fn fits(source: Source) -> Fits {
             while longer <= STEP_MAX {
                 let fit = &mut fits[literals as usize][longer];
                 if fit.length < length {
-                    *fit = Fit { marker: marker as u8, literals, length };
+                    *fit = Fit { marker: low_u8(marker as u64), length };
                 }
                 longer += 1;
             }
@@ -241,26 +264,19 @@ impl Kernel for MarkBytes<'_> {
     fn run<L: Lanes>(self, lanes: L) -> usize {
         let Self { encoder, page } = self;
         encoder.start(page);
-        let mut anchor = 0;
-        let mut at = 0;
-        let mut distance = 0;
-        while at + 4 <= PAGE_BYTES {
+        let mut anchor = PAGE_AT;
+        let mut at = PAGE_AT;
+        let mut distance = STEP_MAX;
+        while at + 8 <= PAGE_END {
             let bytes = encoder.load_u64(at);
             let slot = hash(bytes);
             let seen = usize::from(encoder.seen[slot]);
-            encoder.seen[slot] = (at & 0xffff) as u16;
-            let same = at - distance;
-            let is_zero = bytes & 0xff_ffff == 0;
-            let is_same = distance != 0 && (encoder.load_u64(same) ^ bytes) & 0xff_ffff == 0;
+            encoder.seen[slot] = low_u16(at as u64);
+            let is_zero = low(bytes, SAME_BYTES) == 0;
+            let is_same = low(encoder.load_u64(at - distance) ^ bytes, SAME_BYTES) == 0;
             let mut vector = if is_zero | is_same {
-                let zeros = if is_zero { encoder.zeros(lanes, at) } else { 0 };
-                let sames = if is_same { encoder.equal(lanes, same, at) } else { 0 };
-                if zeros >= sames {
-                    Vector { source: Source::Zero, from: same, length: zeros }
-                } else {
-                    Vector { source: Source::Same, from: same, length: sames }
-                }
-            } else if seen + STEP_MAX <= at && (encoder.load_u64(seen) ^ bytes) & 0xffff_ffff == 0 {
+                encoder.zeros_or_same(lanes, at, distance)
+            } else if low(encoder.load_u64(seen) ^ bytes, NEW_BYTES) == 0 && seen + STEP_MAX <= at {
                 Vector { source: Source::New, from: seen, length: encoder.equal(lanes, seen, at) }
             } else {
                 at += 1 + (at - anchor) / 64;
@@ -276,10 +292,16 @@ impl Kernel for MarkBytes<'_> {
             at += encoder.push_step(anchor, at, &vector);
             anchor = at;
         }
-        let literals = encoder.push_literals(anchor, PAGE_BYTES);
+        let literals = encoder.push_literals(anchor, PAGE_END);
         encoder.push_run(literals);
         encoder.record_bytes()
     }
+}
+
+/// The first few bytes of eight.
+#[inline(always)]
+fn low(bytes: u64, count: u32) -> u64 {
+    bytes << (64 - 8 * count)
 }
 
 /// Bytes that can be had by naming them.
@@ -290,10 +312,10 @@ struct Vector {
     length: usize,
 }
 
-/// Four bytes to a slot of the table.
+/// The bytes that a vector from a new distance has at least, to a slot of the table.
 #[inline(always)]
 fn hash(bytes: u64) -> usize {
-    ((bytes & 0xffff_ffff).wrapping_mul(0x9e37_79b1) as u32 >> (32 - SLOT_BITS)) as usize
+    (low(bytes, NEW_BYTES).wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - SLOT_BITS)) as usize
 }
 
 /// Appends the record of the page that was marked last.
@@ -310,7 +332,7 @@ impl Kernel for WriteBytes<'_> {
         let Self { encoder, out } = self;
         let markers = &encoder.markers[..encoder.marker_count];
         let distances = &encoder.distances[..encoder.distance_count];
-        let counts = (markers.len() | distances.len() << 12) as u32;
+        let counts = low_u32((markers.len() | distances.len() << 12) as u64);
         out.extend_from_slice(&counts.to_le_bytes()[..COUNTS_BYTES]);
         out.extend_from_slice(markers);
         let (pairs, last) = distances.as_chunks::<2>();

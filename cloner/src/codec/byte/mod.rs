@@ -2,23 +2,23 @@
 //!
 //! Code, text and packed data repeat at any offset. The page is cut into steps; each is a few literal bytes and then one
 //! vector of 2 to 32 bytes that the page has shown already, or zeros. A step's *marker* is one byte, an index into the fixed
-//! [`STEPS`] table:
+//! table of [`steps`]:
 //!
 //! ```text
 //! ┌────────────────────────────┬─────────┬────────────────────┬──────────┐
-//! │ counts: 2 × 12 bits        │ markers │ positions          │ literals │
-//! │ markers, positions         │ 1 byte  │ 12 bits, packed    │          │
+//! │ counts: 2 × 12 bits        │ markers │ distances          │ literals │
+//! │ markers, distances         │ 1 byte  │ 12 bits, packed    │          │
 //! └────────────────────────────┴─────────┴────────────────────┴──────────┘
 //! ```
 //!
-//! A vector is had from
-//! - a **new** position, 12 bits of the position stream, counted from the start of the page;
-//! - the **same** distance back as the vector before it: structures repeat with a stride, and a vector longer than 32 bytes
-//!   goes on like this;
+//! A vector comes from
+//! - a **new** distance back, 12 bits of the distance stream;
+//! - the **same** distance as the vector before it: structures repeat with a stride, and a vector longer than 32 bytes goes
+//!   on like this;
 //! - **zero**, without naming where zeros stood.
 //!
-//! Every vector lies wholly before the place it is copied to, so a decoder copies 32 bytes without looking at the length:
-//! what is too much is overwritten by the next step.
+//! Every vector comes from at least 32 bytes back, so a decoder copies 32 bytes without looking at the length: what is too
+//! much is overwritten by the next step. And bytes just written are not read again at once, which processors do slowly.
 
 mod decode;
 mod encode;

@@ -35,7 +35,12 @@ pub(super) trait Lanes: Copy {
     /// Puts successive `literals` at the vectors of `set` and zero everywhere else.
     ///
     /// `literals` has one entry for each vector of the set; where it does not, the rest of the page is zero.
-    fn expand(self, set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]);
+    fn expand(
+        self,
+        set: &VectorMask,
+        literals: &[[u8; VECTOR_BYTES]],
+        page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
+    );
 
     /// The vectors whose tag is `tag`.
     fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask;

@@ -15,7 +15,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn expand(self, set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]) {
+    fn expand(
+        self,
+        set: &VectorMask,
+        literals: &[[u8; VECTOR_BYTES]],
+        page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
+    ) {
         expand(set, literals, page);
     }
 
@@ -55,12 +60,16 @@ pub(super) fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u
 }
 
 #[inline(always)]
-pub(super) fn expand(set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]) {
+pub(super) fn expand(
+    set: &VectorMask,
+    literals: &[[u8; VECTOR_BYTES]],
+    page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
+) {
     let mut literals = literals.iter();
     for (vectors, &word) in page.as_chunks_mut::<64>().0.iter_mut().zip(set) {
-        *vectors = [0; 64];
+        *vectors = [[0; VECTOR_BYTES]; 64];
         for (bit, &literal) in bits(word).zip(&mut literals) {
-            vectors[usize::from(bit % 64)] = u64::from_le_bytes(literal);
+            vectors[usize::from(bit % 64)] = literal;
         }
     }
 }

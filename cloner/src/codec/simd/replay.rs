@@ -4,16 +4,15 @@
 //! step it is:
 //!
 //! ```text
-//!  0          32                           4096       4128                     8224       8320
-//!  ┌──────────┬────────────────────────────┬──────────┬────────────────────────┬──────────┐
-//!  │ 32 zeros │ never part of a page       │ 32 zeros │ 4096 bytes of the page │ overshoot│
-//!  └──────────┴────────────────────────────┴──────────┴────────────────────────┴──────────┘
-//!    for vectors of zeros                    before the page
+//!  0                                      4128                     8224         8320
+//!  ┌──────────────────────────────────────┬────────────────────────┬────────────┐
+//!  │ zeros                                │ 4096 bytes of the page │ overshoot  │
+//!  └──────────────────────────────────────┴────────────────────────┴────────────┘
 //! ```
 //!
-//! A vector starts 32 to 4127 bytes before the place it is copied to. If that is before the zeros before the page the record
-//! lies, which is remembered, not branched on: the copy stays inside the window all the same. Literals and distances are not
-//! checked copy by copy; if what all markers take together fits, so does what any prefix of them takes.
+//! A vector starts 32 to 4127 bytes before the place it is copied to, so it always starts in the window: before the page there
+//! are zeros, and a vector of zeros is one that starts at 0. Literals and distances are not checked copy by copy either; if
+//! what all markers take together fits, so does what any prefix of them takes.
 
 #![expect(
     unsafe_code,
@@ -22,18 +21,23 @@
 
 use crate::format::{PAGE_BYTES, Page};
 
+use super::super::narrow::low_u32;
+
 /// Bytes a copy moves, whatever the step needs of them; and the least distance of a vector.
 pub(in super::super) const COPY_BYTES: usize = 32;
 /// Bits of a distance.
 const DISTANCE_BITS: u8 = 12;
-const BEFORE_AT: usize = 1 << DISTANCE_BITS;
-const PAGE_AT: usize = BEFORE_AT + COPY_BYTES;
+/// The distance that is stored as 0.
+const LEAST_DISTANCE: u32 = 32;
+/// Where the page starts in the window: the greatest distance after its start.
+const PAGE_AT: u32 = (1 << DISTANCE_BITS) + LEAST_DISTANCE;
 /// Steps between two loads of distances: four of 12 bits, after up to 7 bits of the byte before, are in one word.
 const STEPS_PER_LOAD: usize = 4;
 /// The last step starts at the end of the page at most, and takes literals and a vector.
-const WINDOW_BYTES: usize = PAGE_AT + PAGE_BYTES + 3 * COPY_BYTES;
+const WINDOW_BYTES: usize = PAGE_AT as usize + PAGE_BYTES + 3 * COPY_BYTES;
 
-/// Where a page is built from byte markers. Reused from page to page; what it held does not matter.
+/// Where a page is built from byte markers. Reused from page to page: nothing is ever written before [`PAGE_AT`],
+/// and nothing is read after it that was not written for the same page.
 pub(in super::super) struct Window([u8; WINDOW_BYTES]);
 
 impl Window {
@@ -43,7 +47,7 @@ impl Window {
 
     /// The page that was built last.
     pub(in super::super) fn page(&self) -> &Page {
-        self.0[PAGE_AT..].first_chunk().expect("the window is larger than a page")
+        self.0[PAGE_AT as usize..].first_chunk().expect("the window is larger than a page")
     }
 }
 
@@ -149,14 +153,13 @@ impl<'a> Markers<'a> {
         self.literals + self.vectors
     }
 
-    /// Builds the page. `false` if a marker names bytes before the page; the window then holds no page.
+    /// Builds the page.
     ///
     /// # Panics
-    /// If the markers do not make one page, or `distances` or `literals` do not go on for [`COPY_BYTES`] after what the
-    /// markers take.
+    /// If the markers do not make one page, or `distances` or `literals` do not go on for [`COPY_BYTES`] after
+    /// what the markers take.
     #[inline(always)]
-    #[must_use]
-    pub(in super::super) fn replay(&self, distances: &[u8], literals: &[u8], window: &mut Window) -> bool {
+    pub(in super::super) fn replay(&self, distances: &[u8], literals: &[u8], window: &mut Window) {
         let &Self { moves, markers, .. } = self;
         assert!(self.page_bytes() == PAGE_BYTES, "the markers make {} bytes", self.page_bytes());
         assert!(
@@ -165,12 +168,11 @@ impl<'a> Markers<'a> {
             self.distances
         );
         assert!(self.literals + COPY_BYTES <= literals.len(), "{} literals", self.literals);
-        let mut player =
-            Player { window, literals, at: PAGE_AT, literal_at: 0, distance: 0, bits: 0, before: 0 };
+        let mut player = Player { window, literals, at: PAGE_AT, literal_at: 0, distance: 0, bits: 0 };
         let mut distance_bit = 0;
         let (groups, rest) = markers.as_chunks::<STEPS_PER_LOAD>();
         for group in groups {
-            // SAFETY: the markers so far took `distance_bit` bits, and after all bits there are COPY_BYTES more bytes.
+            // SAFETY: the markers so far took `distance_bit` bits, and after all bits there are COPY_BYTES more.
             player.bits = unsafe { load_u64(distances, distance_bit / 8) } >> (distance_bit % 8);
             for &marker in group {
                 let step = &moves.moves[usize::from(marker)];
@@ -185,7 +187,6 @@ impl<'a> Markers<'a> {
             // SAFETY: as above.
             unsafe { player.step(&moves.moves[usize::from(marker)]) };
         }
-        player.before >> (u32::BITS - 1) == 0
     }
 }
 
@@ -194,44 +195,47 @@ struct Player<'a> {
     window: &'a mut Window,
     literals: &'a [u8],
     /// Where the next byte goes, in the window.
-    at: usize,
+    at: u32,
     literal_at: usize,
-    /// How far the last vector was from its source, less COPY_BYTES.
+    /// How far the last vector was from its source, less `LEAST_DISTANCE`.
     distance: u32,
     /// The distances to come.
     bits: u64,
-    /// Its highest bit says whether a vector started before the zeros before the page.
-    before: u32,
 }
 
 impl Player<'_> {
     /// # Safety
-    /// The literals taken so far must leave COPY_BYTES in `literals`, and `at` be at most PAGE_AT + PAGE_BYTES.
+    /// The literals taken so far must leave `COPY_BYTES` in `literals`, and `at` be at most the end of the page.
     #[inline(always)]
     unsafe fn step(&mut self, step: &Move) {
-        // SAFETY: the caller leaves COPY_BYTES literals; `at` is in the page or at its end, and COPY_BYTES follow.
-        unsafe { copy(self.literals.as_ptr().add(self.literal_at), self.window.0.as_mut_ptr().add(self.at)) };
-        self.literal_at += usize::from(step.literals);
-        self.at += usize::from(step.literals);
-
-        let number = (self.bits & 0xffff_ffff) as u32;
-        self.bits >>= step.distance_bits;
-        self.distance = self.distance & step.same | number & step.new;
-        let start = (self.at & 0xffff) as u32 - COPY_BYTES as u32 - self.distance;
-        self.before |= start.wrapping_sub(BEFORE_AT as u32);
-        let source = (start & step.copied) as usize;
         let window = self.window.0.as_mut_ptr();
-        // SAFETY: `start` is below `at`, and not negative since `at` is at least PAGE_AT and a distance has 12 bits; zero is the
-        // start of the window. After `at`, which literals moved by COPY_BYTES at most, the window goes on for 2 * COPY_BYTES.
-        unsafe { copy(window.add(source), window.add(self.at)) };
-        self.at += usize::from(step.length);
+        // SAFETY: the caller leaves COPY_BYTES literals.
+        let run = unsafe { self.literals.as_ptr().add(self.literal_at) };
+        // SAFETY: `at` is in the page or at its end, and more than COPY_BYTES follow.
+        let place = unsafe { window.add(self.at as usize) };
+        // SAFETY: both have COPY_BYTES, as just said.
+        unsafe { copy(run, place) };
+        self.literal_at += usize::from(step.literals);
+        self.at += u32::from(step.literals);
+
+        let number = low_u32(self.bits) & step.new;
+        self.bits >>= step.distance_bits;
+        self.distance = self.distance & step.same | number;
+        let source = (self.at - LEAST_DISTANCE - self.distance) & step.copied;
+        // SAFETY: 0, or less than `at` and not negative: `at` is at least PAGE_AT and a distance has 12 bits.
+        let source = unsafe { window.add(source as usize) };
+        // SAFETY: literals moved `at` by COPY_BYTES at most, and the window goes on for 3 * COPY_BYTES after the page.
+        let place = unsafe { window.add(self.at as usize) };
+        // SAFETY: both have COPY_BYTES, as just said.
+        unsafe { copy(source, place) };
+        self.at += u32::from(step.length);
     }
 }
 
-/// Copies COPY_BYTES, through a register: the places may overlap.
+/// Copies `COPY_BYTES`, through a register: the places may overlap.
 ///
 /// # Safety
-/// Both places must have COPY_BYTES.
+/// Both places must have `COPY_BYTES`.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8) {
     // SAFETY: the caller's.
@@ -245,5 +249,7 @@ unsafe fn copy(from: *const u8, to: *mut u8) {
 #[inline(always)]
 unsafe fn load_u64(bytes: &[u8], at: usize) -> u64 {
     // SAFETY: the caller's.
-    u64::from_le_bytes(unsafe { bytes.as_ptr().add(at).cast::<[u8; 8]>().read() })
+    let start = unsafe { bytes.as_ptr().add(at) };
+    // SAFETY: the caller's.
+    u64::from_le_bytes(unsafe { start.cast::<[u8; 8]>().read() })
 }

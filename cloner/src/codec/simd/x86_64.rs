@@ -4,6 +4,8 @@
     reason = "entering code compiled for an instruction set is safe only where the machine has it"
 )]
 
+use std::arch::x86_64::*;
+
 use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
 
 use super::{Kernel, Lanes, Positions, VectorMask, portable};
@@ -66,7 +68,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn expand(self, set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]) {
+    fn expand(
+        self,
+        set: &VectorMask,
+        literals: &[[u8; VECTOR_BYTES]],
+        page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
+    ) {
         portable::expand(set, literals, page);
     }
 
@@ -77,28 +84,106 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize {
-        portable::equal_prefix(a, b)
+        // SAFETY: the features of `equal_prefix` are among those `Avx2::detect` found.
+        unsafe { equal_prefix(a, b) }
     }
 }
 
 impl Lanes for Avx512 {
     #[inline(always)]
     fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
-        portable::positions(set, list)
+        // SAFETY: the features of `positions` are among those `Avx512::detect` found.
+        unsafe { positions(set, list) }
     }
 
     #[inline(always)]
-    fn expand(self, set: &VectorMask, literals: &[[u8; VECTOR_BYTES]], page: &mut [u64; PAGE_VECTORS]) {
-        portable::expand(set, literals, page);
+    fn expand(
+        self,
+        set: &VectorMask,
+        literals: &[[u8; VECTOR_BYTES]],
+        page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
+    ) {
+        let count: usize = set.iter().map(|word| word.count_ones() as usize).sum();
+        assert!(count <= literals.len(), "{count} vectors, {} literals", literals.len());
+        // SAFETY: the features of `expand` are among those `Avx512::detect` found, and there are literals enough.
+        unsafe { expand(set, literals, page) }
     }
 
     #[inline(always)]
     fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
-        portable::tagged(tags, tag)
+        // SAFETY: the features of `tagged` are among those `Avx512::detect` found.
+        unsafe { tagged(tags, tag) }
     }
 
     #[inline(always)]
     fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize {
-        portable::equal_prefix(a, b)
+        // SAFETY: the features of `equal_prefix` are among those `Avx512::detect` found.
+        unsafe { equal_prefix(a, b) }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn equal_prefix(a: &[u8; 32], b: &[u8; 32]) -> usize {
+    // SAFETY: `a` has 32 readable bytes.
+    let a = unsafe { _mm256_loadu_si256(a.as_ptr().cast()) };
+    // SAFETY: `b` has 32 readable bytes.
+    let b = unsafe { _mm256_loadu_si256(b.as_ptr().cast()) };
+    let equal = _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b));
+    equal.trailing_ones() as usize
+}
+
+/// Compresses the numbers of 32 vectors at a time. The register is stored whole: Zen 4 is slow to compress into memory.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
+    const LANES: usize = 32;
+    let mut numbers = _mm512_set_epi16(
+        31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6,
+        5, 4, 3, 2, 1, 0,
+    );
+    let mut count = 0;
+    for half in set.iter().flat_map(|word| [(word & 0xffff_ffff) as u32, (word >> 32) as u32]) {
+        let place = list[count..].first_chunk_mut::<LANES>().expect("a register fits after 512 numbers");
+        let compressed = _mm512_maskz_compress_epi16(half, numbers);
+        // SAFETY: `place` has 64 writable bytes.
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), compressed) };
+        count += half.count_ones() as usize;
+        numbers = _mm512_add_epi16(numbers, _mm512_set1_epi16(32));
+    }
+    &list[..count]
+}
+
+/// # Safety
+/// There must be a literal for every vector of `set`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn expand(
+    set: &VectorMask,
+    literals: &[[u8; VECTOR_BYTES]],
+    page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
+) {
+    let mut taken = 0;
+    let masks = set.iter().flat_map(|word| word.to_le_bytes());
+    for (mask, vectors) in masks.zip(page.as_chunks_mut::<8>().0) {
+        let next = literals.as_ptr().wrapping_add(taken);
+        // SAFETY: only as many literals are read as the mask has bits, and the caller has one for each.
+        let expanded = unsafe { _mm512_maskz_expandloadu_epi64(mask, next.cast()) };
+        // SAFETY: `vectors` has 64 writable bytes.
+        unsafe { _mm512_storeu_si512(vectors.as_mut_ptr().cast(), expanded) };
+        taken += mask.count_ones() as usize;
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn tagged(tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
+    let wanted = _mm512_set1_epi8(tag.cast_signed());
+    let mut set = [0; PAGE_VECTORS / 64];
+    for (word, tags) in set.iter_mut().zip(tags.as_chunks::<64>().0) {
+        // SAFETY: `tags` has 64 readable bytes.
+        let tags = unsafe { _mm512_loadu_si512(tags.as_ptr().cast()) };
+        *word = _mm512_cmpeq_epi8_mask(tags, wanted);
+    }
+    set
 }

@@ -1,13 +1,15 @@
 //! Pages as guests have them, for property tests.
+#![expect(clippy::cast_possible_truncation, reason = "made-up content: any bits will do")]
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::super::naive::Way;
 use super::super::{PAGE_BYTES, Page, PageSet};
 use super::Case;
 
-/// Cases of a property test: `fallback` unless CLONER_CASES says otherwise.
+/// Cases of a property test: `fallback` unless `CLONER_CASES` says otherwise.
 pub(super) fn cases(fallback: u32) -> u32 {
     std::env::var("CLONER_CASES")
         .ok()
@@ -30,6 +32,11 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         });
         Case { pages, touched: set, parent }
     })
+}
+
+/// How the oracle is to mark a page.
+pub(super) fn way() -> impl Strategy<Value = Way> {
+    select(vec![Way::Words, Way::Bytes, Way::Raw])
 }
 
 /// A page of one of the kinds that guest memory is made of.
@@ -70,11 +77,12 @@ fn pieces() -> impl Strategy<Value = Page> {
                         .skip(seed as usize % 45)
                         .take(length),
                 ),
-                2 => (0..length / 8).for_each(|i| {
-                    bytes.extend((0x7f3a_0000_0000 | (seed & 0xffff_ffff) + i as u64 * 64).to_le_bytes())
-                }),
+                2 => {
+                    let pointer = |i: usize| 0x7f3a_0000_0000 | ((seed & 0xffff_ffff) + i as u64 * 64);
+                    bytes.extend((0..length / 8).flat_map(|i| pointer(i).to_le_bytes()));
+                }
                 3 => {
-                    (0..length / 4).for_each(|i| bytes.extend((seed as u32 % 1000 + i as u32).to_le_bytes()))
+                    bytes.extend((0..length / 4).flat_map(|i| (seed as u32 % 1000 + i as u32).to_le_bytes()));
                 }
                 4 => bytes.extend(noise(seed).take(length)),
                 5 => bytes.extend(vec![seed as u8; length]),
@@ -106,8 +114,8 @@ fn structures() -> impl Strategy<Value = Page> {
             match kind {
                 0 => 0,
                 1 => base,
-                2 => base & !0xffff | byte * 16,
-                3 => base & !0xffff_ffff | byte << 20 | byte,
+                2 => (base & !0xffff) | (byte * 16),
+                3 => (base & !0xffff_ffff) | (byte << 20) | byte,
                 4 => byte,
                 _ => base.wrapping_mul(byte | 1),
             }

@@ -3,7 +3,8 @@
 use crate::format::{DICTIONARY_ENTRY_BYTES, PAGE_VECTORS, Page};
 
 use super::super::RecordError;
-use super::super::page::{Vectors, store_vectors};
+use super::super::narrow::low_u16;
+use super::super::page::vector_bytes_mut;
 use super::super::simd::{Kernel, Lanes, Positions, VectorMask};
 use super::{PLANE_BYTES, PLANES, PLANES_BYTES, Streams, WordTag};
 
@@ -22,8 +23,10 @@ impl Kernel for WordDecode<'_> {
         let Self { record, dictionary, page } = self;
         let short = RecordError::Length { needed_bytes: PLANES_BYTES, record_bytes: record.len() };
         let (planes, mut streams) = record.split_first_chunk::<PLANES_BYTES>().ok_or(short)?;
-        let sets = tag_sets(planes);
-        let lengths = Streams::of(&sets.map(|set| set.iter().map(|word| word.count_ones() as u16).sum()));
+        let planes = planes_of(planes);
+        let sets = WordTag::ALL.map(|tag| tag_set(&planes, tag));
+        let lengths =
+            Streams::of(&sets.map(|set| set.iter().map(|word| low_u16(word.count_ones().into())).sum()));
         if lengths.record_bytes() != record.len() {
             let needed_bytes = lengths.record_bytes();
             return Err(RecordError::Length { needed_bytes, record_bytes: record.len() });
@@ -34,90 +37,100 @@ impl Kernel for WordDecode<'_> {
             stream
         };
         let hot = take(lengths.hot);
-        let cold = SplitNumbers::<4>::new(take(lengths.dictionary_low), take(lengths.dictionary_high))?;
-        let small = take(lengths.small).as_chunks().0;
+        let cold = Numbers::join::<4>(take(lengths.dictionary_low), take(lengths.dictionary_high))?;
+        let small = take(lengths.small).as_chunks::<2>().0;
         let partial32 = take(lengths.partial32).as_chunks().0;
         let partial16 = take(lengths.partial16).as_chunks().0;
-        let bases = SplitNumbers::<1>::new(take(lengths.base_low), take(lengths.base_high))?;
+        let bases = Numbers::join::<1>(take(lengths.base_low), take(lengths.base_high))?;
         let literals = take(lengths.literal).as_chunks().0;
 
-        let mut vectors: Vectors = [0; PAGE_VECTORS];
+        let vectors = vector_bytes_mut(page);
         let mut list: Positions = [0; PAGE_VECTORS + 32];
-        let entry = |marker: usize| match dictionary.get(marker) {
-            Some(&entry) => Ok(u64::from_le_bytes(entry)),
+        let entry = |marker: u16| match dictionary.get(usize::from(marker)) {
+            Some(&entry) => Ok(entry),
             None => Err(RecordError::Dictionary { marker, entries: dictionary.len() }),
         };
         let slot = |position: u16| usize::from(position) % PAGE_VECTORS;
         let set = |tag: WordTag| &sets[tag as usize];
 
-        lanes.expand(set(WordTag::Literal), literals, &mut vectors);
+        lanes.expand(set(WordTag::Literal), literals, vectors);
         for (&at, &marker) in lanes.positions(set(WordTag::Hot), &mut list).iter().zip(hot) {
-            vectors[slot(at)] = entry(usize::from(marker))?;
+            vectors[slot(at)] = entry(marker.into())?;
         }
-        for (&at, marker) in lanes.positions(set(WordTag::Dictionary), &mut list).iter().zip(cold.iter()) {
+        for (&at, &marker) in lanes.positions(set(WordTag::Dictionary), &mut list).iter().zip(cold.get()) {
             vectors[slot(at)] = entry(marker)?;
         }
         for (&at, &low) in lanes.positions(set(WordTag::Small), &mut list).iter().zip(small) {
-            vectors[slot(at)] = u16::from_le_bytes(low).into();
+            vectors[slot(at)] = [low[0], low[1], 0, 0, 0, 0, 0, 0];
         }
-        let mut bases = bases.iter();
-        let partial =
-            lanes.positions(set(WordTag::Partial32), &mut list).iter().zip(partial32).zip(&mut bases);
-        for ((&at, &low), base) in partial {
-            vectors[slot(at)] = vectors[base] & !0xffff_ffff | u64::from(u32::from_le_bytes(low));
+        let (of_partial32, bases) = bases.get().split_at(partial32.len());
+        let (of_partial16, of_repeat) = bases.split_at(partial16.len());
+        let at = lanes.positions(set(WordTag::Partial32), &mut list);
+        for ((&at, &low), &base) in at.iter().zip(partial32).zip(of_partial32) {
+            let high = u64::from_le_bytes(vectors[slot(base)]) & !0xffff_ffff;
+            vectors[slot(at)] = (high | u64::from(u32::from_le_bytes(low))).to_le_bytes();
         }
-        let partial =
-            lanes.positions(set(WordTag::Partial16), &mut list).iter().zip(partial16).zip(&mut bases);
-        for ((&at, &low), base) in partial {
-            vectors[slot(at)] = vectors[base] & !0xffff | u64::from(u16::from_le_bytes(low));
+        let at = lanes.positions(set(WordTag::Partial16), &mut list);
+        for ((&at, &low), &base) in at.iter().zip(partial16).zip(of_partial16) {
+            let high = u64::from_le_bytes(vectors[slot(base)]) & !0xffff;
+            vectors[slot(at)] = (high | u64::from(u16::from_le_bytes(low))).to_le_bytes();
         }
-        for (&at, base) in lanes.positions(set(WordTag::Repeat), &mut list).iter().zip(&mut bases) {
-            vectors[slot(at)] = vectors[base];
+        let at = lanes.positions(set(WordTag::Repeat), &mut list);
+        for (&at, &base) in at.iter().zip(of_repeat) {
+            vectors[slot(at)] = vectors[slot(base)];
         }
-        store_vectors(&vectors, page);
         Ok(())
     }
 }
 
-/// The vectors of each tag, from the planes of tag bits.
+/// The planes of tag bits as words.
 #[inline(always)]
-fn tag_sets(planes: &[u8; PLANES_BYTES]) -> [VectorMask; WordTag::COUNT] {
-    let planes: &[[u8; PLANE_BYTES]] = planes.as_chunks().0;
-    let mut sets = [[u64::MAX; PAGE_VECTORS / 64]; WordTag::COUNT];
-    for (tag, set) in sets.iter_mut().enumerate() {
-        for (bit, plane) in planes.iter().enumerate().take(PLANES) {
-            let invert = if tag >> bit & 1 == 0 { u64::MAX } else { 0 };
-            for (word, &plane) in set.iter_mut().zip(plane.as_chunks().0) {
-                *word &= u64::from_le_bytes(plane) ^ invert;
-            }
+fn planes_of(bytes: &[u8; PLANES_BYTES]) -> [VectorMask; PLANES] {
+    let mut planes = [[0; PAGE_VECTORS / 64]; PLANES];
+    for (plane, bytes) in planes.iter_mut().zip(bytes.as_chunks::<PLANE_BYTES>().0) {
+        for (word, &bytes) in plane.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(bytes);
         }
     }
-    sets
+    planes
 }
 
-/// Numbers of `8 + HIGH_BITS` bits whose low and high bits lie in two streams.
-struct SplitNumbers<'a, const HIGH_BITS: usize> {
-    low: &'a [u8],
-    high: &'a [u8],
+/// The vectors that have a tag.
+#[inline(always)]
+fn tag_set(planes: &[VectorMask; PLANES], tag: WordTag) -> VectorMask {
+    let inverted = |bit: usize| if tag as usize >> bit & 1 == 0 { u64::MAX } else { 0 };
+    std::array::from_fn(|word| {
+        (planes[0][word] ^ inverted(0)) & (planes[1][word] ^ inverted(1)) & (planes[2][word] ^ inverted(2))
+    })
 }
 
-impl<'a, const HIGH_BITS: usize> SplitNumbers<'a, HIGH_BITS> {
+/// Numbers of more than eight bits, put together from the two streams they lie in.
+struct Numbers {
+    numbers: [u16; PAGE_VECTORS],
+    count: usize,
+}
+
+impl Numbers {
+    /// Joins low bytes with `HIGH_BITS` bits each, packed lowest first.
     #[inline(always)]
-    fn new(low: &'a [u8], high: &'a [u8]) -> Result<Self, RecordError> {
+    fn join<const HIGH_BITS: usize>(low: &[u8], high: &[u8]) -> Result<Self, RecordError> {
+        let per_byte = 8 / HIGH_BITS;
         let used_bits = low.len() * HIGH_BITS % 8;
         if used_bits != 0 && high.last().is_some_and(|last| last >> used_bits != 0) {
             return Err(RecordError::Padding);
         }
-        Ok(Self { low, high })
+        let mut numbers = [0; PAGE_VECTORS];
+        for ((numbers, low), &high) in numbers.chunks_mut(per_byte).zip(low.chunks(per_byte)).zip(high) {
+            for (place, (number, &low)) in numbers.iter_mut().zip(low).enumerate() {
+                let high = high >> (place * HIGH_BITS) & ((1 << HIGH_BITS) - 1);
+                *number = u16::from(high) << 8 | u16::from(low);
+            }
+        }
+        Ok(Self { numbers, count: low.len() })
     }
 
     #[inline(always)]
-    fn iter(&self) -> impl Iterator<Item = usize> {
-        let per_byte = 8 / HIGH_BITS;
-        let mask = (1 << HIGH_BITS) - 1;
-        self.low.iter().enumerate().map(move |(number, &low)| {
-            let high = self.high[number / per_byte] >> (number % per_byte * HIGH_BITS) & mask;
-            usize::from(high) << 8 | usize::from(low)
-        })
+    fn get(&self) -> &[u16] {
+        &self.numbers[..self.count.min(PAGE_VECTORS)]
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::format::PAGE_VECTORS;
 
+use super::super::narrow::{low_u8, low_u16, low_u32};
 use super::super::page::Vectors;
-use super::super::simd::{Kernel, Lanes, Positions};
+use super::super::simd::{Kernel, Lanes, Positions, VectorMask};
 use super::dictionary::is_hot;
 use super::{Dictionary, PLANES, Streams, TagCounts, WordTag};
 
@@ -135,38 +136,59 @@ impl Kernel for WriteWords<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { encoder, vectors, out } = self;
-        let WordEncoder { tags, names, counts } = encoder;
-        let mut list: Positions = [0; PAGE_VECTORS + 32];
+        let Self { encoder: WordEncoder { tags, names, .. }, vectors, out } = self;
         let sets = WordTag::ALL.map(|tag| lanes.tagged(tags, tag as u8));
         for bit in 0..PLANES {
-            for word in 0..PAGE_VECTORS / 64 {
-                let plane = (0..WordTag::COUNT)
-                    .filter(|tag| tag >> bit & 1 == 1)
-                    .fold(0, |p, tag| p | sets[tag][word]);
-                out.extend_from_slice(&u64::to_le_bytes(plane));
-            }
+            let tags_with = |bit: usize| sets.iter().enumerate().filter(move |(tag, _)| tag >> bit & 1 == 1);
+            let plane: VectorMask =
+                std::array::from_fn(|word| tags_with(bit).fold(0, |all, (_, set)| all | set[word]));
+            out.extend(plane.iter().flat_map(|word| word.to_le_bytes()));
         }
-        let at = |position: u16| usize::from(position) % PAGE_VECTORS;
-        let mut of = |tag: WordTag| lanes.positions(&sets[tag as usize], &mut list).to_vec();
-        let hot = of(WordTag::Hot);
-        out.extend(hot.iter().map(|&p| names[at(p)] as u8));
-        let cold = of(WordTag::Dictionary);
-        out.extend(cold.iter().map(|&p| names[at(p)] as u8));
-        out.extend(cold.chunks(2).map(|pair| pack(pair.iter().map(|&p| names[at(p)]), 4)));
-        out.extend(of(WordTag::Small).iter().flat_map(|&p| (vectors[at(p)] as u16).to_le_bytes()));
-        out.extend(of(WordTag::Partial32).iter().flat_map(|&p| (vectors[at(p)] as u32).to_le_bytes()));
-        out.extend(of(WordTag::Partial16).iter().flat_map(|&p| (vectors[at(p)] as u16).to_le_bytes()));
-        let mut bases = of(WordTag::Partial32);
-        bases.extend(of(WordTag::Partial16));
-        bases.extend(of(WordTag::Repeat));
-        out.extend(bases.iter().map(|&p| names[at(p)] as u8));
-        out.extend(bases.chunks(8).map(|eight| pack(eight.iter().map(|&p| names[at(p)]), 1)));
-        out.extend(of(WordTag::Literal).iter().flat_map(|&p| vectors[at(p)].to_le_bytes()));
-        let _ = counts;
+
+        let mut list: Positions = [0; PAGE_VECTORS + 32];
+        let mut of = |tag: WordTag, each: &mut dyn FnMut(usize)| {
+            let list = lanes.positions(&sets[tag as usize], &mut list);
+            list.iter().for_each(|&at| each(usize::from(at) % PAGE_VECTORS));
+        };
+        let mut numbers = Numbers { numbers: [0; PAGE_VECTORS], count: 0 };
+        of(WordTag::Hot, &mut |at| out.push(low_u8(names[at].into())));
+        of(WordTag::Dictionary, &mut |at| numbers.push(names[at]));
+        numbers.write::<4>(out);
+        of(WordTag::Small, &mut |at| out.extend_from_slice(&low_u16(vectors[at]).to_le_bytes()));
+        of(WordTag::Partial32, &mut |at| out.extend_from_slice(&low_u32(vectors[at]).to_le_bytes()));
+        of(WordTag::Partial16, &mut |at| out.extend_from_slice(&low_u16(vectors[at]).to_le_bytes()));
+        for tag in [WordTag::Partial32, WordTag::Partial16, WordTag::Repeat] {
+            of(tag, &mut |at| numbers.push(names[at]));
+        }
+        numbers.write::<1>(out);
+        of(WordTag::Literal, &mut |at| out.extend_from_slice(&vectors[at].to_le_bytes()));
     }
 }
 
-fn pack(numbers: impl Iterator<Item = u16>, high_bits: usize) -> u8 {
-    numbers.enumerate().fold(0, |byte, (k, number)| byte | ((number >> 8) as u8) << (k * high_bits))
+/// Numbers of more than eight bits, to be written as two streams.
+struct Numbers {
+    numbers: [u16; PAGE_VECTORS],
+    count: usize,
+}
+
+impl Numbers {
+    #[inline(always)]
+    fn push(&mut self, number: u16) {
+        self.numbers[self.count % PAGE_VECTORS] = number;
+        self.count += 1;
+    }
+
+    /// Appends the low bytes, then `HIGH_BITS` bits each, packed lowest first; the numbers are gone then.
+    #[inline(always)]
+    fn write<const HIGH_BITS: usize>(&mut self, out: &mut Vec<u8>) {
+        let numbers = &self.numbers[..self.count];
+        out.extend(numbers.iter().map(|&number| low_u8(number.into())));
+        out.extend(numbers.chunks(8 / HIGH_BITS).map(|some| {
+            let high = |byte: u64, (place, &number): (usize, &u16)| {
+                byte | u64::from(number >> 8) << (place * HIGH_BITS)
+            };
+            low_u8(some.iter().enumerate().fold(0, high))
+        }));
+        self.count = 0;
+    }
 }
