@@ -37,7 +37,11 @@ impl PageTable {
     }
 
     /// The page with this hash that `same` confirms, if the table has it.
-    pub(crate) fn find(&self, hash: PageHash, mut same: impl FnMut(PageNumber) -> bool) -> Option<PageNumber> {
+    pub(crate) fn find(
+        &self,
+        hash: PageHash,
+        mut same: impl FnMut(PageNumber) -> bool,
+    ) -> Option<PageNumber> {
         let tag = tag(hash);
         self.probes(hash)
             .map(|slot| slot.load(Ordering::Relaxed))

@@ -3,9 +3,11 @@
 pub mod chunk;
 pub mod cli;
 pub mod codec;
+pub mod cold;
 pub mod compare;
 mod dedup;
 pub mod format;
+pub mod measure;
 pub mod pool;
 pub mod restore;
 pub mod save;

@@ -22,7 +22,9 @@ use vmm::memory::GuestMemory;
 use vmm::sys::mmap::OutOfRange;
 
 use crate::chunk::{self, Chunk, PageNumber, PlaceRef};
-use crate::codec::{self, ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, decode_chunk};
+use crate::codec::{
+    self, ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, decode_chunk,
+};
 use crate::dedup::PageTable;
 use crate::format::{
     CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, VerifiedChunk, page_hash,

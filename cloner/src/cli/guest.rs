@@ -38,10 +38,11 @@ pub(super) struct BootArgs {
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Its initial RAM file system
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    // Clap does not insist on what conflicts with another argument given, hence both.
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with_all = ["flat", "pulse"])]
     initrd: Option<PathBuf>,
     /// Its command line; on hosts that emulate ring 0, what they need is appended
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_COMMAND_LINE)]
+    #[arg(long, value_name = "TEXT", requires = "kernel", conflicts_with_all = ["flat", "pulse"], default_value = DEFAULT_COMMAND_LINE)]
     cmdline: String,
     /// A bare-metal image, loaded at 512 KiB and entered there in 64-bit mode
     #[arg(long, value_name = "FILE")]

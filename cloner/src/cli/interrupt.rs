@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use super::terminal;
+use crate::pool::hugepages;
 use crate::walk::Progress;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -38,8 +40,16 @@ pub(super) fn progress() -> Arc<Progress> {
     progress
 }
 
-#[expect(clippy::exit, reason = "the user has asked twice; what this process held is freed by the kernel")]
+/// Ends the process with no regard for what it is doing, but puts back what the kernel would not.
+#[expect(
+    clippy::exit,
+    reason = "the user has asked twice; all else that this process held is freed by the kernel"
+)]
 fn end_at_once() {
+    terminal::restore();
+    if let Err(error) = hugepages::give_back_for_ever() {
+        tracing::error!(%error, "huge pages stay set aside");
+    }
     std::process::exit(super::EXIT_INTERRUPTED.into());
 }
 

@@ -1,9 +1,12 @@
 //! The `cloner` program.
 
+mod bench;
 mod clone;
+mod columns;
 mod console;
 mod demo;
 mod guest;
+mod inspect;
 mod interrupt;
 mod memcpy;
 mod progress;
@@ -18,7 +21,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use vmm::Ending;
 
-use crate::{compare, pool, restore, save, walk};
+use crate::{compare, measure, pool, restore, save, walk};
 
 /// Something failed.
 const EXIT_FAILURE: u8 = 1;
@@ -58,6 +61,10 @@ enum Command {
     Run(run::Args),
     /// Boot a guest, wait for its console to say something, clone it, and run source and clones side by side.
     Clone(clone::Args),
+    /// Measure the coder beside lz4, zstd and memcpy.
+    Bench(bench::Args),
+    /// Show what a memory image is made of: kinds of pages, classes of vectors, the ratio of each chunk.
+    Inspect(inspect::Args),
 }
 
 /// Why a command failed.
@@ -77,6 +84,10 @@ enum Error {
     Restore(#[from] restore::eager::Error),
     #[error("comparison")]
     Compare(#[from] compare::Error),
+    #[error(transparent)]
+    Measure(#[from] measure::Error),
+    #[error("cannot write {}", path.display())]
+    Write { path: std::path::PathBuf, source: io::Error },
     #[error("threads")]
     Threads(#[from] walk::StartError),
     #[error("built-in guest")]
@@ -134,6 +145,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Clone(args) => clone::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Inspect(args) => inspect::run(args),
     });
     match result {
         Ok(code) => ExitCode::from(code),

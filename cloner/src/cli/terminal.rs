@@ -3,10 +3,15 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 
-use vmm_sys_util::terminal::Terminal;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 const CTRL_A: u8 = 1;
+
+/// The terminal's settings before they were changed. Here and not in [`RawMode`], so that a process that ends at once
+/// can put them back as well.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Puts the terminal back when dropped.
 pub(super) struct RawMode(());
@@ -20,16 +25,28 @@ impl RawMode {
         if !io::stdin().is_terminal() {
             return Ok(None);
         }
-        io::stdin().lock().set_raw_mode()?;
+        let before = tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.local_modes &= !(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG);
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(Some(Self(())))
     }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        if let Err(error) = io::stdin().lock().set_canon_mode() {
-            tracing::error!(%error, "cannot restore the terminal: try `stty sane`");
-        }
+        restore();
+    }
+}
+
+/// Puts the terminal back if it was changed, to the last setting.
+pub(super) fn restore() {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(before) = before
+        && let Err(error) = tcsetattr(io::stdin(), OptionalActions::Now, &before)
+    {
+        tracing::error!(%error, "cannot restore the terminal: try `stty sane`");
     }
 }
 

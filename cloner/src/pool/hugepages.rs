@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vmm::sys::mmap::HUGE_PAGE_SIZE;
 
@@ -59,9 +60,13 @@ impl HugePages {
     }
 }
 
+/// Pages set aside by this process and not given back. Changed only under the lock on the setting.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
 /// Huge pages set aside by this process; dropping it gives them back to the host.
 ///
-/// Pages still in use by then go back when their user is done. The process dying without a drop leaves them set aside.
+/// Pages still in use by then go back when their user is done. A process that dies without a drop leaves them set aside,
+/// unless it comes to call [`give_back_for_ever`].
 #[derive(Debug)]
 #[must_use = "dropping it gives the pages back"]
 pub struct Reserved {
@@ -88,7 +93,23 @@ pub fn reserve(pages: usize) -> Result<Reserved, Error> {
         write_setting(before)?;
         return Err(Error::HugePagesRefused { wanted: pages, got });
     }
+    HELD.fetch_add(pages, Ordering::Relaxed);
     Ok(Reserved { pages })
+}
+
+/// Gives back whatever [`Reserved`]s hold, and keeps this process from setting more aside: for one that is about to end
+/// without dropping them.
+///
+/// # Errors
+/// [`Error::Setting`].
+pub fn give_back_for_ever() -> Result<(), Error> {
+    let lock = lock_setting()?;
+    // Not to be unlocked again: another thread may be about to reserve, or to drop what is given back here.
+    std::mem::forget(lock);
+    match HELD.swap(0, Ordering::Relaxed) {
+        0 => Ok(()),
+        held => write_setting(HugePages::read()?.set_aside().saturating_sub(held)),
+    }
 }
 
 impl Reserved {
@@ -103,6 +124,7 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         let give_back = || {
             let _lock = lock_setting()?;
+            HELD.fetch_sub(self.pages, Ordering::Relaxed);
             write_setting(HugePages::read()?.set_aside().saturating_sub(self.pages))
         };
         // The only failure is that the setting, writable before, no longer is; nobody is left to be told.

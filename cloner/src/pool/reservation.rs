@@ -70,7 +70,8 @@ impl Reservation {
     pub fn seal(self) -> Arc<Stored> {
         let Self { claim, promise, contents } = self;
         drop(promise);
-        let Contents { chunks, blobs, dependencies } = contents.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Contents { chunks, blobs, dependencies } =
+            contents.into_inner().unwrap_or_else(PoisonError::into_inner);
         let stored = Arc::new(Stored::new(claim.name().to_owned(), chunks, blobs, dependencies));
         claim.fill(Arc::clone(&stored));
         stored

@@ -54,7 +54,9 @@ pub enum Error {
         state_bytes: u64,
     },
     /// Chunks are missing, or there are others.
-    #[error("the manifest lists {listed} chunks up to number {last}, the pool holds {held} and the guest has {count}")]
+    #[error(
+        "the manifest lists {listed} chunks up to number {last}, the pool holds {held} and the guest has {count}"
+    )]
     Chunks {
         /// Chunks of the manifest.
         listed: usize,
@@ -153,8 +155,11 @@ impl Snapshot {
     /// # Errors
     /// See [`Error`].
     pub fn open(stored: Arc<Stored>) -> Result<Self, Error> {
-        let dependencies =
-            stored.dependencies().iter().map(|stored| Self::open(Arc::clone(stored))).collect::<Result<_, _>>()?;
+        let dependencies = stored
+            .dependencies()
+            .iter()
+            .map(|stored| Self::open(Arc::clone(stored)))
+            .collect::<Result<_, _>>()?;
         Self::with(stored, dependencies, None)
     }
 
@@ -264,7 +269,12 @@ fn check_chunks(stored: &Stored, manifest: &ManifestV1, state: &VmState) -> Resu
     let last = manifest.chunks.iter().map(|entry| entry.index).max().unwrap_or(0);
     // Ascending on both sides, so equal sequences are equal sets without repetition.
     if !listed().eq(stored.chunks().iter().map(pool::Chunk::key)) || last as usize >= count {
-        return Err(Error::Chunks { listed: manifest.chunks.len(), last, held: stored.chunks().len(), count });
+        return Err(Error::Chunks {
+            listed: manifest.chunks.len(),
+            last,
+            held: stored.chunks().len(),
+            count,
+        });
     }
     Ok(())
 }

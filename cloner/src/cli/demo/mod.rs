@@ -177,7 +177,8 @@ impl<'a> Stage<'a> {
         let progress = interrupt::progress();
         let paused = source.vm.pause().map_err(Error::source_vm)?;
         let beat = source.console.last(|line| self.guest.beat(line)).unwrap_or(0);
-        let saved = progress::bar("encoding", &progress, || self.saver.save(&paused, None, reservation, &progress));
+        let saved =
+            progress::bar("encoding", &progress, || self.saver.save(&paused, None, reservation, &progress));
         let (snapshot, report) = saved?;
         let pause = paused.elapsed();
         let copy = || self.comparer.copy_of(paused.memory());

@@ -71,6 +71,27 @@ fn the_golden_chunk_of_version_1_decodes_on_every_backend_and_by_the_oracle() {
     assert!(naive::decode(GOLDEN, &kept).as_ref() == Some(&expected));
 }
 
+/// FORMAT.md is complete: a reader in another language, written from it alone, gets the same pages.
+#[test]
+fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
+    let (_, kept, expected) = small_chunk();
+    let folder = std::env::temp_dir().join(format!("cloner-golden-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let files =
+        [file("chunk", GOLDEN), file("parent", &kept.parent), file("kept", kept.pages.as_flattened())];
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/format/read_chunk.py");
+    let output = std::process::Command::new("python3").arg(script).args(&files).output();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let output = output.expect("python3 is needed for this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout == expected, "other pages");
+}
+
 #[test]
 #[ignore = "writes the golden chunk: only for a new version of the format"]
 fn write_the_golden_chunk() {

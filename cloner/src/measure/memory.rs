@@ -1,0 +1,77 @@
+//! Large buffers of one kind, so that no coder gets better memory than another.
+
+use std::collections::TryReserveError;
+
+use crate::sys::huge;
+
+/// An empty buffer with this capacity, in huge pages where the host has some; for sizes that somebody else chose.
+pub(super) fn try_with_capacity(bytes: usize) -> Result<Vec<u8>, TryReserveError> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes)?;
+    huge::advise(memory.spare_capacity_mut());
+    Ok(memory)
+}
+
+/// An empty buffer with this capacity, in huge pages where the host has some.
+pub(super) fn with_capacity(bytes: usize) -> Vec<u8> {
+    let mut memory = Vec::with_capacity(bytes);
+    huge::advise(memory.spare_capacity_mut());
+    memory
+}
+
+/// A buffer of this length, every page of it touched. What it holds is no coder's output.
+pub(super) fn touched(bytes: usize) -> Vec<u8> {
+    let mut memory = with_capacity(bytes);
+    memory.resize(bytes, POISON);
+    memory
+}
+
+pub(super) const POISON: u8 = 0xa5;
+
+/// Runs of bytes, one after another.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Stored {
+    /// Copies of these runs.
+    #[must_use]
+    pub fn of(runs: &[Vec<u8>]) -> Self {
+        let mut stored = Self::with_capacity(runs.iter().map(Vec::len).sum());
+        runs.iter().for_each(|run| stored.push(run));
+        stored
+    }
+
+    /// Room for `bytes` bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: with_capacity(bytes), ends: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, run: &[u8]) {
+        self.bytes.extend_from_slice(run);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// The run with this number.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn get(&self, run: usize) -> &[u8] {
+        let start = run.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[run]]
+    }
+
+    /// All runs.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.ends.len()).map(|run| self.get(run))
+    }
+
+    /// Bytes of all runs.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}

@@ -1,0 +1,20 @@
+//! Huge pages behind ordinary heap memory, where the host has some to spare.
+
+#![expect(unsafe_code, reason = "madvise has no wrapper in the standard library")]
+
+use std::mem::MaybeUninit;
+
+use vmm::sys::mmap::PAGE_SIZE;
+
+/// Asks for transparent huge pages behind the whole pages of `memory`. A wish: nothing fails if the host has none.
+pub(crate) fn advise(memory: &mut [MaybeUninit<u8>]) {
+    let start = memory.as_mut_ptr();
+    let skipped = start.align_offset(PAGE_SIZE);
+    let len_bytes = memory.len().saturating_sub(skipped) / PAGE_SIZE * PAGE_SIZE;
+    if len_bytes > 0 {
+        let aligned = start.wrapping_add(skipped);
+        // SAFETY: the range lies within `memory`, by the subtraction above; MADV_HUGEPAGE changes how the kernel backs it,
+        // never what it holds.
+        unsafe { libc::madvise(aligned.cast(), len_bytes, libc::MADV_HUGEPAGE) };
+    }
+}
