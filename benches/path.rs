@@ -2,8 +2,6 @@
 //!
 //! Method and reading: see README.md beside this file.
 
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
-
 use std::borrow::Cow;
 use std::io;
 use std::sync::mpsc;

@@ -55,13 +55,15 @@ fn memory_of_no_machine() {
     use layout::Error::{Odd, TooLarge, TooSmall};
     for memory_bytes in [0, 1, MIB - 4096] {
         let error = refused(&Config { memory_bytes, ..pulse() });
-        let expected = matches!(error, Error::Config(config::Error::Memory(TooSmall(n))) if n == memory_bytes);
+        let expected =
+            matches!(error, Error::Config(config::Error::Memory(TooSmall(n))) if n == memory_bytes);
         assert!(expected, "{error:?}");
         assert_names(&error, &[&format!("{memory_bytes} bytes"), "1048576"]);
     }
     for memory_bytes in [64 * GIB + 4096, u64::MAX, u64::MAX - 4095] {
         let error = refused(&Config { memory_bytes, ..pulse() });
-        let expected = matches!(error, Error::Config(config::Error::Memory(TooLarge(n))) if n == memory_bytes);
+        let expected =
+            matches!(error, Error::Config(config::Error::Memory(TooLarge(n))) if n == memory_bytes);
         assert!(expected, "{error:?}");
         assert_names(&error, &[&format!("{memory_bytes} bytes"), &(64 * GIB).to_string()]);
     }
@@ -102,7 +104,9 @@ fn too_few_huge_pages() {
     let memory_bytes = (HugePages::read().unwrap().free as u64 + 1024) * 2 * MIB;
     for backing in [Backing::Private(PageSize::Huge), Backing::Shared(PageSize::Huge)] {
         let error = refused(&Config { memory_bytes, backing, ..pulse() });
-        let Error::Memory(memory::Error::TooFewHugePages { wanted, free }) = error else { panic!("{error:?}") };
+        let Error::Memory(memory::Error::TooFewHugePages { wanted, free }) = error else {
+            panic!("{error:?}")
+        };
         assert_eq!(wanted, memory_bytes / (2 * MIB));
         assert!(free < wanted);
         assert_names(&error, &[&wanted.to_string(), &format!("{free} are free"), "nr_hugepages"]);
@@ -155,7 +159,8 @@ fn a_kernel_cut_at_any_byte() {
     let whole = Elf::small().bytes();
     for len in 0..whole.len() {
         let error = refused(&linux(&folder.file("vmlinux", &whole[..len])));
-        let refused = matches!(error, Error::Boot(boot::Error::UnknownFormat { .. } | boot::Error::Load { .. }));
+        let refused =
+            matches!(error, Error::Boot(boot::Error::UnknownFormat { .. } | boot::Error::Load { .. }));
         assert!(refused, "{len} of {} bytes: {error:?}", whole.len());
         assert_names(&error, &[&format!("{len} bytes")]);
     }
@@ -196,7 +201,8 @@ fn a_kernel_too_large_for_the_guest() {
         ("in_the_gap", in_the_gap),
     ] {
         let error = refused(&linux(&folder.file("vmlinux", &elf.bytes())));
-        let large = matches!(error, Error::Boot(boot::Error::Load { .. } | boot::Error::KernelTooLarge { .. }));
+        let large =
+            matches!(error, Error::Boot(boot::Error::Load { .. } | boot::Error::KernelTooLarge { .. }));
         assert!(large, "{name}: {error:?}");
     }
     let fits = Elf { memory_bytes: 7 * MIB, ..Elf::small() };
@@ -213,7 +219,8 @@ fn a_kernel_too_large_for_the_guest() {
 fn a_kernel_where_the_boot_structures_are() {
     let Some(_room) = room_for(0) else { return };
     let folder = Folder::new();
-    for (address, entry) in [(0x1000, 0x1000), (0x10_0000, 0xf_ffff), (0x10_0000, 0x10_0100), (0x10_0000, 0)] {
+    for (address, entry) in [(0x1000, 0x1000), (0x10_0000, 0xf_ffff), (0x10_0000, 0x10_0100), (0x10_0000, 0)]
+    {
         let elf = Elf { address, entry, ..Elf::small() };
         let error = refused(&linux(&folder.file("vmlinux", &elf.bytes())));
         let low = matches!(error, Error::Boot(boot::Error::Load { .. } | boot::Error::KernelTooLow { .. }));
@@ -241,7 +248,8 @@ fn an_initramfs_that_cannot_be() {
             continue;
         }
         let error = refused(&config);
-        let Error::Boot(boot::Error::InitramfsTooLarge { len_bytes: found, room_bytes: room, .. }) = error else {
+        let Error::Boot(boot::Error::InitramfsTooLarge { len_bytes: found, room_bytes: room, .. }) = error
+        else {
             panic!("{error:?}")
         };
         assert_eq!((found, room), (len_bytes, room_bytes));

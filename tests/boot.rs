@@ -1,13 +1,12 @@
 //! A machine boots, of every size and kind.
 
-use cloner::pool::hugepages;
 use guest_images::pulse::{Params, Work, check};
 use vmm::Config;
 use vmm::config::Kernel;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
 use crate::support::linux::{self, command_line};
-use crate::support::{Guest, guest, room_for, value};
+use crate::support::{Guest, guest, huge_pages, room_for, value};
 use crate::{GIB, MIB};
 
 const NONCE: u64 = 0x0123_4567_89ab_cdef;
@@ -42,9 +41,14 @@ fn on_one_four_and_sixteen_vcpus() {
 #[test]
 fn with_one_mebibyte_to_five_gibibytes() {
     let Some(_room) = room_for(1) else { return };
-    for (memory_bytes, touched_bytes) in
-        [(MIB, 0), (MIB + 4096, 4096), (7 * MIB, 6 * MIB), (3 * GIB, MIB), (3 * GIB + 4096, MIB), (5 * GIB, MIB)]
-    {
+    for (memory_bytes, touched_bytes) in [
+        (MIB, 0),
+        (MIB + 4096, 4096),
+        (7 * MIB, 6 * MIB),
+        (3 * GIB, MIB),
+        (3 * GIB + 4096, MIB),
+        (5 * GIB, MIB),
+    ] {
         let params = Params { beat_ms: 20, ..Params::new(NONCE, touched_bytes) };
         let guest = boots(&guest::pulse(&params, memory_bytes, 1), &params);
         assert_eq!(guest.vm.memory().layout().size_bytes(), memory_bytes);
@@ -58,7 +62,7 @@ fn on_every_kind_of_memory() {
     const MEMORY_BYTES: u64 = 8 * MIB;
     // Twice, as the pages of one guest come back only some time after it has ended.
     let pages = usize::try_from(2 * MEMORY_BYTES / (2 * MIB)).unwrap();
-    let _reserved = hugepages::reserve(pages).unwrap();
+    let Some(huge) = huge_pages(pages) else { return };
     for pages in [PageSize::Base, PageSize::Transparent, PageSize::Huge] {
         for backing in [Backing::Private(pages), Backing::Shared(pages)] {
             let params = Params { beat_ms: 20, ..Params::new(NONCE, 4 * MIB) };
@@ -68,6 +72,7 @@ fn on_every_kind_of_memory() {
             guest::verify(&params, guest.pause().memory());
         }
     }
+    huge.assert_all_back();
 }
 
 /// What was never touched is known without reading it, else a save would read all of a large guest's memory.

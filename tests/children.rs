@@ -21,7 +21,12 @@ fn source() -> (Params, Guest) {
 }
 
 #[track_caller]
-fn save_against(studio: &Studio, paused: &Paused<'_>, name: &str, parent: &Snapshot) -> (Snapshot, ChunkStats) {
+fn save_against(
+    studio: &Studio,
+    paused: &Paused<'_>,
+    name: &str,
+    parent: &Snapshot,
+) -> (Snapshot, ChunkStats) {
     let reservation = studio.pool.reserve(name, 0).unwrap();
     let (snapshot, report) =
         studio.saver.save(paused, Some(parent), reservation, &Progress::default()).unwrap();
@@ -41,7 +46,9 @@ fn a_child_costs_what_differs_and_outlives_its_parents_name() {
     let paused = source.pause();
     let (child, stats) = save_against(&studio, &paused, "child", &parent);
     let pages = stats.pages();
-    let same = stats[PageKind::Parent].pages + stats[PageKind::Zero].pages + stats[PageKind::Untouched].pages
+    let same = stats[PageKind::Parent].pages
+        + stats[PageKind::Zero].pages
+        + stats[PageKind::Untouched].pages
         + stats[PageKind::Fill].pages;
     assert!(pages - same < 64, "{} of {pages} pages differ", pages - same);
     assert!(

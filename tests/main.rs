@@ -9,6 +9,7 @@
 mod bad_config;
 mod boot;
 mod children;
+mod cli;
 mod clone;
 mod crash;
 mod hostile_snapshot;

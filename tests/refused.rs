@@ -44,7 +44,8 @@ fn a_pool_too_small_for_the_snapshot() {
         let paused = source.pause();
         let error = studio.try_save(&paused, "large", &Progress::default()).unwrap_err();
         drop(paused);
-        let save::Error::Pool(pool::Error::Full { wanted_bytes, free_bytes, capacity_bytes, .. }) = error else {
+        let save::Error::Pool(pool::Error::Full { wanted_bytes, free_bytes, capacity_bytes, .. }) = error
+        else {
             panic!("{error:?}")
         };
         assert!(wanted_bytes > 0 && free_bytes < capacity_bytes);
@@ -92,7 +93,10 @@ fn a_name_that_is_taken() {
     let snapshot = studio.snapshot(&source, "name");
     let before = studio.pool.stats();
     let error = studio.try_save(&source.pause(), "name", &Progress::default()).unwrap_err();
-    assert!(matches!(&error, save::Error::Pool(pool::Error::NameTaken { name }) if name == "name"), "{error:?}");
+    assert!(
+        matches!(&error, save::Error::Pool(pool::Error::NameTaken { name }) if name == "name"),
+        "{error:?}"
+    );
     assert_undone(&source, &studio, before, "other");
     studio.memory(&snapshot);
 }

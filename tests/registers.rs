@@ -76,13 +76,16 @@ fn saved_in_ring_3(studio: &Studio) -> cloner::snapshot::Snapshot {
     panic!("the guest is never in ring 3");
 }
 
+/// A register's name in reports, and how to change it in the state of a vCPU.
+type Change<'a> = (&'a str, &'a dyn Fn(&mut VcpuStateV1));
+
 /// Without this, the test above could pass by comparing nothing.
 #[test]
 fn a_register_that_was_changed_in_the_state_is_reported_by_the_clone() {
     let Some(_room) = room_for(2) else { return };
     let low_bits = u8::try_from(FLIPPED >> 8).unwrap();
     // Offsets are those of the XSAVE area: MXCSR at 24, ST(n) from 32 on, XMMn from 160 on, upper halves from 576 on.
-    let changes: &[(&str, &dyn Fn(&mut VcpuStateV1))] = &[
+    let changes: &[Change<'_>] = &[
         ("r12", &|vcpu| vcpu.regs.r12 ^= FLIPPED),
         ("rbx", &|vcpu| vcpu.regs.rbx ^= FLIPPED),
         ("mxcsr", &|vcpu| vcpu.xsave[24 + 1] ^= low_bits),
@@ -114,7 +117,10 @@ fn a_register_that_was_changed_in_the_state_is_reported_by_the_clone() {
         wait_for_rounds(&clone, 3);
         let [first, second] = reports(&clone).try_into().unwrap();
         assert!(first.starts_with("pulse: self-test cpu=0 ok"), "changed {part} of vCPU 1: {first}");
-        assert!(second.starts_with(&format!("pulse: self-test cpu=1 FAILED {part} ")), "changed {part}: {second}");
+        assert!(
+            second.starts_with(&format!("pulse: self-test cpu=1 FAILED {part} ")),
+            "changed {part}: {second}"
+        );
         assert_eq!(value(&second, "expected", 16) ^ value(&second, "found", 16), FLIPPED, "{second}");
     }
 }

@@ -20,7 +20,10 @@ const TSC_DEADLINE: u32 = 0x6e0;
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("/vcpus/*/tsc/guest_tsc", "the time stamp counter counts: what is restored is its offset to the host's"),
     ("/interrupts/clock_ns", "kvmclock counts from KVM_SET_CLOCK on"),
-    ("/vcpus/*/lapic/0x390", "the current count of the local APIC's timer, which runs if the guest has started it"),
+    (
+        "/vcpus/*/lapic/0x390",
+        "the current count of the local APIC's timer, which runs if the guest has started it",
+    ),
     (
         "/interrupts/pit/channels/*/count_load_time",
         "the host's clock when the channel was loaded: KVM_SET_PIT2 loads it anew and keeps its count",
@@ -95,9 +98,7 @@ fn assert_time_goes_on(before: &VmState, after: &VmState, seconds: f64) {
         assert!(!offsets || allowed.contains(&time), "the TSC went on by {time} s in {seconds} s");
     }
     // Counters that were equal are equal still.
-    let equal = |vcpus: &[VcpuStateV1]| {
-        vcpus.iter().all(|vcpu| vcpu.tsc.guest_tsc == vcpus[0].tsc.guest_tsc)
-    };
+    let equal = |vcpus: &[VcpuStateV1]| vcpus.iter().all(|vcpu| vcpu.tsc.guest_tsc == vcpus[0].tsc.guest_tsc);
     assert_eq!(equal(&before.vcpus), equal(&after.vcpus));
 }
 

@@ -20,7 +20,11 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // A misspelt name runs no test, successfully.
     let ran = stdout.contains("test result: ok. 1 passed");
-    assert!(output.status.success() && ran, "{test} in a process of its own: {}\n{stdout}\n{stderr}", output.status);
+    assert!(
+        output.status.success() && ran,
+        "{test} in a process of its own: {}\n{stdout}\n{stderr}",
+        output.status
+    );
     for line in stderr.lines() {
         note(format_args!("{line}"));
     }

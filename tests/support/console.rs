@@ -47,8 +47,9 @@ impl Console {
     /// Waits for the next unread line that starts with `start`; lines before it count as read.
     #[track_caller]
     pub(crate) fn line(&self, start: &str) -> Line {
-        self.find(|line| line.starts_with(start))
-            .unwrap_or_else(|| panic!("no line starts with {start:?} within {:?}:\n{}", self.patience, self.transcript()))
+        self.find(|line| line.starts_with(start)).unwrap_or_else(|| {
+            panic!("no line starts with {start:?} within {:?}:\n{}", self.patience, self.transcript())
+        })
     }
 
     /// All lines so far, read or not.

@@ -70,7 +70,9 @@ impl Guest {
     #[track_caller]
     pub(crate) fn end(&self) -> Ending {
         let end = self.vm.wait_timeout(PATIENCE);
-        end.unwrap_or_else(|| panic!("the guest has not ended within {PATIENCE:?}:\n{}", self.console.transcript()))
+        end.unwrap_or_else(|| {
+            panic!("the guest has not ended within {PATIENCE:?}:\n{}", self.console.transcript())
+        })
     }
 
     /// Waits for the next beat of `pulse` and gives its number.
@@ -96,13 +98,18 @@ impl Guest {
     /// The numbers of all beats so far.
     pub(crate) fn beats(&self) -> Vec<u64> {
         let lines = self.console.lines();
-        lines.iter().filter(|line| line.text.starts_with("pulse: beat ")).map(|line| beat_of(&line.text)).collect()
+        lines
+            .iter()
+            .filter(|line| line.text.starts_with("pulse: beat "))
+            .map(|line| beat_of(&line.text))
+            .collect()
     }
 }
 
 #[track_caller]
 fn beat_of(line: &str) -> u64 {
-    let number = line.strip_prefix("pulse: beat ").and_then(|rest| rest.split_once(' ')).map(|(number, _)| number);
+    let number =
+        line.strip_prefix("pulse: beat ").and_then(|rest| rest.split_once(' ')).map(|(number, _)| number);
     number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no beat: {line:?}"))
 }
 

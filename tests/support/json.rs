@@ -30,6 +30,12 @@ fn collect(pointer: String, value: Value, leaves: &mut BTreeMap<String, Value>) 
 
 /// The pointer with every index replaced by `*`.
 pub(crate) fn any_index(pointer: &str) -> String {
-    let part = |part: &str| if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) { "*".to_owned() } else { part.to_owned() };
+    let part = |part: &str| {
+        if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
+            "*".to_owned()
+        } else {
+            part.to_owned()
+        }
+    };
     pointer.split('/').map(part).collect::<Vec<_>>().join("/")
 }

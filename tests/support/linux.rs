@@ -1,13 +1,14 @@
 //! Linux, booted once per run: where ring 0 is emulated that takes most of a minute.
 
 use std::sync::{LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloner::snapshot::Snapshot;
 use guest_images::tiny_linux::{self, Image};
 use vmm::config::{Config, Kernel};
 use vmm::host::{Host, Virtualization};
 
+use super::console::Line;
 use super::{Guest, Studio, note};
 use crate::MIB;
 
@@ -26,8 +27,9 @@ pub(crate) struct Linux {
 }
 
 /// A line that says `tick 7 up=12.34 nonce=…`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tick {
+    pub(crate) at: Instant,
     pub(crate) number: u64,
     pub(crate) uptime: f64,
     pub(crate) nonce: String,
@@ -57,12 +59,9 @@ pub(crate) fn linux() -> &'static Linux {
 
 fn boot() -> Linux {
     let Image { vmlinux, initramfs, .. } = image();
-    let kernel = Kernel::Linux {
-        path: vmlinux.clone(),
-        initramfs: Some(initramfs.clone()),
-        cmdline: command_line(),
-    };
-    let started = std::time::Instant::now();
+    let kernel =
+        Kernel::Linux { path: vmlinux.clone(), initramfs: Some(initramfs.clone()), cmdline: command_line() };
+    let started = Instant::now();
     let source = Guest::boot(&Config::new(MEMORY_BYTES, kernel));
     let nonce = source.line(tiny_linux::READY).text.replace(tiny_linux::READY, "");
     note(format_args!("tiny-linux: booted in {:.1} s", started.elapsed().as_secs_f64()));
@@ -77,9 +76,10 @@ fn boot() -> Linux {
 }
 
 impl Tick {
-    pub(crate) fn parse(line: &str) -> Option<Self> {
-        let mut words = line.strip_prefix("tick ")?.split(' ');
+    pub(crate) fn parse(line: &Line) -> Option<Self> {
+        let mut words = line.text.strip_prefix("tick ")?.split(' ');
         Some(Self {
+            at: line.at,
             number: words.next()?.parse().ok()?,
             uptime: words.next()?.strip_prefix("up=")?.parse().ok()?,
             nonce: words.next()?.strip_prefix("nonce=")?.to_owned(),
@@ -91,14 +91,14 @@ impl Guest {
     /// Waits for the next tick.
     #[track_caller]
     pub(crate) fn tick(&self) -> Tick {
-        let line = self.line("tick ").text;
+        let line = self.line("tick ");
         Tick::parse(&line).unwrap_or_else(|| panic!("no tick: {line:?}"))
     }
 
     /// The last tick so far.
     #[track_caller]
     pub(crate) fn last_tick(&self) -> Tick {
-        self.console.lines().iter().rev().find_map(|line| Tick::parse(&line.text)).unwrap()
+        self.console.lines().iter().rev().find_map(Tick::parse).unwrap()
     }
 
     /// Sends a command and waits for its answer, without the command's name.

@@ -8,12 +8,14 @@ pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod json;
 pub(crate) mod linux;
+pub(crate) mod program;
 pub(crate) mod room;
 pub(crate) mod studio;
+pub(crate) mod terminal;
 
 pub(crate) use alone::alone;
 pub(crate) use guest::Guest;
-pub(crate) use room::room_for;
+pub(crate) use room::{huge_pages, room_for};
 pub(crate) use studio::Studio;
 
 use std::error::Error;
@@ -22,7 +24,7 @@ use std::io::Write;
 
 /// Says something on standard error, past the capture of the test harness: figures, and tests that are skipped.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
 /// An error and its sources, as a program prints them.

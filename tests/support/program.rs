@@ -57,10 +57,8 @@ impl Program {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, out) = Console::new(PATIENCE);
         let (stderr, err) = Console::new(PATIENCE);
-        let readers = vec![
-            copy_all(child.stdout.take().unwrap(), out),
-            copy_all(child.stderr.take().unwrap(), err),
-        ];
+        let readers =
+            vec![copy_all(child.stdout.take().unwrap(), out), copy_all(child.stderr.take().unwrap(), err)];
         Self { child, stdout, stderr, readers }
     }
 
@@ -68,9 +66,15 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits until the program has ended.
+    /// Waits until the program has ended by itself.
     #[track_caller]
-    pub(crate) fn finish(mut self) -> Outcome {
+    pub(crate) fn finish(self) -> Outcome {
+        self.finish_if_not_killed().expect("not killed by a signal")
+    }
+
+    /// Waits until the program has ended. `None` if a signal has ended it.
+    #[track_caller]
+    pub(crate) fn finish_if_not_killed(mut self) -> Option<Outcome> {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -82,8 +86,7 @@ impl Program {
         };
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
         let (stdout, stderr) = (self.stdout.transcript(), self.stderr.transcript());
-        let code = status.code().unwrap_or_else(|| panic!("{status}:\n{stdout}\n{stderr}"));
-        Outcome { code, stdout, stderr }
+        Some(Outcome { code: status.code()?, stdout, stderr })
     }
 }
 

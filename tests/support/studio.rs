@@ -79,7 +79,11 @@ impl Studio {
     pub(crate) fn save_and_compare(&self, paused: &Paused<'_>, name: &str) -> (Snapshot, GuestMemory) {
         let snapshot = self.save(paused, name);
         let memory = self.memory(&snapshot);
-        assert_eq!(self.comparer.first_difference(paused.memory(), &memory).unwrap(), None, "first page that differs");
+        assert_eq!(
+            self.comparer.first_difference(paused.memory(), &memory).unwrap(),
+            None,
+            "first page that differs"
+        );
         (snapshot, memory)
     }
 

@@ -53,8 +53,8 @@ impl Terminal {
         OnTerminal { terminal: self, child }
     }
 
-    pub(crate) fn type_keys(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    pub(crate) fn type_keys(&self, keys: &str) {
+        (&self.keyboard).write_all(keys.as_bytes()).unwrap();
     }
 
     pub(crate) fn is_raw(&self) -> bool {
@@ -65,5 +65,40 @@ impl Terminal {
     #[track_caller]
     pub(crate) fn assert_restored(&self) {
         assert_eq!(format!("{:?}", tcgetattr(&self.end).unwrap()), format!("{:?}", self.settings));
+    }
+}
+
+/// A program on a terminal. Dropping it kills it.
+pub(crate) struct OnTerminal<'t> {
+    terminal: &'t Terminal,
+    child: Child,
+}
+
+impl OnTerminal<'_> {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until the program has ended and gives its exit code.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status
+                    .code()
+                    .unwrap_or_else(|| panic!("{status}: {}", self.terminal.screen.transcript()));
+            }
+            assert!(Instant::now() < deadline, "runs on: {}", self.terminal.screen.transcript());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for OnTerminal<'_> {
+    fn drop(&mut self) {
+        // It has usually ended, and then there is nobody to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -1,0 +1,129 @@
+//! Command lines that cannot work: an exit code, a message that names value and limit, and nothing left behind.
+
+use crate::support::elf::Elf;
+use crate::support::folder::Folder;
+use crate::support::host;
+use crate::support::program::run;
+use crate::support::{huge_pages, room_for};
+use crate::{GIB, MIB};
+
+#[test]
+fn usage() {
+    for (args, parts) in [
+        (&["clone", "--pulse"][..], &["--when"][..]),
+        (&["clone", "--pulse", "--when", "("], &["--when", "regex"]),
+        (&["run"], &["--kernel", "--flat", "--pulse"]),
+        (&["run", "--pulse", "--kernel", "x"], &["--pulse", "--kernel"]),
+        (&["run", "--pulse", "--initrd", "x"], &["--pulse", "--initrd"]),
+        (&["run", "--pulse", "--cmdline", "x"], &["--pulse", "--cmdline"]),
+        (&["run", "--flat", "x", "--initrd", "x"], &["--flat", "--initrd"]),
+        (&["run", "--initrd", "x"], &["--kernel"]),
+        (&["run", "--pulse", "--cpus", "300"], &["300"]),
+        (&["run", "--pulse", "--cpus", "-1"], &["-1"]),
+        (&["run", "--pulse", "--memory", "1.5G"], &["1.5G", "256M"]),
+        (&["run", "--pulse", "--memory", "99999999999999999999G"], &["99999999999999999999G", "64 bits"]),
+        (&["run", "--pulse", "--memory", ""], &["--memory"]),
+        (&["demo", "--clones", "0"], &["--clones", "0"]),
+        (&["demo", "--generations", "0"], &["--generations", "0"]),
+        (&["demo", "--linux", "--touched", "1M"], &["--linux", "--touched"]),
+        (&["demo", "surprise"], &["surprise"]),
+        (&["surprise"], &["surprise"]),
+    ] {
+        let outcome = run(args);
+        outcome.assert_failed(2, parts);
+        assert_eq!(outcome.stdout, "", "{args:?}");
+    }
+    assert_eq!(run(&[]).code, 2);
+}
+
+/// Help says what there is, and is no error.
+#[test]
+fn help() {
+    for (args, parts) in [
+        (&["--help"][..], &["demo", "run", "clone", "Exit codes", "125", "130"][..]),
+        (&["demo", "--help"], &["--linux", "--memory", "--cpus", "--clones", "--hugepages", "--json"]),
+        (&["run", "--help"], &["--kernel", "--initrd", "--cmdline"]),
+        (&["clone", "--help"], &["--kernel", "--when", "--clones"]),
+        (&["--version"], &["cloner 0."]),
+    ] {
+        let outcome = run(args);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{args:?}");
+        for part in parts {
+            assert!(outcome.stdout.contains(part), "{part:?} is missing in {}", outcome.stdout);
+        }
+    }
+}
+
+#[test]
+fn machines_that_cannot_be() {
+    let Some(_room) = room_for(1) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let beyond_host = ((host::memory_bytes() & !4095) + 2 * MIB).min(64 * GIB);
+    let beyond_host = beyond_host.to_string();
+    for (args, parts) in [
+        (&["--memory", "0"][..], &["0 bytes of guest memory", "1048576"][..]),
+        (&["--memory", "1048577"], &["1048577 bytes of guest memory", "multiple of the page size 4096"]),
+        (&["--memory", "65G"], &["69793218560 bytes", "68719476736", "64 GiB"]),
+        (&["--memory", &beyond_host], &[&beyond_host, "more than"]),
+        (&["--cpus", "0"], &["0 vCPUs", "1 to 16"]),
+        (&["--cpus", "17"], &["17 vCPUs", "1 to 16"]),
+        (&["--hugepages", "--memory", "3M"], &["3145728 bytes", "2097152"]),
+        (&["--hugepages", "--memory", "16G"], &["8192", "2 MiB pages", "nr_hugepages"]),
+    ] {
+        let outcome = run(&[&["run", "--pulse"], args].concat());
+        outcome.assert_failed(1, parts);
+        assert!(outcome.stderr.starts_with("cloner: ") && outcome.stderr.lines().count() == 1, "{outcome:?}");
+        assert_eq!(outcome.stdout, "", "{args:?}");
+    }
+    // The demo sets things up in another order; it says the same.
+    for (args, part) in [(&["--memory", "0"], "0 bytes of guest memory"), (&["--cpus", "17"], "17 vCPUs")] {
+        run(&[&["demo"][..], args].concat()).assert_failed(1, &[part]);
+        huge.assert_as_before();
+    }
+}
+
+#[test]
+fn files_that_cannot_be() {
+    let Some(_room) = room_for(1) else { return };
+    let folder = Folder::new();
+    let at = |name: &str, content: &[u8]| folder.file(name, content).to_str().unwrap().to_owned();
+    let missing = folder.path().join("missing").to_str().unwrap().to_owned();
+    let directory = folder.path().to_str().unwrap();
+    let kernel = Elf::small().bytes();
+    let (text, cut, good) = (at("text", b"hello"), at("cut", &kernel[..200]), at("good", &kernel));
+    let oversized = at("oversized", &Elf { memory_bytes: 1 << 30, ..Elf::small() }.bytes());
+    let large = at("large", &vec![0; 9 << 20]);
+    let long = "x".repeat(2048);
+    for (args, parts) in [
+        (&["--kernel", &missing][..], &["cannot read the kernel", &missing, "No such file"][..]),
+        (&["--kernel", directory], &["cannot read the kernel", directory]),
+        (&["--kernel", &text], &["no kernel", &text, "5 bytes"]),
+        (&["--kernel", &cut], &[&cut, "200 bytes", "truncated"]),
+        (&["--kernel", &oversized], &[&oversized, "0x40100000", "0x800000"]),
+        (&["--kernel", &good, "--initrd", &missing], &["cannot read the initramfs", &missing]),
+        (&["--kernel", &good, "--initrd", &large], &["initramfs", &large, "9437184", "7335936"]),
+        (&["--kernel", &good, "--cmdline", &long], &["command line", "2047"]),
+        (&["--flat", &missing], &["cannot read the flat image", &missing]),
+        (&["--flat", &at("empty", b"")], &["the flat image is empty"]),
+        (&["--flat", &large], &["9437184 bytes"]),
+    ] {
+        let outcome = run(&[&["run", "--memory", "8M"], args].concat());
+        outcome.assert_failed(1, parts);
+        assert!(outcome.stderr.starts_with("cloner: "), "{outcome:?}");
+        assert_eq!(outcome.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_pool_that_cannot_be_or_is_too_small() {
+    let Some(_room) = room_for(1) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    run(&["demo", "--memory", "16M", "--pool", "0"]).assert_failed(1, &["a pool of 0 bytes cannot be made"]);
+    huge.assert_as_before();
+    run(&["demo", "--memory", "16M", "--pool", "1T"])
+        .assert_failed(1, &["524288 huge pages", "nr_hugepages"]);
+    huge.assert_as_before();
+    let outcome = run(&["demo", "--memory", "64M", "--touched", "48M", "--pool", "2M"]);
+    outcome.assert_failed(1, &["the pool is full", "2097152"]);
+    huge.assert_all_back();
+}

@@ -1,0 +1,61 @@
+//! `cloner clone`.
+
+use crate::support::program::{Outcome, run};
+use crate::support::{huge_pages, room_for, value};
+
+/// The beats of the guest whose lines begin with `prefix`.
+fn beats(stdout: &str, prefix: &str) -> Vec<u64> {
+    let of_guest = stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix(prefix)?.trim_start().strip_prefix("| pulse: beat "));
+    of_guest.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn runs_source_and_clones_side_by_side() {
+    let Some(_room) = room_for(3) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let args =
+        ["clone", "--pulse", "--memory", "16M", "--when", "beat [3-9] ", "--clones", "2", "--for", "2"];
+    let Outcome { code, stdout, stderr } = run(&args);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    assert!(stdout.contains("the source stood still for"), "{stdout}");
+
+    let source = beats(&stdout, "source");
+    assert!(source.len() > 4 && source[0] == 1, "{stdout}");
+    for prefix in ["clone 1", "clone 2"] {
+        let clone = beats(&stdout, prefix);
+        // It begins where the source was when its third beat had been seen, and not at one.
+        assert!(clone.len() > 2 && clone[0] >= 3, "{stdout}");
+        for beats in [&source, &clone] {
+            assert!(beats.windows(2).all(|pair| pair[1] == pair[0] + 1), "{stdout}");
+        }
+        assert!(!stdout.contains(&format!("{prefix} | pulse: ready")), "{stdout}");
+    }
+    let nonces: Vec<u64> =
+        stdout.lines().filter(|line| line.contains("nonce=")).map(|line| value(line, "nonce", 16)).collect();
+    assert!(nonces.iter().all(|nonce| *nonce == nonces[0]), "{stdout}");
+    huge.assert_all_back();
+}
+
+#[test]
+fn gives_up_when_the_console_never_matches() {
+    let Some(_room) = room_for(1) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let outcome = run(&["clone", "--pulse", "--memory", "8M", "--when", "never said", "--wait", "1"]);
+    outcome.assert_failed(1, &["cloner: the source", "never said", "within 1 s"]);
+    huge.assert_all_back();
+}
+
+#[test]
+fn a_source_that_crashes_before_it_is_cloned() {
+    let Some(_room) = room_for(1) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let folder = crate::support::folder::Folder::new();
+    // An interrupt table without entries, then an invalid instruction: push 0; push 0; lidt [rsp]; ud2 (on a stack).
+    let image = folder.file("crash", &[0xbc, 0, 0, 1, 0, 0x6a, 0, 0x6a, 0, 0x0f, 1, 0x1c, 0x24, 0x0f, 0x0b]);
+    let outcome =
+        run(&["clone", "--flat", image.to_str().unwrap(), "--memory", "2M", "--when", "x", "--wait", "60"]);
+    outcome.assert_failed(125, &["cloner: the source ended too early", "triple fault", "RIP"]);
+    huge.assert_all_back();
+}

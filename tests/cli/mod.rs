@@ -1,0 +1,8 @@
+//! The `cloner` program: what it prints, how it ends, what it leaves behind.
+
+mod bad_input;
+mod clone;
+mod demo;
+mod host;
+mod interrupt;
+mod run;
