@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use cloner::pool::{Backing as PoolBacking, Pages, Populate};
 use cloner::restore::eager;
@@ -155,6 +158,29 @@ fn typing_waits_while_the_source_stands_still() {
     assert_eq!(clone.line("pulse: ").text, source_sum(&params));
 }
 
+/// As long as a guard lives the machine stands still, whoever else pauses it.
+#[test]
+fn pauses_take_turns() {
+    let Some(_room) = room_for(1) else { return };
+    let source = Guest::boot(&guest::pulse(&Params { beat_ms: 10, ..Params::new(NONCE, 0) }, MIB, 1));
+    source.line("pulse: ready");
+    let first = source.pause();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let _second = source.pause();
+            over.load(Ordering::Relaxed)
+        });
+        let beats = guest::status(first.memory()).beats;
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(guest::status(first.memory()).beats, beats);
+        over.store(true, Ordering::Relaxed);
+        drop(first);
+        assert!(second.join().unwrap(), "two pauses at a time");
+    });
+    source.beat();
+}
+
 /// The answer of a guest to `s`.
 fn source_sum(params: &Params) -> String {
     format!("pulse: sum={:016x}", check::expected_sum(params))
@@ -207,7 +233,7 @@ fn wait_for_writes(guest: &Guest, pages: u64) {
     let each = pages / start.len() as u64;
     while now().iter().zip(&start).any(|(now, start)| now.sequence < start.sequence + each) {
         assert_eq!(guest.vm.ending(), None, "{}", guest.console.transcript());
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -350,17 +376,4 @@ fn an_eager_restore_into_a_template_is_refused() {
     let backing = Backing::OverTemplate(Arc::new(fs::File::open(path).unwrap()));
     let error = studio.restorer.memory_for(&snapshot, backing, &Progress::default()).unwrap_err();
     assert!(matches!(error, eager::Error::NotSole(_)), "{error}");
-}
-#[test]
-fn zz_nested_pause() {
-    let params = Params { beat_ms: 10, ..Params::new(NONCE, 0) };
-    let source = Guest::boot(&guest::pulse(&params, MIB, 1));
-    source.line("pulse: ready");
-    let first = source.pause();
-    let second = source.pause();
-    drop(first);
-    let before = source.beats().len();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    note(format_args!("beats while a guard lives: {}", source.beats().len() - before));
-    drop(second);
 }

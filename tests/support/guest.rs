@@ -1,7 +1,7 @@
 //! A machine and its console.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_images::pulse::{self, Params, Status, check, layout};
 use vmm::config::{Config, Kernel};
@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) struct Guest {
     pub(crate) vm: Vm,
     pub(crate) console: Console,
+    /// When it was made.
+    pub(crate) since: Instant,
 }
 
 /// `pulse` with `params`, in private memory.
@@ -33,14 +35,14 @@ impl Guest {
         let (console, output) = Console::new(PATIENCE);
         let vm = Vm::boot(config, output).unwrap();
         vm.start();
-        Self { vm, console }
+        Self { vm, console, since: Instant::now() }
     }
 
     /// Builds a machine that does not run yet.
     #[track_caller]
     pub(crate) fn restore(state: &VmState, memory: GuestMemory) -> Self {
         let (console, output) = Console::new(PATIENCE);
-        Self { vm: Vm::restore(state, memory, output).unwrap(), console }
+        Self { vm: Vm::restore(state, memory, output).unwrap(), console, since: Instant::now() }
     }
 
     /// Builds a machine and lets it run.
