@@ -1,7 +1,7 @@
 //! Permission to run machines: whether this host can, and not too many at a time.
 
 use std::env;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +63,7 @@ pub(crate) struct HugePagesAlone {
     reserved: Option<Reserved>,
     before: usize,
     _others_wait: MutexGuard<'static, ()>,
+    _other_processes_wait: File,
 }
 
 /// Sets `pages` huge pages aside. `None` where that is not allowed, as in [`room_for`].
@@ -70,9 +71,17 @@ pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     static ALONE: Mutex<()> = Mutex::new(());
     // A test that failed with pages of its own has given them back all the same.
     let others_wait = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Nor are other checkouts to be disturbed whose tests run at the same time.
+    let other_processes_wait = File::create(env::temp_dir().join("cloner-tests-huge-pages.lock")).unwrap();
+    other_processes_wait.lock().unwrap();
     let before = HugePages::read().unwrap().total;
     match hugepages::reserve(pages) {
-        Ok(reserved) => Some(HugePagesAlone { reserved: Some(reserved), before, _others_wait: others_wait }),
+        Ok(reserved) => Some(HugePagesAlone {
+            reserved: Some(reserved),
+            before,
+            _others_wait: others_wait,
+            _other_processes_wait: other_processes_wait,
+        }),
         Err(error @ pool::Error::Setting { .. }) => {
             skip(&format!("it sets huge pages aside: {}", chain(&error)));
             None
@@ -89,11 +98,12 @@ impl HugePagesAlone {
         self.assert_as_before();
     }
 
-    /// Asserts that all pages beyond those set aside here have come back, which takes the kernel a moment.
+    /// Asserts that all pages beyond those set aside here have come back. The kernel takes a moment for that, and somebody
+    /// else on this host may have some for a while.
     #[track_caller]
     pub(crate) fn assert_as_before(&self) {
         let own = self.reserved.as_ref().map_or(0, Reserved::pages);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let now = HugePages::read().unwrap();
             if now.total == self.before + own {

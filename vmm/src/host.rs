@@ -19,9 +19,8 @@ use crate::sys::kvm::XSAVE_MIN_BYTES;
 /// What the kernel command line of a Linux guest needs on a page-table based host, and nowhere else.
 ///
 /// Most items keep the kernel away from an instruction the emulator lacks (XSAVE, CLAC and STAC, CMPXCHG16B) or that
-/// the host does not let it rely on. The clock source is one that a snapshot can carry: guests of such a host see its own
-/// time stamp counter, which KVM cannot set, and would jump ahead by the snapshot's age.
-pub const PAGE_TABLE_BASED_CMDLINE: &str = "clocksource=kvm-clock lpj=4500000 noxsave nofsgsbase rodata=off \
+/// the host does not let it rely on.
+pub const PAGE_TABLE_BASED_CMDLINE: &str = "lpj=4500000 noxsave nofsgsbase rodata=off \
      clearcpuid=smap,smep,popcnt,rdrand,rdseed,cx16,erms,fsrm";
 
 const KVM_PATH: &str = "/dev/kvm";

@@ -185,7 +185,7 @@ impl Vcpu {
         // Before the MSRs: a deadline is silently ignored while the LAPIC's timer is not in deadline mode.
         self.ioctl("KVM_SET_LAPIC", self.fd.set_lapic(&page))?;
         self.restore_tsc(tsc, host_tsc)?;
-        self.restore_msrs(msrs, tsc, deadline_mode(lapic))?;
+        self.restore_msrs(msrs, tsc)?;
         self.ioctl("KVM_SET_VCPU_EVENTS", self.fd.set_vcpu_events(&events.into()))?;
         self.msr_indices = msrs.iter().map(|msr| msr.index).collect();
         // So that the guest's watchdogs do not take the time it was away for a hang. EINVAL: it uses no kvmclock.
@@ -230,12 +230,7 @@ impl Vcpu {
         Ok(saved)
     }
 
-    fn restore_msrs(
-        &self,
-        msrs: &[state::MsrStateV1],
-        tsc: &TscStateV1,
-        deadline_mode: bool,
-    ) -> Result<(), Error> {
+    fn restore_msrs(&self, msrs: &[state::MsrStateV1], tsc: &TscStateV1) -> Result<(), Error> {
         let (deadline, others): (Vec<kvm_msr_entry>, Vec<kvm_msr_entry>) =
             msrs.iter().map(kvm_msr_entry::from).partition(|msr| msr.index == MSR_TSC_DEADLINE);
         for batch in others.chunks(MSRS_PER_CALL) {
@@ -246,13 +241,7 @@ impl Vcpu {
         // spurious timer interrupt, which guests ignore, for the first.
         let deadline: Vec<_> = deadline
             .into_iter()
-            .map(|msr| {
-                if msr.data == 0 && deadline_mode {
-                    kvm_msr_entry { data: tsc.guest_tsc, ..msr }
-                } else {
-                    msr
-                }
-            })
+            .map(|msr| if msr.data == 0 { kvm_msr_entry { data: tsc.guest_tsc, ..msr } } else { msr })
             .collect();
         self.set_msrs(&deadline)
     }
@@ -299,7 +288,7 @@ impl Vcpu {
             let got = self.ioctl("KVM_GET_DEVICE_ATTR (TSC offset)", kvm::tsc_offset(&self.fd))?;
             if got != Some(offset) {
                 // A page-table based KVM accepts the offset and does not keep it: ring 3 runs natively and reads the host's
-                // counter. Linux then needs a clock that does not depend on it (`host::PAGE_TABLE_BASED_CMDLINE`).
+                // counter. The time of a Linux that counts by it jumps ahead by the snapshot's age.
                 tracing::info!(
                     vcpu = self.index,
                     "this host's guests see its own TSC: it does not go on from the snapshot's"
@@ -322,17 +311,6 @@ impl Vcpu {
     fn ioctl<T>(&self, name: &'static str, result: Result<T, errno::Error>) -> Result<T, Error> {
         result.map_err(|source| Error::Ioctl { vcpu: self.index, name, source })
     }
-}
-
-/// Whether a saved local APIC's timer is in TSC deadline mode and may interrupt (Intel SDM 3A, 11.5.1: LVT timer register).
-fn deadline_mode(lapic: &[u8]) -> bool {
-    const LVT_TIMER: usize = 0x320;
-    const MASKED: u32 = 1 << 16;
-    const MODE: u32 = 0b11 << 17;
-    const TSC_DEADLINE: u32 = 0b10 << 17;
-    let timer =
-        lapic.get(LVT_TIMER..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    timer & MODE == TSC_DEADLINE && timer & MASKED == 0
 }
 
 /// Offers `items` in batches to a call that stops at the first it does not know, and skips that one.

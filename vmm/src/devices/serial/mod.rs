@@ -122,6 +122,14 @@ impl Serial {
         let mut inner = self.lock();
         inner.paused = false;
         inner.fill_fifo();
+        // Raised once more whatever the registers say: an edge that fell between the last instruction and the pause must not
+        // be lost, and a driver that finds nothing to do returns. It also wakes a guest that halted, which then looks at
+        // its timers.
+        if inner.uart.state().interrupt_enable != 0
+            && let Err(error) = inner.uart.interrupt_evt().trigger()
+        {
+            tracing::warn!(%error, "console interrupt");
+        }
     }
 
     /// Types `bytes` on the guest's console. Whatever finds no room in its FIFO waits for the guest to read.
