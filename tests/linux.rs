@@ -36,7 +36,6 @@ fn assert_goes_on(guest: &Guest, before: &Tick) -> Tick {
 }
 
 #[test]
-#[ignore = "hangs since the last change of this session: a clone of the shared snapshot does not tick until it is typed at"]
 fn source_and_two_clones_run_side_by_side() {
     let Some(_room) = room_for(3) else { return };
     let linux = linux();
@@ -68,7 +67,6 @@ fn source_and_two_clones_run_side_by_side() {
 }
 
 #[test]
-#[ignore = "hangs since the last change of this session: a clone of the shared snapshot does not tick until it is typed at"]
 fn three_generations() {
     let Some(_room) = room_for(2) else { return };
     let linux = linux();
@@ -128,7 +126,6 @@ fn a_kernel_panic_ends_a_clone_with_a_reset() {
 
 /// A clone of a guest in the middle of a computation finishes it, and what it prints joins what its source had printed.
 #[test]
-#[ignore = "hangs since the last change of this session: a clone of the shared snapshot does not tick until it is typed at"]
 fn a_snapshot_of_a_busy_linux() {
     let Some(_room) = room_for(2) else { return };
     let linux = linux();
