@@ -4,6 +4,8 @@
 //! reserve the name ─► pause ─► save state ─► which pages were touched? ─► encode in parallel ─► manifest ─► seal
 //!                    └───────────────────── the source stands still ────────────────────────┘
 //! ```
+//! That is stop mode; in live mode ([`crate::live`]) the source stands still for its state only.
+//!
 //!
 //! Whatever fails, the reservation is dropped: the pool is as it was, and the source runs on when its guard is dropped.
 //!
@@ -17,9 +19,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use vmm::Paused;
-use vmm::memory::GuestMemory;
-use vmm::sys::mmap::OutOfRange;
+use vmm::memory::{self, StillMemory};
+use vmm::{Paused, VmState};
 
 use crate::chunk::{self, Chunk, PageNumber, PlaceRef};
 use crate::codec::{
@@ -44,9 +45,9 @@ pub enum Error {
     /// It cannot be found out which memory was touched.
     #[error("cannot tell which memory the source has touched")]
     Touched(#[source] io::Error),
-    /// A chunk reaches out of guest memory, which a layout excludes.
+    /// The memory cannot be read: whoever held it still is gone.
     #[error("cannot read the memory of the source")]
-    Memory(#[from] OutOfRange),
+    Memory(#[from] memory::ReadError),
     /// The encoder was given an impossible chunk, which a layout excludes.
     #[error("cannot encode")]
     Codec(#[from] codec::Error),
@@ -136,7 +137,8 @@ impl Saver {
         self.walker.threads()
     }
 
-    /// Saves a paused VM into `reservation`; with `against`, only what differs from that snapshot.
+    /// Saves a paused VM into `reservation`; with `against`, only what differs from that snapshot. It has to stand still until
+    /// this returns; [`Saver::save_live`] lets it run on.
     ///
     /// # Errors
     /// See [`Error`]. The reservation is gone, and with it all it held.
@@ -148,12 +150,23 @@ impl Saver {
         progress: &Progress,
     ) -> Result<(Snapshot, Report), Error> {
         let started = Instant::now();
-        let basis = Basis::new(against);
         let state = paused.save()?;
         let state_time = started.elapsed();
+        self.save_memory(&state, state_time, paused.memory(), against, reservation, progress)
+    }
 
+    /// Saves memory that stands still, and the state that belongs to it.
+    pub(crate) fn save_memory(
+        &self,
+        state: &VmState,
+        state_time: Duration,
+        memory: &dyn StillMemory,
+        against: Option<&Snapshot>,
+        reservation: Reservation,
+        progress: &Progress,
+    ) -> Result<(Snapshot, Report), Error> {
+        let basis = Basis::new(against);
         let started = Instant::now();
-        let memory = paused.memory();
         let planned = self.plan(memory)?;
         let touched_pages: usize = planned.iter().map(|planned| planned.touched.len()).sum();
         let plan_time = started.elapsed();
@@ -194,13 +207,11 @@ impl Saver {
     }
 
     /// The chunks that hold anything, in order.
-    fn plan(&self, memory: &GuestMemory) -> Result<Vec<Planned>, Error> {
+    fn plan(&self, memory: &dyn StillMemory) -> Result<Vec<Planned>, Error> {
         let planned = Mutex::new(Vec::new());
         self.walker.walk(&chunk::chunks(memory.layout()), |_, chunk| {
             let mut words = [0; 8];
-            memory.regions()[chunk.region]
-                .touched(chunk.offset, chunk.pages, &mut words)
-                .map_err(Error::Touched)?;
+            memory.touched(chunk.region, chunk.offset, chunk.pages, &mut words).map_err(Error::Touched)?;
             let touched = PageSet::from_words(words);
             if !touched.is_empty() {
                 lock(&planned).push(Planned { chunk: *chunk, touched });
@@ -248,7 +259,7 @@ impl Worker {
         let pages = &mut pages[..chunk.len_bytes()];
         for (start, end) in runs(touched) {
             let range = start * PAGE_BYTES..end * PAGE_BYTES;
-            kept.memory.regions()[chunk.region].read(chunk.offset + range.start, &mut pages[range])?;
+            kept.memory.read(chunk.region, chunk.offset + range.start, &mut pages[range])?;
         }
         encoded.clear();
         let mut input = ChunkInput::new(pages, touched)?;
@@ -315,8 +326,8 @@ impl Basis {
 struct Kept<'a> {
     /// Pages of the snapshot being made.
     table: &'a PageTable,
-    /// Where their bytes are: the source stands still.
-    memory: &'a GuestMemory,
+    /// Where their bytes are.
+    memory: &'a dyn StillMemory,
     chunks: Vec<Chunk>,
     basis: &'a Basis,
 }
@@ -337,7 +348,7 @@ impl Dedup for Duplicates<'_> {
                 let Some((index, page)) = candidate.split() else { return false };
                 let chunk = &chunks[index.0 as usize];
                 let offset = chunk.offset + page.get() * PAGE_BYTES;
-                memory.regions()[chunk.region].read(offset, &mut other[..]).is_ok() && **other == *bytes
+                memory.read(chunk.region, offset, &mut other[..]).is_ok() && **other == *bytes
             };
             let page = table.find_or_insert(hash, PageNumber::new(chunk.index, page), same)?;
             Some(PlaceRef { dependency: None, page })

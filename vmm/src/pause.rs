@@ -4,7 +4,7 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::interrupt;
-use crate::memory::GuestMemory;
+use crate::memory::{FrozenMemory, GuestMemory, frozen};
 use crate::state::{VmState, VmStateV1};
 use crate::sys::kvm;
 use crate::vm::{Error, Vm};
@@ -50,6 +50,17 @@ impl<'vm> Paused<'vm> {
     #[must_use]
     pub fn memory(&self) -> &'vm GuestMemory {
         self.vm.machine().memory()
+    }
+
+    /// The memory as it is now, for as long as the result lives, whatever the VM does meanwhile.
+    ///
+    /// What it costs: the copying of this process's page tables now (milliseconds per GiB in 4 KiB pages, a tenth of that in huge
+    /// ones), and later one more page of 4 KiB for each that the VM writes first.
+    ///
+    /// # Errors
+    /// See [`frozen::Error`]. The VM is unharmed.
+    pub fn freeze(&self) -> Result<FrozenMemory, frozen::Error> {
+        FrozenMemory::of(self.memory())
     }
 
     /// Time since the pause was asked for.

@@ -8,7 +8,7 @@ use super::Error;
 const FILE: &str = "/proc/meminfo";
 
 /// Bytes the host can hand out without swapping, by the kernel's own estimate (`MemAvailable`).
-pub(super) fn available_bytes() -> Result<usize, Error> {
+pub(crate) fn available_bytes() -> Result<usize, Error> {
     let text = fs::read_to_string(FILE).map_err(|source| Error::setting(FILE, source))?;
     available_in(&text).ok_or_else(|| Error::setting(FILE, io::ErrorKind::InvalidData.into()))
 }

@@ -28,7 +28,7 @@ mod error;
 mod extents;
 pub mod hugepages;
 mod index;
-mod meminfo;
+pub(crate) mod meminfo;
 mod reservation;
 mod stats;
 mod stored;

@@ -4,8 +4,10 @@
 //! [`Vm::restore`](crate::Vm::restore) is given.
 
 pub mod backing;
+pub mod frozen;
 pub mod layout;
 mod region;
+mod still;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,9 +16,11 @@ use std::sync::Arc;
 use vm_memory::{GuestMemoryMmap, GuestRegionMmap};
 
 pub use backing::{Backing, PageSize};
+pub use frozen::FrozenMemory;
 pub use layout::Layout;
 pub use region::Region;
 use region::Touched;
+pub use still::{ReadError, StillMemory};
 
 use crate::sys::kvm;
 use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, Source};

@@ -98,13 +98,21 @@ impl Region {
                 .touched_in_file(offset, pages, bitmap)
                 .unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::Unsupported))),
             Touched::Everything => {
-                assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
-                for (i, word) in bitmap.iter_mut().enumerate() {
-                    let bits = pages.saturating_sub(i * 64).min(64);
-                    *word = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-                }
+                set_first(pages, bitmap);
                 Ok(())
             }
         }
+    }
+}
+
+/// Sets the first `pages` bits and clears all others.
+///
+/// # Panics
+/// If there are fewer.
+pub(super) fn set_first(pages: usize, bitmap: &mut [u64]) {
+    assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
+    for (i, word) in bitmap.iter_mut().enumerate() {
+        let bits = pages.saturating_sub(i * 64).min(64);
+        *word = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
     }
 }

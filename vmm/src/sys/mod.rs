@@ -3,6 +3,7 @@
 //! Each file wraps one thing the kernel offers in a type that cannot be misused: the rest of the crate sees values,
 //! offsets and errors, never addresses.
 
+pub mod holder;
 pub mod kvm;
 pub mod machine;
 pub mod memfd;

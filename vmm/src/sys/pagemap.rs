@@ -13,17 +13,63 @@ use std::os::unix::fs::FileExt;
 use super::mmap::PAGE_SIZE;
 
 const ENTRY_SIZE: usize = 8;
+const ENTRIES_PER_READ: usize = 512;
 const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
 
-/// The page table of this process, as a file.
+/// Bits 0 to 54 of an entry: the number of the physical page. Zero for readers without `CAP_SYS_ADMIN`.
+const FRAME: u64 = (1 << 55) - 1;
+
+/// The page table of a process, as a file.
 #[derive(Debug)]
 pub struct Pagemap(File);
 
 impl Pagemap {
+    /// This process's.
+    ///
     /// # Errors
     /// The kernel's; a process may always open its own.
     pub fn open() -> io::Result<Self> {
         File::open("/proc/self/pagemap").map(Self)
+    }
+
+    /// Another process's.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}/pagemap")).map(Self)
+    }
+
+    /// Of the pages that this process has at `host_address` and on, those that `other` has elsewhere in physical memory, or
+    /// not at all. `None` if the kernel does not show where pages are (without `CAP_SYS_ADMIN`).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn parted(&self, other: &Self, host_address: u64, pages: usize) -> io::Result<Option<usize>> {
+        let mut buffers = [[0; ENTRIES_PER_READ * ENTRY_SIZE]; 2];
+        let mut parted = 0;
+        let mut page = 0;
+        while page < pages {
+            let batch = (pages - page).min(ENTRIES_PER_READ);
+            let at = (host_address / PAGE_SIZE as u64 + page as u64) * ENTRY_SIZE as u64;
+            for (map, entries) in [self, other].into_iter().zip(&mut buffers) {
+                map.0.read_exact_at(&mut entries[..batch * ENTRY_SIZE], at)?;
+            }
+            let [ours, theirs] = &buffers;
+            let (ours, theirs) = (ours.as_chunks().0, theirs.as_chunks().0);
+            for (ours, theirs) in ours[..batch].iter().zip(theirs) {
+                let (ours, theirs) = (u64::from_ne_bytes(*ours), u64::from_ne_bytes(*theirs));
+                if ours & PRESENT_OR_SWAPPED == 0 {
+                    continue;
+                }
+                if ours & FRAME == 0 {
+                    return Ok(None);
+                }
+                parted += usize::from(ours & FRAME != theirs & FRAME);
+            }
+            page += batch;
+        }
+        Ok(Some(parted))
     }
 
     /// Sets bit `i` of `bitmap` when the page at `host_address + 4096 * i` is present or swapped out.
@@ -38,10 +84,10 @@ impl Pagemap {
     pub fn touched(&self, host_address: u64, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
         assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
         bitmap.fill(0);
-        let mut entries = [0; 512 * ENTRY_SIZE];
+        let mut entries = [0; ENTRIES_PER_READ * ENTRY_SIZE];
         let mut page = 0;
         while page < pages {
-            let batch = (pages - page).min(512);
+            let batch = (pages - page).min(ENTRIES_PER_READ);
             let entries = &mut entries[..batch * ENTRY_SIZE];
             let first = host_address / PAGE_SIZE as u64 + page as u64;
             self.0.read_exact_at(entries, first * ENTRY_SIZE as u64)?;

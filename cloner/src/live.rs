@@ -1,0 +1,155 @@
+//! Snapshots of a VM that runs on.
+//!
+//! ```text
+//! admit ─► pause ─► save state ─► freeze memory ─► resume │ which pages? ─► encode in parallel ─► seal ─► let go
+//!         └──────── the source stands still ─────────────┘ the source runs, and pays for the first write to each page
+//! ```
+//!
+//! Memory is frozen by `fork()` ([`vmm::memory::FrozenMemory`]): a process that runs no code shares every page with the
+//! source until the source writes it, and the kernel copies it then, 4 KiB at a time. There is no handler that could be slow
+//! or die: if the holder is killed, the snapshot fails and the source does not notice.
+//!
+//! What the source writes meanwhile is kept twice. That can be no more than what it had touched at the pause, so this much
+//! has to be available before anything is begun; what it came to is reported.
+
+use std::time::{Duration, Instant};
+
+use vmm::Vm;
+use vmm::memory::{Backing, GuestMemory, PageSize, frozen};
+use vmm::sys::mmap::HUGE_PAGE_SIZE;
+
+use crate::chunk;
+use crate::format::PAGE_BYTES;
+use crate::pool::{self, Reservation, hugepages, meminfo};
+use crate::save::{self, Saver};
+use crate::snapshot::Snapshot;
+use crate::walk::Progress;
+
+/// Why no snapshot was made. Source and pool are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A guest that writes to all it has touched would need more memory than there is.
+    #[error(
+        "the source may come to write {needed_bytes} bytes while they are saved, which would be kept twice: \
+         {available_bytes} bytes are available; stop mode needs none"
+    )]
+    TooLittleMemory {
+        /// Bytes of pages the source has touched.
+        needed_bytes: u64,
+        /// What the host, or the caller, can spare.
+        available_bytes: u64,
+    },
+    /// The host does not say how much memory it has left.
+    #[error("cannot tell how much memory is available")]
+    Available(#[source] pool::Error),
+    /// The source cannot be paused, or its state not saved.
+    #[error("cannot pause and save the state of the source")]
+    Vm(#[from] vmm::Error),
+    /// The source's memory cannot be frozen.
+    #[error("cannot freeze the memory of the source")]
+    Freeze(#[from] frozen::Error),
+    /// What was frozen could not be saved.
+    #[error(transparent)]
+    Save(#[from] save::Error),
+}
+
+/// What the caller allows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Most bytes to spend on pages that are kept twice; everything the host has available if `None`.
+    pub copy_bytes: Option<u64>,
+}
+
+/// What a live save did, and how long each part took.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What was saved.
+    pub save: save::Report,
+    /// How long the source stood still: from the request to the moment it ran again.
+    pub pause: Duration,
+    /// The part of the pause that froze memory.
+    pub freeze_time: Duration,
+    /// From the request to the sealed snapshot.
+    pub total_time: Duration,
+    /// Bytes of pages the source wrote first while they were saved, so that there were two of them. `None` if the kernel
+    /// does not show this process where pages are (without `CAP_SYS_ADMIN`).
+    pub copied_bytes: Option<u64>,
+    /// What they could have come to.
+    pub copy_bound_bytes: u64,
+}
+
+impl Saver {
+    /// Saves a VM into `reservation` while it runs on; with `against`, only what differs from that snapshot.
+    ///
+    /// The snapshot is of the instant of the pause, in memory and state.
+    ///
+    /// # Errors
+    /// See [`Error`]. The reservation is gone, and with it all it held; the source runs on.
+    pub fn save_live(
+        &self,
+        vm: &Vm,
+        against: Option<&Snapshot>,
+        reservation: Reservation,
+        limits: Limits,
+        progress: &Progress,
+    ) -> Result<(Snapshot, Report), Error> {
+        let copy_bound_bytes = admit(vm.memory(), limits)?;
+
+        let requested = Instant::now();
+        let paused = vm.pause()?;
+        let started = Instant::now();
+        let state = paused.save()?;
+        let state_time = started.elapsed();
+        let started = Instant::now();
+        let frozen = paused.freeze()?;
+        let freeze_time = started.elapsed();
+        drop(paused);
+        let pause = requested.elapsed();
+
+        let (snapshot, save) =
+            self.save_memory(&state, state_time, &frozen, against, reservation, progress)?;
+        let total_time = requested.elapsed();
+        let copied = frozen.copied_pages(vm.memory()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell how much was copied");
+            None
+        });
+        let copied_bytes = copied.map(|pages| (pages * PAGE_BYTES) as u64);
+        tracing::info!(
+            snapshot = snapshot.name(),
+            mechanism = "fork",
+            ?pause,
+            ?freeze_time,
+            ?total_time,
+            copied_bytes,
+            copy_bound_bytes,
+            "saved live"
+        );
+        Ok((snapshot, Report { save, pause, freeze_time, total_time, copied_bytes, copy_bound_bytes }))
+    }
+}
+
+/// Bytes the source can come to write first while they are saved, if there is room for them.
+fn admit(memory: &GuestMemory, limits: Limits) -> Result<u64, Error> {
+    let mut pages = 0;
+    for chunk in chunk::chunks(memory.layout()) {
+        let mut touched = [0; 8];
+        memory.regions()[chunk.region]
+            .touched(chunk.offset, chunk.pages, &mut touched)
+            .map_err(save::Error::Touched)?;
+        pages += touched.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+    }
+    let needed_bytes = pages * PAGE_BYTES as u64;
+    let available_bytes = match limits.copy_bytes {
+        Some(bytes) => bytes,
+        // Copies of reserved huge pages are huge pages.
+        None if matches!(memory.backing(), Backing::Private(PageSize::Huge)) => {
+            let free = hugepages::HugePages::read().map_err(Error::Available)?.available();
+            (free * HUGE_PAGE_SIZE) as u64
+        }
+        None => meminfo::available_bytes().map_err(Error::Available)? as u64,
+    };
+    if needed_bytes > available_bytes {
+        return Err(Error::TooLittleMemory { needed_bytes, available_bytes });
+    }
+    Ok(needed_bytes)
+}

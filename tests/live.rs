@@ -1,0 +1,277 @@
+//! Snapshots of a machine that runs on: of one instant, and without a trace in it whatever happens.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use cloner::live::{self, Limits, Report};
+use cloner::save;
+use cloner::snapshot::Snapshot;
+use cloner::walk::Progress;
+use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
+use vmm::Config;
+use vmm::memory::{Backing, PageSize, ReadError, frozen};
+
+use crate::MIB;
+use crate::support::linux::{linux, milliseconds};
+use crate::support::{Guest, Studio, guest, note, room_for};
+
+const NONCE: u64 = 0x11fe_11fe_0000_0001;
+
+/// Tests here look for the one holder there is.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The children of this process that hold memory: they have this program, and but one descriptor.
+fn holders() -> Vec<u32> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let program = fs::read_link("/proc/self/exe").unwrap();
+    let holds = |pid: &u32| {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program)
+            && fs::read_dir(process.join("fd")).is_ok_and(|descriptors| descriptors.count() == 1)
+    };
+    let children: Vec<String> = children.collect();
+    children
+        .iter()
+        .flat_map(|pids| pids.split_whitespace())
+        .map(|pid| pid.parse().unwrap())
+        .filter(holds)
+        .collect()
+}
+
+/// Each vCPU writes to its share of all memory as fast as it can, every write with its number.
+fn dirtying(filled_bytes: u64, order: Order) -> Params {
+    let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
+    Params { beat_ms: 20, work, ..Params::new(NONCE, filled_bytes) }
+}
+
+fn boot(params: &Params, memory_bytes: u64, vcpus: u8, pages: PageSize) -> Guest {
+    let config = Config { backing: Backing::Private(pages), ..guest::pulse(params, memory_bytes, vcpus) };
+    let source = Guest::boot(&config);
+    source.line("pulse: ready");
+    source
+}
+
+fn try_save(
+    studio: &Studio,
+    source: &Guest,
+    name: &str,
+    limits: Limits,
+    progress: &Progress,
+) -> Result<(Snapshot, Report), live::Error> {
+    let reservation = studio.pool.reserve(name, 0).unwrap();
+    studio.saver.save_live(&source.vm, None, reservation, limits, progress)
+}
+
+#[track_caller]
+fn save(studio: &Studio, source: &Guest, name: &str) -> (Snapshot, Report) {
+    try_save(studio, source, name, Limits::default(), &Progress::default()).unwrap()
+}
+
+/// The machine beats on, its memory is consistent, and nothing of a save is left.
+#[track_caller]
+fn assert_unharmed(studio: &Studio, source: &Guest, params: &Params) {
+    assert_eq!(holders(), Vec::<u32>::new());
+    assert_eq!(studio.pool.stats().used_bytes, 0);
+    studio.check();
+    source.beat();
+    source.beat();
+    guest::verify(params, source.pause().memory());
+}
+
+/// Two hundred snapshots under vCPUs that never stop writing: not one of them mixes two instants.
+#[test]
+fn two_hundred_live_snapshots_are_each_of_one_instant() {
+    let Some(_room) = room_for(1) else { return };
+    let _alone = alone();
+    let mut pauses = Vec::new();
+    let mut copied = 0;
+    for (vcpus, order, pages) in [
+        (1, Order::Random, PageSize::Transparent),
+        (2, Order::Sequential, PageSize::Transparent),
+        (2, Order::Random, PageSize::Base),
+        (4, Order::Random, PageSize::Transparent),
+    ] {
+        let params = dirtying(4 * MIB, order);
+        let studio = Studio::new(32 * MIB);
+        let source = boot(&params, 8 * MIB, vcpus, pages);
+        let mut before = vec![0; usize::from(vcpus)];
+        for number in 0..50 {
+            let name = format!("live-{number}");
+            let (snapshot, report) = save(&studio, &source, &name);
+            let memory = studio.memory(&snapshot);
+            guest::verify(&params, &memory);
+            for (before, cpu) in before.iter_mut().zip(&guest::status(&memory).cpus) {
+                assert!(cpu.sequence >= *before, "the guest went back");
+                *before = cpu.sequence;
+            }
+            assert!(report.copied_bytes.is_none_or(|bytes| bytes <= report.copy_bound_bytes), "{report:?}");
+            pauses.push(milliseconds(report.pause));
+            copied += report.copied_bytes.unwrap_or(0);
+            studio.pool.remove(&name).unwrap();
+        }
+        assert_unharmed(&studio, &source, &params);
+    }
+    assert!(copied > 0, "guests that never stop writing made the kernel copy");
+    pauses.sort_by(f64::total_cmp);
+    note(format_args!(
+        "live: {} snapshots, paused {:.2} ms median, {:.2} at most",
+        pauses.len(),
+        pauses[pauses.len() / 2],
+        pauses[pauses.len() - 1]
+    ));
+}
+
+/// Live, then live of its clone, then in stop mode, then live again: all modes make the same snapshots.
+#[test]
+fn generations_in_both_modes() {
+    let Some(_room) = room_for(2) else { return };
+    let _alone = alone();
+    let params = dirtying(4 * MIB, Order::Random);
+    let studio = Studio::new(32 * MIB);
+    let mut source = boot(&params, 8 * MIB, 2, PageSize::Transparent);
+    for generation in 0..4 {
+        let name = format!("generation-{generation}");
+        let snapshot =
+            if generation == 2 { studio.snapshot(&source, &name) } else { save(&studio, &source, &name).0 };
+        let clone = studio.clone_of(&snapshot);
+        assert_eq!(clone.nonce(), NONCE);
+        clone.beat();
+        guest::verify(&params, clone.pause().memory());
+        guest::verify(&params, source.pause().memory());
+        source = clone;
+    }
+}
+
+#[test]
+fn only_what_differs_is_saved_against_a_parent() {
+    let Some(_room) = room_for(1) else { return };
+    let _alone = alone();
+    let params = Params { beat_ms: 20, ..Params::new(NONCE, 8 * MIB) };
+    let studio = Studio::new(32 * MIB);
+    let source = boot(&params, 12 * MIB, 1, PageSize::Transparent);
+    let (parent, _) = save(&studio, &source, "parent");
+    let reservation = studio.pool.reserve("child", 0).unwrap();
+    let saver = &studio.saver;
+    let (child, _) = saver
+        .save_live(&source.vm, Some(&parent), reservation, Limits::default(), &Progress::default())
+        .unwrap();
+    assert!(child.occupied_bytes() < parent.occupied_bytes() / 4, "{child:?}");
+    guest::verify(&params, &studio.memory(&child));
+}
+
+/// Whatever ends a save, the source does not notice, and the pool is as it was.
+#[test]
+fn failures_leave_the_source_running_and_the_pool_as_it_was() {
+    let Some(_room) = room_for(1) else { return };
+    let _alone = alone();
+    let params = dirtying(32 * MIB, Order::Random);
+    let studio = Studio::new(128 * MIB);
+    let source = boot(&params, 48 * MIB, 2, PageSize::Transparent);
+
+    // No room for copies.
+    let limits = Limits { copy_bytes: Some(MIB) };
+    let error = try_save(&studio, &source, "limited", limits, &Progress::default()).unwrap_err();
+    let refused = |error: &live::Error| match error {
+        live::Error::TooLittleMemory { needed_bytes, available_bytes } => {
+            *needed_bytes >= 32 * MIB && *available_bytes == MIB
+        }
+        _ => false,
+    };
+    assert!(refused(&error), "{error:?}");
+    assert_unharmed(&studio, &source, &params);
+
+    // The pool is full half-way.
+    let small = Studio::new(2 * MIB);
+    let error = try_save(&small, &source, "full", Limits::default(), &Progress::default()).unwrap_err();
+    assert!(matches!(error, live::Error::Save(save::Error::Pool(_))), "{error:?}");
+    assert_unharmed(&small, &source, &params);
+
+    // Cancelled before the first chunk is read.
+    let progress = Progress::default();
+    progress.cancel();
+    let error = try_save(&studio, &source, "cancelled", Limits::default(), &progress).unwrap_err();
+    assert!(matches!(error, live::Error::Save(save::Error::Cancelled)), "{error:?}");
+    assert_unharmed(&studio, &source, &params);
+
+    // The holder is killed, as the kernel's out-of-memory killer might.
+    let mut killed = false;
+    for attempt in 0..20 {
+        let name = format!("killed-{attempt}");
+        let result = thread::scope(|scope| {
+            let saving =
+                scope.spawn(|| try_save(&studio, &source, &name, Limits::default(), &Progress::default()));
+            while !saving.is_finished() {
+                if let [holder] = holders()[..] {
+                    kill(holder);
+                    break;
+                }
+            }
+            saving.join().unwrap()
+        });
+        match result {
+            Err(live::Error::Save(
+                save::Error::Memory(ReadError::Holder { .. }) | save::Error::Touched(_),
+            )) => {
+                killed = true;
+            }
+            // It was killed after the last page was read.
+            Ok((snapshot, _)) => {
+                guest::verify(&params, &studio.memory(&snapshot));
+                studio.pool.remove(&name).unwrap();
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        assert_unharmed(&studio, &source, &params);
+        if killed {
+            break;
+        }
+    }
+    assert!(killed, "never killed in time");
+}
+
+fn kill(pid: u32) {
+    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn shared_memory_is_refused_by_name() {
+    let Some(_room) = room_for(1) else { return };
+    let _alone = alone();
+    let params = Params { beat_ms: 20, ..Params::new(NONCE, MIB) };
+    let studio = Studio::new(16 * MIB);
+    let backing = Backing::Shared(PageSize::Base);
+    let source = Guest::boot(&Config { backing, ..guest::pulse(&params, 4 * MIB, 1) });
+    source.line("pulse: ready");
+    let error = try_save(&studio, &source, "shared", Limits::default(), &Progress::default()).unwrap_err();
+    assert!(matches!(error, live::Error::Freeze(frozen::Error::NotPrivate(_))), "{error:?}");
+    assert!(crate::support::chain(&error).contains("shared memfd"), "{error:?}");
+    assert_unharmed(&studio, &source, &params);
+}
+
+/// Linux is frozen between two instructions of its kernel, and goes on from there.
+#[test]
+fn linux_is_saved_while_it_runs() {
+    let Some(_room) = room_for(2) else { return };
+    let linux = linux();
+    let _alone = alone();
+    let source = linux.studio.clone_of(&linux.snapshot);
+    source.tick();
+    let studio = Studio::new(64 * MIB);
+    let (snapshot, report) = save(&studio, &source, "live");
+    let before = source.last_tick();
+    let clone = studio.clone_of(&snapshot);
+    let tick = clone.tick();
+    assert_eq!(tick.nonce, linux.nonce);
+    // The source may have ticked since.
+    assert!((before.number..=before.number + 2).contains(&tick.number), "{tick:?} after {before:?}");
+    assert_eq!(clone.ask("nonce"), linux.nonce);
+    source.tick();
+    note(format_args!("live: tiny-linux paused {:.2} ms", milliseconds(report.pause)));
+}

@@ -1,0 +1,125 @@
+//! Guest memory as it was at one instant, while the guest runs on.
+
+use std::io;
+
+use super::still::{ReadError, StillMemory};
+use super::{Backing, GuestMemory, Layout};
+use crate::sys::holder::Holder;
+use crate::sys::mmap::{OutOfRange, PAGE_SIZE};
+use crate::sys::pagemap::Pagemap;
+
+/// Why memory cannot be frozen. The VM is unharmed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What one process writes to shared memory, all see.
+    #[error("memory that is {0} cannot be frozen by fork(): only private memory can")]
+    NotPrivate(String),
+    /// The kernel made no child.
+    #[error("cannot fork() a process that holds the memory")]
+    Fork(#[source] io::Error),
+    /// The child's page table cannot be read.
+    #[error("cannot read the page table of the process that holds the memory")]
+    Pagemap(#[source] io::Error),
+}
+
+/// A guest's memory at the instant of a pause, held by a process that runs no code ([`Holder`]).
+///
+/// Dropping it ends that process.
+#[derive(Debug)]
+pub struct FrozenMemory {
+    layout: Layout,
+    regions: Vec<Region>,
+    pagemap: Pagemap,
+    holder: Holder,
+}
+
+/// Where a region lies, in this process as in the holder.
+#[derive(Debug)]
+struct Region {
+    host_address: u64,
+    len_bytes: usize,
+    /// Private over a template, whose bytes no page table shows until they are touched.
+    over_template: bool,
+}
+
+impl FrozenMemory {
+    /// Freezes the memory of a VM that stands still.
+    pub(crate) fn of(memory: &GuestMemory) -> Result<Self, Error> {
+        let over_template = match memory.backing() {
+            Backing::Private(_) => false,
+            Backing::OverTemplate(_) => true,
+            Backing::Shared(_) => return Err(Error::NotPrivate(memory.backing().to_string())),
+        };
+        let region = |region: &super::Region| Region {
+            host_address: region.mapping().host_address(),
+            len_bytes: region.mapping().len_bytes(),
+            over_template,
+        };
+        let regions = memory.regions().iter().map(region).collect();
+        let holder = Holder::fork().map_err(Error::Fork)?;
+        let pagemap = holder.pagemap().map_err(Error::Pagemap)?;
+        Ok(Self { layout: memory.layout(), regions, pagemap, holder })
+    }
+
+    /// The process that holds it.
+    #[must_use]
+    pub const fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Pages of `memory` that have been copied since because the guest wrote them, each 4 KiB. `None` if the kernel does not
+    /// show this process where pages are.
+    ///
+    /// `memory` is the one this was frozen from: its addresses mean nothing else.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn copied_pages(&self, memory: &GuestMemory) -> io::Result<Option<usize>> {
+        let here = Pagemap::open()?;
+        let mut copied = 0;
+        for (frozen, region) in self.regions.iter().zip(memory.regions()) {
+            if frozen.host_address != region.mapping().host_address() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let pages = frozen.len_bytes / PAGE_SIZE;
+            match self.pagemap.parted(&here, frozen.host_address, pages)? {
+                Some(parted) => copied += parted,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(copied))
+    }
+}
+
+impl StillMemory for FrozenMemory {
+    fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    fn touched(&self, region: usize, offset: usize, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
+        let region = &self.regions[region];
+        region.check(offset, pages * PAGE_SIZE).map_err(io::Error::other)?;
+        if region.over_template {
+            super::region::set_first(pages, bitmap);
+            return Ok(());
+        }
+        self.pagemap.touched(region.host_address + offset as u64, pages, bitmap)
+    }
+
+    fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let region = &self.regions[region];
+        region.check(offset, buffer.len())?;
+        self.holder
+            .read(region.host_address + offset as u64, buffer)
+            .map_err(|source| ReadError::Holder { pid: self.holder.pid(), source })
+    }
+}
+
+impl Region {
+    fn check(&self, offset: usize, len_bytes: usize) -> Result<(), OutOfRange> {
+        match offset.checked_add(len_bytes) {
+            Some(end) if end <= self.len_bytes => Ok(()),
+            _ => Err(OutOfRange { offset, len_bytes, mapped_bytes: self.len_bytes }),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Guest memory that does not change while it is read, whoever keeps it still.
+
+use std::io;
+
+use super::{GuestMemory, Layout};
+use crate::sys::mmap::OutOfRange;
+
+/// Why memory that stands still could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Not a range of the region.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// The process that holds the memory was killed, or the kernel took memory from it.
+    #[error("process {pid}, which holds the source's memory, cannot be read: was it killed?")]
+    Holder {
+        /// The process.
+        pid: u32,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// Memory of a guest at one instant: of a VM that is paused, or frozen ([`FrozenMemory`](super::frozen::FrozenMemory)).
+pub trait StillMemory: Sync {
+    /// Where the memory lies.
+    fn layout(&self) -> Layout;
+
+    /// Sets bit `i` of `bitmap` when the page at `offset + 4096 * i` of a region may hold anything but zeros.
+    ///
+    /// # Errors
+    /// As [`Region::touched`](super::Region::touched).
+    ///
+    /// # Panics
+    /// If there is no such region, or `bitmap` has fewer than `pages` bits.
+    fn touched(&self, region: usize, offset: usize, pages: usize, bitmap: &mut [u64]) -> io::Result<()>;
+
+    /// Copies memory of a region out.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    ///
+    /// # Panics
+    /// If there is no such region.
+    fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError>;
+}
+
+/// Of a VM that is paused; nothing but its [`Paused`](crate::Paused) guard keeps it still.
+impl StillMemory for GuestMemory {
+    fn layout(&self) -> Layout {
+        self.layout()
+    }
+
+    fn touched(&self, region: usize, offset: usize, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
+        self.regions()[region].touched(offset, pages, bitmap)
+    }
+
+    fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {
+        Ok(self.regions()[region].read(offset, buffer)?)
+    }
+}

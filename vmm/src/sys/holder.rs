@@ -1,0 +1,234 @@
+//! A process that holds memory as it was: a child made by `fork()` that runs no code.
+//!
+//! The kernel shares every private page between parent and child until one of them writes. The child never does, so its
+//! memory is the parent's at the instant of the fork, for as long as it lives; the parent pays with one copied page of
+//! 4 KiB per page it writes meanwhile. `process_vm_readv` reads it from outside.
+//!
+//! The child makes two system calls, waits in a third for the parent to die, and then ends: no allocator, no lock and no
+//! handler of the parent can be in a state that harms it, and no crash of the parent leaves it behind.
+
+#![expect(
+    unsafe_code,
+    reason = "clone, process_vm_readv, pidfd_open and waitid have no wrapper in the standard library"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use super::pagemap::Pagemap;
+
+/// A frozen copy of this process. Dropping it ends it.
+#[derive(Debug)]
+pub struct Holder {
+    pid: libc::pid_t,
+    pidfd: OwnedFd,
+}
+
+impl Holder {
+    /// Freezes this process's private memory in a child.
+    ///
+    /// The child keeps no descriptor but one of its parent, and is no child to code that waits for any (`__WCLONE`).
+    ///
+    /// # Errors
+    /// The kernel's: `EAGAIN` beyond a limit on processes, `ENOMEM` if it cannot copy the page tables.
+    pub fn fork() -> io::Result<Self> {
+        let parent = pidfd_of_this_process()?;
+        let signals = Signals::block_all()?;
+        let mut pidfd: RawFd = -1;
+        // No exit signal: the parent's SIGCHLD is not ours to raise.
+        let flags = libc::c_long::from(libc::CLONE_PIDFD);
+        // SAFETY: without CLONE_VM and with no stack given this is fork(): the child runs on its own copy of this stack. The
+        // third argument is where the kernel stores the descriptor, in the parent's memory only, before it returns there.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+        if pid == 0 {
+            hold(parent.as_raw_fd());
+        }
+        // Taken now: what follows may fail.
+        let failure = io::Error::last_os_error();
+        drop(signals);
+        if pid < 0 {
+            return Err(failure);
+        }
+        let pid = libc::pid_t::try_from(pid).expect("a process number is an int");
+        // SAFETY: the descriptor the kernel has just made for this call, owned by nobody else.
+        Ok(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+    }
+
+    /// Its process number, for reports. It is not used again while this value lives: nobody else can reap it.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.pid.cast_unsigned()
+    }
+
+    /// Copies memory out of it, from an address of this process.
+    ///
+    /// # Errors
+    /// The kernel's: `ESRCH` if it has been killed, `EFAULT` where it has no memory. `UnexpectedEof` if only a part could
+    /// be read.
+    pub fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let wanted = buffer.len();
+        let ours = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: wanted };
+        let address = usize::try_from(address).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let theirs = libc::iovec { iov_base: ptr::without_provenance_mut(address), iov_len: wanted };
+        // SAFETY: `ours` is one exclusively borrowed buffer, which the kernel writes; what `theirs` names is looked up in the
+        // other process and reported if it is not there. `pid` is a child not yet waited for, so it is nobody else's.
+        let read = unsafe { libc::process_vm_readv(self.pid, &raw const ours, 1, &raw const theirs, 1, 0) };
+        match usize::try_from(read) {
+            Ok(read) if read == wanted => Ok(()),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Its page table.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pagemap(&self) -> io::Result<Pagemap> {
+        Pagemap::of(self.pid())
+    }
+
+    /// Ends it, as anybody could: what a test does to see what happens then.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill(&self) -> io::Result<()> {
+        // SAFETY: no pointers that are read: no siginfo is given. The descriptor is open.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                libc::SIGKILL,
+                ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            // ESRCH: it was killed already, and is still to be waited for.
+            tracing::debug!(pid = self.pid, %error, "the holder was gone");
+        }
+        let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+        let id = self.pidfd.as_raw_fd().cast_unsigned();
+        loop {
+            // SAFETY: `info` has room for what the kernel writes, and is not read.
+            let result =
+                unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), libc::WEXITED | libc::__WALL) };
+            if result == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return;
+            }
+        }
+    }
+}
+
+/// What the child does: nothing, until it is killed or its parent has died.
+fn hold(parent: RawFd) -> ! {
+    let parent_number = parent.cast_unsigned();
+    // Descriptors that stayed open would keep sockets and machines of the parent alive.
+    let (below, above) = (parent_number.checked_sub(1), parent_number + 1);
+    if let Some(last) = below {
+        // SAFETY: integers only. The descriptors are the child's own copies; it uses none of them.
+        unsafe { libc::syscall(libc::SYS_close_range, 0, last, 0) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, above, libc::c_uint::MAX, 0) };
+    let mut dies = libc::pollfd { fd: parent, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, exclusively borrowed. All signals but SIGKILL and SIGSTOP are blocked, so it returns when the
+    // parent is dead (pidfd_open(2)) or if there is no memory to wait; in either case nobody will miss this process long.
+    unsafe { libc::poll(&raw mut dies, 1, -1) };
+    // SAFETY: ends this process without running anything of the parent's: no exit handler, no destructor.
+    unsafe { libc::_exit(0) }
+}
+
+fn pidfd_of_this_process() -> io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    let fd = RawFd::try_from(fd).expect("a descriptor is an int");
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor the kernel has just made for this call, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// All signals blocked on this thread, until it is dropped: a handler of the parent must never run in the child.
+struct Signals(libc::sigset_t);
+
+impl Signals {
+    fn block_all() -> io::Result<Self> {
+        let mut all = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: initialises the set it is given.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: both sets have room, and the first was initialised above.
+        let error = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        // SAFETY: written by the call, which succeeded.
+        Ok(Self(unsafe { before.assume_init() }))
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: a set the kernel has filled in; the old one is not asked for.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mmap::{Mapping, PAGE_SIZE, Source};
+    use super::*;
+
+    #[test]
+    fn it_holds_what_was_there_and_no_more() {
+        let mapping = Mapping::new(Source::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
+        mapping.write(0, b"before").unwrap();
+        let holder = Holder::fork().unwrap();
+        mapping.write(0, b"after!").unwrap();
+        mapping.write(5 * PAGE_SIZE, b"after!").unwrap();
+        let mut bytes = [0; 6];
+        holder.read(mapping.host_address(), &mut bytes).unwrap();
+        assert_eq!(&bytes, b"before");
+
+        let mut touched = [0];
+        holder.pagemap().unwrap().touched(mapping.host_address(), 8, &mut touched).unwrap();
+        assert_eq!(touched, [1]);
+        // It closes its descriptors, and dies, when it is given a processor.
+        let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", holder.pid())).unwrap().count();
+        assert_eq!(soon(|| (descriptors() == 1).then_some(())), Some(()));
+
+        holder.kill().unwrap();
+        let gone = soon(|| holder.read(mapping.host_address(), &mut bytes).err());
+        assert_eq!(gone.unwrap().raw_os_error(), Some(libc::ESRCH));
+        let pid = holder.pid();
+        drop(holder);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn it_outlives_the_thread_that_made_it() {
+        let holder = std::thread::spawn(|| Holder::fork().unwrap()).join().unwrap();
+        let mut byte = [0];
+        let here = byte.as_ptr().addr() as u64;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        holder.read(here, &mut byte).unwrap();
+    }
+
+    /// What `attempt` gives, within ten seconds.
+    fn soon<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+        (0..10_000).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            attempt()
+        })
+    }
+}
