@@ -13,6 +13,7 @@ use super::guest::{BootArgs, MachineArgs};
 use super::progress::{self, Spinner};
 use super::size::Size;
 use super::{EXIT_INTERRUPTED, Error, interrupt};
+use crate::live::Limits;
 use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
 use crate::restore::eager::EagerRestorer;
 use crate::save::Saver;
@@ -42,8 +43,20 @@ pub(super) struct Args {
     /// End after so many seconds; else when all guests have ended, or with Ctrl-C
     #[arg(long = "for", value_name = "S")]
     seconds: Option<u64>,
+    /// What the source does while its memory is saved (default: live; stop with --shared)
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
     #[command(flatten)]
     pool: PoolArgs,
+}
+
+/// What the source does while its memory is saved.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Mode {
+    /// It runs on: its memory is frozen by `fork()`. Needs private memory, and room for what it writes meanwhile
+    Live,
+    /// It stands still
+    Stop,
 }
 
 /// The pool.
@@ -103,13 +116,28 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 
     let reservation = pool.pool.reserve("clone", 0)?;
     let progress = interrupt::progress();
-    let paused = source.pause().map_err(Error::source_vm)?;
-    let (snapshot, report) =
-        progress::bar("encoding", &progress, || saver.save(&paused, None, reservation, &progress))?;
-    let pause = paused.resume();
+    let default = if args.machine.shared { Mode::Stop } else { Mode::Live };
+    let mode = args.mode.unwrap_or(default);
+    let (snapshot, report, pause) = match mode {
+        Mode::Live => {
+            let save = || saver.save_live(&source, None, reservation, Limits::default(), &progress);
+            let (snapshot, report) = progress::bar("encoding", &progress, save)?;
+            (snapshot, report.save, report.pause)
+        }
+        Mode::Stop => {
+            let paused = source.pause().map_err(Error::source_vm)?;
+            let save = || saver.save(&paused, None, reservation, &progress);
+            let (snapshot, report) = progress::bar("encoding", &progress, save)?;
+            (snapshot, report, paused.resume())
+        }
+    };
     say(&format!(
-        "cloner: the source stood still for {:.1} ms; {} touched, {} in the pool ({})",
+        "cloner: the source stood still for {:.1} ms ({}); {} touched, {} in the pool ({})",
         pause.as_secs_f64() * 1e3,
+        match mode {
+            Mode::Live => "live, frozen by fork()",
+            Mode::Stop => "until all was saved",
+        },
         Size(report.touched_bytes),
         Size(snapshot.occupied_bytes() as u64),
         pool.pool.backing(),

@@ -25,7 +25,7 @@ pub(super) struct MachineArgs {
     pub(super) hugepages: bool,
     /// Guest memory in a memfd, which can be handed to another process (default: private memory)
     #[arg(long)]
-    shared: bool,
+    pub(super) shared: bool,
 }
 
 /// What it boots.

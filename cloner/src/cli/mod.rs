@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use vmm::Ending;
 
-use crate::{compare, measure, pool, restore, save, walk};
+use crate::{compare, live, measure, pool, restore, save, walk};
 
 /// Something failed.
 const EXIT_FAILURE: u8 = 1;
@@ -80,6 +80,8 @@ enum Error {
     Pool(#[from] pool::Error),
     #[error("snapshot")]
     Save(#[from] save::Error),
+    #[error("live snapshot")]
+    Live(#[from] live::Error),
     #[error("restore")]
     Restore(#[from] restore::eager::Error),
     #[error("comparison")]

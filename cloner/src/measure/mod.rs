@@ -33,6 +33,7 @@ pub use baseline::{Baseline, BlockCoder, Blocks, Method};
 pub use hot::{HotEncoder, HotImage, OpenImage};
 pub use image::Image;
 pub use memory::Stored;
+pub(crate) use numbers::percentile;
 pub use numbers::{PageCounts, PageTimes, gigabytes_per_second, median, quotient};
 pub use page_rounds::{PagePassId, PageRounds};
 pub use pages::{Pages, decode, only};

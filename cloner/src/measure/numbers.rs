@@ -86,7 +86,7 @@ pub fn median(times: &[Duration]) -> Duration {
 ///
 /// # Panics
 /// If `percent` is more than 100.
-pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     assert!(percent <= 100, "{percent} of 100");
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()

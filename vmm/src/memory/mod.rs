@@ -23,7 +23,7 @@ use region::Touched;
 pub use still::{ReadError, StillMemory};
 
 use crate::sys::kvm;
-use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, Source};
+use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, PAGE_SIZE, Source};
 use crate::sys::pagemap::Pagemap;
 
 /// Why there is no guest memory, or an access to it failed.
@@ -135,6 +135,30 @@ impl GuestMemory {
     /// The same, to be filled before a VM is given them.
     pub fn regions_mut(&mut self) -> &mut [Region] {
         &mut self.regions
+    }
+
+    /// Puts back together the transparent huge pages that copy-on-write has split, for as much of the memory as was touched.
+    /// Returns how many 2 MiB ranges are huge pages now.
+    ///
+    /// The guest may run meanwhile. Memory on other pages is left alone. What the kernel cannot do is left as it is: memory
+    /// in small pages works, but takes longer to freeze the next time (milliseconds per GiB instead of a tenth of that).
+    ///
+    /// # Errors
+    /// A page table that cannot be read.
+    pub fn collapse(&self) -> io::Result<usize> {
+        const PAGES: usize = HUGE_PAGE_SIZE / PAGE_SIZE;
+        let mut huge = 0;
+        if !matches!(self.backing, Backing::Private(PageSize::Transparent)) {
+            return Ok(huge);
+        }
+        for region in &self.regions {
+            for offset in (0..region.mapping().len_bytes() / HUGE_PAGE_SIZE).map(|i| i * HUGE_PAGE_SIZE) {
+                let mut touched = [0; PAGES / 64];
+                region.touched(offset, PAGES, &mut touched)?;
+                huge += usize::from(touched != [0; PAGES / 64] && region.mapping().collapse(offset).is_ok());
+            }
+        }
+        Ok(huge)
     }
 
     /// The memory in the terms of `vm-memory`, for loaders.

@@ -191,6 +191,18 @@ impl Mapping {
         self.advise(if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })
     }
 
+    /// Copies the 4 KiB pages of `[offset, offset + HUGE_PAGE_SIZE)` into one transparent huge page, if they are not one.
+    ///
+    /// # Errors
+    /// The kernel's: `EINVAL` where it has no such pages, nothing is there, or the range is not aligned; `ENOMEM` and `EAGAIN`
+    /// when it found no huge page or could not move the small ones.
+    pub fn collapse(&self, offset: usize) -> io::Result<()> {
+        let start = self.checked(offset, HUGE_PAGE_SIZE).map_err(io::Error::other)?;
+        // SAFETY: the range is inside this mapping, as just checked, and the advice does not change its content.
+        let result = unsafe { libc::madvise(start.cast(), HUGE_PAGE_SIZE, libc::MADV_COLLAPSE) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Keeps the memory out of children made by `fork()` and out of core dumps.
     ///
     /// # Errors

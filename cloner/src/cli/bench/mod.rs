@@ -1,9 +1,11 @@
 //! `cloner bench`: how fast the parts are, on this machine and the user's own data.
 
 mod codec;
+mod live;
 mod passes;
 mod report;
 mod table;
+mod times;
 
 use clap::Subcommand;
 
@@ -20,11 +22,14 @@ pub(super) struct Args {
 enum Command {
     /// Encode and decode a raw memory image beside memcpy, lz4 and zstd on the same pages.
     Codec(codec::Args),
+    /// Take snapshots of a guest that never stops writing, live and in stop mode.
+    Live(live::Args),
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     match &args.command {
         Command::Codec(args) => codec::run(args),
+        Command::Live(args) => live::run(args),
     }
 }
 

@@ -1,0 +1,310 @@
+//! `cloner bench live`: what a snapshot costs a guest that never stops writing, beside stop mode in the same run.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guest_images::pulse::{self, Dirty, Order, Params, Rate, Status, Work, check, layout};
+use serde::Serialize;
+use vmm::Vm;
+use vmm::config::{Config, Kernel};
+use vmm::memory::{Backing, GuestMemory, PageSize};
+
+use super::super::clone::{OpenPool, PoolArgs, threads};
+use super::super::columns::{Columns, number};
+use super::super::console::Console;
+use super::super::guest::{default_touched, random_nonce};
+use super::super::size::Size;
+use super::super::{Error, interrupt, progress};
+use super::times::Milliseconds;
+use crate::live::Limits;
+use crate::pool::hugepages;
+use crate::restore::eager::EagerRestorer;
+use crate::save::Saver;
+use crate::snapshot::Snapshot;
+
+const EXAMPLES: &str = "\
+Examples:
+  cloner bench live --memory 4G                           a guest that writes as fast as it can
+  cloner bench live --memory 1G --dirty-rate 200M         one that writes 200 MiB per second
+  cloner bench live --json | jq .live.pause_ms
+
+Every snapshot is decoded and each word of it checked to be of one instant. Figures are of one run on a machine that may
+be busy: compare them with each other. The exit code is 1 if any snapshot mixed two instants.";
+
+/// Longest wait for the guest to fill its memory.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// How long the guest's own speed is measured without a snapshot, each time.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Options of `cloner bench live`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Memory of the guest, 1M to 64G
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    memory: Size,
+    /// Virtual processors of the guest, 1 to 16
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u8,
+    /// Memory it fills, all of which it then writes to (default: a quarter of its memory)
+    #[arg(long, value_name = "SIZE")]
+    touched: Option<Size>,
+    /// Bytes per second it writes to, in pages of 4 KiB (default: as many as it can)
+    #[arg(long, value_name = "SIZE")]
+    dirty_rate: Option<Size>,
+    /// Guest memory on reserved 2 MiB pages (default: transparent huge pages)
+    #[arg(long, conflicts_with = "base_pages")]
+    hugepages: bool,
+    /// Guest memory on 4 KiB pages
+    #[arg(long)]
+    base_pages: bool,
+    /// Live snapshots to take; one in five is followed by one in stop mode
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    count: u16,
+    /// Print one JSON object instead
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pool: PoolArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    live: Live,
+}
+
+#[derive(Debug, Serialize)]
+struct Live {
+    memory_bytes: u64,
+    touched_bytes: u64,
+    pages: String,
+    mechanism: &'static str,
+    count: usize,
+    pause_ms: Milliseconds,
+    stop_pause_ms: f64,
+    total_ms: f64,
+    copied_bytes: Option<u64>,
+    copy_bound_bytes: u64,
+    /// Pages written per second without a snapshot, per pages written per second during one.
+    guest_slowdown: Option<f64>,
+    equal: bool,
+}
+
+/// What all rounds need.
+struct Bench {
+    params: Params,
+    pages: PageSize,
+    source: Vm,
+    pool: OpenPool,
+    saver: Saver,
+    restorer: EagerRestorer,
+    // Last: the guest's pages go back when it is gone.
+    _reserved: Option<hugepages::Reserved>,
+}
+
+/// What is collected over all rounds.
+#[derive(Default)]
+struct Collected {
+    pauses: Vec<Duration>,
+    totals: Vec<Duration>,
+    stop_pauses: Vec<Duration>,
+    copied: Vec<u64>,
+    bound: u64,
+    quiet: Speed,
+    during: Speed,
+}
+
+/// Pages written in some time.
+#[derive(Default)]
+struct Speed {
+    pages: u64,
+    time: Duration,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Error> {
+    let bench = Bench::set(args)?;
+    let mut collected = Collected::default();
+    let mut mixed = None;
+    for round in 0..args.count {
+        if interrupt::requested() {
+            return Err(Error::Interrupted);
+        }
+        if let Err(violation) = bench.round(round, &mut collected)? {
+            mixed.get_or_insert(violation);
+        }
+    }
+    let report = Report { live: bench.report(&collected, mixed.is_none()) };
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).expect("plain structs of numbers and strings")
+    } else {
+        report.live.table()
+    };
+    writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)?;
+    match mixed {
+        None => Ok(0),
+        Some(violation) => Err(Error::NotVerified(format!("a snapshot mixes two instants: {violation}"))),
+    }
+}
+
+impl Bench {
+    fn set(args: &Args) -> Result<Self, Error> {
+        let touched_bytes =
+            args.touched.map_or_else(|| default_touched(args.memory.0), |size| size.0) & !0xfff;
+        let pages_per_second = |size: Size| u32::try_from(size.0.div_ceil(4096)).unwrap_or(u32::MAX);
+        let rate =
+            args.dirty_rate.map_or(Rate::FullSpeed, |rate| Rate::PagesPerSecond(pages_per_second(rate)));
+        let work = Work::Dirty(Dirty { rate, working_set: 1000, order: Order::Random, words_per_page: 8 });
+        let params = Params { beat_ms: 0, work, ..Params::new(random_nonce(), touched_bytes) };
+        let pages = match (args.hugepages, args.base_pages) {
+            (true, _) => PageSize::Huge,
+            (_, true) => PageSize::Base,
+            _ => PageSize::Transparent,
+        };
+        // As many again for the copies that the guest's writing makes.
+        let reserved = if args.hugepages {
+            let pages = args.memory.0.div_ceil(vmm::sys::mmap::HUGE_PAGE_SIZE as u64) * 2;
+            Some(hugepages::reserve(usize::try_from(pages).unwrap_or(usize::MAX))?)
+        } else {
+            None
+        };
+        let pool = args.pool.open(touched_bytes + (16 << 20))?;
+        let kernel = Kernel::Flat { image: Cow::Owned(pulse::image(&params)?) };
+        let backing = Backing::Private(pages);
+        let config = Config { memory_bytes: args.memory.0, backing, vcpus: args.cpus, kernel };
+        let console = Console::new();
+        let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;
+        source.start();
+        {
+            let _spinner = progress::Spinner::new(String::from("the guest fills its memory"));
+            const READY: &str = "pulse: ready";
+            let ready = console.wait_for(0, BOOT_LIMIT, |line| line.starts_with(READY).then_some(()));
+            ready.ok_or_else(|| Error::silent("the guest", READY, BOOT_LIMIT, source.ending()))?;
+        }
+        let (saver, restorer) = (Saver::new(threads())?, EagerRestorer::new(threads())?);
+        Ok(Self { params, pages, source, pool, saver, restorer, _reserved: reserved })
+    }
+
+    /// One live snapshot and its check, and now and then one in stop mode.
+    fn round(&self, round: u16, collected: &mut Collected) -> Result<Result<(), check::Violation>, Error> {
+        self.measured(&mut collected.quiet, || {
+            thread::sleep(QUIET);
+            Ok(())
+        })?;
+        let name = format!("live-{round}");
+        let reservation = self.pool.pool.reserve(&name, 0)?;
+        let progress = interrupt::progress();
+        let (snapshot, report) = self.measured(&mut collected.during, || {
+            let save = || self.saver.save_live(&self.source, None, reservation, Limits::default(), &progress);
+            Ok(progress::bar("encoding", &progress, save)?)
+        })?;
+        collected.pauses.push(report.pause);
+        collected.totals.push(report.total_time);
+        collected.copied.extend(report.copied_bytes);
+        collected.bound = report.copy_bound_bytes;
+        let checked = self.check(&snapshot)?;
+        drop(snapshot);
+        self.pool.pool.remove(&name)?;
+
+        if round.is_multiple_of(5) {
+            let reservation = self.pool.pool.reserve("stop", 0)?;
+            let progress = interrupt::progress();
+            let paused = self.source.pause().map_err(Error::source_vm)?;
+            self.saver.save(&paused, None, reservation, &progress)?;
+            collected.stop_pauses.push(paused.resume());
+            self.pool.pool.remove("stop")?;
+        }
+        Ok(checked)
+    }
+
+    /// Adds to `speed` what the guest writes while `work` goes on.
+    fn measured<T>(&self, speed: &mut Speed, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let (started, before) = (Instant::now(), self.written());
+        let result = work()?;
+        speed.time += started.elapsed();
+        speed.pages += self.written() - before;
+        Ok(result)
+    }
+
+    /// Pages the guest has written since it booted.
+    fn written(&self) -> u64 {
+        status(self.source.memory()).map_or(0, |status| status.cpus.iter().map(|cpu| cpu.sequence).sum())
+    }
+
+    /// Whether every word of the snapshot is of one instant.
+    fn check(&self, snapshot: &Snapshot) -> Result<Result<(), check::Violation>, Error> {
+        let progress = interrupt::progress();
+        let backing = Backing::Private(PageSize::Transparent);
+        let (memory, _) = self.restorer.memory_for(snapshot, backing, &progress)?;
+        let unreadable = || Error::NotVerified(String::from("the guest's status block is not where it was"));
+        let status = status(&memory).ok_or_else(unreadable)?;
+        let read = |address, buffer: &mut [u8]| {
+            memory.read(address, buffer).expect("the guest had memory at all addresses it filled");
+        };
+        Ok(check::verify(&self.params, &status, memory.layout().low_bytes(), read))
+    }
+
+    fn report(&self, collected: &Collected, equal: bool) -> Live {
+        let Collected { pauses, totals, stop_pauses, copied, bound, quiet, during } = collected;
+        Live {
+            memory_bytes: self.source.memory().layout().size_bytes(),
+            touched_bytes: self.params.touched_pages() * 4096,
+            pages: self.pages.to_string(),
+            mechanism: "fork",
+            count: pauses.len(),
+            pause_ms: Milliseconds::of(pauses),
+            stop_pause_ms: Milliseconds::of(stop_pauses).p50,
+            total_ms: Milliseconds::of(totals).p50,
+            copied_bytes: copied.iter().max().copied(),
+            copy_bound_bytes: *bound,
+            guest_slowdown: quiet.per_second().zip(during.per_second()).map(|(quiet, during)| quiet / during),
+            equal,
+        }
+    }
+}
+
+fn status(memory: &GuestMemory) -> Option<Status> {
+    let mut bytes = [0; Status::LEN];
+    memory.read(layout::STATUS, &mut bytes).ok()?;
+    Status::from_bytes(&bytes).ok()
+}
+
+impl Speed {
+    fn per_second(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let speed = self.pages as f64 / self.time.as_secs_f64();
+        (self.pages > 0).then_some(speed)
+    }
+}
+
+impl Live {
+    fn table(&self) -> String {
+        let mut columns = Columns::new(["", "p50", "p99", "max"]);
+        let Milliseconds { p50, p99, max } = self.pause_ms;
+        columns.row([String::from("source paused, live, ms"), ms(p50), ms(p99), ms(max)]);
+        columns.row([String::from("source paused, stop mode, ms"), ms(self.stop_pause_ms)]);
+        columns.row([String::from("whole snapshot, live, ms"), ms(self.total_ms)]);
+        let copied =
+            self.copied_bytes.map_or_else(|| String::from("not shown to this user"), |b| Size(b).to_string());
+        format!(
+            "guest     {}, {} written at random, {}\n\
+             live      {} snapshots, memory frozen by {}\n\
+             copied    {copied} at most; bound {}\n\
+             slowdown  {} × while a snapshot is taken\n\
+             equal     {}\n\n{columns}",
+            Size(self.memory_bytes),
+            Size(self.touched_bytes),
+            self.pages,
+            self.count,
+            self.mechanism,
+            Size(self.copy_bound_bytes),
+            number(self.guest_slowdown),
+            if self.equal { "every word of every snapshot is of one instant" } else { "NO" },
+        )
+    }
+}
+
+fn ms(milliseconds: f64) -> String {
+    format!("{milliseconds:.2}")
+}
