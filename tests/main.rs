@@ -12,6 +12,7 @@ mod children;
 mod cli;
 mod clone;
 mod crash;
+mod fork;
 mod hostile_snapshot;
 mod hostile_state;
 mod leaks;

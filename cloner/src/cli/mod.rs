@@ -15,7 +15,9 @@ mod size;
 mod terminal;
 
 use std::error::Error as _;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -65,6 +67,9 @@ enum Command {
     Bench(bench::Args),
     /// Show what a memory image is made of: kinds of pages, classes of vectors, the ratio of each chunk.
     Inspect(inspect::Args),
+    /// Become a process that is forked; started by cloner itself, with a socket as standard input.
+    #[command(hide = true)]
+    Zygote,
 }
 
 /// Why a command failed.
@@ -84,6 +89,8 @@ enum Error {
     Live(#[from] live::Error),
     #[error("restore")]
     Restore(#[from] restore::eager::Error),
+    #[error("fork")]
+    Fork(#[from] restore::fork::Error),
     #[error("comparison")]
     Compare(#[from] compare::Error),
     #[error(transparent)]
@@ -143,12 +150,17 @@ impl Error {
 pub fn main() -> ExitCode {
     let args = Args::parse();
     start_logging(args.verbose);
+    // Before anything that starts a thread.
+    if matches!(args.command, Command::Zygote) {
+        return zygote();
+    }
     let result = interrupt::install().map_err(Error::from).and_then(|()| match &args.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Clone(args) => clone::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Zygote => Ok(EXIT_FAILURE),
     });
     match result {
         Ok(code) => ExitCode::from(code),
@@ -157,6 +169,30 @@ pub fn main() -> ExitCode {
         Err(error) => {
             report(&error);
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Serves on standard input.
+fn zygote() -> ExitCode {
+    let take = || {
+        let channel = io::stdin().as_fd().try_clone_to_owned()?;
+        // Forks must not inherit a second copy: it would keep the connection open when the zygote is gone.
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Ok(channel)
+    };
+    let channel = match take() {
+        Ok(channel) => channel,
+        Err(error) => {
+            report(&Error::Terminal(error));
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    match restore::fork::serve(channel) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&Error::Fork(error));
+            ExitCode::from(EXIT_FAILURE)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The system interface: with `codec::simd`, the only home of `unsafe` in this crate.
 
 pub(crate) mod arena;
+pub(crate) mod fork;
 pub(crate) mod huge;
 pub(crate) mod lz4;

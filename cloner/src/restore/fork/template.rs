@@ -1,0 +1,126 @@
+//! A snapshot decoded once, for any number of clones to run over.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use vmm::VmState;
+use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
+use vmm::sys::memfd;
+
+use super::Error;
+use crate::chunk;
+use crate::format::{CHUNK_BYTES, PAGE_BYTES};
+use crate::restore::eager::EagerRestorer;
+use crate::snapshot::Snapshot;
+use crate::walk::Progress;
+
+/// Memory and state of a snapshot, ready to be forked. The memory is a sealed memfd: nobody can change it any more.
+#[derive(Debug)]
+pub struct Template {
+    state: VmState,
+    memory: Arc<File>,
+    /// The state as bytes, for processes that are handed it.
+    saved_state: File,
+}
+
+impl Template {
+    /// Decodes a snapshot. This takes as long as an eager restore, and memory for two copies while it lasts.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn new(restorer: &EagerRestorer, snapshot: &Snapshot, progress: &Progress) -> Result<Self, Error> {
+        let (decoded, _) =
+            restorer.memory_for(snapshot, Backing::Private(PageSize::Transparent), progress)?;
+        let memory = copy_to_file(&decoded).map_err(Error::Template)?;
+        let saved_state = state_file(snapshot.state()).map_err(Error::Template)?;
+        Ok(Self { state: snapshot.state().clone(), memory: Arc::new(memory), saved_state })
+    }
+
+    /// From what another process was handed.
+    pub(super) fn received(memory: File, saved_state: File) -> Result<Self, Error> {
+        let len_bytes = saved_state.metadata().map_err(Error::Template)?.len();
+        let mut bytes = vec![
+            0;
+            usize::try_from(len_bytes)
+                .map_err(|_| Error::Template(io::ErrorKind::InvalidData.into()))?
+        ];
+        saved_state.read_exact_at(&mut bytes, 0).map_err(Error::Template)?;
+        let state = VmState::from_bytes(&bytes)?;
+        let wanted = state.layout().size_bytes();
+        let found = memory.metadata().map_err(Error::Template)?.len();
+        if wanted != found {
+            return Err(Error::TemplateSize { wanted, found });
+        }
+        Ok(Self { state, memory: Arc::new(memory), saved_state })
+    }
+
+    /// The state every fork starts from.
+    #[must_use]
+    pub const fn state(&self) -> &VmState {
+        &self.state
+    }
+
+    /// The sealed memory.
+    #[must_use]
+    pub const fn file(&self) -> &Arc<File> {
+        &self.memory
+    }
+
+    pub(super) const fn saved_state(&self) -> &File {
+        &self.saved_state
+    }
+
+    /// Memory for one clone: the template's until it writes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn memory(&self) -> Result<GuestMemory, memory::Error> {
+        GuestMemory::new(self.layout(), Backing::OverTemplate(Arc::clone(&self.memory)))
+    }
+
+    fn layout(&self) -> Layout {
+        self.state.layout()
+    }
+}
+
+fn copy_to_file(memory: &GuestMemory) -> io::Result<File> {
+    let file = memfd::create(c"template", memory.layout().size_bytes(), false)?;
+    let starts: Vec<u64> = memory
+        .layout()
+        .ranges()
+        .scan(0, |end, range| {
+            let start = *end;
+            *end += range.len_bytes;
+            Some(start)
+        })
+        .collect();
+    let mut bytes = vec![0; CHUNK_BYTES];
+    for chunk in chunk::chunks(memory.layout()) {
+        let region = &memory.regions()[chunk.region];
+        let mut touched = [0_u64; 8];
+        region.touched(chunk.offset, chunk.pages, &mut touched)?;
+        if touched == [0; 8] {
+            continue;
+        }
+        let bytes = &mut bytes[..chunk.len_bytes()];
+        region.read(chunk.offset, bytes).map_err(io::Error::other)?;
+        // Zero pages stay holes: they cost the template nothing.
+        for (place, page) in
+            bytes.chunks(PAGE_BYTES).enumerate().filter(|(_, page)| page.iter().any(|b| *b != 0))
+        {
+            file.write_all_at(page, starts[chunk.region] + (chunk.offset + place * PAGE_BYTES) as u64)?;
+        }
+    }
+    memfd::seal(&file)?;
+    Ok(file)
+}
+
+fn state_file(state: &VmState) -> io::Result<File> {
+    let bytes = state.to_bytes();
+    let file = memfd::create(c"state", bytes.len() as u64, false)?;
+    file.write_all_at(&bytes, 0)?;
+    memfd::seal(&file)?;
+    Ok(file)
+}
