@@ -1,6 +1,7 @@
 //! The cold form against its promises: what comes back, from where, and what is refused.
 
 mod cases;
+mod golden;
 mod hostile;
 
 use proptest::prelude::*;

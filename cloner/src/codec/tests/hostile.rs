@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::{Case, Kept, naive, pages};
+use crate::format::reader::read_chunk;
 use crate::format::{HEADER_BYTES, seal};
 
 /// A small chunk with a page of every kind.
@@ -75,21 +76,8 @@ fn the_golden_chunk_of_version_1_decodes_on_every_backend_and_by_the_oracle() {
 #[test]
 fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
     let (_, kept, expected) = small_chunk();
-    let folder = std::env::temp_dir().join(format!("cloner-golden-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    };
-    let files =
-        [file("chunk", GOLDEN), file("parent", &kept.parent), file("kept", kept.pages.as_flattened())];
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/format/read_chunk.py");
-    let output = std::process::Command::new("python3").arg(script).args(&files).output();
-    std::fs::remove_dir_all(&folder).unwrap();
-    let output = output.expect("python3 is needed for this test");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stdout == expected, "other pages");
+    let read = read_chunk(GOLDEN, &kept.parent, kept.pages.as_flattened());
+    assert!(read == expected, "other pages");
 }
 
 #[test]
