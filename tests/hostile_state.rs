@@ -32,6 +32,14 @@ fn from_text(text: &[u8]) -> Result<VmState, EnvelopeError> {
     VmState::from_bytes(&VM_STATE.wrap(text))
 }
 
+#[test]
+#[ignore = "writes the golden VM state: only for a new version of the schema"]
+fn write_the_golden_state() {
+    let Some(_room) = room_for(1) else { return };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../vmm/src/state/golden/v1-pulse.vmstate");
+    std::fs::write(path, real(1).to_bytes()).unwrap();
+}
+
 fn from_json(json: &Value) -> Result<VmState, EnvelopeError> {
     from_text(&serde_json::to_vec(json).unwrap())
 }

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Decodes an encoded chunk, slowly: written from FORMAT.md alone, to prove that it can be.
+"""Decodes an encoded chunk, hot or cold, slowly: written from FORMAT.md alone, to prove that it can be.
 
 read_chunk.py CHUNK PARENT KEPT writes the chunk's pages to standard output. PARENT holds the parent's pages of the same places, KEPT the
 pages that DUP references count: what the references mean is up to whoever wrote them. Exits with 1 and a message if the chunk breaks a rule.
+
+Python has no Zstandard decoder of its own before 3.14: the frames of cold chunks, and nothing else, go through the system's libzstd.so.1.
 """
 
+import ctypes
 import struct
 import sys
 
@@ -152,15 +155,48 @@ def patched(record, parent):
 
 
 def decode(chunk, parent, kept):
-    must(len(chunk) >= 24, "it is shorter than a header")
-    magic, version, pages, checksum, length, entries, reserved = struct.unpack_from("<4sHHQIHH", chunk)
-    must(magic == b"BMC1", "magic")
+    must(chunk[:4] in (b"BMC1", b"BMZ1"), "magic")
+    pages = (hot if chunk[:4] == b"BMC1" else cold)(chunk, parent, kept)
+    must(all(len(page) == PAGE for page in pages), "a page of another length")
+    return b"".join(pages)
+
+
+def check(chunk, version, pages, checksum, length, reserved):
+    """The fields that both forms have."""
     must(version == 1, "version")
     must(1 <= pages <= 512, "page_count")
     must(length == len(chunk), "encoded_bytes")
-    must(entries <= 4096, "dictionary_entries")
     must(reserved == 0, "reserved")
     must(checksum == xxh3_64(chunk[16:], int.from_bytes(chunk[:8], "little")), "checksum")
+
+
+def marked(kind, record, index, parent, kept):
+    """A page of one of the kinds that both forms have, but for RAW."""
+    of_parent = parent[index * PAGE : (index + 1) * PAGE]
+    empty, eight = record == b"", len(record) == 8
+    if kind in (0, 1):
+        must(empty, "a record of a zero page")
+        return bytes(PAGE)
+    if kind == 2:
+        must(eight, "the length of a fill")
+        return record * VECTORS
+    if kind == 3:
+        must(eight, "the length of a reference")
+        number = int.from_bytes(record, "little")
+        return kept[number * PAGE : (number + 1) * PAGE]
+    if kind == 4:
+        must(empty, "a record of a page that is the parent's")
+        return of_parent
+    must(kind == 5, "a page of unknown kind")
+    must(1 <= len(record) <= 4095, "the length of a record")
+    return patched(record, of_parent)
+
+
+def hot(chunk, parent, kept):
+    must(len(chunk) >= 24, "it is shorter than a header")
+    _, version, pages, checksum, length, entries, reserved = struct.unpack_from("<4sHHQIHH", chunk)
+    check(chunk, version, pages, checksum, length, reserved)
+    must(entries <= 4096, "dictionary_entries")
     body = Stream(chunk[24:])
     entry = body.numbers(pages, 4)
     dictionary = body.numbers(entries, 8)
@@ -172,33 +208,70 @@ def decode(chunk, parent, kept):
 
     def page(index):
         kind, record = entry[index] >> 28, records[ends[index] : ends[index + 1]]
-        place = slice(index * PAGE, (index + 1) * PAGE)
-        empty, eight = record == b"", len(record) == 8
-        if kind in (0, 1):
-            must(empty, "a record of a zero page")
-            return bytes(PAGE)
-        if kind == 2:
-            must(eight, "the length of a fill")
-            return record * VECTORS
-        if kind == 3:
-            must(eight, "the length of a reference")
-            number = int.from_bytes(record, "little")
-            return kept[number * PAGE : (number + 1) * PAGE]
-        if kind == 4:
-            must(empty, "a record of a page that is the parent's")
-            return parent[place]
         if kind == 8:
             must(len(record) == PAGE, "the length of a raw page")
             return record
-        must(kind < 8, "a page of unknown kind")
-        must(1 <= len(record) <= 4095, "the length of a record")
-        if kind == 5:
-            return patched(record, parent[place])
-        return word_marked(record, dictionary) if kind == 6 else byte_marked(record)
+        if kind in (6, 7):
+            must(1 <= len(record) <= 4095, "the length of a record")
+            return word_marked(record, dictionary) if kind == 6 else byte_marked(record)
+        return marked(kind, record, index, parent, kept)
+
+    return [page(index) for index in range(pages)]
+
+
+def cold(chunk, parent, kept):
+    must(len(chunk) >= 28, "it is shorter than a header")
+    _, version, pages, checksum, length, records_bytes, unique, reserved = struct.unpack_from("<4sHHQIIHH", chunk)
+    check(chunk, version, pages, checksum, length, reserved)
+    must(records_bytes <= PAGE * pages, "records_bytes")
+    body = Stream(chunk[28:])
+    entry = body.numbers(pages, 2)
+    must(sum(e >> 12 == 8 for e in entry) == unique, "unique_pages")
+    ends = [0] + body.numbers((unique + 15) // 16, 4)
+    records, groups = Stream(body.take(records_bytes)), body.rest()
+    must(ends == sorted(ends) and ends[-1] == len(groups), "the ends of groups")
+    content = b""
+    for number, (start, end) in enumerate(zip(ends, ends[1:])):
+        content += group(groups[start:end], PAGE * min(16, unique - 16 * number))
+    raw = Stream(content)
+
+    def page(index):
+        kind, record = entry[index] >> 12, records.take(entry[index] & 0xFFF)
+        if kind == 8:
+            must(record == b"", "a record of a raw page")
+            return raw.take(PAGE)
+        return marked(kind, record, index, parent, kept)
 
     decoded = [page(index) for index in range(pages)]
-    must(all(len(page) == PAGE for page in decoded), "a page of another length")
-    return b"".join(decoded)
+    records.end()
+    return decoded
+
+
+def group(coded, size):
+    must(len(coded) <= size, "the length of a group")
+    if len(coded) == size:
+        return coded
+    must(coded[:7] == bytes.fromhex("28b52ffd60") + struct.pack("<H", size - 256), "the header of a frame")
+    at, last = 7, 0
+    while not last:  # RFC 8878, 3.1.1.2: three bytes before each block, and a block of one repeated byte has one
+        must(at + 3 <= len(coded), "a frame ends early")
+        header = int.from_bytes(coded[at : at + 3], "little")
+        last, is_run = header & 1, header >> 1 & 3 == 1
+        at += 3 + (1 if is_run else header >> 3)
+    must(at == len(coded), "the last block does not end where the group ends")
+    return decompressed(coded, size)
+
+
+def decompressed(frame, size):
+    try:
+        zstd = ctypes.CDLL("libzstd.so.1")
+    except OSError as error:
+        sys.exit(f"reading cold chunks needs the Zstandard library ({error}): apt-get install libzstd1")
+    zstd.ZSTD_decompress.restype = ctypes.c_size_t
+    zstd.ZSTD_decompress.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+    content = ctypes.create_string_buffer(size)
+    must(zstd.ZSTD_decompress(content, size, frame, len(frame)) == size, "a frame does not decompress to its pages")
+    return content.raw
 
 
 def xxh3_64(data, seed):

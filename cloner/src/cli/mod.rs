@@ -65,7 +65,7 @@ enum Command {
     Clone(clone::Args),
     /// Measure the coder beside lz4, zstd and memcpy.
     Bench(bench::Args),
-    /// Show what a memory image is made of: kinds of pages, classes of vectors, the ratio of each chunk.
+    /// Show what a memory image or an encoded chunk is made of: kinds of pages, classes of vectors, the ratio of each chunk.
     Inspect(inspect::Args),
     /// Become a process that is forked; started by cloner itself, with a socket as standard input.
     #[command(hide = true)]
@@ -95,6 +95,8 @@ enum Error {
     Compare(#[from] compare::Error),
     #[error(transparent)]
     Measure(#[from] measure::Error),
+    #[error(transparent)]
+    Inspect(#[from] inspect::SourceError),
     #[error("cannot write {}", path.display())]
     Write { path: std::path::PathBuf, source: io::Error },
     #[error("threads")]

@@ -1,10 +1,10 @@
-//! What became of a chunk: counted while encoding, added up by whoever drives the encoder.
+//! What became of a chunk: counted while encoding, or read from the encoded chunk; added up by whoever wants it of many.
 
 use std::ops::{AddAssign, Index};
 
-use crate::format::PageKind;
+use crate::format::{PAGE_BYTES, PAGE_VECTORS, PageKind, VerifiedChunk};
 
-use super::WordTag;
+use super::{Error, RecordError, WordTag};
 
 /// Pages of one kind and the bytes of their records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,10 +53,44 @@ impl ChunkStats {
         ratio
     }
 
+    /// What an encoded chunk is made of, as its records say: the same that encoding it has counted. No page is decoded.
+    ///
+    /// # Errors
+    /// [`Error::Record`] if a record is too short to say it.
+    pub fn of(chunk: &VerifiedChunk<'_>) -> Result<Self, Error> {
+        let mut stats = Self {
+            page_bytes: (chunk.page_count() * PAGE_BYTES) as u64,
+            encoded_bytes: chunk.as_bytes().len() as u64,
+            dictionary_entries: chunk.dictionary().len() as u64,
+            ..Self::default()
+        };
+        for page in chunk.page_indices() {
+            let (kind, record) = chunk.record(page)?;
+            let record = record.bytes();
+            let short = |needed_bytes| {
+                let source = RecordError::Length { needed_bytes, record_bytes: record.len() };
+                Error::Record { page, kind, source }
+            };
+            stats.count_pages(kind, 1, record.len() as u64);
+            if kind == PageKind::WordMarked {
+                let planes = record.first_chunk().ok_or_else(|| short(TAG_BYTES))?;
+                stats.count_words(&tags(planes));
+            } else if kind == PageKind::ByteMarked {
+                let &[low, high, _] = record.first_chunk().ok_or_else(|| short(3))?;
+                stats.byte_markers += u64::from(u16::from_le_bytes([low, high]) & 0xfff);
+            }
+        }
+        Ok(stats)
+    }
+
     pub(super) fn count_page(&mut self, kind: PageKind, bytes: usize) {
+        self.count_pages(kind, 1, bytes as u64);
+    }
+
+    pub(crate) fn count_pages(&mut self, kind: PageKind, pages: u64, bytes: u64) {
         let stats = &mut self.kinds[kind as usize];
-        stats.pages += 1;
-        stats.bytes += bytes as u64;
+        stats.pages += pages;
+        stats.bytes += bytes;
     }
 
     pub(super) fn count_words(&mut self, tags: &[u16; WordTag::COUNT]) {
@@ -64,6 +98,22 @@ impl ChunkStats {
             *sum += u64::from(tags);
         }
     }
+}
+
+/// Bytes of the tags at the start of a WORD-MARKED record: three planes of one bit for each vector.
+const TAG_BYTES: usize = 3 * PLANE_BYTES;
+const PLANE_BYTES: usize = PAGE_VECTORS / 8;
+
+/// How many vectors have each tag.
+fn tags(planes: &[u8; TAG_BYTES]) -> [u16; WordTag::COUNT] {
+    let mut counts = [0; WordTag::COUNT];
+    for at in 0..PLANE_BYTES {
+        for bit in 0..8 {
+            let plane = |number: usize| usize::from(planes[number * PLANE_BYTES + at] >> bit & 1) << number;
+            counts[plane(0) | plane(1) | plane(2)] += 1;
+        }
+    }
+    counts
 }
 
 impl Index<PageKind> for ChunkStats {

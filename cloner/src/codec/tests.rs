@@ -112,6 +112,8 @@ proptest! {
             prop_assert!(encoded == reference, "{} encodes other bytes", backend.name());
             prop_assert_eq!(stats.encoded_bytes, encoded.len() as u64);
             prop_assert_eq!(stats.pages(), (case.pages.len() / PAGE_BYTES) as u64);
+            let chunk = VerifiedChunk::verify(&encoded).unwrap();
+            prop_assert_eq!(ChunkStats::of(&chunk).unwrap(), stats, "what was counted is not what is there");
             prop_assert!(decode(backend, &encoded, &kept) == case.expected(), "{}", backend.name());
         }
         prop_assert!(naive::decode(&reference, &kept).as_ref() == Some(&case.expected()), "the oracle");

@@ -1,5 +1,6 @@
 //! A cold chunk whose every byte and bound has been checked.
 
+use crate::codec::ChunkStats;
 use crate::format::{PAGE_BYTES, PageIndex, PageKind, VECTOR_BYTES, chunk_checksum};
 
 use super::Error;
@@ -138,6 +139,20 @@ impl<'a> VerifiedColdChunk<'a> {
     #[must_use]
     pub fn header(&self) -> ColdHeader {
         self.header
+    }
+
+    /// What it is made of. The bytes of RAW pages are those of the groups, and of the table that finds these.
+    #[must_use]
+    pub fn stats(&self) -> ChunkStats {
+        let mut stats = ChunkStats::default();
+        stats.page_bytes = (self.page_count() * PAGE_BYTES) as u64;
+        stats.encoded_bytes = self.encoded.len() as u64;
+        for (_, marker) in self.markers() {
+            stats.count_pages(marker.kind(), 1, marker.record().len() as u64);
+        }
+        let table_bytes = self.header.records_at() - self.header.table_at();
+        stats.count_pages(PageKind::Raw, 0, (table_bytes + self.groups.len()) as u64);
+        stats
     }
 
     /// The encoded bytes.

@@ -1,6 +1,7 @@
 //! The cold form against its promises: what comes back, from where, and what is refused.
 
 mod cases;
+mod golden;
 mod hostile;
 
 use proptest::prelude::*;
@@ -50,6 +51,14 @@ fn check(case: &Case, encoder: &mut ColdEncoder) -> ColdStats {
     assert_eq!(stats.encoded_bytes, cold.len() as u64);
     assert_eq!((stats.unique_pages, stats.groups), (unique as u64, unique.div_ceil(GROUP_PAGES) as u64));
     assert!(cold.len() <= COLD_BYTES_MAX);
+    let found = chunk.stats();
+    for kind in PageKind::ALL {
+        let pages = chunk.page_indices().filter(|&page| chunk.kind(page) == Some(kind)).count();
+        assert_eq!(found[kind].pages, pages as u64, "{kind}");
+    }
+    let counted: u64 = PageKind::ALL.iter().map(|&kind| found[kind].bytes).sum();
+    let front = HEADER_BYTES + chunk.page_count() * MAP_ENTRY_BYTES;
+    assert_eq!((found.encoded_bytes, counted), (cold.len() as u64, (cold.len() - front) as u64));
     stats
 }
 

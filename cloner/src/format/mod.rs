@@ -17,6 +17,8 @@ mod checksum;
 mod chunk;
 mod header;
 mod map;
+#[cfg(test)]
+pub(crate) mod reader;
 
 pub use checksum::{PageHash, page_hash};
 pub use chunk::VerifiedChunk;

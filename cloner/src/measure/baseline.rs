@@ -1,5 +1,6 @@
 //! What others make of the same pages: lz4 and zstd, block by block.
 
+use crate::cold::GROUP_BYTES;
 use crate::format::CHUNK_BYTES;
 use crate::sys::lz4;
 use crate::walk::Progress;
@@ -31,11 +32,14 @@ impl Baseline {
     /// lz4 of single pages, which every comparison is made with.
     pub const LZ4_PAGE: Self = Self { method: Method::Lz4, block_bytes: 4 << 10 };
 
+    /// zstd of blocks as large as the groups of cold chunks, which those are compared with.
+    pub const ZSTD_GROUP: Self = Self { method: Method::Zstd { level: 1 }, block_bytes: GROUP_BYTES };
+
     /// All that are measured.
     pub const ALL: [Self; 4] = [
         Self::LZ4_PAGE,
         Self { method: Method::Zstd { level: 1 }, block_bytes: 4 << 10 },
-        Self { method: Method::Zstd { level: 1 }, block_bytes: 64 << 10 },
+        Self::ZSTD_GROUP,
         Self { method: Method::Zstd { level: 1 }, block_bytes: 2 << 20 },
     ];
 

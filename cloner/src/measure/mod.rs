@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Image ─► HotEncoder ─► HotImage ─► Pages (the unique ones, the word-marked ones) ─► Baseline (lz4, zstd)
-//!             │              │                     │                                      │
+//!             │              │ ╲             ╱     │                                      │
+//!             │              │   ColdCoder         │                                      │
 //!             └──────────────┴──── passes of ──────┴────────── Rounds, PageRounds ────────┘
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! is. Where an image is larger than the caches, every byte is read from and written to memory.
 
 mod baseline;
+mod cold;
 mod hot;
 mod image;
 mod memory;
@@ -30,6 +32,7 @@ use crate::walk::{Progress, StartError};
 use crate::{codec, format};
 
 pub use baseline::{Baseline, BlockCoder, Blocks, Method};
+pub use cold::ColdCoder;
 pub use hot::{HotEncoder, HotImage, OpenImage};
 pub use image::Image;
 pub use memory::Stored;
@@ -72,6 +75,9 @@ pub enum Error {
     /// What was encoded is damaged.
     #[error("hot form")]
     Format(#[from] format::Error),
+    /// The cold form does not encode, or what was encoded does not decode.
+    #[error("cold form")]
+    Cold(#[from] crate::cold::Error),
     /// A baseline fails.
     #[error("{0} does not give back what it was given")]
     Baseline(Baseline),

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::numbers::percentile;
 use super::*;
 use crate::codec::{Encoder, Options};
+use crate::cold::{self, VerifiedColdChunk};
 use crate::format::{PageKind, VerifiedChunk};
 
 /// An image whose page `i` of every chunk is of the kind its number says: zero, fill, pointers, text, noise, and a duplicate.
@@ -106,6 +107,27 @@ fn images_survive_any_number_of_threads() {
         encoder.decode(&hot.open(None).unwrap(), &mut target, &progress).unwrap();
         assert!(target == image.bytes());
     }
+}
+
+#[test]
+fn cold_images_survive() {
+    // A hundred pages occur twice, most of them in another chunk than first.
+    let (image, progress) = (image(700), Progress::default());
+    let hot = HotEncoder::new(1).unwrap().encode(&image, None, &progress).unwrap();
+    let opened = hot.open(None).unwrap();
+    let mut coder = ColdCoder::new(cold::Options { level: 3 }).unwrap();
+    let cold = coder.encode(opened.chunks(), &progress).unwrap();
+    assert!(cold.bytes() < hot.bytes(), "{} {}", cold.bytes(), hot.bytes());
+    let chunks: Vec<_> = cold.iter().map(|chunk| VerifiedColdChunk::verify(chunk).unwrap()).collect();
+    for held_before in [1, 2] {
+        let mut target = vec![held_before; image.bytes().len()];
+        coder.decode(&chunks, &mut target, &progress).unwrap();
+        assert!(target == image.bytes());
+    }
+    progress.cancel();
+    assert!(matches!(coder.encode_only(opened.chunks(), &progress), Err(Error::Cancelled)));
+    let wrong = ColdCoder::new(cold::Options { level: 23 });
+    assert!(matches!(wrong, Err(Error::Cold(cold::Error::Level { level: 23 }))), "{wrong:?}");
 }
 
 #[test]

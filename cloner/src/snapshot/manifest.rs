@@ -71,3 +71,37 @@ impl ManifestV1 {
         Ok(serde_json::from_slice(MANIFEST.unwrap(bytes)?)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What version 1 looked like when it was fixed. A build that can no longer read it has changed the schema.
+    const GOLDEN: &[u8] = include_bytes!("golden/v1.manifest");
+
+    fn golden() -> ManifestV1 {
+        let id = |digit: &str| SnapshotId(digit.repeat(32));
+        let chunks = [(0, 0), (1, u64::MAX), (511, 0x0123_4567_89ab_cdef)];
+        ManifestV1 {
+            id: id("a"),
+            memory_bytes: 1 << 30,
+            touched_pages: 1234,
+            dependencies: vec![id("0"), id("9")],
+            has_parent: true,
+            chunks: chunks.map(|(index, checksum)| ChunkEntryV1 { index, checksum }).to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_golden_manifest_of_version_1_is_read_and_written_again_as_it_was() {
+        assert_eq!(ManifestV1::from_bytes(GOLDEN).unwrap(), golden());
+        assert_eq!(golden().to_bytes(), GOLDEN);
+    }
+
+    #[test]
+    #[ignore = "writes the golden manifest: only for a new version of the schema"]
+    fn write_the_golden_manifest() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/snapshot/golden/v1.manifest");
+        std::fs::write(path, golden().to_bytes()).unwrap();
+    }
+}

@@ -181,3 +181,18 @@ fn checksum(header: &[u8], text: &[u8]) -> u64 {
     hasher.update(text);
     hasher.digest()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine as it was saved when version 1 was fixed. A build that can no longer read it has changed the schema.
+    const GOLDEN: &[u8] = include_bytes!("golden/v1-pulse.vmstate");
+
+    #[test]
+    fn the_golden_state_of_version_1_is_read_and_written_again_as_it_was() {
+        let state = VmState::from_bytes(GOLDEN).unwrap();
+        assert_eq!((state.get().memory_bytes, state.get().vcpus.len()), (1 << 20, 1));
+        assert!(state.to_bytes() == GOLDEN, "it is written in another way");
+    }
+}

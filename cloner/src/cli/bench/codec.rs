@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use super::super::clone::threads;
 use super::super::progress::{self, Spinner};
 use super::super::{Error, interrupt};
-use super::passes::{self, Prepared};
+use super::passes::{self, Both, ColdChunks, Prepared};
 use super::report::{
-    BaselineReport, ChildReport, HotReport, Report, ThreadsReport, UniqueReport, WordMarkedReport,
+    BaselineReport, ChildReport, CoderReport, ColdReport, HotReport, Report, ThreadsReport, UniqueReport,
+    WordMarkedReport,
 };
 use super::table;
-use crate::measure::{self, HotEncoder, Image, PageCounts, PageRounds, PassId, Rounds, quotient};
+use crate::cold;
+use crate::measure::{self, HotEncoder, Image, PageCounts, PagePassId, PageRounds, PassId, Rounds, quotient};
 use crate::walk::Progress;
 
 const EXAMPLES: &str = "\
 Examples:
   cloner bench codec --image memory.raw
   cloner bench codec --image later.raw --parent memory.raw     also as a child of an earlier image
+  cloner bench codec --image memory.raw --cold-level 19       the cold form as small as it gets
   cloner bench codec --image memory.raw --json | jq .hot
 
 An image is the memory of a guest as it is, such as QEMU's `pmemsave` writes it. All figures are of one
@@ -41,6 +44,10 @@ pub(super) struct Args {
     /// Rounds to take the medians of
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// zstd's level for the cold form: 1 is the fastest, 22 the densest
+    #[arg(long, value_name = "LEVEL", default_value_t = 1, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(1..=22))]
+    cold_level: i32,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
@@ -54,6 +61,7 @@ const BASELINE_INDEX_BYTES: u64 = 8;
 pub(super) struct Plan {
     pub(super) threads: usize,
     pub(super) rounds: usize,
+    pub(super) cold: cold::Options,
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
@@ -63,8 +71,11 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     };
     let image = read(&args.image)?;
     let parent = args.parent.as_deref().map(read).transpose()?;
-    let plan =
-        Plan { threads: args.threads.map_or_else(threads, usize::from), rounds: usize::from(args.rounds) };
+    let plan = Plan {
+        threads: args.threads.map_or_else(threads, usize::from),
+        rounds: usize::from(args.rounds),
+        cold: cold::Options { level: args.cold_level },
+    };
     let progress = interrupt::progress();
     let report = progress::bar("measuring", &progress, || {
         measure(&args.image.display().to_string(), &image, parent.as_ref(), plan, &progress)
@@ -98,6 +109,10 @@ pub(super) fn measure(
     let prepared = Prepared::new(image, &opened, progress)?;
     let (unique_chunks, word_chunks) = (prepared.unique_chunks()?, prepared.word_chunks()?);
 
+    let cold = ColdChunks::new(opened.chunks(), image.bytes(), plan.cold, progress)?;
+    let unique_cold = ColdChunks::new(&unique_chunks, prepared.unique.bytes(), plan.cold, progress)?;
+    let (opened_cold, opened_unique_cold) = (cold.open()?, unique_cold.open()?);
+
     let mut rounds = Rounds::default();
     let memcpy = passes::memcpy(&mut rounds, image);
     let whole: Vec<_> = encoders
@@ -107,6 +122,8 @@ pub(super) fn measure(
     let unique = prepared.time_unique(&mut rounds, &unique_chunks, progress);
     let word = prepared.time_word(&mut rounds, &word_chunks, progress)?;
     let baselines = prepared.time_baselines(&mut rounds, progress)?;
+    let cold_passes = cold.time(&mut rounds, &opened_cold, progress)?;
+    let unique_cold_passes = unique_cold.time(&mut rounds, &opened_unique_cold, progress)?;
     let child_encode = child.as_ref().zip(opened_child.as_ref()).map(|((parent, _), opened)| {
         passes::child(&mut rounds, &encoders[0], image, parent, opened, progress)
     });
@@ -118,8 +135,7 @@ pub(super) fn measure(
     rounds.run(plan.rounds, progress)?;
     page_rounds.run(plan.rounds, progress)?;
 
-    let (image_bytes, unique_bytes) = (image.bytes().len() as u64, prepared.unique.bytes().len() as u64);
-    let page_index_bytes = BASELINE_INDEX_BYTES * image.page_count() as u64;
+    let image_bytes = image.bytes().len() as u64;
     let rate = |pass: PassId| rounds.gigabytes_per_second(pass);
     Ok(Report {
         image: name.to_owned(),
@@ -145,26 +161,25 @@ pub(super) fn measure(
             decode_gbps: rate(word.hot),
             lz4_decode_gbps_same_pages: rate(word.lz4),
         },
+        cold: ColdReport {
+            level: plan.cold.level,
+            bytes: cold.bytes(),
+            ratio: cold.ratio(),
+            encode_gbps: rate(cold_passes.encode),
+            decode_gbps: rate(cold_passes.decode),
+            unique: CoderReport {
+                ratio: unique_cold.ratio(),
+                encode_gbps: rate(unique_cold_passes.encode),
+                decode_gbps: rate(unique_cold_passes.decode),
+            },
+        },
         child: child.as_ref().zip(child_encode).map(|((_, child), encode)| ChildReport {
             bytes: child.bytes(),
             pages: PageCounts::of(&child.stats()),
             encode_gbps: rate(encode),
             full_encode_gbps: rate(whole[0].encode),
         }),
-        baselines: prepared
-            .baselines
-            .iter()
-            .zip(baselines)
-            .zip(baseline_pages)
-            .map(|(((baseline, blocks), both), pages)| BaselineReport {
-                baseline: *baseline,
-                unique_ratio: quotient(unique_bytes, blocks.bytes()),
-                image_ratio: quotient(image_bytes, blocks.bytes() + page_index_bytes),
-                encode_gbps: rate(both.encode),
-                decode_gbps: rate(both.decode),
-                page_us: pages.and_then(|pages| page_rounds.times(pages)),
-            })
-            .collect(),
+        baselines: baseline_reports(image, &prepared, &baselines, &baseline_pages, &rounds, &page_rounds),
         threads: encoders
             .iter()
             .zip(&whole)
@@ -175,6 +190,29 @@ pub(super) fn measure(
             })
             .collect(),
     })
+}
+
+fn baseline_reports(
+    image: &Image,
+    prepared: &Prepared,
+    passes: &[Both],
+    pages: &[Option<PagePassId>],
+    rounds: &Rounds<'_>,
+    page_rounds: &PageRounds<'_>,
+) -> Vec<BaselineReport> {
+    let (image_bytes, unique_bytes) = (image.bytes().len() as u64, prepared.unique.bytes().len() as u64);
+    let page_index_bytes = BASELINE_INDEX_BYTES * image.page_count() as u64;
+    let passes = prepared.baselines.iter().zip(passes).zip(pages);
+    passes
+        .map(|(((baseline, blocks), both), pages)| BaselineReport {
+            baseline: *baseline,
+            unique_ratio: quotient(unique_bytes, blocks.bytes()),
+            image_ratio: quotient(image_bytes, blocks.bytes() + page_index_bytes),
+            encode_gbps: rounds.gigabytes_per_second(both.encode),
+            decode_gbps: rounds.gigabytes_per_second(both.decode),
+            page_us: pages.and_then(|pages| page_rounds.times(pages)),
+        })
+        .collect()
 }
 
 /// 1, 2, 4 and so on, up to `most` and with it.

@@ -1,10 +1,11 @@
 //! What `bench codec` times: each function adds passes to the rounds.
 
 use crate::codec::{Encoder, NoResolve, Options, decode_page};
+use crate::cold::{self, VerifiedColdChunk};
 use crate::format::{PageIndex, PageKind, VerifiedChunk};
 use crate::measure::{
-    self, Baseline, BlockCoder, Blocks, Error, HotEncoder, Image, OpenImage, PagePassId, PageRounds, Pages,
-    PassId, Rounds, Stored, quotient,
+    self, Baseline, BlockCoder, Blocks, ColdCoder, Error, HotEncoder, Image, OpenImage, PagePassId,
+    PageRounds, Pages, PassId, Rounds, Stored, quotient,
 };
 use crate::walk::Progress;
 
@@ -58,6 +59,55 @@ pub(super) fn child<'a>(
     rounds.decode("child", image.bytes(), move |target| encoder.decode(opened, target, progress));
     let encode = move || encoder.encode_only(image, Some(parent), progress);
     rounds.encode("child", image.bytes().len(), encode)
+}
+
+/// Hot chunks of some pages, and what they are in cold form.
+pub(super) struct ColdChunks<'a> {
+    hot: &'a [VerifiedChunk<'a>],
+    pages: &'a [u8],
+    options: cold::Options,
+    cold: Stored,
+}
+
+impl<'a> ColdChunks<'a> {
+    pub(super) fn new(
+        hot: &'a [VerifiedChunk<'a>],
+        pages: &'a [u8],
+        options: cold::Options,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        progress.start(pages.len() as u64);
+        Ok(Self { hot, pages, options, cold: ColdCoder::new(options)?.encode(hot, progress)? })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.cold.bytes()
+    }
+
+    pub(super) fn ratio(&self) -> Option<f64> {
+        quotient(self.pages.len() as u64, self.bytes())
+    }
+
+    pub(super) fn open(&self) -> Result<Vec<VerifiedColdChunk<'_>>, Error> {
+        Ok(self.cold.iter().map(VerifiedColdChunk::verify).collect::<Result<_, _>>()?)
+    }
+
+    /// From the hot form to the cold one, and from the cold one to the pages.
+    pub(super) fn time<'r>(
+        &'r self,
+        rounds: &mut Rounds<'r>,
+        opened: &'r [VerifiedColdChunk<'r>],
+        progress: &'r Progress,
+    ) -> Result<Both, Error> {
+        let Self { hot, pages, options, .. } = *self;
+        let (mut encoder, mut decoder) = (ColdCoder::new(options)?, ColdCoder::new(options)?);
+        let encode = move || encoder.encode_only(hot, progress);
+        let decode = move |target: &mut [u8]| decoder.decode(opened, target, progress);
+        Ok(Both {
+            encode: rounds.encode("cold form", pages.len(), encode),
+            decode: rounds.decode("cold form", pages, decode),
+        })
+    }
 }
 
 /// Selected pages of the image and what the coders make of them, once, before anything is timed.

@@ -14,6 +14,7 @@ pub(super) struct Report {
     pub(super) hot: HotReport,
     pub(super) unique: UniqueReport,
     pub(super) word_marked: WordMarkedReport,
+    pub(super) cold: ColdReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) child: Option<ChildReport>,
     #[serde(serialize_with = "by_key")]
@@ -48,6 +49,26 @@ pub(super) struct WordMarkedReport {
     pub(super) ratio: Option<f64>,
     pub(super) decode_gbps: Option<f64>,
     pub(super) lz4_decode_gbps_same_pages: Option<f64>,
+}
+
+/// The whole image in cold form: all that must be stored, made of the hot form, every page decoded.
+#[derive(Debug, Serialize)]
+pub(super) struct ColdReport {
+    pub(super) level: i32,
+    pub(super) bytes: u64,
+    pub(super) ratio: Option<f64>,
+    pub(super) encode_gbps: Option<f64>,
+    pub(super) decode_gbps: Option<f64>,
+    /// The unique pages alone, as the baselines have them.
+    pub(super) unique: CoderReport,
+}
+
+/// The unique pages by one coder.
+#[derive(Debug, Serialize)]
+pub(super) struct CoderReport {
+    pub(super) ratio: Option<f64>,
+    pub(super) encode_gbps: Option<f64>,
+    pub(super) decode_gbps: Option<f64>,
 }
 
 /// The image as a child of its parent, whose pages are at hand decoded.

@@ -2,13 +2,14 @@
 
 use super::super::columns::{Columns, number};
 use super::super::size::Size;
-use super::report::{BaselineReport, ChildReport, Report, WordMarkedReport};
+use super::report::{BaselineReport, ChildReport, ColdReport, Report, WordMarkedReport};
 use crate::measure::{Baseline, PageCounts, PageTimes};
 
 pub(super) fn of(report: &Report) -> String {
     let mut parts = vec![head(report), unique(report).to_string()];
     parts.push(word_marked(&report.word_marked, report.memcpy_gbps));
     parts.push(whole(report).to_string());
+    parts.push(cold(&report.cold, &report.baselines));
     parts.extend(report.child.as_ref().map(|child| self::child(child, report)));
     parts.join("\n")
 }
@@ -68,7 +69,15 @@ impl<'a> From<&'a BaselineReport> for Row<'a> {
 }
 
 fn unique(report: &Report) -> Columns {
-    let Report { hot, unique, baselines, memcpy_gbps, .. } = report;
+    let Report { hot, unique, cold, baselines, memcpy_gbps, .. } = report;
+    let cold = Row {
+        name: String::from("cold form"),
+        ratio: cold.unique.ratio,
+        encode: cold.unique.encode_gbps,
+        decode: cold.unique.decode_gbps,
+        page: &None,
+        image_ratio: cold.ratio,
+    };
     let hot = Row {
         name: String::from("hot form"),
         ratio: unique.ratio,
@@ -93,7 +102,7 @@ fn unique(report: &Report) -> Columns {
     ]);
     let lz4 = baselines.iter().find(|report| report.baseline == Baseline::LZ4_PAGE).map(Row::from);
     let lz4 = |figure: fn(&Row<'_>) -> Option<f64>| lz4.as_ref().and_then(figure);
-    for row in std::iter::once(hot).chain(baselines.iter().map(Row::from)) {
+    for row in [hot, cold].into_iter().chain(baselines.iter().map(Row::from)) {
         let page = |part: fn(&PageTimes) -> f64| number(row.page.as_ref().map(part));
         table.row([
             row.name.clone(),
@@ -125,13 +134,12 @@ fn word_marked(report: &WordMarkedReport, memcpy_gbps: Option<f64>) -> String {
 }
 
 fn whole(report: &Report) -> Columns {
-    let headings =
-        ["whole image, hot form", "encode GB/s", "× 1 thread", "decode GB/s", "× 1 thread", "× memcpy"];
+    let headings = ["whole image", "encode GB/s", "× 1 thread", "decode GB/s", "× 1 thread", "× memcpy"];
     let mut table = Columns::new(headings);
     let one = report.threads.first();
     for row in &report.threads {
         table.row([
-            format!("{} thread{}", row.n, if row.n == 1 { "" } else { "s" }),
+            format!("hot form, {} thread{}", row.n, if row.n == 1 { "" } else { "s" }),
             number(row.encode_gbps),
             times(row.encode_gbps, one.and_then(|one| one.encode_gbps)),
             number(row.decode_gbps),
@@ -139,7 +147,33 @@ fn whole(report: &Report) -> Columns {
             times(row.decode_gbps, report.memcpy_gbps),
         ]);
     }
+    let ColdReport { level, encode_gbps, decode_gbps, .. } = &report.cold;
+    table.row([
+        format!("cold form, level {level}, 1 thread"),
+        number(*encode_gbps),
+        String::new(),
+        number(*decode_gbps),
+        String::new(),
+        times(*decode_gbps, report.memcpy_gbps),
+    ]);
     table
+}
+
+/// The cold form beside what it is to be measured against: blocks of as many bytes, compressed alone.
+fn cold(cold: &ColdReport, baselines: &[BaselineReport]) -> String {
+    let Some(zstd) = baselines.iter().find(|report| report.baseline == Baseline::ZSTD_GROUP) else {
+        return String::new();
+    };
+    format!(
+        "cold form of level {}, made of the hot form: {}, {} times less = {} × {}\n\
+         \x20         decodes the unique pages at {} × its speed\n",
+        cold.level,
+        Size(cold.bytes),
+        number(cold.ratio),
+        times(cold.ratio, zstd.image_ratio),
+        zstd.baseline,
+        times(cold.unique.decode_gbps, zstd.decode_gbps),
+    )
 }
 
 fn child(child: &ChildReport, report: &Report) -> String {

@@ -3,6 +3,7 @@ use serde_json::Value;
 use super::codec::{Plan, measure, thread_counts};
 use super::report::Report;
 use super::table;
+use crate::cold;
 use crate::format::{HEADER_BYTES, MAP_ENTRY_BYTES};
 use crate::measure::{Image, tests::image};
 use crate::walk::Progress;
@@ -10,7 +11,7 @@ use crate::walk::Progress;
 const PAGES: usize = 600;
 
 fn report(parent: Option<&Image>) -> Report {
-    let plan = Plan { threads: 3, rounds: 1 };
+    let plan = Plan { threads: 3, rounds: 1, cold: cold::Options::default() };
     measure("synthetic", &image(PAGES), parent, plan, &Progress::default()).unwrap()
 }
 
@@ -40,13 +41,26 @@ fn json_has_the_documented_keys() {
     };
     expect(
         &json,
-        &["image", "bytes", "pages", "memcpy_gbps", "hot", "unique", "word_marked", "baselines", "threads"],
+        &[
+            "image",
+            "bytes",
+            "pages",
+            "memcpy_gbps",
+            "hot",
+            "unique",
+            "word_marked",
+            "cold",
+            "baselines",
+            "threads",
+        ],
     );
     expect(&json["pages"], &["zero", "fill", "dup", "parent", "patch", "word_marked", "byte_marked", "raw"]);
     expect(&json["hot"], &["bytes", "ratio", "encode_gbps", "decode_gbps", "page_us"]);
     expect(&json["hot"]["page_us"], &["p50", "p99"]);
     expect(&json["unique"], &["pages", "ratio", "encode_gbps", "decode_gbps"]);
     expect(&json["word_marked"], &["pages", "ratio", "decode_gbps", "lz4_decode_gbps_same_pages"]);
+    expect(&json["cold"], &["level", "bytes", "ratio", "encode_gbps", "decode_gbps", "unique"]);
+    expect(&json["cold"]["unique"], &["ratio", "encode_gbps", "decode_gbps"]);
     expect(&json["baselines"], &["lz4_4k", "zstd1_4k", "zstd1_64k", "zstd1_2m"]);
     let blocks = ["unique_ratio", "image_ratio", "encode_gbps", "decode_gbps"];
     for (key, baseline) in json["baselines"].as_object().unwrap() {
@@ -85,6 +99,15 @@ fn numbers_agree_with_each_other() {
         near(number(&baseline["image_ratio"]), bytes / (coded + 8.0 * PAGES as f64));
         assert!(number(&baseline["encode_gbps"]) > 0.0 && number(&baseline["decode_gbps"]) > 0.0);
     }
+    let cold = &json["cold"];
+    assert_eq!(cold["level"], 1);
+    near(number(&cold["ratio"]), bytes / number(&cold["bytes"]));
+    // Two frames or more of the same pages, and what finds them: that costs, but hardly anything.
+    let zstd = &json["baselines"]["zstd1_64k"];
+    assert!(number(&cold["ratio"]) > 0.98 * number(&zstd["image_ratio"]), "{cold} {zstd}");
+    for speeds in [cold, &cold["unique"]] {
+        assert!(number(&speeds["encode_gbps"]) > 0.0 && number(&speeds["decode_gbps"]) > 0.0);
+    }
     for page_us in [&hot["page_us"], &json["baselines"]["lz4_4k"]["page_us"]] {
         assert!(number(&page_us["p50"]) > 0.0 && number(&page_us["p50"]) <= number(&page_us["p99"]));
     }
@@ -110,13 +133,16 @@ fn a_parent_adds_a_child() {
 #[test]
 fn an_image_without_unique_pages_has_dashes_instead_of_figures() {
     let image = Image::from_bytes(vec![0; 4096]).unwrap();
-    let plan = Plan { threads: 1, rounds: 2 };
+    let plan = Plan { threads: 1, rounds: 2, cold: cold::Options { level: 19 } };
     let report = measure("zero", &image, None, plan, &Progress::default()).unwrap();
     let json: Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!(json["unique"]["ratio"], Value::Null);
     assert_eq!(json["hot"]["page_us"], Value::Null);
+    assert_eq!(json["cold"]["unique"]["ratio"], Value::Null);
+    assert_eq!(json["cold"]["level"], 19);
     assert_eq!(number(&json["baselines"]["lz4_4k"]["image_ratio"]), 512.0);
     let text = table::of(&report);
+    assert!(text.contains("0 unique pages") && text.contains("cold form of level 19"));
     assert!(text.contains("0 unique pages") && !text.contains("NaN") && !text.contains("inf"), "{text}");
 }
 

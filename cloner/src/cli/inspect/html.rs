@@ -36,17 +36,18 @@ th:first-child, td:first-child { padding-left: 0; text-align: left; }";
 
 /// The page.
 pub(super) fn page(report: &Report) -> String {
-    let Report { image, bytes, encoded_bytes, ratio, dictionary_entries, byte_markers, .. } = report;
+    let Report { image, what, bytes, encoded_bytes, ratio, dictionary_entries, byte_markers, .. } = report;
     let image = escape(image);
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>Memory of {image}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
          <h1>Memory of {image}</h1>\n\
-         <p class=\"sum\">{} of memory in {} of hot form: ratio {ratio:.2}</p>\n\
+         <p class=\"sum\">{} of memory in {} of {}: ratio {ratio:.2}</p>\n\
          <p>{dictionary_entries} dictionary entries, {byte_markers} sequences of byte markers</p>\n",
         Size(*bytes),
         Size(*encoded_bytes),
+        what.form(),
     );
     out.push_str("<h2>Map</h2>\n");
     out.push_str(&map::svg(report));

@@ -1,8 +1,9 @@
-//! `cloner inspect`: what a memory image is made of.
+//! `cloner inspect`: what a memory image or an encoded chunk is made of.
 
 mod html;
 mod map;
 mod report;
+mod source;
 mod table;
 
 use std::fs;
@@ -10,22 +11,25 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use self::report::Report;
-use super::clone::threads;
-use super::progress::{self, Spinner};
-use super::{Error, interrupt};
-use crate::measure::{HotEncoder, Image};
+use self::source::Source;
+use super::Error;
+
+pub(super) use self::source::Error as SourceError;
 
 const EXAMPLES: &str = "\
 Examples:
   cloner inspect memory.raw
   cloner inspect memory.raw --html memory.html     with a map of memory, one cell for each chunk
-  cloner inspect memory.raw --json | jq .chunk_ratio";
+  cloner inspect memory.raw --json | jq .chunk_ratio
+  cloner inspect chunk                             an encoded chunk, hot or cold, as FORMAT.md describes it
+
+What a file is, its first bytes say: without a chunk's, it is an image, and is encoded to see what becomes of it.";
 
 /// Options of `cloner inspect`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Raw memory image, a multiple of 4 KiB
+    /// Raw memory image, a multiple of 4 KiB; or an encoded chunk
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
     /// Write a page with a map of memory, too; it needs nothing but a browser
@@ -37,15 +41,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
-    let image = {
-        let _spinner = Spinner::new(format!("reading {}", args.image.display()));
-        Image::read(&args.image)?
-    };
-    let encoder = HotEncoder::new(threads())?;
-    let progress = interrupt::progress();
-    progress.start(image.bytes().len() as u64);
-    let hot = progress::bar("encoding", &progress, || encoder.encode(&image, None, &progress))?;
-    let report = Report::new(args.image.display().to_string(), hot.chunk_stats());
+    let source = Source::read(&args.image)?;
+    let report = Report::new(args.image.display().to_string(), source.what(), &source.chunks(&args.image)?);
     if let Some(path) = &args.html {
         fs::write(path, html::page(&report)).map_err(|source| Error::Write { path: path.clone(), source })?;
     }

@@ -3,16 +3,20 @@
 use serde::Serialize;
 
 use crate::codec::{ChunkStats, WordTag};
-use crate::format::{CHUNK_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind};
+use crate::format::{CHUNK_BYTES, PAGE_BYTES, PageKind};
 use crate::measure::{PageCounts, quotient};
+
+use super::source::What;
 
 /// Chunks named as the best and the worst.
 const EXTREMES: usize = 3;
 
-/// An encoded image.
+/// An encoded image, or one chunk.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
+    /// The name of the file.
     pub(super) image: String,
+    pub(super) what: What,
     pub(super) bytes: u64,
     pub(super) encoded_bytes: u64,
     pub(super) ratio: f64,
@@ -77,7 +81,7 @@ pub(super) struct Chunk {
 
 impl Report {
     /// The report on chunks that were encoded in this order; there is at least one.
-    pub(super) fn new(image: String, chunks: &[ChunkStats]) -> Self {
+    pub(super) fn new(image: String, what: What, chunks: &[ChunkStats]) -> Self {
         let total = chunks.iter().fold(ChunkStats::default(), |mut total, &chunk| {
             total += chunk;
             total
@@ -91,11 +95,12 @@ impl Report {
             chunks.iter().enumerate().map(|(index, stats)| Chunk::new(index, stats)).collect();
         Self {
             image,
+            what,
             bytes: total.page_bytes,
             encoded_bytes: total.encoded_bytes,
             ratio: total.ratio(),
             pages: PageCounts::of(&total),
-            kinds: kinds(&total),
+            kinds: kinds(&total, what.map_entry_bytes()),
             vectors: WordTag::ALL.into_iter().map(class).collect(),
             vector_count,
             dictionary_entries: total.dictionary_entries,
@@ -144,12 +149,12 @@ impl ChunkRatio {
 }
 
 /// The kinds that occur.
-fn kinds(stats: &ChunkStats) -> Vec<Kind> {
+fn kinds(stats: &ChunkStats, map_entry_bytes: usize) -> Vec<Kind> {
     let kinds = PageKind::ALL.into_iter().filter(|&kind| stats[kind].pages > 0);
     let kind = |kind| {
         let pages = stats[kind].pages;
         let dictionary = if kind == PageKind::WordMarked { stats.dictionary_entries * 8 } else { 0 };
-        let encoded_bytes = stats[kind].bytes + pages * MAP_ENTRY_BYTES as u64 + dictionary;
+        let encoded_bytes = stats[kind].bytes + pages * map_entry_bytes as u64 + dictionary;
         let ratio = quotient(pages * PAGE_BYTES as u64, encoded_bytes).expect("map entries are bytes");
         Kind { kind, pages, encoded_bytes, ratio }
     };

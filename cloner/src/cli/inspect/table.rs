@@ -8,10 +8,12 @@ use super::report::{Chunk, ChunkRatio, Report};
 use crate::measure::quotient;
 
 pub(super) fn of(report: &Report) -> String {
-    let Report { image, bytes, encoded_bytes, ratio, .. } = report;
+    let Report { image, what, bytes, encoded_bytes, ratio, .. } = report;
     let mut text = format!(
-        "image     {image}: {}\nencoded   {}, {ratio:.2} times less\n\n",
+        "{:<9} {image}: {}\n{:<9} {}, {ratio:.2} times less\n\n",
+        what.name(),
         Size(*bytes),
+        what.form(),
         Size(*encoded_bytes)
     );
     for table in [kinds(report), vectors(report), chunks(report)].iter().filter(|table| !table.is_empty()) {
@@ -50,11 +52,14 @@ pub(super) fn vectors(report: &Report) -> Columns {
     table
 }
 
-/// The chunks that stand out.
+/// The chunks that stand out; empty if there is only one.
 pub(super) fn chunks(report: &Report) -> Columns {
     let ChunkRatio { min, median, max, worst, best } = &report.chunk_ratio;
     let heading = format!("{} chunks of 2 MiB", report.chunks.len());
     let mut table = Columns::new([heading.as_str(), "ratio", "at", "mostly", "encoded"]);
+    if report.chunks.len() == 1 {
+        return table;
+    }
     table.row([String::from("lowest ratio"), ratio(*min)]);
     table.row([String::from("median"), ratio(*median)]);
     table.row([String::from("highest ratio"), ratio(*max)]);

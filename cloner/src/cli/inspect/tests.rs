@@ -1,6 +1,10 @@
+use std::fs;
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::report::Report;
+use super::source::{Error, Source, What};
 use super::{html, map, table};
 use crate::measure::{HotEncoder, tests::image};
 use crate::walk::Progress;
@@ -9,7 +13,7 @@ const PAGES: usize = 1100;
 
 fn report(name: &str) -> Report {
     let hot = HotEncoder::new(2).unwrap().encode(&image(PAGES), None, &Progress::default()).unwrap();
-    Report::new(name.to_owned(), hot.chunk_stats())
+    Report::new(name.to_owned(), What::Image, hot.chunk_stats())
 }
 
 #[test]
@@ -85,4 +89,64 @@ fn the_table_names_what_is_there() {
         assert!(text.contains(wanted), "{wanted} in {text}");
     }
     assert!(!text.contains("patch"));
+}
+
+const HOT: &[u8] = include_bytes!("../../codec/tests/golden/v1-every-kind.chunk");
+const COLD: &[u8] = include_bytes!("../../cold/tests/golden/v1-every-kind.chunk");
+
+/// A file with these bytes, for one test.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("cloner-inspect-{}-{name}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+
+    fn inspect(&self) -> Result<Report, Error> {
+        let source = Source::read(&self.0)?;
+        Ok(Report::new(String::from("file"), source.what(), &source.chunks(&self.0)?))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+#[test]
+fn a_chunk_is_known_by_its_first_bytes() {
+    let pages = |report: &Report| report.kinds.iter().map(|kind| kind.pages).sum::<u64>();
+    let hot = Temporary::new("hot", HOT).inspect().unwrap();
+    assert_eq!((hot.what, hot.encoded_bytes, pages(&hot)), (What::HotChunk, HOT.len() as u64, 12));
+    assert_eq!(hot.kinds.len(), 9, "every kind: {:?}", hot.kinds);
+    assert_eq!(hot.vector_count, hot.pages.word_marked * 512);
+    let text = table::of(&hot);
+    assert!(text.starts_with("chunk     file: 48 KiB\nhot form  "), "{text}");
+    assert!(text.contains("patch") && text.contains("repeat") && !text.contains("worst"), "{text}");
+
+    let cold = Temporary::new("cold", COLD).inspect().unwrap();
+    assert_eq!((cold.what, cold.encoded_bytes, pages(&cold)), (What::ColdChunk, COLD.len() as u64, 56));
+    assert_eq!((cold.pages.raw, cold.vector_count), (34, 0));
+    // All but the header is counted for some kind.
+    assert_eq!(cold.kinds.iter().map(|kind| kind.encoded_bytes).sum::<u64>(), COLD.len() as u64 - 28);
+    assert!(table::of(&cold).contains("cold form ") && html::page(&cold).contains("of cold form"));
+
+    let image = Temporary::new("image", &[&HOT[1..], &[0; 601]].concat()).inspect().unwrap();
+    assert_eq!((image.what, image.bytes), (What::Image, 8192));
+}
+
+#[test]
+fn what_is_no_whole_chunk_is_refused_by_name() {
+    let inspect = |bytes: &[u8]| Temporary::new("damaged", bytes).inspect().unwrap_err();
+    let mut flipped = HOT.to_vec();
+    flipped[3000] ^= 1;
+    assert!(matches!(inspect(&flipped), Error::Hot { .. }));
+    assert!(matches!(inspect(&HOT[..HOT.len() - 1]), Error::Hot { .. }));
+    assert!(matches!(inspect(&COLD[..20]), Error::Cold { .. }));
+    assert!(matches!(inspect(&[HOT, &vec![0; 4 << 20]].concat()), Error::Large { .. }));
+    let nothing = Source::read(&std::env::temp_dir().join("cloner-inspect-nothing")).unwrap_err();
+    assert!(matches!(nothing, Error::Image(_)), "{nothing}");
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::{Case, Kept, naive, pages};
+use crate::format::reader::read_chunk;
 use crate::format::{HEADER_BYTES, seal};
 
 /// A small chunk with a page of every kind.
@@ -75,28 +76,52 @@ fn the_golden_chunk_of_version_1_decodes_on_every_backend_and_by_the_oracle() {
 #[test]
 fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
     let (_, kept, expected) = small_chunk();
-    let folder = std::env::temp_dir().join(format!("cloner-golden-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
+    let read = read_chunk(GOLDEN, &kept.parent, kept.pages.as_flattened());
+    assert!(read == expected, "other pages");
+}
+
+/// As the golden chunk, with vectors of every tag: the one with every kind of page has no dictionary.
+const GOLDEN_TAGS: &[u8] = include_bytes!("golden/v1-every-tag.chunk");
+
+/// Pages whose vectors come from a few hundred that all of them have, and some that are like each other.
+fn every_tag() -> Vec<u8> {
+    let vector = |page: u64, at: u64| match at % 16 {
+        0 => 0,
+        1 => at * 3,
+        2 => 0xffff_8881_0000_0000 | ((page * 512 + at) * 0x3_0009),
+        3 => 0x7f3a_5c00_1000 + (page * 512 + at) % 97 * 64,
+        4 if at > 256 => 0x0ddf_00d5_0000_0001_u64.wrapping_mul(page * 31 + at % 3 + 1),
+        5 => (page * 512 + at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        _ => ((at + page * 7) % 512 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93),
     };
-    let files =
-        [file("chunk", GOLDEN), file("parent", &kept.parent), file("kept", kept.pages.as_flattened())];
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/format/read_chunk.py");
-    let output = std::process::Command::new("python3").arg(script).args(&files).output();
-    std::fs::remove_dir_all(&folder).unwrap();
-    let output = output.expect("python3 is needed for this test");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stdout == expected, "other pages");
+    (0..20).flat_map(|page| (0..512).flat_map(move |at| vector(page, at).to_le_bytes())).collect()
 }
 
 #[test]
-#[ignore = "writes the golden chunk: only for a new version of the format"]
-fn write_the_golden_chunk() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/codec/tests/golden/v1-every-kind.chunk");
-    std::fs::write(path, small_chunk().0).unwrap();
+fn the_golden_chunk_of_every_tag_decodes_on_every_backend_by_the_oracle_and_in_python() {
+    let (kept, expected) = (Kept::default(), every_tag());
+    let stats = ChunkStats::of(&VerifiedChunk::verify(GOLDEN_TAGS).unwrap()).unwrap();
+    for tag in WordTag::ALL {
+        assert!(stats.word_tags(tag) > 0, "no {} vector: {stats:?}", tag.name());
+    }
+    assert!(decode(GOLDEN_TAGS, &kept).as_ref() == Some(&expected));
+    assert!(naive::decode(GOLDEN_TAGS, &kept).as_ref() == Some(&expected));
+    assert!(read_chunk(GOLDEN_TAGS, &[], &[]) == expected, "other pages");
+}
+
+#[test]
+#[ignore = "writes the golden chunks: only for a new version of the format"]
+fn write_the_golden_chunks() {
+    let write = |name: &str, encoded: &[u8]| {
+        let path = format!("{}/src/codec/tests/golden/{name}.chunk", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, encoded).unwrap();
+    };
+    write("v1-every-kind", &small_chunk().0);
+    let pages = every_tag();
+    let input = ChunkInput::new(&pages, &PageSet::ALL).unwrap();
+    let mut encoded = Vec::new();
+    Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
+    write("v1-every-tag", &encoded);
 }
 
 #[test]

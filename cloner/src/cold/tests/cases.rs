@@ -88,6 +88,8 @@ pub(super) struct Case {
     contents: Vec<Content>,
     pages: Vec<Page>,
     parent: Vec<Page>,
+    /// What refers to its first page; the next page's reference is one more.
+    first_reference: u64,
 }
 
 impl Case {
@@ -108,7 +110,17 @@ impl Case {
             }
             parent
         });
-        Self { parent: parent.collect(), pages, contents }
+        Self { parent: parent.collect(), pages, contents, first_reference: REFERENCE }
+    }
+
+    /// The same with references that count the pages, as a reader in another language can follow them.
+    pub(super) fn counted(self) -> Self {
+        Self { first_reference: 0, ..self }
+    }
+
+    /// The parent's pages.
+    pub(super) fn parent(&self) -> &[u8] {
+        self.parent.as_flattened()
     }
 
     /// The chunk's hot form.
@@ -122,7 +134,7 @@ impl Case {
         let input = ChunkInput::new(self.pages.as_flattened(), &touched).unwrap();
         let input = input.with_parent(self.parent.as_flattened()).unwrap();
         let mut hot = Vec::new();
-        Encoder::new(Options::default()).encode_chunk(&input, &mut Kept(&self.contents), &mut hot);
+        Encoder::new(Options::default()).encode_chunk(&input, &mut Kept(self), &mut hot);
         hot
     }
 
@@ -135,17 +147,18 @@ impl Case {
 /// References look like nothing in particular: all their bytes have to survive.
 const REFERENCE: u64 = 0xfedc_ba98_7654_0000;
 
-struct Kept<'a>(&'a [Content]);
+struct Kept<'a>(&'a Case);
 
 impl Dedup for Kept<'_> {
     fn find(&mut self, page: PageIndex, _bytes: &Page) -> Option<PageRef> {
-        (self.0[page.get()] == Content::Dup).then_some(PageRef(REFERENCE + page.get() as u64))
+        let Self(Case { contents, first_reference, .. }) = self;
+        (contents[page.get()] == Content::Dup).then_some(PageRef(first_reference + page.get() as u64))
     }
 }
 
 impl Resolve for Case {
     fn dup(&self, reference: PageRef, out: &mut Page) -> Result<(), ResolveError> {
-        let page = usize::try_from(reference.0.wrapping_sub(REFERENCE))?;
+        let page = usize::try_from(reference.0.wrapping_sub(self.first_reference))?;
         *out = *self.pages.get(page).ok_or("no such page")?;
         Ok(())
     }

@@ -8,19 +8,24 @@ use super::*;
 use crate::format::seal;
 
 /// A small chunk with a page of every kind and three groups: adjoining, spread, stored.
-fn small_chunk() -> (Vec<u8>, Case) {
+pub(super) fn small() -> Case {
     let every = Content::ALL.into_iter().filter(|&content| content != Content::Noise);
     let rest = [Content::Zero; 3].into_iter().chain([Content::Noise; 2]);
     let words = [Content::Words; GROUP_PAGES];
     let spread = [[Content::Text, Content::Zero]; GROUP_PAGES - 3].into_iter().flatten();
-    let case = Case::of(words.into_iter().chain(every).chain(spread).chain(rest));
+    Case::of(words.into_iter().chain(every).chain(spread).chain(rest))
+}
+
+/// It and its cold form.
+fn small_chunk() -> (Vec<u8>, Case) {
+    let case = small();
     let (cold, stats) = to_cold(&case.hot(), &mut encoder());
     assert_eq!((stats.groups, stats.stored_groups), (3, 1));
     (cold, case)
 }
 
 /// Decodes in every way; the pages if all of it works.
-fn decode(cold: &[u8], case: &Case) -> Option<Vec<u8>> {
+pub(super) fn decode(cold: &[u8], case: &Case) -> Option<Vec<u8>> {
     let chunk = VerifiedColdChunk::verify(cold).ok()?;
     let mut decoder = ColdDecoder::new().unwrap();
     let mut memory = vec![0xee; chunk.page_count() * PAGE_BYTES];

@@ -1,0 +1,54 @@
+//! A cold chunk of any bytes under a right checksum: an error, or pages that are the same alone and in a hot chunk made of it.
+#![no_main]
+
+use std::cell::RefCell;
+
+use cloner::codec::{self, Encoder, Fresh, PAGE_BYTES, VerifiedChunk};
+use cloner::cold::{ColdDecoder, VerifiedColdChunk, decode_chunk, decode_page, transcode_to_hot};
+use cloner_fuzz::{Elsewhere, seal};
+use libfuzzer_sys::fuzz_target;
+
+thread_local! {
+    // What a worker thread keeps from chunk to chunk; nothing of one may show in the next.
+    static CODERS: RefCell<(ColdDecoder, Encoder)> = RefCell::new((
+        ColdDecoder::new().expect("there is memory"),
+        Encoder::new(codec::Options::default()),
+    ));
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = VerifiedColdChunk::verify(bytes);
+    let mut sealed = bytes.to_vec();
+    seal(&mut sealed);
+    if let Ok(chunk) = VerifiedColdChunk::verify(&sealed) {
+        CODERS.with_borrow_mut(|(decoder, encoder)| check(&chunk, decoder, encoder));
+    }
+});
+
+fn check(chunk: &VerifiedColdChunk<'_>, decoder: &mut ColdDecoder, encoder: &mut Encoder) {
+    let mut pages = vec![0xee; chunk.page_count() * PAGE_BYTES];
+    let whole = decode_chunk(chunk, decoder, &Elsewhere, Fresh::Unknown, &mut pages).is_ok();
+    let mut failed = false;
+    for index in chunk.page_indices() {
+        let mut page = [0xee; PAGE_BYTES];
+        match decode_page(chunk, index, decoder, &Elsewhere, &mut page) {
+            Ok(kind) => {
+                assert_eq!(Some(kind), chunk.kind(index));
+                assert!(!whole || pages[index.get() * PAGE_BYTES..][..PAGE_BYTES] == page, "page {index}");
+            }
+            Err(_) => failed = true,
+        }
+    }
+    assert_eq!(failed, !whole);
+
+    let mut hot = vec![1, 2, 3];
+    if transcode_to_hot(chunk, decoder, encoder, &mut hot).is_err() {
+        assert_eq!(hot, [1, 2, 3], "a failure leaves nothing behind");
+        return;
+    }
+    let hot = VerifiedChunk::verify(&hot[3..]).expect("it was just written");
+    let mut again = vec![0; pages.len()];
+    let decoded = codec::decode_chunk(&hot, &Elsewhere, Fresh::Zeroed, &mut again);
+    assert_eq!(decoded.is_ok(), whole);
+    assert!(!whole || again == pages, "the hot form has other pages");
+}

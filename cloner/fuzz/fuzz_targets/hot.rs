@@ -1,0 +1,89 @@
+//! A hot chunk of any bytes under a right checksum: an error, or pages that do not depend on who decodes them and how.
+#![no_main]
+
+use std::cell::RefCell;
+
+use cloner::codec::{Backend, Fresh, PAGE_BYTES, PageKind, VerifiedChunk, decode_chunk_on, decode_page};
+use cloner::cold::{self, ColdDecoder, ColdEncoder, VerifiedColdChunk};
+use cloner_fuzz::{Elsewhere, seal_hot};
+use libfuzzer_sys::fuzz_target;
+
+/// Chunks of more pages are left to `map`: they take long and hold nothing else.
+const PAGES_MAX: usize = 64;
+
+thread_local! {
+    static COLD: RefCell<(ColdEncoder, ColdDecoder)> = RefCell::new((
+        ColdEncoder::new(cold::Options::default()).expect("there is memory"),
+        ColdDecoder::new().expect("there is memory"),
+    ));
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    // As it came, it is nothing, or something whose checksum is right already.
+    let _ = VerifiedChunk::verify(bytes);
+    let mut sealed = bytes.to_vec();
+    seal_hot(&mut sealed);
+    // Opened as by a pool that has verified it, which it has not: in bounds, whatever comes out.
+    if let Ok(chunk) = VerifiedChunk::reopen(&sealed) {
+        if chunk.page_count() > PAGES_MAX {
+            return;
+        }
+        let mut page = [0; PAGE_BYTES];
+        chunk.page_indices().for_each(|index| drop(decode_page(&chunk, index, &Elsewhere, &mut page)));
+    }
+    let Ok(chunk) = VerifiedChunk::verify(&sealed) else { return };
+    let decoded = Backend::available().into_iter().map(|backend| decode(backend, &chunk));
+    let decoded: Vec<Option<Vec<u8>>> = decoded.collect();
+    assert!(decoded.iter().all(|pages| *pages == decoded[0]), "backends disagree");
+    pages_alone(&chunk, decoded[0].as_deref());
+    if let Some(pages) = &decoded[0] {
+        COLD.with_borrow_mut(|(encoder, decoder)| transcoded(&chunk, pages, encoder, decoder));
+    }
+});
+
+fn decode(backend: Backend, chunk: &VerifiedChunk<'_>) -> Option<Vec<u8>> {
+    let bytes = chunk.page_count() * PAGE_BYTES;
+    let (mut fresh, mut used) = (vec![0; bytes], vec![0xee; bytes]);
+    let to_fresh = decode_chunk_on(backend, chunk, &Elsewhere, Fresh::Zeroed, &mut fresh);
+    let to_used = decode_chunk_on(backend, chunk, &Elsewhere, Fresh::Unknown, &mut used);
+    assert_eq!(to_fresh.is_ok(), to_used.is_ok());
+    to_used.ok()?;
+    assert!(fresh == used, "{}: what was in memory shows", backend.name());
+    Some(used)
+}
+
+/// Every page decodes alone to what it is in its chunk; all do if the chunk does.
+fn pages_alone(chunk: &VerifiedChunk<'_>, expected: Option<&[u8]>) {
+    let mut failed = false;
+    for index in chunk.page_indices() {
+        let mut page = [0xee; PAGE_BYTES];
+        match decode_page(chunk, index, &Elsewhere, &mut page) {
+            Ok(kind) => {
+                assert_eq!(Some(kind), chunk.kind(index));
+                assert!(expected.is_none_or(|pages| pages[index.get() * PAGE_BYTES..][..PAGE_BYTES] == page));
+            }
+            Err(_) => failed = true,
+        }
+    }
+    assert_eq!(failed, expected.is_none());
+}
+
+/// Its cold form is of the same pages.
+fn transcoded(
+    chunk: &VerifiedChunk<'_>,
+    expected: &[u8],
+    encoder: &mut ColdEncoder,
+    decoder: &mut ColdDecoder,
+) {
+    let mut cold = Vec::new();
+    cold::transcode_to_cold(chunk, encoder, &mut cold).expect("all pages decode");
+    let cold = VerifiedColdChunk::verify(&cold).expect("it was just written");
+    let mut pages = vec![0xee; cold.page_count() * PAGE_BYTES];
+    cold::decode_chunk(&cold, decoder, &Elsewhere, Fresh::Unknown, &mut pages).expect("it was just written");
+    assert!(pages == expected, "the cold form has other pages");
+    for index in chunk.page_indices() {
+        let in_group = |kind| matches!(kind, PageKind::WordMarked | PageKind::ByteMarked | PageKind::Raw);
+        let hot = chunk.kind(index).expect("a page of the chunk");
+        assert_eq!(cold.kind(index), Some(if in_group(hot) { PageKind::Raw } else { hot }));
+    }
+}

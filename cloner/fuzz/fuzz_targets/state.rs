@@ -1,0 +1,37 @@
+//! A VM's state and a snapshot's manifest of any bytes, and of any text in a right envelope: an error, or what is written again
+//! as it was read.
+#![no_main]
+
+use cloner::snapshot::ManifestV1;
+use libfuzzer_sys::fuzz_target;
+use vmm::VmState;
+use vmm::state::envelope::Schema;
+
+/// The envelopes, written down here a second time: whoever forges one needs no access to a constant.
+const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
+const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 1, name: "snapshot manifest" };
+const HEADER_BYTES: usize = 32;
+
+fuzz_target!(|bytes: &[u8]| {
+    state(bytes);
+    manifest(bytes);
+    // A mutated golden file is an envelope around something: that something, in an envelope that holds.
+    let text = bytes.get(HEADER_BYTES..).unwrap_or(bytes);
+    state(&VM_STATE.wrap(text));
+    manifest(&MANIFEST.wrap(text));
+});
+
+fn state(bytes: &[u8]) {
+    let Ok(state) = VmState::from_bytes(bytes) else { return };
+    assert_eq!(state.layout().size_bytes(), state.get().memory_bytes);
+    let written = state.to_bytes();
+    let again = VmState::from_bytes(&written).expect("it was just written");
+    assert_eq!(again, state);
+    assert_eq!(again.to_bytes(), written);
+}
+
+fn manifest(bytes: &[u8]) {
+    let Ok(manifest) = ManifestV1::from_bytes(bytes) else { return };
+    let again = ManifestV1::from_bytes(&manifest.to_bytes()).expect("it was just written");
+    assert_eq!(again, manifest);
+}
