@@ -28,6 +28,7 @@ pub mod boot;
 pub mod bus;
 pub mod config;
 pub mod devices;
+pub mod floor;
 pub mod host;
 pub mod interrupt;
 pub mod memory;

@@ -209,7 +209,7 @@ impl Vm {
     }
 }
 
-fn build(host: &Host, memory: GuestMemory, vcpus: u8) -> Result<(Arc<Machine>, Vec<Vcpu>), Error> {
+pub(crate) fn build(host: &Host, memory: GuestMemory, vcpus: u8) -> Result<(Arc<Machine>, Vec<Vcpu>), Error> {
     let max = host.kvm().get_max_vcpus();
     if usize::from(vcpus) > max {
         return Err(Error::TooManyVcpus { wanted: usize::from(vcpus), max });

@@ -70,6 +70,9 @@ enum Command {
     /// Become a process that is forked; started by cloner itself, with a socket as standard input.
     #[command(hide = true)]
     Zygote,
+    /// The baseline of `bench fork`, which starts it.
+    #[command(hide = true)]
+    Floor { memory: String, state: String },
 }
 
 /// Why a command failed.
@@ -89,6 +92,8 @@ enum Error {
     Live(#[from] live::Error),
     #[error("restore")]
     Restore(#[from] restore::eager::Error),
+    #[error("a process of this program, or the connection to it")]
+    Program(#[source] io::Error),
     #[error("fork")]
     Fork(#[from] restore::fork::Error),
     #[error("comparison")]
@@ -152,9 +157,11 @@ impl Error {
 pub fn main() -> ExitCode {
     let args = Args::parse();
     start_logging(args.verbose);
-    // Before anything that starts a thread.
-    if matches!(args.command, Command::Zygote) {
-        return zygote();
+    // Before anything that starts a thread: these two fork.
+    match &args.command {
+        Command::Zygote => return zygote(),
+        Command::Floor { memory, state } => return floor(memory, state),
+        _ => {}
     }
     let result = interrupt::install().map_err(Error::from).and_then(|()| match &args.command {
         Command::Demo(args) => demo::run(args),
@@ -162,7 +169,7 @@ pub fn main() -> ExitCode {
         Command::Clone(args) => clone::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Inspect(args) => inspect::run(args),
-        Command::Zygote => Ok(EXIT_FAILURE),
+        Command::Zygote | Command::Floor { .. } => Ok(EXIT_FAILURE),
     });
     match result {
         Ok(code) => ExitCode::from(code),
@@ -171,6 +178,16 @@ pub fn main() -> ExitCode {
         Err(error) => {
             report(&error);
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn floor(memory: &str, state: &str) -> ExitCode {
+    match bench::serve_floor(memory, state) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(EXIT_FAILURE)
         }
     }
 }

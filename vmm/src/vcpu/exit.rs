@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use kvm_ioctls::VcpuExit;
 
-use super::{Vcpu, assist};
+use super::{Error, Vcpu, assist};
 use crate::bus::{Ending, PortBus};
 use crate::sys::kvm;
 
@@ -19,6 +19,12 @@ enum Next {
 }
 
 impl Vcpu {
+    /// Runs the guest until its first exit.
+    pub(crate) fn run_once(&mut self) -> Result<VcpuExit<'_>, Error> {
+        let vcpu = self.index;
+        self.fd.run().map_err(|source| Error::Ioctl { vcpu, name: "KVM_RUN", source })
+    }
+
     /// Runs the guest until its thread is kicked ([`ControlFlow::Continue`]) or the guest ends.
     ///
     /// When it returns because of a kick, `KVM_RUN` has returned EINTR: pending port I/O and MMIO is complete, and the

@@ -1,6 +1,7 @@
 //! `cloner bench`: how fast the parts are, on this machine and the user's own data.
 
 mod codec;
+mod fork;
 mod live;
 mod passes;
 mod report;
@@ -22,13 +23,18 @@ pub(super) struct Args {
 enum Command {
     /// Encode and decode a raw memory image beside memcpy, lz4 and zstd on the same pages.
     Codec(codec::Args),
+    /// Fork a template many times, beside the bare cost of the same KVM calls.
+    Fork(fork::Args),
     /// Take snapshots of a guest that never stops writing, live and in stop mode.
     Live(live::Args),
 }
 
+pub(super) use fork::serve_floor;
+
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     match &args.command {
         Command::Codec(args) => codec::run(args),
+        Command::Fork(args) => fork::run(args),
         Command::Live(args) => live::run(args),
     }
 }

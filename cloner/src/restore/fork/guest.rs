@@ -1,6 +1,6 @@
 //! A fork: one virtual machine in a process of its own.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
@@ -45,8 +45,24 @@ fn build(template: &Template, patch: Option<&Patch>, console: &UnixStream) -> Re
     if let Some(Patch { address, bytes }) = patch {
         memory.write(*address, bytes)?;
     }
-    let output = Box::new(console.try_clone()?);
+    let output = Box::new(Output(console.try_clone()?));
     Vm::restore(template.state(), memory, output).map_err(|error| Error::Refused(chain(&error)))
+}
+
+/// The console, which somebody reads or nobody: a guest whose console is closed runs on.
+struct Output(UnixStream);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            result => result,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Types what comes over the console, and ends the process when the control channel is closed.

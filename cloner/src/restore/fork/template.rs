@@ -39,7 +39,7 @@ impl Template {
     }
 
     /// From what another process was handed.
-    pub(super) fn received(memory: File, saved_state: File) -> Result<Self, Error> {
+    pub(crate) fn received(memory: File, saved_state: File) -> Result<Self, Error> {
         let len_bytes = saved_state.metadata().map_err(Error::Template)?.len();
         let mut bytes = vec![
             0;
@@ -68,7 +68,7 @@ impl Template {
         &self.memory
     }
 
-    pub(super) const fn saved_state(&self) -> &File {
+    pub(crate) const fn saved_state(&self) -> &File {
         &self.saved_state
     }
 

@@ -1,0 +1,48 @@
+//! The least that restoring a VM can cost: the same KVM calls, in a straight line.
+//!
+//! Benches measure [`Vm::restore`](crate::Vm::restore) against this. There are no threads, no devices and no console here, and
+//! what is built is thrown away.
+
+use kvm_ioctls::VcpuExit;
+use vmm_sys_util::errno;
+
+use crate::host::Host;
+use crate::interrupt;
+use crate::memory::GuestMemory;
+use crate::memory::layout::SERIAL_PORT;
+use crate::state::VmState;
+use crate::sys::kvm;
+use crate::vm::{Error, build};
+
+/// Builds a VM from `state` and runs its first vCPU on this thread until it writes to the console; calls `at_output` then, and not
+/// after the VM is gone: closing one takes the kernel longer than all of this.
+///
+/// # Errors
+/// As [`Vm::restore`](crate::Vm::restore), and [`Error::Ioctl`] if the vCPU does anything else that needs a VMM.
+pub fn run_to_first_output(
+    state: &VmState,
+    memory: GuestMemory,
+    at_output: impl FnOnce(),
+) -> Result<(), Error> {
+    let host = Host::get()?;
+    let state = state.get();
+    let count = u8::try_from(state.vcpus.len()).expect("validated state has at most MAX_VCPUS");
+    let (machine, mut vcpus) = build(host, memory, count)?;
+    let host_tsc = kvm::host_tsc();
+    for (vcpu, saved) in vcpus.iter_mut().zip(&state.vcpus) {
+        vcpu.restore(saved, host_tsc)?;
+    }
+    interrupt::restore(machine.fd(), &state.interrupts)?;
+    loop {
+        match vcpus[0].run_once()? {
+            VcpuExit::IoOut(SERIAL_PORT, _) => break,
+            VcpuExit::IoOut(..) => {}
+            exit => {
+                tracing::warn!(?exit, "a guest for this bench does nothing but write to ports");
+                return Err(Error::Ioctl { name: "KVM_RUN", source: errno::Error::new(libc::ENOTSUP) });
+            }
+        }
+    }
+    at_output();
+    Ok(())
+}
