@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
+use vmm::memory::Backing;
 use vmm::{Ending, Vm};
 
 use super::console::Console;
@@ -16,11 +17,14 @@ use super::{EXIT_INTERRUPTED, Error, interrupt};
 use crate::live::Limits;
 use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
 use crate::restore::eager::EagerRestorer;
+use crate::restore::fork::{End, ForkedVm, Template, Zygote};
 use crate::save::Saver;
+use crate::snapshot::Snapshot;
 
 const EXAMPLES: &str = "\
 Examples:
   cloner clone --kernel vmlinux --initrd rootfs.cpio --memory 512M --when 'login:' --clones 4
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 100 --fork
   cloner clone --pulse --when 'beat 3' --for 2";
 
 /// Options of `cloner clone`.
@@ -37,6 +41,9 @@ pub(super) struct Args {
     /// Seconds to wait for that line
     #[arg(long, value_name = "S", default_value_t = 300)]
     wait: u64,
+    /// Decode the snapshot once and fork the clones from it, each in a process of its own
+    #[arg(long)]
+    fork: bool,
     /// Clones to build
     #[arg(long, value_name = "N", default_value_t = 2)]
     clones: usize,
@@ -143,47 +150,110 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         pool.pool.backing(),
     ))?;
 
-    let mut guests = vec![("source", source)];
-    for number in 1..=args.clones {
-        let started = Instant::now();
-        let progress = interrupt::progress();
-        let (memory, _) = progress::bar("decoding", &progress, || {
-            restorer.memory_for(&snapshot, args.machine.backing(), &progress)
-        })?;
-        // Leaked: one short text per clone, for as long as the process lives.
-        let prefix: &'static str = format!("clone {number:<2}| ").leak();
-        let console = Console::shown(prefix);
-        let vm = Vm::restore(snapshot.state(), memory, console.writer())
-            .map_err(|source| Error::Vm { guest: "a clone", source })?;
-        vm.start();
-        say(&format!("cloner: clone {number} runs after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
-        guests.push(("a clone", vm));
+    let mut guests = vec![Guest::Here("source", source)];
+    if args.fork {
+        guests.extend(fork(&restorer, &snapshot, args.clones)?);
+    } else {
+        for number in 1..=args.clones {
+            guests.push(restore(&restorer, &snapshot, args.machine.backing(), number)?);
+        }
     }
     watch(&guests, args.seconds.map(Duration::from_secs))
 }
 
+/// A guest that runs.
+enum Guest {
+    /// In this process, and what it is called.
+    Here(&'static str, Vm),
+    /// In its own.
+    Fork(ForkedVm),
+}
+
+/// Clone `number`, with memory of its own.
+fn restore(
+    restorer: &EagerRestorer,
+    snapshot: &Snapshot,
+    backing: Backing,
+    number: usize,
+) -> Result<Guest, Error> {
+    let started = Instant::now();
+    let progress = interrupt::progress();
+    let decode = || restorer.memory_for(snapshot, backing, &progress);
+    let (memory, _) = progress::bar("decoding", &progress, decode)?;
+    let vm = Vm::restore(snapshot.state(), memory, console_of(number).writer())
+        .map_err(|source| Error::Vm { guest: "a clone", source })?;
+    vm.start();
+    say(&format!("cloner: clone {number} runs after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
+    Ok(Guest::Here("a clone", vm))
+}
+
+/// Clones over one template.
+fn fork(restorer: &EagerRestorer, snapshot: &Snapshot, clones: usize) -> Result<Vec<Guest>, Error> {
+    let started = Instant::now();
+    let progress = interrupt::progress();
+    let decode = || Template::new(restorer, snapshot, &progress);
+    let template = progress::bar("decoding", &progress, decode)?;
+    let program = std::env::current_exe().map_err(Error::Program)?;
+    let zygote = Zygote::start(&program, &template)?;
+    say(&format!("cloner: the template is ready after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
+    let mut guests = Vec::with_capacity(clones);
+    for number in 1..=clones {
+        let started = Instant::now();
+        let vm = zygote.fork(None)?;
+        vm.wait_running()?;
+        let after = started.elapsed().as_secs_f64() * 1e3;
+        say(&format!("cloner: clone {number} runs after {after:.1} ms, as process {}", vm.pid()))?;
+        let mut printed = vm.console().try_clone().map_err(Error::Program)?;
+        let mut shown = console_of(number).writer();
+        // Ends with the fork.
+        thread::spawn(move || io::copy(&mut printed, &mut shown));
+        guests.push(Guest::Fork(vm));
+    }
+    Ok(guests)
+}
+
+fn console_of(number: usize) -> Console {
+    // Leaked: one short text per clone, for as long as the process lives.
+    let prefix: &'static str = format!("clone {number:<2}| ").leak();
+    Console::shown(prefix)
+}
+
 /// Waits for the guests to end, the time to be over, or Ctrl-C.
-fn watch(guests: &[(&'static str, Vm)], limit: Option<Duration>) -> Result<u8, Error> {
+fn watch(guests: &[Guest], limit: Option<Duration>) -> Result<u8, Error> {
     let deadline = limit.map(|limit| Instant::now() + limit);
-    let poll = Duration::from_millis(50);
-    for (guest, vm) in guests {
-        let ending = loop {
-            if let Some(ending) = vm.wait_timeout(poll) {
-                break ending;
-            }
+    for guest in guests {
+        while !guest.has_ended()? {
             if interrupt::requested() {
                 return Ok(EXIT_INTERRUPTED);
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(0);
             }
-        };
-        match ending {
-            Ending::Reset | Ending::Shutdown { .. } => say(&format!("cloner: {guest}: {ending}"))?,
-            source => return Err(Error::Ended { guest, source }),
         }
     }
     Ok(0)
+}
+
+impl Guest {
+    /// Waits a moment for its end, and says how it was.
+    fn has_ended(&self) -> Result<bool, Error> {
+        const MOMENT: Duration = Duration::from_millis(50);
+        match self {
+            Self::Here(guest, vm) => match vm.wait_timeout(MOMENT) {
+                None => return Ok(false),
+                Some(ending @ (Ending::Reset | Ending::Shutdown { .. })) => {
+                    say(&format!("cloner: {guest}: {ending}"))?;
+                }
+                Some(source) => return Err(Error::Ended { guest, source }),
+            },
+            Self::Fork(vm) => match vm.wait_timeout(MOMENT)? {
+                None => return Ok(false),
+                Some(End { message, orderly: true }) => say(&format!("cloner: a clone: {message}"))?,
+                Some(End { message, .. }) => return Err(Error::ForkCrashed(message)),
+            },
+        }
+        Ok(true)
+    }
 }
 
 fn say(line: &str) -> Result<(), Error> {

@@ -114,6 +114,8 @@ enum Error {
     Silent { guest: &'static str, wanted: String, seconds: u64 },
     #[error("{guest} ended too early")]
     Ended { guest: &'static str, source: Ending },
+    #[error("a clone ended too early: {0}")]
+    ForkCrashed(String),
     #[error("{0}")]
     NotVerified(String),
     #[error("terminal")]
@@ -145,6 +147,7 @@ impl Error {
         match self {
             Self::Usage(_) => 2,
             Self::Ended { source, .. } if crashed(source) => EXIT_GUEST_CRASHED,
+            Self::ForkCrashed(_) => EXIT_GUEST_CRASHED,
             Self::Vm { source: vmm::Error::Ended(ending), .. } if crashed(ending) => EXIT_GUEST_CRASHED,
             _ if interrupt::requested() => EXIT_INTERRUPTED,
             _ => EXIT_FAILURE,

@@ -1,10 +1,14 @@
 //! The side that wants forks.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::wire::{Answer, Channel, Patch, Report, Request};
 use super::{Error, Template};
@@ -149,17 +153,22 @@ impl ForkedVm {
         }
     }
 
-    /// Waits until it ends. `None` if it was killed and could not say how.
+    /// Waits until it ends, but no longer than `limit`. `None` if it runs on.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn wait(&self) -> Result<Option<End>, Error> {
+    /// [`Error::ForkEnded`] if it was killed and could not say how it ended; the kernel's.
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<End>, Error> {
+        let deadline = Instant::now() + limit;
         loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !readable(&self.control, left)? {
+                return Ok(None);
+            }
             match self.control.receive::<Report, 0>()? {
                 Some((Report::Running, [])) => {}
                 Some((Report::Ended { message, orderly }, [])) => return Ok(Some(End { message, orderly })),
                 Some((Report::Failed(why), [])) => return Err(Error::Refused(why)),
-                None => return Ok(None),
+                None => return Err(Error::ForkEnded),
             }
         }
     }
@@ -171,12 +180,19 @@ impl ForkedVm {
     pub fn end(self) -> Result<(), Error> {
         let Self { pidfd, console, control, .. } = self;
         drop((console, control));
-        let mut gone = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        loop {
-            match rustix::event::poll(&mut gone, None) {
-                Err(rustix::io::Errno::INTR) => {}
-                result => return result.map(|_| ()).map_err(|errno| Error::Channel(errno.into())),
-            }
-        }
+        while !readable(&pidfd, Duration::from_secs(1))? {}
+        Ok(())
+    }
+}
+
+/// Waits until there is something to read, or nothing will ever be.
+fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool, Error> {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let timeout =
+        Timespec::try_from(limit).map_err(|_| Error::Channel(io::ErrorKind::InvalidInput.into()))?;
+    match poll(&mut fds, Some(&timeout)) {
+        // The caller asks again if it wants to.
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        result => Ok(result.map_err(io::Error::from)? > 0),
     }
 }
