@@ -215,9 +215,10 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
             saving.join().unwrap()
         });
         match result {
-            Err(live::Error::Save(
-                save::Error::Memory(ReadError::Holder { .. }) | save::Error::Touched(_),
-            )) => {
+            Err(
+                live::Error::Save(save::Error::Memory(ReadError::Holder { .. }) | save::Error::Touched(_))
+                | live::Error::Freeze(frozen::Error::Pagemap(_)),
+            ) => {
                 killed = true;
             }
             // It was killed after the last page was read.
