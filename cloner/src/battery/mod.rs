@@ -1,0 +1,3 @@
+//! x
+mod clock;
+pub use clock::{Clock, RealClock, SimulatedClock};
