@@ -7,6 +7,7 @@ pub mod codec;
 pub mod cold;
 pub mod compare;
 mod dedup;
+pub mod durable;
 pub mod flush;
 pub mod format;
 pub mod measure;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::files::Files;
 use super::folder::Folder;
 use super::form::Choice;
-use super::gauge::Gauge;
+use super::gauge::{Gauge, Rate};
 use super::stage::BUFFER_BYTES;
 use super::writer::{Writer, identity};
 use super::{Error, Form};
@@ -109,6 +109,21 @@ impl Flusher {
         &self.gauge
     }
 
+    /// Measures the device by writing `bytes` bytes, and lets the gauge know. `first` means that nothing was known of it.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn measure(&self, bytes: u64, first: bool) -> Result<Rate, Error> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = self.writer.measure(bytes)?;
+        if first {
+            self.gauge.reset(rate)
+        } else {
+            self.gauge.measured(rate)
+        }
+        Ok(rate)
+    }
+
     /// The folder.
     #[must_use]
     pub const fn folder(&self) -> &Arc<Folder> {
@@ -133,6 +148,22 @@ impl Flusher {
             skip.insert(id);
         }
         Some(outcome.map_err(|why| Failure { name, why }))
+    }
+
+    /// Makes one snapshot safe, whether or not anybody counts its bytes, and whatever it refers to before it.
+    ///
+    /// # Errors
+    /// The first failure; what was safe by then stays so.
+    pub fn flush_snapshot(&self, stored: &Arc<Stored>, progress: &Progress) -> Result<Vec<Safe>, Failure> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut safe = Vec::new();
+        for stored in stored.kept().iter().chain([stored]) {
+            if !self.is_safe(stored) {
+                let failed = |why| Failure { name: stored.name().to_owned(), why };
+                safe.push(self.flush(stored, progress).map_err(failed)?);
+            }
+        }
+        Ok(safe)
     }
 
     /// Makes everything safe that can be.

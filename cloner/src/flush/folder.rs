@@ -23,7 +23,7 @@ use super::error::META_FILE;
 use super::files::{BLOCK_BYTES, Files, ReadFile, read_exact_at, write_all_at};
 use super::index::IndexV1;
 use super::seal::{Key, NONCE_BYTES, Nonce, TAG_BYTES, random_bytes};
-use super::writer::{Complete, partial_name};
+use super::writer::{Complete, PROBE_FILE, partial_name};
 use crate::pool::Stored;
 use crate::sys::arena::{PageSize, Span};
 
@@ -54,6 +54,9 @@ pub struct FolderOptions {
     /// Seals everything in the folder; a folder keeps to what it was made with.
     pub key: Option<Key>,
 }
+
+/// The host of a folder that may be opened anywhere: one that was exported.
+pub const ANY_HOST: &str = "any";
 
 /// Names this host by its `/etc/machine-id`, which systemd and dbus keep; `unknown` where there is none.
 #[must_use]
@@ -99,7 +102,7 @@ impl Folder {
         let found = files.list().map_err(Error::file(&place, "list it"))?;
         let id = if found.iter().any(|(name, _)| name == META_FILE) {
             read_meta(&*files, &place, options)?
-        } else if found.iter().all(|(name, _)| name == META_PARTIAL) {
+        } else if found.iter().all(|(name, _)| name == META_PARTIAL || name == PROBE_FILE) {
             let id = u128::from_le_bytes(random_bytes());
             write_meta(&*files, id, options)?;
             id
@@ -294,7 +297,7 @@ fn read_meta(files: &dyn Files, place: &str, options: &FolderOptions) -> Result<
         (Some(_), Some(_)) => return Err(Error::Key { folder: place.to_owned() }),
         (check, _) => return Err(Error::Sealing { folder: place.to_owned(), sealed: check.is_some() }),
     }
-    if meta.host != options.host {
+    if meta.host != options.host && meta.host != ANY_HOST {
         if !options.adopt {
             let (expected, found) = (options.host.clone(), meta.host);
             return Err(Error::OtherHost { folder: place.to_owned(), expected, found });

@@ -67,6 +67,20 @@ impl Gauge {
         }
     }
 
+    /// Believes a measurement made on purpose, as far as any.
+    pub(super) fn measured(&self, Rate { bytes_per_second, commit }: Rate) {
+        let rate = &mut self.lock().rate;
+        let known = rate.bytes_per_second;
+        rate.bytes_per_second = bytes_per_second.min(known + (bytes_per_second - known) * OPTIMISM);
+        let known = rate.commit.as_secs_f64();
+        rate.commit = seconds(commit.as_secs_f64().max(known + (commit.as_secs_f64() - known) * OPTIMISM));
+    }
+
+    /// Forgets what was, for a device that is another one.
+    pub(super) fn reset(&self, rate: Rate) {
+        *self.lock() = Readings { rate, bytes: 0, time: Duration::ZERO };
+    }
+
     /// A file was made durable in such a time, beside its bytes.
     pub(super) fn committed(&self, time: Duration) {
         let rate = &mut self.lock().rate;

@@ -23,17 +23,19 @@ mod reader;
 mod recover;
 mod seal;
 mod stage;
+mod survey;
 mod writer;
 
 pub use error::Error;
 pub use flusher::{Failure, FlushReport, FlushSettings, Flusher, Safe};
-pub use folder::{Folder, FolderOptions, this_host};
+pub use folder::{ANY_HOST, Folder, FolderOptions, this_host};
 pub use form::Choice;
 pub use gauge::{Gauge, Rate};
 pub use header::HeaderError;
 pub use index::{Form, IndexError};
-pub use recover::{Dropped, RecoverReport, Recovered, Recoverer};
+pub use recover::{Cleaning, Dropped, RecoverReport, Recovered, Recoverer};
 pub use seal::{Key, KeyError};
+pub use survey::{Survey, Surveyed};
 
 pub(crate) use gauge::{as_f64, seconds};
 

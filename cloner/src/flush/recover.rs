@@ -19,7 +19,7 @@ use super::error::META_FILE;
 use super::folder::{Entry, Folder, file_name};
 use super::index::{ChunkPlaceV1, IndexV1};
 use super::reader::{Flushed, ReadBuffer};
-use super::writer::stored_checksum;
+use super::writer::{PROBE_FILE, stored_checksum};
 use super::{Error, Form};
 use crate::codec::{self, Encoder};
 use crate::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
@@ -76,6 +76,15 @@ pub struct Recoverer {
     walker: Walker<Worker>,
 }
 
+/// Whether recovery deletes what it knows to be worthless: flushes that were not completed, removed snapshots nobody refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleaning {
+    /// It does.
+    Delete,
+    /// It only looks.
+    Keep,
+}
+
 /// What one thread needs.
 struct Worker {
     buffer: Option<ReadBuffer>,
@@ -125,7 +134,7 @@ impl Recoverer {
     }
 
     /// Puts every snapshot of `folder` that is whole into `pool`, and makes the folder know them. Snapshots for which `wanted`
-    /// says no by name are left out, unless another one refers to them.
+    /// says no by name are left out, unless another one refers to them. Worthless files are deleted if `cleaning` says so.
     ///
     /// # Errors
     /// [`Error::File`] if the folder itself cannot be read or synced; [`Error::Cancelled`]. What is wrong with single files is in the
@@ -134,13 +143,16 @@ impl Recoverer {
         &self,
         folder: &Folder,
         pool: &Pool,
-        wanted: impl Fn(&str) -> bool,
+        (wanted, cleaning): (impl Fn(&str) -> bool, Cleaning),
         progress: &Progress,
     ) -> Result<RecoverReport, Error> {
         let started = Instant::now();
         let mut report = RecoverReport::default();
-        let mut found = self.open_all(folder, &mut report)?;
-        delete_unneeded(folder, &mut found, &mut report)?;
+        let mut found = self.open_all(folder, &mut report.dropped)?;
+        if cleaning == Cleaning::Delete {
+            delete_unfinished(folder, &mut report);
+            delete_unneeded(folder, &mut found, &mut report)?;
+        }
         let needed = closure(&found, |entry| entry.listed && wanted(&entry.flushed.index().name));
         progress.start(needed.iter().map(|id| found[id].flushed.file_bytes()).sum());
 
@@ -177,8 +189,12 @@ impl Recoverer {
         Ok(report)
     }
 
-    /// Opens header and index of every snapshot. Deletes what was not completed.
-    fn open_all(&self, folder: &Folder, report: &mut RecoverReport) -> Result<BTreeMap<u128, Found>, Error> {
+    /// Opens header and index of every snapshot.
+    pub(super) fn open_all(
+        &self,
+        folder: &Folder,
+        dropped: &mut Vec<Dropped>,
+    ) -> Result<BTreeMap<u128, Found>, Error> {
         let files = folder.files();
         let listed = files.list().map_err(Error::file(folder.place(), "list it"))?;
         let mut snapshots = Vec::new();
@@ -186,19 +202,13 @@ impl Recoverer {
             match parse(&file) {
                 Parsed::Snapshot { id, listed } => snapshots.push((file, id, listed)),
                 Parsed::Partial => {
-                    match files.remove(&file) {
-                        Ok(()) => report.deleted.push(file.clone()),
-                        Err(source) => {
-                            tracing::warn!(%file, error = %source, "cannot delete an unfinished flush")
-                        }
-                    }
                     let why = Error::Unfinished { file: file.clone() };
-                    report.dropped.push(Dropped { file, name: None, why });
+                    dropped.push(Dropped { file, name: None, why });
                 }
                 Parsed::Meta => {}
                 Parsed::Foreign => {
                     let why = Error::Foreign { file: file.clone() };
-                    report.dropped.push(Dropped { file, name: None, why });
+                    dropped.push(Dropped { file, name: None, why });
                 }
             }
         }
@@ -219,7 +229,7 @@ impl Recoverer {
                     Some(other) => other.listed |= listed,
                     None => drop(found.insert(id, Found { flushed, listed })),
                 },
-                Err(why) => report.dropped.push(Dropped { file, name: None, why }),
+                Err(why) => dropped.push(Dropped { file, name: None, why }),
             }
         }
         Ok(found)
@@ -272,9 +282,9 @@ impl Recoverer {
 }
 
 /// A file whose header and index hold.
-struct Found {
-    flushed: Flushed,
-    listed: bool,
+pub(super) struct Found {
+    pub(super) flushed: Flushed,
+    pub(super) listed: bool,
 }
 
 impl Found {
@@ -282,7 +292,7 @@ impl Found {
         self.flushed.index().dependencies.iter().map(|id| id.number().unwrap_or(0))
     }
 
-    fn entry(&self, stored: Option<&Arc<Stored>>) -> Entry {
+    pub(super) fn entry(&self, stored: Option<&Arc<Stored>>) -> Entry {
         Entry {
             name: self.flushed.index().name.clone(),
             listed: self.listed,
@@ -313,7 +323,7 @@ fn parse(file: &str) -> Parsed {
         return Parsed::Meta;
     }
     let Some((stem, kind)) = file.rsplit_once('.') else { return Parsed::Foreign };
-    if stem == META_FILE && kind == "partial" {
+    if file == PROBE_FILE || (stem == META_FILE && kind == "partial") {
         return Parsed::Partial;
     }
     match (SnapshotId::parse(stem), kind) {
@@ -336,6 +346,18 @@ fn closure(found: &BTreeMap<u128, Found>, wanted: impl Fn(&Found) -> bool) -> BT
         }
     }
     needed
+}
+
+/// Deletes flushes that were not completed.
+fn delete_unfinished(folder: &Folder, report: &mut RecoverReport) {
+    for dropped in &report.dropped {
+        if let Error::Unfinished { file } = &dropped.why {
+            match folder.files().remove(file) {
+                Ok(()) => report.deleted.push(file.clone()),
+                Err(source) => tracing::warn!(file, error = %source, "cannot delete an unfinished flush"),
+            }
+        }
+    }
 }
 
 /// Deletes hidden files that no listed one refers to, even through others.

@@ -27,7 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::files::{BLOCK_BYTES, Files, WriteFile};
 use super::form::{self, Choice};
-use super::gauge::Gauge;
+use super::gauge::{Gauge, Rate, as_f64};
 use super::header::{BOUND_BYTES, Header, IDENTITY_BYTES};
 use super::index::{BlobPlaceV1, ChunkPlaceV1, IndexV1};
 use super::seal::{Key, Nonce, TAG_BYTES, random_bytes};
@@ -98,6 +98,9 @@ impl From<Error> for Produced {
     }
 }
 
+/// What the device is measured with. Left behind, recovery deletes it.
+pub(super) const PROBE_FILE: &str = "probe.partial";
+
 pub(super) fn partial_name(id: u128) -> String {
     format!("{id:032x}.partial")
 }
@@ -163,6 +166,32 @@ impl Writer {
             let _ = self.files.remove(&name);
         }
         result
+    }
+
+    /// Measures the device with a file of `bytes` bytes that is removed again.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(super) fn measure(&self, bytes: u64) -> Result<Rate, Error> {
+        const PART: [u8; BLOCK_BYTES] = [0xa5; BLOCK_BYTES];
+        let failed = || Error::file(PROBE_FILE, "measure the device with it");
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = self.clock.now();
+        let file = self.create(PROBE_FILE, bytes)?;
+        let created = self.clock.now();
+        // Not the flusher's gauge: this is evaluated as a whole.
+        let own = Gauge::new(Rate { bytes_per_second: 1.0, commit: Duration::ZERO }, u64::MAX);
+        let written = stage.write(&*file, (&*self.clock, &own), |stream| {
+            (0..bytes / BLOCK_BYTES as u64).try_for_each(|_| stream.append(&PART).map(drop))
+        });
+        let measured = written.and_then(|_| file.sync()).map(|()| self.clock.now());
+        let removed = self.files.remove(PROBE_FILE).and_then(|()| self.files.sync_folder());
+        let measured = measured.map_err(failed())?;
+        removed.map_err(failed())?;
+        let writing = measured.saturating_sub(created).as_secs_f64().max(1e-9);
+        let commit = (created - started) + self.clock.now().saturating_sub(measured);
+        // Committing a file syncs twice: the file and the folder.
+        Ok(Rate { bytes_per_second: as_f64(bytes) / writing, commit: commit * 2 })
     }
 
     fn create(&self, name: &str, bytes: u64) -> Result<Box<dyn WriteFile>, Error> {

@@ -139,11 +139,6 @@ impl FaultyFiles {
         self.lock().written_bytes
     }
 
-    /// Ends the power now.
-    pub(crate) fn cut_power(&self) {
-        self.lock().power_gone = true;
-    }
-
     /// What a machine finds when it starts again.
     pub(crate) fn crash(&self, seed: u64) -> Self {
         let mut random = Random(seed);

@@ -169,7 +169,12 @@ pub(super) fn recover_over(
     options: &FolderOptions,
 ) -> Result<(Scene, RecoverReport), Error> {
     let scene = Scene::over(files, options, None)?;
-    let report = RECOVERER.recover(&scene.folder, &scene.pool, |_| true, &Progress::default())?;
+    let report = RECOVERER.recover(
+        &scene.folder,
+        &scene.pool,
+        (|_: &str| true, Cleaning::Delete),
+        &Progress::default(),
+    )?;
     scene.pool.check().unwrap();
     Ok((scene, report))
 }
