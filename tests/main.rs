@@ -16,6 +16,7 @@ mod hostile_snapshot;
 mod hostile_state;
 mod leaks;
 mod linux;
+mod power;
 mod refused;
 mod registers;
 mod state;
