@@ -117,9 +117,9 @@ impl Flusher {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let rate = self.writer.measure(bytes)?;
         if first {
-            self.gauge.reset(rate)
+            self.gauge.reset(rate);
         } else {
-            self.gauge.measured(rate)
+            self.gauge.measured(rate);
         }
         Ok(rate)
     }
@@ -154,12 +154,16 @@ impl Flusher {
     ///
     /// # Errors
     /// The first failure; what was safe by then stays so.
-    pub fn flush_snapshot(&self, stored: &Arc<Stored>, progress: &Progress) -> Result<Vec<Safe>, Failure> {
+    pub fn flush_snapshot(
+        &self,
+        stored: &Arc<Stored>,
+        progress: &Progress,
+    ) -> Result<Vec<Safe>, Box<Failure>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut safe = Vec::new();
         for stored in stored.kept().iter().chain([stored]) {
             if !self.is_safe(stored) {
-                let failed = |why| Failure { name: stored.name().to_owned(), why };
+                let failed = |why| Box::new(Failure { name: stored.name().to_owned(), why });
                 safe.push(self.flush(stored, progress).map_err(failed)?);
             }
         }

@@ -17,7 +17,7 @@ use crate::walk::Walker;
 /// Snapshots that are written as they are in less than this are.
 const NOT_WORTH_A_LOOK: Duration = Duration::from_millis(100);
 /// Chunks to measure per thread.
-const SAMPLES: usize = 2;
+const SAMPLES: usize = 1;
 
 /// Which form, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +68,7 @@ pub(super) fn choose_for(
     let cold_bytes = AtomicU64::new(0);
     let started = clock.now();
     walker.walk(&sampled, |transcoder, chunk| {
-        let cold = transcoder.to_cold(stored, chunk)?;
+        let cold = transcoder.cold_form(stored, chunk)?;
         cold_bytes.fetch_add(cold.len() as u64, Ordering::Relaxed);
         Ok::<(), Error>(())
     })?;

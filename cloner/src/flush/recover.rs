@@ -111,6 +111,9 @@ struct Loading<'a> {
     failed: Mutex<Option<Error>>,
 }
 
+/// A snapshot's number, and what became of it.
+type Outcome = (u128, Result<Arc<Stored>, Error>);
+
 /// Chunks of one snapshot that lie one behind the other.
 struct Run<'a> {
     loading: usize,
@@ -244,7 +247,7 @@ impl Recoverer {
         level: &[u128],
         stored: &BTreeMap<u128, Arc<Stored>>,
         progress: &Progress,
-    ) -> Result<Vec<(u128, Result<Arc<Stored>, Error>)>, Error> {
+    ) -> Result<Vec<Outcome>, Error> {
         let mut outcomes = Vec::new();
         let mut loadings = Vec::new();
         for &id in level {

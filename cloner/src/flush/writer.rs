@@ -295,7 +295,7 @@ impl Writer {
         self.walker.walk(&numbered, |transcoder, &(number, chunk)| {
             let mut bytes = match form {
                 Form::Hot => chunk.bytes().to_vec(),
-                Form::Cold => transcoder.to_cold(stored, chunk)?.to_vec(),
+                Form::Cold => transcoder.cold_form(stored, chunk)?.to_vec(),
             };
             let checksum = match form {
                 Form::Hot => checksum_of(stored, chunk)?,
@@ -353,7 +353,7 @@ impl Writer {
 
 impl Transcoder {
     /// The cold form of a chunk.
-    pub(super) fn to_cold(&mut self, stored: &Stored, chunk: &Chunk) -> Result<&[u8], Error> {
+    pub(super) fn cold_form(&mut self, stored: &Stored, chunk: &Chunk) -> Result<&[u8], Error> {
         let name = || stored.name().to_owned();
         let Self { encoder, cold } = self;
         let encoder = match encoder {

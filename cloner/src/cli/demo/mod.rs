@@ -41,6 +41,7 @@ Examples:
 The exit code is 1 unless every clone's memory was equal and every guest went on.";
 
 /// Options of `cloner demo`.
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
