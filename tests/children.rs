@@ -8,7 +8,7 @@ use guest_images::pulse::{Params, check};
 use vmm::Paused;
 
 use crate::MIB;
-use crate::support::{Guest, Studio, guest, room_for};
+use crate::support::{Guest, Studio, guest, note, room_for};
 
 const NONCE: u64 = 0x0c41_1d00_0c41_1d00;
 const TOUCHED: u64 = 16 * MIB;
@@ -130,4 +130,42 @@ fn a_child_without_its_parent_is_refused() {
     stepchild.depend_on(studio.pool.get(stranger.name()).unwrap());
     let error = Snapshot::open(stepchild.seal()).unwrap_err();
     assert!(matches!(error, cloner::snapshot::Error::Dependencies { .. }), "{error}");
+}
+
+/// What the pool says of it: the second costs little, shares the rest, and either can go without the other noticing.
+#[test]
+fn two_snapshots_of_one_machine_cost_little_more_than_one() {
+    let Some(_room) = room_for(1) else { return };
+    let (_, source) = source();
+    let studio = Studio::new(64 * MIB);
+    let parent = studio.snapshot(&source, "parent");
+    let one = studio.pool.stats().used_bytes;
+    let before = studio.memory(&parent);
+    source.beat();
+    let paused = source.pause();
+    save_against(&studio, &paused, "first", &parent);
+    save_against(&studio, &paused, "second", &parent);
+    let three = studio.pool.stats().used_bytes;
+    let listed = studio.pool.list();
+    note(format_args!(
+        "one snapshot: {one} bytes in the pool, each further of the same machine: {}",
+        (three - one) / 2
+    ));
+    assert!(three - one < one / 5, "{one} and {three} bytes");
+    let [first, shared, second] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((shared.dependents, first.shared_bytes, second.shared_bytes), (2, one, one));
+    assert_eq!(first.dependencies, ["parent"]);
+
+    studio.pool.remove("first").unwrap();
+    for (name, expected) in [("second", paused.memory()), ("parent", &before)] {
+        let snapshot = Snapshot::open(studio.pool.get(name).unwrap()).unwrap();
+        let memory = studio.memory(&snapshot);
+        assert_eq!(studio.comparer.first_difference(expected, &memory).unwrap(), None, "{name}");
+    }
+    drop(parent);
+    studio.pool.remove("parent").unwrap();
+    assert!(studio.pool.stats().used_bytes >= one, "the second still refers to it");
+    studio.pool.remove("second").unwrap();
+    assert_eq!(studio.pool.stats().used_bytes, 0);
+    studio.check();
 }

@@ -18,6 +18,7 @@ mod hostile_state;
 mod leaks;
 mod linux;
 mod live;
+mod power;
 mod refused;
 mod registers;
 mod state;

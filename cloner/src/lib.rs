@@ -1,11 +1,14 @@
 //! Many machines from one.
 
+pub mod battery;
 pub mod chunk;
 pub mod cli;
 pub mod codec;
 pub mod cold;
 pub mod compare;
 mod dedup;
+pub mod durable;
+pub mod flush;
 pub mod format;
 pub mod live;
 pub mod measure;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ pub(super) struct PoolArgs {
 /// A pool, and the huge pages that were set aside for it.
 pub(super) struct OpenPool {
     // Before the pages: they are given back when it is gone.
-    pub(super) pool: Pool,
+    pub(super) pool: Arc<Pool>,
     _reserved: Option<hugepages::Reserved>,
 }
 
@@ -96,7 +97,7 @@ impl PoolArgs {
         let reserved = if available < wanted { hugepages::reserve(wanted - available).ok() } else { None };
         let pages = if self.ordinary_pages { Pages::HugeOrOrdinary } else { Pages::Huge };
         let pool = Pool::new(&PoolConfig { capacity_bytes, pages, populate: Populate::AtOnce })?;
-        Ok(OpenPool { pool, _reserved: reserved })
+        Ok(OpenPool { pool: Arc::new(pool), _reserved: reserved })
     }
 }
 

@@ -1,14 +1,17 @@
 //! The `cloner` program.
 
+mod battery;
 mod bench;
 mod clone;
 mod columns;
 mod console;
 mod demo;
+mod folder;
 mod guest;
 mod inspect;
 mod interrupt;
 mod memcpy;
+mod pool;
 mod progress;
 mod run;
 mod size;
@@ -23,7 +26,9 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use vmm::Ending;
 
-use crate::{compare, live, measure, pool, restore, save, walk};
+use crate::{
+    battery as power, compare, durable, flush, live, measure, pool as ram, restore, save, snapshot, walk,
+};
 
 /// Something failed.
 const EXIT_FAILURE: u8 = 1;
@@ -65,6 +70,10 @@ enum Command {
     Clone(clone::Args),
     /// Measure the coder beside lz4, zstd and memcpy.
     Bench(bench::Args),
+    /// What battery a pool needs, and what pool a battery protects.
+    Battery(battery::Args),
+    /// Look after the snapshots in a flush folder.
+    Pool(pool::Args),
     /// Show what a memory image or an encoded chunk is made of: kinds of pages, classes of vectors, the ratio of each chunk.
     Inspect(inspect::Args),
     /// Become a process that is forked; started by cloner itself, with a socket as standard input.
@@ -85,7 +94,23 @@ enum Error {
     #[error("cannot read the flat image {}", path.display())]
     FlatImage { path: std::path::PathBuf, source: io::Error },
     #[error("pool")]
-    Pool(#[from] pool::Error),
+    Pool(#[from] ram::Error),
+    #[error("flush folder")]
+    Flush(#[from] flush::Error),
+    #[error("{name:?} is not safe")]
+    NotSafe { name: String, source: flush::Error },
+    #[error("flush folder {}", path.display())]
+    Folder { path: std::path::PathBuf, source: io::Error },
+    #[error("key")]
+    Key(#[from] flush::KeyError),
+    #[error("durable pool")]
+    Durable(#[from] durable::Error),
+    #[error("battery")]
+    Battery(#[from] power::SpecError),
+    #[error("snapshot in the pool")]
+    Snapshot(#[from] snapshot::Error),
+    #[error("the process that was to lose its power")]
+    Child(#[source] io::Error),
     #[error("snapshot")]
     Save(#[from] save::Error),
     #[error("live snapshot")]
@@ -171,6 +196,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Clone(args) => clone::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Battery(args) => battery::run(args),
+        Command::Pool(args) => pool::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Zygote | Command::Floor { .. } => Ok(EXIT_FAILURE),
     });

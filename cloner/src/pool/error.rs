@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::hugepages;
+use super::labels::{MAX_TAG_BYTES, MAX_TAGS};
+use super::ledger::Refused;
 
 /// Why a pool could not be made, or could not do what it was asked. The pool is as it was before the call.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,23 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A tag has no key, is too long, or holds control characters.
+    #[error(
+        "the tag {key:?} or its value is empty, longer than {MAX_TAG_BYTES} bytes or has control characters"
+    )]
+    InvalidTag {
+        /// Its key.
+        key: String,
+    },
+    /// Too many tags.
+    #[error("{tags} tags: a snapshot has at most {MAX_TAGS}")]
+    TooManyTags {
+        /// As given.
+        tags: usize,
+    },
+    /// More would be unflushed than the battery protects, or there is no mains power.
+    #[error("not admitted")]
+    Refused(#[from] Refused),
     /// No sealed snapshot has the name.
     #[error("there is no snapshot named {name:?}")]
     NotFound {

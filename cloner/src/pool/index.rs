@@ -25,13 +25,13 @@ enum Slot {
 
 impl Index {
     /// Takes a name that nobody has. It stays invisible until the claim is filled.
-    pub(super) fn claim(self: &Arc<Self>, name: &str) -> Result<Claim, Error> {
+    pub(super) fn claim(self: &Arc<Self>, name: &str) -> Result<Name, Error> {
         validate(name)?;
         match self.lock().entry(name.to_owned()) {
             Entry::Vacant(slot) => slot.insert(Slot::Claimed),
             Entry::Occupied(_) => return Err(Error::NameTaken { name: name.to_owned() }),
         };
-        Ok(Claim { index: Arc::clone(self), name: name.to_owned(), filled: false })
+        Ok(Name { text: name.to_owned(), claimed_in: Some(Arc::clone(self)) })
     }
 
     pub(super) fn get(&self, name: &str) -> Result<Arc<Stored>, Error> {
@@ -69,29 +69,36 @@ impl Index {
 
 /// The sole right to put something under a name; dropping it gives the name back.
 #[derive(Debug)]
-pub(super) struct Claim {
-    index: Arc<Index>,
-    name: String,
-    filled: bool,
+pub(super) struct Name {
+    text: String,
+    /// The index it is claimed in, until it is filled there; none for what is not to be listed.
+    claimed_in: Option<Arc<Index>>,
 }
 
-impl Claim {
-    pub(super) fn name(&self) -> &str {
-        &self.name
+impl Name {
+    /// A name that is nobody's to find, so that several may have it: of a removed snapshot that others depend on.
+    pub(super) fn unlisted(name: &str) -> Result<Self, Error> {
+        validate(name)?;
+        Ok(Self { text: name.to_owned(), claimed_in: None })
     }
 
-    /// Makes `stored` visible under the name.
-    pub(super) fn fill(mut self, stored: Arc<Stored>) {
-        self.index.lock().insert(self.name.clone(), Slot::Sealed(stored));
-        self.filled = true;
+    pub(super) fn get(&self) -> &str {
+        &self.text
+    }
+
+    /// Makes `stored` visible under the name, if it is to be listed.
+    pub(super) fn fill(mut self, stored: &Arc<Stored>) {
+        // Taken: it is the snapshot's from here on, and in time perhaps another's.
+        if let Some(index) = self.claimed_in.take() {
+            index.lock().insert(self.text.clone(), Slot::Sealed(Arc::clone(stored)));
+        }
     }
 }
 
-impl Drop for Claim {
+impl Drop for Name {
     fn drop(&mut self) {
-        // A filled name is the snapshot's, and by now perhaps another's.
-        if !self.filled {
-            self.index.lock().remove(&self.name);
+        if let Some(index) = &self.claimed_in {
+            index.lock().remove(&self.text);
         }
     }
 }

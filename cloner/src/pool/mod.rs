@@ -28,6 +28,8 @@ mod error;
 mod extents;
 pub mod hugepages;
 mod index;
+mod labels;
+mod ledger;
 pub(crate) mod meminfo;
 mod reservation;
 mod stats;
@@ -41,12 +43,14 @@ pub use arena::{Backing, Pages, Populate, WhyOrdinary};
 pub use check::{CheckReport, Inconsistency};
 pub use error::{Error, TooFewHugePages};
 pub use extents::GRANULE;
-pub use reservation::Reservation;
+pub use labels::{Labels, MAX_TAG_BYTES, MAX_TAGS, Priority};
+pub use ledger::{Claim, Ledger, Limit, Refused, Usage};
+pub use reservation::{Reservation, flushed_bytes};
 pub use stats::{Listing, Stats};
 pub use stored::{Chunk, Stored};
 
 use extents::Extents;
-use index::Index;
+use index::{Index, Name};
 
 /// How to make a pool.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +61,19 @@ pub struct PoolConfig {
     pub pages: Pages,
     /// When they are provided.
     pub populate: Populate,
+}
+
+/// What else there is to say about a put, besides its name.
+#[derive(Debug, Default)]
+pub struct PutOptions {
+    /// Memory set aside for it at once; see [`Pool::reserve`].
+    pub promise_bytes: usize,
+    /// Priority and tags.
+    pub labels: Labels,
+    /// The right to put bytes that exist in RAM only; without, nobody counts them.
+    pub claim: Option<Claim>,
+    /// Kept only for those that depend on it: the name is neither taken nor found.
+    pub unlisted: bool,
 }
 
 /// Named snapshots in a fixed amount of RAM. Shared by reference; every method may be called from any thread.
@@ -101,9 +118,19 @@ impl Pool {
     /// # Errors
     /// [`Error::InvalidName`], [`Error::NameTaken`], [`Error::Full`].
     pub fn reserve(&self, name: &str, promise_bytes: usize) -> Result<Reservation, Error> {
-        let claim = self.index.claim(name)?;
+        self.reserve_with(name, PutOptions { promise_bytes, ..PutOptions::default() })
+    }
+
+    /// As [`Pool::reserve`], with all there is to say about a put.
+    ///
+    /// # Errors
+    /// As there; [`Error::InvalidTag`], [`Error::TooManyTags`].
+    pub fn reserve_with(&self, name: &str, options: PutOptions) -> Result<Reservation, Error> {
+        let PutOptions { promise_bytes, labels, claim, unlisted } = options;
+        labels.check()?;
+        let name = if unlisted { Name::unlisted(name)? } else { self.index.claim(name)? };
         let promise = self.extents.promise(promise_bytes)?;
-        Ok(Reservation::new(claim, promise))
+        Ok(Reservation::new(name, promise, labels, claim))
     }
 
     /// A handle to the sealed snapshot `name`, which stays readable even when it is removed meanwhile.
@@ -125,13 +152,28 @@ impl Pool {
     /// The sealed snapshots, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Listing> {
-        let listing = |stored: &Arc<Stored>| Listing {
+        let all = self.index.all();
+        let kept: Vec<Vec<Arc<Stored>>> = all.iter().map(|stored| stored.kept()).collect();
+        let dependents =
+            |stored: &Arc<Stored>| kept.iter().flatten().filter(|kept| Arc::ptr_eq(kept, stored)).count();
+        let listing = |(stored, kept): (&Arc<Stored>, &Vec<Arc<Stored>>)| Listing {
             name: stored.name().to_owned(),
             chunks: stored.chunks().len(),
             len_bytes: stored.len_bytes(),
             occupied_bytes: stored.occupied_bytes(),
+            shared_bytes: kept.iter().map(|kept| kept.occupied_bytes()).sum(),
+            dependencies: kept.iter().map(|kept| kept.name().to_owned()).collect(),
+            dependents: dependents(stored),
+            labels: stored.labels().clone(),
+            unflushed: stored.is_unflushed(),
         };
-        self.index.all().iter().map(listing).collect()
+        all.iter().zip(&kept).map(listing).collect()
+    }
+
+    /// Handles to the sealed snapshots, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Stored>> {
+        self.index.all()
     }
 
     /// The pool's sizes.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
 use super::extents::{Extent, Promise};
-use super::index::Claim;
+use super::index::Name;
+use super::labels::Labels;
+use super::ledger::Claim;
 use super::stored::Stored;
 
 /// A snapshot being filled, by any number of threads; invisible until [`seal`](Self::seal).
@@ -16,8 +18,11 @@ use super::stored::Stored;
 #[derive(Debug)]
 #[must_use = "dropping it undoes it"]
 pub struct Reservation {
-    claim: Claim,
+    name: Name,
     promise: Promise,
+    labels: Labels,
+    /// The battery's share in it, unless nothing is promised about power.
+    claim: Option<Claim>,
     contents: Mutex<Contents>,
 }
 
@@ -30,22 +35,23 @@ struct Contents {
 }
 
 impl Reservation {
-    pub(super) fn new(claim: Claim, promise: Promise) -> Self {
-        Self { claim, promise, contents: Mutex::default() }
+    pub(super) fn new(name: Name, promise: Promise, labels: Labels, claim: Option<Claim>) -> Self {
+        Self { name, promise, labels, claim, contents: Mutex::default() }
     }
 
     /// The name the snapshot will have.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.claim.name()
+        self.name.get()
     }
 
     /// Copies one chunk into the pool. The order of calls does not matter: chunks are kept in the order of their keys.
     ///
     /// # Errors
-    /// [`Error::Full`]; [`Error::ChunkTaken`] for a key that was put before.
+    /// [`Error::Full`]; [`Error::Refused`] if the battery does not protect it; [`Error::ChunkTaken`] for a key that was put
+    /// before.
     pub fn put_chunk(&self, key: u64, bytes: &[u8]) -> Result<(), Error> {
-        let extent = self.promise.store(bytes)?;
+        let extent = self.store(bytes)?;
         let new = insert_new(&mut self.contents().chunks, key, extent);
         if new { Ok(()) } else { Err(Error::ChunkTaken { key }) }
     }
@@ -53,9 +59,10 @@ impl Reservation {
     /// Copies something beside the chunks, such as a VM's state, into the pool.
     ///
     /// # Errors
-    /// [`Error::Full`]; [`Error::BlobTaken`] for a label that was put before.
+    /// [`Error::Full`]; [`Error::Refused`] if the battery does not protect it; [`Error::BlobTaken`] for a label that was put
+    /// before.
     pub fn put_blob(&self, label: &str, bytes: &[u8]) -> Result<(), Error> {
-        let extent = self.promise.store(bytes)?;
+        let extent = self.store(bytes)?;
         let new = insert_new(&mut self.contents().blobs, label.to_owned(), extent);
         if new { Ok(()) } else { Err(Error::BlobTaken { label: label.to_owned() }) }
     }
@@ -68,19 +75,40 @@ impl Reservation {
 
     /// Makes the snapshot visible under its name, complete and immutable, and releases what was promised but not used.
     pub fn seal(self) -> Arc<Stored> {
-        let Self { claim, promise, contents } = self;
+        let Self { name, promise, labels, claim, contents } = self;
         drop(promise);
+        if let Some(claim) = &claim {
+            claim.settle();
+        }
         let Contents { chunks, blobs, dependencies } =
             contents.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let stored = Arc::new(Stored::new(claim.name().to_owned(), chunks, blobs, dependencies));
-        claim.fill(Arc::clone(&stored));
+        let named = (name.get().to_owned(), labels);
+        let stored = Arc::new(Stored::new(named, chunks, blobs, dependencies, claim));
+        name.fill(&stored);
         stored
+    }
+
+    /// The battery is asked before the memory: bytes that could be lost are never in the pool.
+    fn store(&self, bytes: &[u8]) -> Result<Extent, Error> {
+        if let Some(claim) = &self.claim {
+            claim.take(flushed_bytes(bytes.len()))?;
+        }
+        self.promise.store(bytes)
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// What one chunk or blob can take on disk: itself, its place in the index, and what encryption adds.
+#[must_use]
+pub const fn flushed_bytes(len_bytes: usize) -> u64 {
+    len_bytes as u64 + FLUSHED_BESIDE_BYTES
+}
+
+/// A line of the index has some 90 bytes, the tag of encryption 16.
+const FLUSHED_BESIDE_BYTES: u64 = 160;
 
 /// Inserts unless the key is there already, and says whether it did.
 fn insert_new<K: Ord>(map: &mut BTreeMap<K, Extent>, key: K, extent: Extent) -> bool {

@@ -1,5 +1,7 @@
 //! The pool in numbers.
 
+use super::Labels;
+
 /// Sizes at one moment. `used_bytes + free_bytes` is `capacity_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
@@ -28,6 +30,16 @@ pub struct Listing {
     pub chunks: usize,
     /// Bytes put into it.
     pub len_bytes: usize,
-    /// Bytes of the pool it occupies.
+    /// Bytes of the pool it occupies alone: removing it and all that depends on it frees as many.
     pub occupied_bytes: usize,
+    /// Bytes of other snapshots that it keeps because its pages refer to theirs.
+    pub shared_bytes: usize,
+    /// Names of these, whether or not they are still listed.
+    pub dependencies: Vec<String>,
+    /// Listed snapshots that keep this one.
+    pub dependents: usize,
+    /// Priority and tags.
+    pub labels: Labels,
+    /// Whether it is in RAM only, as far as anybody counts.
+    pub unflushed: bool,
 }

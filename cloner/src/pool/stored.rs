@@ -1,9 +1,11 @@
 //! A sealed snapshot, as the pool knows it: keyed chunks and labelled blobs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::extents::Extent;
+use super::labels::Labels;
+use super::ledger::Claim;
 
 /// The bytes of one snapshot, readable without copying by any number of threads for as long as a handle exists.
 ///
@@ -12,10 +14,15 @@ use super::extents::Extent;
 #[derive(Debug)]
 pub struct Stored {
     name: String,
+    labels: Labels,
     /// Sorted by key.
     chunks: Box<[Chunk]>,
     blobs: BTreeMap<String, Extent>,
     dependencies: Box<[Arc<Self>]>,
+    /// There as long as these bytes exist in RAM only, and somebody counts such bytes.
+    claim: Mutex<Option<Claim>>,
+    /// What others call it, once they have worked it out; see [`Stored::number`].
+    number: OnceLock<Option<u128>>,
 }
 
 /// One chunk of a snapshot.
@@ -41,13 +48,57 @@ impl Chunk {
 
 impl Stored {
     pub(super) fn new(
-        name: String,
+        (name, labels): (String, Labels),
         chunks: BTreeMap<u64, Extent>,
         blobs: BTreeMap<String, Extent>,
         dependencies: Vec<Arc<Self>>,
+        claim: Option<Claim>,
     ) -> Self {
         let chunks = chunks.into_iter().map(|(key, extent)| Chunk { key, extent }).collect();
-        Self { name, chunks, blobs, dependencies: dependencies.into() }
+        let claim = Mutex::new(claim);
+        Self {
+            name,
+            labels,
+            chunks,
+            blobs,
+            dependencies: dependencies.into(),
+            claim,
+            number: OnceLock::new(),
+        }
+    }
+
+    /// Its priority and tags.
+    #[must_use]
+    pub const fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// A number that `work_out` finds in its blobs, which is done once: it may be asked for while a battery runs down.
+    pub(crate) fn number(&self, work_out: impl FnOnce(&Self) -> Option<u128>) -> Option<u128> {
+        *self.number.get_or_init(|| work_out(self))
+    }
+
+    /// Says that the bytes are durable: the [`Ledger`](super::Ledger) counts them no longer.
+    pub fn mark_safe(&self) {
+        // Dropped outside the lock.
+        let claim = self.claim().take();
+        drop(claim);
+    }
+
+    /// Bytes the ledger counts as being in RAM only; zero if they are safe, or nobody counts.
+    #[must_use]
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.claim().as_ref().map_or(0, Claim::used_bytes)
+    }
+
+    /// Whether the ledger counts its bytes as being in RAM only.
+    #[must_use]
+    pub fn is_unflushed(&self) -> bool {
+        self.claim().is_some()
+    }
+
+    fn claim(&self) -> std::sync::MutexGuard<'_, Option<Claim>> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The snapshots whose memory this one keeps, in the order they were given.
@@ -84,6 +135,23 @@ impl Stored {
     /// All blobs with their labels, by label.
     pub fn blobs(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
         self.blobs.iter().map(|(label, extent)| (label.as_str(), extent.bytes()))
+    }
+
+    /// Every snapshot it keeps, directly or through others, each once and after those that it depends on itself.
+    #[must_use]
+    pub fn kept(&self) -> Vec<Arc<Self>> {
+        let mut kept = Vec::new();
+        self.add_kept(&mut kept);
+        kept
+    }
+
+    fn add_kept(&self, kept: &mut Vec<Arc<Self>>) {
+        for other in &self.dependencies {
+            if !kept.iter().any(|known| Arc::ptr_eq(known, other)) {
+                other.add_kept(kept);
+                kept.push(Arc::clone(other));
+            }
+        }
     }
 
     /// Bytes put into it.

@@ -31,7 +31,7 @@ pub struct ManifestV1 {
 }
 
 /// Names a snapshot for ever: 32 hexadecimal digits, drawn at random.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SnapshotId(String);
 
 /// One chunk of a snapshot.
@@ -50,6 +50,34 @@ impl SnapshotId {
     pub fn random() -> Self {
         let state = RandomState::new();
         Self(format!("{:016x}{:016x}", state.hash_one(0), state.hash_one(1)))
+    }
+}
+
+impl SnapshotId {
+    /// The id as a number; `None` for a text that is none.
+    #[must_use]
+    pub fn number(&self) -> Option<u128> {
+        Self::parse(&self.0)
+    }
+
+    /// The number that 32 hexadecimal digits are, lower case only: each number has one text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<u128> {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let is_id = text.len() == 32 && text.bytes().all(digit);
+        if is_id { u128::from_str_radix(text, 16).ok() } else { None }
+    }
+
+    /// The id with this number.
+    #[must_use]
+    pub fn from_number(number: u128) -> Self {
+        Self(format!("{number:032x}"))
+    }
+}
+
+impl std::fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
     }
 }
 

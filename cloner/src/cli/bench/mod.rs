@@ -1,6 +1,7 @@
 //! `cloner bench`: how fast the parts are, on this machine and the user's own data.
 
 mod codec;
+mod flush;
 mod fork;
 mod live;
 mod passes;
@@ -27,6 +28,8 @@ enum Command {
     Fork(fork::Args),
     /// Take snapshots of a guest that never stops writing, live and in stop mode.
     Live(live::Args),
+    /// Flush a snapshot and recover it, beside what the device itself can do.
+    Flush(flush::Args),
 }
 
 pub(super) use fork::serve_floor;
@@ -36,6 +39,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         Command::Codec(args) => codec::run(args),
         Command::Fork(args) => fork::run(args),
         Command::Live(args) => live::run(args),
+        Command::Flush(args) => flush::run(args),
     }
 }
 

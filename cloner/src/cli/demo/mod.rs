@@ -1,9 +1,11 @@
 //! `cloner demo`: the whole path, told in a few lines and a table.
 
 mod guest;
+mod power_loss;
 mod report;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vmm::host::Host;
@@ -33,11 +35,13 @@ Examples:
   cloner demo                                   256 MiB, two clones
   cloner demo --memory 4G --touched 256M        only what was touched costs time
   cloner demo --linux --generations 3           clones of clones of clones of a tiny Linux
+  cloner demo --power-loss                      the mains fail, the process dies, the guest goes on
   cloner demo --json | jq .encode
 
 The exit code is 1 unless every clone's memory was equal and every guest went on.";
 
 /// Options of `cloner demo`.
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -58,6 +62,18 @@ pub(super) struct Args {
     /// Do not compare memories; saves holding the source while its memory is copied
     #[arg(long)]
     no_compare: bool,
+    /// Lose power instead: snapshot, flush on a simulated battery, kill the process, recover, clone
+    #[arg(long, conflicts_with_all = ["clones", "generations", "no_compare", "hugepages"])]
+    power_loss: bool,
+    /// Folder to flush to (default: a temporary one)
+    #[arg(long, value_name = "DIR", requires = "power_loss")]
+    dir: Option<PathBuf>,
+    /// Energy of the simulated battery, in joules (default: 20000)
+    #[arg(long, value_name = "J", requires = "power_loss")]
+    capacity: Option<f64>,
+    /// The part that dies; for the demo itself
+    #[arg(long, hide = true, value_name = "DIR", requires = "power_loss")]
+    die_in: Option<PathBuf>,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
@@ -91,6 +107,9 @@ struct Taken {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
+    if args.power_loss {
+        return power_loss::run(args);
+    }
     let story = Story { quiet: args.json };
     let touched = args.touched.map(|size| size.0);
     let guest = if args.linux { Guest::linux()? } else { Guest::pulse(args.machine.memory, touched)? };

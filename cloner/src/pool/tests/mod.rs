@@ -57,7 +57,18 @@ fn what_was_put_is_read_back_in_the_order_of_its_keys() {
     let len_bytes = long.len() + 12 + 2 + 64;
     let occupied_bytes = (2 << 20) + 128 + 4 * GRANULE;
     let name = "pulse-1.a_B".to_owned();
-    assert_eq!(pool.list(), [Listing { name, chunks: 3, len_bytes, occupied_bytes }]);
+    let listing = Listing {
+        name,
+        chunks: 3,
+        len_bytes,
+        occupied_bytes,
+        shared_bytes: 0,
+        dependencies: vec![],
+        dependents: 0,
+        labels: Labels::default(),
+        unflushed: false,
+    };
+    assert_eq!(pool.list(), [listing]);
     let stats = pool.stats();
     assert_eq!((stats.used_bytes, stats.promised_bytes, stats.extents), (occupied_bytes, 0, 5));
     assert_eq!(stats.free_bytes + stats.used_bytes, pool.capacity_bytes());

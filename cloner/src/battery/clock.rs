@@ -1,0 +1,57 @@
+//! Time, real or simulated.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Says how much time has passed since it was made. Never goes back.
+pub trait Clock: Debug + Send + Sync {
+    /// The time.
+    fn now(&self) -> Duration;
+}
+
+/// The time of this host, without the time it was suspended.
+#[derive(Debug, Clone, Copy)]
+pub struct RealClock(Instant);
+
+impl RealClock {
+    /// A clock that shows zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Default for RealClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A clock that moves only when it is told to. Copies show the same time.
+#[derive(Debug, Clone, Default)]
+pub struct SimulatedClock(Arc<AtomicU64>);
+
+impl SimulatedClock {
+    /// Lets time pass.
+    ///
+    /// # Panics
+    /// After 584 years.
+    pub fn advance(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).expect("less than 584 years");
+        self.0.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}

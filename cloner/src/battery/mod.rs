@@ -1,0 +1,42 @@
+//! The energy behind the pool: how long it lasts, and how many bytes that is.
+//!
+//! The pool is durable only as far as the battery reaches. [`Battery`] models its energy; with the flush device's measured
+//! [`Rate`](crate::flush::Rate) it gives the *budget*: the bytes that can be made safe before it is empty. A [`PowerSource`] says
+//! how it stands with the mains; [`PowerState`] is what that means.
+//!
+//! ```text
+//!                    mains fail                 charge below low           empty
+//!   ┌───────┐ ─────────────────► ┌────────────┐ ──────────► ┌─────┐ ──────────► ┌───────────┐
+//!   │ Mains │                    │ On battery │             │ Low │             │ Exhausted │
+//!   └───────┘ ◄──┐    ┌────────► └────────────┘             └─────┘             └───────────┘
+//!        charged │    │ mains fail      │ mains back           │ mains back           │ mains back
+//!            ┌───┴────┴─────┐           │                      │                      │
+//!            │  Recharging  │ ◄─────────┴──────────────────────┴──────────────────────┘
+//!            └──────────────┘
+//! ```
+//!
+//! * **Mains, Recharging**: puts are admitted as far as the budget of the charge there is *now* reaches.
+//! * **On battery, Low**: nothing is admitted; what is unflushed goes out. Low changes nothing about that: a host that waited for it
+//!   would have wasted energy.
+//! * **Exhausted**: whatever runs now runs on luck.
+//!
+//! A source that cannot be asked any more counts as failed mains: what is not known to be there is not relied on.
+
+mod clock;
+mod model;
+mod nut;
+mod sigpwr;
+mod simulation;
+mod source;
+mod state;
+
+pub use clock::{Clock, RealClock, SimulatedClock};
+pub use model::{Battery, BatterySpec, SpecError};
+pub use nut::{NUT_PORT, NutError, NutSource};
+pub use sigpwr::{STATUS_FILES, SigpwrSource};
+pub use simulation::{SimulatedPower, SimulatedSource};
+pub use source::{Charge, Mains, PowerSource, Reading, SourceError};
+pub use state::PowerState;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Energy in, energy out, and the bytes it is worth.
+
+use std::time::Duration;
+
+use crate::flush::{Rate, as_f64, seconds};
+use crate::pool::Limit;
+
+/// A battery as it is bought, and what hangs on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatterySpec {
+    /// Energy of a new and full battery, in joules (3,600 J are 1 Wh). Above 0.
+    pub capacity_j: f64,
+    /// What the host draws while it flushes, in watts. Above 0.
+    pub load_w: f64,
+    /// What recharging adds, in watts. 0 or more.
+    pub charge_w: f64,
+    /// Share of the energy that can be taken out before the voltage collapses, above 0 to 1.
+    pub usable_share: f64,
+    /// Share of the capacity that is lost in a year, 0 to below 1.
+    pub fade_per_year: f64,
+    /// Share of the hold-up time that is not counted on, 0 to below 1: for a load that is higher, a device that is slower and a
+    /// battery that is older than it was when it was looked at last.
+    pub margin: f64,
+    /// Share of the charge below which the battery is low, 0 to 1.
+    pub low_share: f64,
+}
+
+/// A specification no battery has.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("a battery's {field} is {value}: it must be {range}")]
+pub struct SpecError {
+    field: &'static str,
+    value: f64,
+    range: &'static str,
+}
+
+impl Default for BatterySpec {
+    /// A supercapacitor bank of 20 kJ behind a host of 200 W: a minute and a half.
+    fn default() -> Self {
+        Self {
+            capacity_j: 20_000.0,
+            load_w: 200.0,
+            charge_w: 50.0,
+            usable_share: 0.9,
+            fade_per_year: 0.04,
+            margin: 0.3,
+            low_share: 0.2,
+        }
+    }
+}
+
+impl BatterySpec {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`SpecError`] for the first field outside its range.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let Self { capacity_j, load_w, charge_w, usable_share, fade_per_year, margin, low_share } = *self;
+        let above_zero = |value: f64| value > 0.0 && value.is_finite();
+        let below_one = |value: f64| (0.0..1.0).contains(&value);
+        for (field, value, holds, range) in [
+            ("capacity", capacity_j, above_zero(capacity_j), "above 0 J"),
+            ("load", load_w, above_zero(load_w), "above 0 W"),
+            ("charging power", charge_w, charge_w >= 0.0 && charge_w.is_finite(), "0 W or more"),
+            ("usable share", usable_share, above_zero(usable_share) && usable_share <= 1.0, "above 0 to 1"),
+            ("fade per year", fade_per_year, below_one(fade_per_year), "0 to below 1"),
+            ("margin", margin, below_one(margin), "0 to below 1"),
+            ("low share", low_share, (0.0..=1.0).contains(&low_share), "0 to 1"),
+        ] {
+            if !holds {
+                return Err(SpecError { field, value, range });
+            }
+        }
+        Ok(())
+    }
+
+    /// Time a new and full battery lasts.
+    #[must_use]
+    pub fn holdup(&self) -> Duration {
+        seconds(self.capacity_j * self.usable_share / self.load_w)
+    }
+
+    /// Bytes that can be made safe within `holdup` on a device of this rate, less the margin.
+    #[must_use]
+    pub fn limit(&self, holdup: Duration, rate: Rate) -> Limit {
+        // What is cut off is less than a byte; nothing is worth less than nothing.
+        let bytes = |seconds: f64| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates at both ends"
+            )]
+            let bytes = (seconds * rate.bytes_per_second) as u64;
+            bytes
+        };
+        let counted = holdup.as_secs_f64() * (1.0 - self.margin);
+        Limit {
+            bytes: bytes(counted),
+            per_snapshot_bytes: bytes(rate.commit.as_secs_f64()).saturating_add(FILE_BYTES),
+        }
+    }
+
+    /// Energy a battery must have, in joules, to make `bytes` bytes in `files` files safe with the margin.
+    #[must_use]
+    pub fn energy_for(&self, bytes: u64, files: u32, rate: Rate) -> f64 {
+        let time = as_f64(bytes) / rate.bytes_per_second + f64::from(files) * rate.commit.as_secs_f64();
+        time / (1.0 - self.margin) * self.load_w / self.usable_share
+    }
+}
+
+/// Header, and the rounding of header, index and end to whole blocks.
+const FILE_BYTES: u64 = 4 * 4096;
+
+/// A battery in use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Battery {
+    spec: BatterySpec,
+    /// Of its capacity, what age has left, 0 to 1.
+    health: f64,
+    charge_j: f64,
+}
+
+impl Battery {
+    /// A new and full one.
+    ///
+    /// # Errors
+    /// [`SpecError`].
+    pub fn new(spec: BatterySpec) -> Result<Self, SpecError> {
+        spec.check()?;
+        Ok(Self { spec, health: 1.0, charge_j: spec.capacity_j })
+    }
+
+    /// What it was made as.
+    #[must_use]
+    pub const fn spec(&self) -> &BatterySpec {
+        &self.spec
+    }
+
+    /// Energy it has when full, at its age.
+    #[must_use]
+    pub fn full_j(&self) -> f64 {
+        self.spec.capacity_j * self.health
+    }
+
+    /// Energy in it.
+    #[must_use]
+    pub const fn charge_j(&self) -> f64 {
+        self.charge_j
+    }
+
+    /// Energy in it, as a share of what it can have at its age.
+    #[must_use]
+    pub fn charge_share(&self) -> f64 {
+        if self.full_j() > 0.0 { self.charge_j / self.full_j() } else { 0.0 }
+    }
+
+    /// Lets it grow older. What it cannot hold any more is lost.
+    pub fn age(&mut self, years: f64) {
+        self.health *= (1.0 - self.spec.fade_per_year).powf(years.max(0.0));
+        self.charge_j = self.charge_j.min(self.full_j());
+    }
+
+    /// Runs the host on it.
+    pub fn discharge(&mut self, time: Duration) {
+        self.charge_j = (self.charge_j - self.spec.load_w * time.as_secs_f64()).max(0.0);
+    }
+
+    /// Charges it.
+    pub fn recharge(&mut self, time: Duration) {
+        self.charge_j = (self.charge_j + self.spec.charge_w * time.as_secs_f64()).min(self.full_j());
+    }
+
+    /// Believes somebody who can measure it. Shares outside 0 to 1 are cut off there.
+    pub fn set_charge_share(&mut self, share: f64) {
+        self.charge_j = self.full_j() * if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+    }
+
+    /// Time until it is of no more use, from now on.
+    #[must_use]
+    pub fn holdup(&self) -> Duration {
+        let unusable = self.full_j() * (1.0 - self.spec.usable_share);
+        seconds((self.charge_j - unusable).max(0.0) / self.spec.load_w)
+    }
+
+    /// Whether nothing can be taken out of it any more.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.holdup().is_zero()
+    }
+
+    /// Whether the charge is below what the specification calls low.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.charge_share() < self.spec.low_share
+    }
+
+    /// Whether it is as full as it gets.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.charge_share() >= FULL_SHARE
+    }
+
+    /// The budget: bytes that can be made safe if the mains fail now.
+    #[must_use]
+    pub fn limit(&self, rate: Rate) -> Limit {
+        self.spec.limit(self.holdup(), rate)
+    }
+}
+
+/// Charging never quite gets to the end.
+const FULL_SHARE: f64 = 0.99;

@@ -1,0 +1,151 @@
+//! A real UPS, asked through the network protocol of NUT's `upsd` (RFC 9271).
+//!
+//! ```text
+//! ► GET VAR ups ups.status          ◄ VAR ups ups.status "OB DISCHRG"
+//! ► GET VAR ups battery.charge      ◄ VAR ups battery.charge "87.3"
+//! ```
+//!
+//! Only variables are read, which needs no account. The server is somebody else: lines are bounded, waiting is bounded, and after any
+//! error the connection is made anew.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
+
+/// The port of `upsd`.
+pub const NUT_PORT: u16 = 3493;
+/// How long the server may take for anything.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Lines of the protocol are far shorter.
+const LINE_BYTES_MAX: u64 = 1024;
+
+/// Why the server gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NutError {
+    /// No connection, or it broke.
+    #[error("cannot {step} {server}")]
+    Connection {
+        /// The server's address.
+        server: String,
+        /// What was tried.
+        step: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The server refused: an unknown UPS, a driver that lost its device.
+    #[error("{server} answers {answer:?} when asked for {variable} of {ups:?}")]
+    Refused {
+        /// The server's address.
+        server: String,
+        /// The UPS.
+        ups: String,
+        /// The variable asked for.
+        variable: &'static str,
+        /// What it said.
+        answer: String,
+    },
+    /// The server said something that is not in the protocol.
+    #[error("{server} does not speak the protocol: {answer:?}")]
+    Protocol {
+        /// The server's address.
+        server: String,
+        /// What it said.
+        answer: String,
+    },
+}
+
+/// One UPS of one server.
+#[derive(Debug)]
+pub struct NutSource {
+    ups: String,
+    server: String,
+    connection: Option<BufReader<TcpStream>>,
+}
+
+impl NutSource {
+    /// The UPS named `ups` at `server`, which is `HOST:PORT`. Nothing is asked yet.
+    #[must_use]
+    pub fn new(ups: &str, server: &str) -> Self {
+        // A name with a line end would be a second command.
+        let ups = ups.chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
+        Self { ups, server: server.to_owned(), connection: None }
+    }
+
+    fn reading(&mut self) -> Result<Reading, NutError> {
+        let status = self.variable("ups.status")?;
+        let flags: Vec<&str> = status.split_ascii_whitespace().collect();
+        let has = |flag: &str| flags.contains(&flag);
+        let mains = if has("OL") && !has("OB") && !has("FSD") { Mains::Present } else { Mains::Failed };
+        let charge = match self.variable("battery.charge") {
+            Ok(percent) => percent
+                .trim()
+                .parse::<f64>()
+                .map_or(Charge::Unknown, |percent| Charge::Share(percent / 100.0)),
+            // Many do not measure it.
+            Err(NutError::Refused { .. }) => Charge::Unknown,
+            Err(other) => return Err(other),
+        };
+        Ok(Reading { mains, charge, low: has("LB") || has("FSD") })
+    }
+
+    fn variable(&mut self, variable: &'static str) -> Result<String, NutError> {
+        let Self { ups, server, connection } = self;
+        let broken = |step| {
+            let server = server.clone();
+            move |source| NutError::Connection { server, step, source }
+        };
+        let stream = match connection {
+            Some(stream) => stream,
+            None => connection.insert(connect(server).map_err(broken("connect to"))?),
+        };
+        let question = format!("GET VAR {ups} {variable}\n");
+        stream.get_mut().write_all(question.as_bytes()).map_err(broken("ask"))?;
+        let mut answer = String::new();
+        let read =
+            stream.by_ref().take(LINE_BYTES_MAX).read_line(&mut answer).map_err(broken("hear from"))?;
+        if read == 0 {
+            return Err(broken("hear from")(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let answer = answer.trim_end();
+        if answer.starts_with("ERR ") {
+            let (server, ups, answer) = (server.clone(), ups.clone(), answer.to_owned());
+            return Err(NutError::Refused { server, ups, variable, answer });
+        }
+        let value = answer
+            .strip_prefix(&format!("VAR {ups} {variable} \""))
+            .and_then(|rest| rest.strip_suffix('"'))
+            .ok_or_else(|| NutError::Protocol { server: server.clone(), answer: answer.to_owned() })?;
+        Ok(value.to_owned())
+    }
+}
+
+fn connect(server: &str) -> io::Result<BufReader<TcpStream>> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in server.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                return Ok(BufReader::new(stream));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+impl PowerSource for NutSource {
+    fn read(&mut self) -> Result<Reading, SourceError> {
+        let reading = self.reading();
+        if reading.is_err() {
+            self.connection = None;
+        }
+        Ok(reading?)
+    }
+
+    fn name(&self) -> String {
+        format!("{}@{}", self.ups, self.server)
+    }
+}

@@ -1,0 +1,74 @@
+//! SIGPWR, as power daemons send it to init and init passes it on.
+//!
+//! The signal alone says that something changed. What, is in a file of one letter, as sysvinit's protocol has it: `F` the mains
+//! fail, `L` and the battery is low, `O` they are back. Where there is no such file, the signal means that they have failed, and nothing
+//! that they are back.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::SigId;
+use signal_hook::low_level::unregister;
+
+use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
+
+/// `SIGPWR` on x86 and ARM.
+const SIGPWR: i32 = libc::SIGPWR;
+
+/// Where init's power daemons leave their letter.
+pub const STATUS_FILES: [&str; 2] = ["/run/powerstatus", "/etc/powerstatus"];
+
+/// Catches SIGPWR as long as it lives.
+#[derive(Debug)]
+pub struct SigpwrSource {
+    arrived: Arc<AtomicBool>,
+    handler: SigId,
+    files: Vec<PathBuf>,
+    last: Reading,
+}
+
+const PRESENT: Reading = Reading { mains: Mains::Present, charge: Charge::Unknown, low: false };
+const FAILED: Reading = Reading { mains: Mains::Failed, charge: Charge::Unknown, low: false };
+
+impl SigpwrSource {
+    /// Catches the signal from here on, and looks for its letter in the first of `files` that there is;
+    /// [`STATUS_FILES`] are the usual ones.
+    ///
+    /// # Errors
+    /// [`SourceError::Signal`].
+    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Result<Self, SourceError> {
+        let arrived = Arc::new(AtomicBool::new(false));
+        let handler =
+            signal_hook::flag::register(SIGPWR, Arc::clone(&arrived)).map_err(SourceError::Signal)?;
+        Ok(Self { arrived, handler, files: files.into_iter().collect(), last: PRESENT })
+    }
+
+    fn letter(&self) -> Option<u8> {
+        self.files.iter().find_map(|file| fs::read(file).ok()?.first().copied())
+    }
+}
+
+impl PowerSource for SigpwrSource {
+    fn read(&mut self) -> Result<Reading, SourceError> {
+        if self.arrived.swap(false, Ordering::Relaxed) {
+            self.last = match self.letter() {
+                Some(b'O') => PRESENT,
+                Some(b'L') => Reading { low: true, ..FAILED },
+                _ => FAILED,
+            };
+        }
+        Ok(self.last)
+    }
+
+    fn name(&self) -> String {
+        String::from("SIGPWR")
+    }
+}
+
+impl Drop for SigpwrSource {
+    fn drop(&mut self) {
+        unregister(self.handler);
+    }
+}

@@ -1,0 +1,49 @@
+//! Mains that fail when they are told to.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
+
+/// The switch of a simulated source. Copies switch the same mains.
+#[derive(Debug, Clone)]
+pub struct SimulatedPower(Arc<Mutex<Mains>>);
+
+impl SimulatedPower {
+    /// Mains that are present.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Mains::Present)))
+    }
+
+    /// Switches them.
+    pub fn set(&self, mains: Mains) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mains;
+    }
+
+    /// What sees the switch. The charge is the model's business.
+    #[must_use]
+    pub fn source(&self) -> SimulatedSource {
+        SimulatedSource(self.clone())
+    }
+}
+
+impl Default for SimulatedPower {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A source that sees what a [`SimulatedPower`] was set to.
+#[derive(Debug)]
+pub struct SimulatedSource(SimulatedPower);
+
+impl PowerSource for SimulatedSource {
+    fn read(&mut self) -> Result<Reading, SourceError> {
+        let mains = *self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Reading { mains, charge: Charge::Unknown, low: false })
+    }
+
+    fn name(&self) -> String {
+        String::from("simulation")
+    }
+}

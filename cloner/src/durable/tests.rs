@@ -1,0 +1,123 @@
+//! The promise, on a simulated clock and under random schedules; and the threads on a real one.
+
+mod schedules;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::battery::{BatterySpec, Mains, PowerState, SimulatedPower};
+use crate::flush::files::RealFiles;
+use crate::flush::{FolderOptions, this_host};
+use crate::pool::{self, Pages, PoolConfig, Populate, Priority, Refused};
+
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("cloner-durable-{name}-{}", std::process::id())))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn open(folder: &Temporary, spec: BatterySpec, power: &SimulatedPower) -> (DurablePool, RecoverReport) {
+    let config =
+        PoolConfig { capacity_bytes: 64 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+    let pool = Arc::new(Pool::new(&config).unwrap());
+    let files = Arc::new(RealFiles::open(&folder.0).unwrap());
+    let options = FolderOptions { host: this_host(), ..FolderOptions::default() };
+    let folder = Folder::open(files, &options).unwrap();
+    let settings = Settings {
+        poll: Duration::from_millis(5),
+        probe_bytes: 4 << 20,
+        buffer_bytes: 64 << 10,
+        remeasure: Duration::from_secs(3600),
+        ..Settings::new(2)
+    };
+    let battery = (Battery::new(spec).unwrap(), Box::new(power.source()) as Box<dyn PowerSource>);
+    DurablePool::open(pool, folder, battery, settings, &Progress::default()).unwrap()
+}
+
+/// Waits for something that happens on another thread.
+fn wait_until(durable: &DurablePool, what: impl Fn(&Status) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !what(&durable.status()) {
+        assert!(Instant::now() < deadline, "{:?}", durable.status());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn put(durable: &DurablePool, name: &str, pages: usize) -> Result<(), Error> {
+    let labels = Labels { priority: Priority(1), ..Labels::default() };
+    let Admitted { reservation, .. } = durable.reserve(name, 0, labels, |_| true)?;
+    schedules::fill(&reservation, 1, pages)?;
+    reservation.seal();
+    Ok(())
+}
+
+#[test]
+fn power_loss_closes_cancels_and_flushes_and_its_end_goes_on() {
+    let folder = Temporary::new("loss");
+    let power = SimulatedPower::new();
+    let (durable, _) = open(&folder, BatterySpec::default(), &power);
+    put(&durable, "a", 8).unwrap();
+    assert!(durable.pool().get("a").unwrap().is_unflushed());
+    let running = durable.reserve("b", 0, Labels::default(), |_| true).unwrap();
+
+    power.set(Mains::Failed);
+    wait_until(&durable, |status| status.state == PowerState::OnBattery);
+    wait_until(&durable, |status| status.usage.snapshots == 1);
+    assert!(running.progress.is_cancelled() && !durable.pool().get("a").unwrap().is_unflushed());
+    let refused = |error: &pool::Error| matches!(error, pool::Error::Refused(Refused::Closed));
+    assert!(refused(&running.reservation.put_blob("state", b"x").unwrap_err()));
+    assert!(matches!(put(&durable, "c", 1), Err(Error::Pool(error)) if refused(&error)));
+    drop(running);
+
+    power.set(Mains::Present);
+    wait_until(&durable, |status| status.state.has_mains());
+    put(&durable, "c", 1).unwrap();
+    assert!(durable.flush(&Progress::default()).failed.is_empty());
+    durable.remove("a").unwrap();
+    drop(durable);
+    let (durable, report) = open(&folder, BatterySpec::default(), &power);
+    assert_eq!(report.recovered.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["c"]);
+    assert!(report.dropped.is_empty(), "{report:?}");
+    assert_eq!(durable.pool().list().len(), 1);
+}
+
+#[test]
+fn a_full_budget_is_flushed_in_the_background_and_what_never_fits_is_refused_with_the_numbers() {
+    let folder = Temporary::new("budget");
+    let power = SimulatedPower::new();
+    // A fraction of a second of whatever this disk does.
+    let spec = BatterySpec { capacity_j: 40.0, load_w: 200.0, ..BatterySpec::default() };
+    let (durable, _) = open(&folder, spec, &power);
+    let limit = durable.status().usage.limit_bytes;
+    let error = durable.reserve("huge", limit, Labels::default(), |_| true).unwrap_err();
+    let Error::Pool(pool::Error::Refused(Refused::OverBudget { wanted_bytes, limit_bytes, .. })) = error
+    else {
+        panic!("{error}")
+    };
+    assert!(wanted_bytes > limit_bytes);
+    // More than fits at once: the second one waits until the first is on disk.
+    put(&durable, "first", 64).unwrap();
+    let usage = durable.status().usage;
+    let rest = limit.saturating_sub(usage.unflushed_bytes / usage.snapshots);
+    let mut waited = 0;
+    let admitted = durable.reserve("second", rest, Labels::default(), |_| {
+        waited += 1;
+        true
+    });
+    match admitted {
+        Ok(_) => assert!(!durable.pool().get("first").unwrap().is_unflushed()),
+        // The device was measured slower meanwhile.
+        Err(error) => assert!(durable.status().usage.limit_bytes < limit, "{error}"),
+    }
+}

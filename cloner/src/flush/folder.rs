@@ -1,0 +1,356 @@
+//! A flush folder: whose it is, and which snapshots are safe in it.
+//!
+//! ```text
+//! folder          JSON in an envelope: the folder's number, its host, and whether it is sealed
+//! ID.snapshot     a snapshot that is listed
+//! ID.hidden       one that was removed, but that another one still refers to
+//! ID.partial      a flush that did not get to its end
+//! ```
+//!
+//! Removing a snapshot is renaming it to `hidden`: one atomic step, whatever depends on it. Hidden files that nobody needs are deleted
+//! by [`Folder::collect`], those that refer to others first; a crash in between leaves files that recovery deletes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use serde::{Deserialize, Serialize};
+use vmm::state::envelope::Schema;
+
+use super::Error;
+use super::error::META_FILE;
+use super::files::{BLOCK_BYTES, Files, ReadFile, read_exact_at, write_all_at};
+use super::index::IndexV1;
+use super::seal::{Key, NONCE_BYTES, Nonce, TAG_BYTES, random_bytes};
+use super::writer::{Complete, PROBE_FILE, partial_name};
+use crate::pool::Stored;
+use crate::sys::arena::{PageSize, Span};
+
+const SCHEMA: Schema = Schema { magic: *b"CLNFOLD\0", version: 1, name: "flush folder" };
+/// The file has one block, so that it is written and read like all others.
+const META_BYTES: usize = BLOCK_BYTES;
+const META_PARTIAL: &str = "folder.partial";
+
+/// Schema of the folder's own file, version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FolderV1 {
+    /// 32 hexadecimal digits, drawn at random.
+    id: String,
+    /// The host it belongs to.
+    host: String,
+    /// There if the folder is sealed: 32 hexadecimal digits that only the right key gives, for this id and host.
+    key_check: Option<String>,
+}
+
+/// How to open a folder.
+#[derive(Debug, Clone, Default)]
+pub struct FolderOptions {
+    /// Names this host: a folder of another one is refused. See [`this_host`].
+    pub host: String,
+    /// Take over the folder of another host.
+    pub adopt: bool,
+    /// Seals everything in the folder; a folder keeps to what it was made with.
+    pub key: Option<Key>,
+}
+
+/// The host of a folder that may be opened anywhere: one that was exported.
+pub const ANY_HOST: &str = "any";
+
+/// Names this host by its `/etc/machine-id`, which systemd and dbus keep; `unknown` where there is none.
+#[must_use]
+pub fn this_host() -> String {
+    let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let id = id.trim();
+    if id.is_empty() { String::from("unknown") } else { id.to_owned() }
+}
+
+/// A folder, and what is known to be in it. Every method may be called from any thread.
+#[derive(Debug)]
+pub struct Folder {
+    files: Arc<dyn Files>,
+    id: u128,
+    key: Option<Key>,
+    catalogue: Mutex<BTreeMap<u128, Entry>>,
+}
+
+/// One file of the folder.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) listed: bool,
+    pub(super) dependencies: Vec<u128>,
+    pub(super) file_bytes: u64,
+    /// Whether the name it has is known to survive.
+    pub(super) durable: bool,
+    /// What it is in the pool. As long as that lives, others may come to refer to it.
+    pub(super) stored: Weak<Stored>,
+}
+
+pub(super) fn file_name(id: u128, listed: bool) -> String {
+    format!("{id:032x}.{}", if listed { "snapshot" } else { "hidden" })
+}
+
+impl Folder {
+    /// Opens a folder, which becomes one if it is empty. Nothing in it is looked at yet, see [`recover`](mod@super::recover).
+    ///
+    /// # Errors
+    /// [`Error::NoFolder`], [`Error::Folder`], [`Error::OtherHost`], [`Error::Sealing`], [`Error::Key`], [`Error::File`].
+    pub fn open(files: Arc<dyn Files>, options: &FolderOptions) -> Result<Self, Error> {
+        let place = files.place();
+        let found = files.list().map_err(Error::file(&place, "list it"))?;
+        let id = if found.iter().any(|(name, _)| name == META_FILE) {
+            read_meta(&*files, &place, options)?
+        } else if found.iter().all(|(name, _)| name == META_PARTIAL || name == PROBE_FILE) {
+            let id = u128::from_le_bytes(random_bytes());
+            write_meta(&*files, id, options)?;
+            id
+        } else {
+            return Err(Error::NoFolder { folder: place, files: found.len() });
+        };
+        Ok(Self { files, id, key: options.key.clone(), catalogue: Mutex::default() })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.files.place()
+    }
+
+    /// Whether everything in it is sealed.
+    #[must_use]
+    pub const fn is_sealed(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(super) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
+    pub(super) const fn id(&self) -> u128 {
+        self.id
+    }
+
+    pub(super) const fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
+    }
+
+    /// Bytes of all files that are known.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.catalogue().values().map(|entry| entry.file_bytes).sum()
+    }
+
+    /// Whether a snapshot that is listed has this name.
+    #[must_use]
+    pub fn lists(&self, name: &str) -> bool {
+        self.catalogue().values().any(|entry| entry.listed && entry.name == name)
+    }
+
+    /// Whether the snapshot with this number is safe here.
+    pub(super) fn holds(&self, id: u128) -> bool {
+        self.catalogue().get(&id).is_some_and(|entry| entry.durable)
+    }
+
+    pub(super) fn insert(&self, id: u128, entry: Entry) {
+        self.catalogue().insert(id, entry);
+    }
+
+    /// The commit of a complete file: a rename, and the sync of the folder. `listed` is asked under the lock that removals
+    /// take, so a snapshot that is removed meanwhile is not listed afterwards.
+    ///
+    /// # Errors
+    /// [`Error::File`]: it is not known to be safe, and may be committed again.
+    pub(super) fn commit(
+        &self,
+        complete: &Complete,
+        stored: &Arc<Stored>,
+        listed: impl FnOnce() -> bool,
+    ) -> Result<(), Error> {
+        let mut catalogue = self.catalogue();
+        let Complete { id, index, file_bytes, .. } = complete;
+        let listed = listed();
+        if listed {
+            // Of a removal that the folder refused: two snapshots of one name are not to be.
+            let old = |(other, entry): (&u128, &Entry)| {
+                (entry.listed && entry.name == index.name && other != id).then_some(*other)
+            };
+            if let Some(old) = catalogue.iter().find_map(old) {
+                self.hide_entry(&mut catalogue, old)?;
+            }
+        }
+        let IndexV1 { name, dependencies, .. } = index;
+        let target = file_name(*id, listed);
+        let renamed = self.files.rename(&partial_name(*id), &target);
+        // Known from here on, so that a removal finds it even if the rename happened and reported an error, or the sync fails.
+        catalogue.insert(
+            *id,
+            Entry {
+                name: name.clone(),
+                listed,
+                dependencies: dependencies.iter().filter_map(crate::snapshot::SnapshotId::number).collect(),
+                file_bytes: *file_bytes,
+                durable: false,
+                stored: Arc::downgrade(stored),
+            },
+        );
+        renamed.map_err(Error::file(&target, "commit it under this name"))?;
+        self.sync()?;
+        if let Some(entry) = catalogue.get_mut(id) {
+            entry.durable = true;
+        }
+        Ok(())
+    }
+
+    /// Takes the snapshot named `name` off the list, durably. Does nothing if it is not on it.
+    ///
+    /// # Errors
+    /// [`Error::File`]: it may still be listed after a crash.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let mut catalogue = self.catalogue();
+        let listed = |(id, entry): (&u128, &Entry)| (entry.listed && entry.name == name).then_some(*id);
+        let Some(id) = catalogue.iter().find_map(listed) else { return Ok(()) };
+        self.hide_entry(&mut catalogue, id)?;
+        self.collect_from(&mut catalogue)
+    }
+
+    fn hide_entry(&self, catalogue: &mut BTreeMap<u128, Entry>, id: u128) -> Result<(), Error> {
+        let (from, to) = (file_name(id, true), file_name(id, false));
+        let doubtful = catalogue.get(&id).is_some_and(|entry| !entry.durable);
+        match self.files.rename(&from, &to) {
+            // The commit that failed had not happened.
+            Err(error) if doubtful && error.kind() == io::ErrorKind::NotFound => drop(catalogue.remove(&id)),
+            renamed => renamed.map_err(Error::file(&from, "remove it"))?,
+        }
+        if let Some(entry) = catalogue.get_mut(&id) {
+            entry.listed = false;
+        }
+        self.sync()
+    }
+
+    /// Deletes hidden files that nobody can need any more.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn collect(&self) -> Result<(), Error> {
+        self.collect_from(&mut self.catalogue())
+    }
+
+    fn collect_from(&self, catalogue: &mut BTreeMap<u128, Entry>) -> Result<(), Error> {
+        let mut deleted = false;
+        while let Some(id) = unneeded(catalogue) {
+            let name = file_name(id, false);
+            match self.files.remove(&name) {
+                // A commit that failed and had not happened, or a removal that had.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::file(&name, "delete it"))?,
+            }
+            catalogue.remove(&id);
+            deleted = true;
+        }
+        if deleted { self.sync() } else { Ok(()) }
+    }
+
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.files.sync_folder().map_err(Error::file(self.place(), "make the names in it durable"))
+    }
+
+    /// Every change under the lock is whole.
+    fn catalogue(&self) -> MutexGuard<'_, BTreeMap<u128, Entry>> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A hidden file to which no other refers, and that nobody has in memory.
+fn unneeded(catalogue: &BTreeMap<u128, Entry>) -> Option<u128> {
+    let referred = |id: &u128| catalogue.values().any(|entry| entry.dependencies.contains(id));
+    catalogue
+        .iter()
+        .find(|(id, entry)| !entry.listed && entry.stored.strong_count() == 0 && !referred(id))
+        .map(|(id, _)| *id)
+}
+
+fn read_meta(files: &dyn Files, place: &str, options: &FolderOptions) -> Result<u128, Error> {
+    let wrong = |source| Error::Folder { folder: place.to_owned(), source };
+    let read = || -> io::Result<Vec<u8>> {
+        let file = files.open(META_FILE)?;
+        let len = usize::try_from(file.len_bytes()).unwrap_or(usize::MAX).min(META_BYTES);
+        let mut block = Span::map(META_BYTES, PageSize::Ordinary)?;
+        // Direct reads take whole blocks; of a file that is shorter they give what there is.
+        read_to_end(&*file, &mut block.bytes_mut()[..META_BYTES])?;
+        Ok(block.bytes()[..len].to_vec())
+    };
+    let block = read().map_err(Error::file(format!("{place}/{META_FILE}"), "read it"))?;
+    // The text says how long it is; the rest of the block is zeros.
+    let padding = block.iter().rev().take_while(|&&byte| byte == 0).count();
+    let meta: FolderV1 = SCHEMA
+        .unwrap(&block[..block.len() - padding])
+        .and_then(|text| Ok(serde_json::from_slice(text)?))
+        .map_err(wrong)?;
+    let id = crate::snapshot::SnapshotId::parse(&meta.id).ok_or_else(|| {
+        wrong(vmm::state::envelope::Error::Short { name: SCHEMA.name, found: meta.id.len() })
+    })?;
+    match (&meta.key_check, &options.key) {
+        (None, None) => {}
+        (Some(check), Some(key)) if *check == key_check(key, id, &meta.host) => {}
+        (Some(_), Some(_)) => return Err(Error::Key { folder: place.to_owned() }),
+        (check, _) => return Err(Error::Sealing { folder: place.to_owned(), sealed: check.is_some() }),
+    }
+    if meta.host != options.host && meta.host != ANY_HOST {
+        if !options.adopt {
+            let (expected, found) = (options.host.clone(), meta.host);
+            return Err(Error::OtherHost { folder: place.to_owned(), expected, found });
+        }
+        write_meta(files, id, options)?;
+    }
+    Ok(id)
+}
+
+fn read_to_end(file: &dyn ReadFile, out: &mut [u8]) -> io::Result<()> {
+    let wanted = usize::try_from(file.len_bytes()).unwrap_or(usize::MAX).min(out.len());
+    let mut read = 0;
+    while read < wanted {
+        match file.read_at(read as u64, &mut out[read..])? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    if read == 0 && wanted > 0 { read_exact_at(file, 0, &mut out[..wanted]) } else { Ok(()) }
+}
+
+/// Written like a snapshot: under another name, synced, then renamed.
+fn write_meta(files: &dyn Files, id: u128, options: &FolderOptions) -> Result<(), Error> {
+    let meta = FolderV1 {
+        id: format!("{id:032x}"),
+        host: options.host.clone(),
+        key_check: options.key.as_ref().map(|key| key_check(key, id, &options.host)),
+    };
+    let text = SCHEMA.wrap(&serde_json::to_vec(&meta).expect("plain structs of strings"));
+    let write = || -> io::Result<()> {
+        let mut block = Span::map(META_BYTES, PageSize::Ordinary)?;
+        let room = block.bytes_mut().get_mut(..text.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(&text);
+        match files.remove(META_PARTIAL) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = files.create(META_PARTIAL, META_BYTES as u64)?;
+        write_all_at(&*file, 0, block.bytes())?;
+        file.sync()?;
+        files.rename(META_PARTIAL, META_FILE)?;
+        files.sync_folder()
+    };
+    write().map_err(Error::file(format!("{}/{META_FILE}", files.place()), "write it"))
+}
+
+/// What only the holder of the key can compute: the tag of an empty message bound to the folder.
+fn key_check(key: &Key, id: u128, host: &str) -> String {
+    let mut tag = Vec::with_capacity(TAG_BYTES);
+    let bound_to = format!("{id:032x} {host}");
+    key.seal(Nonce::new([0; NONCE_BYTES], 0), bound_to.as_bytes(), &mut tag);
+    tag.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("strings can be written to");
+        text
+    })
+}

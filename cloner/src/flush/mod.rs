@@ -1,0 +1,43 @@
+//! Making the pool's snapshots safe on a disk, and getting them back.
+//!
+//! ```text
+//! flush     Pool ─► order ─► form: hot or cold ─► writer: one file ─► Folder: commit ─► safe
+//! recover   Folder ─► headers and indices ─► records, verified in parallel ─► Pool
+//! ```
+//!
+//! One file per snapshot, in one folder: so a snapshot is removed by removing a file, its space is the file system's to reuse, a damaged
+//! file costs one snapshot, and there is no log to compact while the battery runs. FORMAT.md describes every byte.
+//!
+//! What survives a crash, and why, is argued in `writer.rs`; [`files`] says what that rests on. Nothing in here knows of
+//! batteries: *when* to flush is decided in [`crate::durable`].
+
+mod error;
+pub mod files;
+mod flusher;
+mod folder;
+mod form;
+mod gauge;
+mod header;
+mod index;
+mod reader;
+mod recover;
+mod seal;
+mod stage;
+mod survey;
+mod writer;
+
+pub use error::Error;
+pub use flusher::{Failure, FlushReport, FlushSettings, Flusher, Safe};
+pub use folder::{ANY_HOST, Folder, FolderOptions, this_host};
+pub use form::Choice;
+pub use gauge::{Gauge, Rate};
+pub use header::HeaderError;
+pub use index::{Form, IndexError};
+pub use recover::{Cleaning, Dropped, RecoverReport, Recovered, Recoverer};
+pub use seal::{Key, KeyError};
+pub use survey::{Survey, Surveyed};
+
+pub(crate) use gauge::{as_f64, seconds};
+
+#[cfg(test)]
+mod tests;

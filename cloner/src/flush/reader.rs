@@ -1,0 +1,137 @@
+//! One file of a flush folder, opened: its header and index hold, its records can be read.
+
+use std::sync::Arc;
+
+use super::error::Error;
+use super::files::{BLOCK_BYTES, ReadFile, read_exact_at};
+use super::folder::Folder;
+use super::header::{BOUND_BYTES, Header, HeaderError, IDENTITY_BYTES};
+use super::index::{INDEX_BYTES_MAX, Index, IndexV1};
+use super::seal::Nonce;
+use super::writer::INDEX_RECORD;
+use crate::sys::arena::{PageSize, Span};
+
+/// A flushed snapshot that can be read. Nothing of its records has been looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Flushed {
+    pub(super) file: String,
+    opened: Arc<dyn ReadFile>,
+    header: Header,
+    index: Arc<Index>,
+}
+
+/// Page-aligned memory for reading past the page cache.
+#[derive(Debug)]
+pub(super) struct ReadBuffer(Span);
+
+impl ReadBuffer {
+    /// For runs of up to `len_bytes` bytes from anywhere in a file.
+    pub(super) fn new(len_bytes: usize) -> std::io::Result<Self> {
+        let len_bytes = len_bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES;
+        Span::map(len_bytes, PageSize::Ordinary).map(Self)
+    }
+
+    /// Reads the `len_bytes` bytes at `offset`.
+    fn read(&mut self, file: &dyn ReadFile, offset: u64, len_bytes: usize) -> std::io::Result<&mut [u8]> {
+        let skip = usize::try_from(offset % BLOCK_BYTES as u64).expect("less than a block");
+        let whole = (skip + len_bytes).next_multiple_of(BLOCK_BYTES);
+        if whole > self.0.len_bytes() {
+            *self = Self::new(whole)?;
+        }
+        read_exact_at(file, offset - skip as u64, &mut self.0.bytes_mut()[..whole])?;
+        Ok(&mut self.0.bytes_mut()[skip..skip + len_bytes])
+    }
+}
+
+impl Flushed {
+    /// Opens the file `file`, which by its name is the snapshot `snapshot`.
+    pub(super) fn open(folder: &Folder, file: &str, snapshot: u128) -> Result<Self, Error> {
+        let name = || file.to_owned();
+        let opened: Arc<dyn ReadFile> =
+            folder.files().open(file).map_err(Error::file(file, "open it"))?.into();
+        let len_bytes = opened.len_bytes();
+        let wrong = |source| Error::Header { file: name(), source };
+        if len_bytes < BLOCK_BYTES as u64 {
+            return Err(wrong(HeaderError::Short { found: len_bytes }));
+        }
+        // A cut file is named as such, before a block that is not there is asked for.
+        if !len_bytes.is_multiple_of(BLOCK_BYTES as u64) {
+            let expected = len_bytes.next_multiple_of(BLOCK_BYTES as u64);
+            return Err(wrong(HeaderError::Length { expected, found: len_bytes }));
+        }
+        let cannot_read = || Error::file(file, "read it");
+        let mut buffer = ReadBuffer::new(BLOCK_BYTES).map_err(cannot_read())?;
+        let block = buffer.read(&*opened, 0, BLOCK_BYTES).map_err(cannot_read())?;
+        let header =
+            Header::from_block(block.first_chunk().expect("one block was read"), len_bytes).map_err(wrong)?;
+        for (what, expected, found) in
+            [("folder", folder.id(), header.folder), ("snapshot", snapshot, header.snapshot)]
+        {
+            if expected != found {
+                return Err(Error::Misplaced { file: name(), what, expected, found });
+            }
+        }
+        if header.nonce.is_some() != folder.is_sealed() {
+            return Err(Error::Sealing { folder: name(), sealed: header.nonce.is_some() });
+        }
+        let too_long = HeaderError::Field { field: "index_bytes", value: header.index_bytes };
+        let len = match usize::try_from(header.index_bytes) {
+            Ok(len) if header.index_bytes <= INDEX_BYTES_MAX => len,
+            _ => return Err(wrong(too_long)),
+        };
+        let bytes = buffer.read(&*opened, header.index_at, len).map_err(cannot_read())?;
+        let bound_to = header.to_block();
+        let bytes = open_record(folder, &header, INDEX_RECORD, &bound_to[..BOUND_BYTES], bytes)
+            .ok_or_else(|| Error::Forged { file: name(), part: String::from("the index") })?;
+        let index = Index::from_bytes(bytes, snapshot, header.index_at, folder.is_sealed())
+            .map_err(|source| Error::Index { file: name(), source })?;
+        Ok(Self { file: name(), opened, header, index: Arc::new(index) })
+    }
+
+    pub(super) fn index(&self) -> &IndexV1 {
+        self.index.get()
+    }
+
+    pub(super) const fn file_bytes(&self) -> u64 {
+        self.header.file_bytes
+    }
+
+    /// Reads a run of records that lie one behind the other.
+    pub(super) fn read<'b>(
+        &self,
+        buffer: &'b mut ReadBuffer,
+        offset: u64,
+        len_bytes: usize,
+    ) -> Result<&'b mut [u8], Error> {
+        buffer.read(&*self.opened, offset, len_bytes).map_err(Error::file(&self.file, "read it"))
+    }
+
+    /// The record with this number, opened if it is sealed.
+    pub(super) fn open_record<'b>(
+        &self,
+        folder: &Folder,
+        record: u64,
+        part: impl FnOnce() -> String,
+        bytes: &'b mut [u8],
+    ) -> Result<&'b [u8], Error> {
+        let bound_to = self.header.to_block();
+        open_record(folder, &self.header, record, &bound_to[..IDENTITY_BYTES], bytes)
+            .ok_or_else(|| Error::Forged { file: self.file.clone(), part: part() })
+    }
+}
+
+fn open_record<'b>(
+    folder: &Folder,
+    header: &Header,
+    record: u64,
+    bound_to: &[u8],
+    bytes: &'b mut [u8],
+) -> Option<&'b [u8]> {
+    match (folder.key(), header.nonce) {
+        (Some(key), Some(nonce)) => {
+            let len = key.open(Nonce::new(nonce, record), bound_to, bytes).ok()?;
+            Some(&bytes[..len])
+        }
+        _ => Some(bytes),
+    }
+}

@@ -1,0 +1,586 @@
+//! From a folder back to a pool.
+//!
+//! ```text
+//! list ─► open every header and index ─► which are needed? ─► in order of dependencies: read, verify, put ─► seal
+//!             │                              │                        │
+//!             └───────── dropped, with file and reason ───────────────┘      hidden files nobody needs: deleted
+//! ```
+//!
+//! Records are read in runs of a few MiB by several threads, each of which verifies and stores what it has read while others read on.
+//! What is damaged stays in the folder for whoever wants to look at it; only files that recovery itself knows to be worthless are deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::error::META_FILE;
+use super::folder::{Entry, Folder, file_name};
+use super::index::{ChunkPlaceV1, IndexV1};
+use super::reader::{Flushed, ReadBuffer};
+use super::writer::{PROBE_FILE, stored_checksum};
+use super::{Error, Form};
+use crate::codec::{self, Encoder};
+use crate::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
+use crate::format::{ENCODED_BYTES_MAX, VerifiedChunk};
+use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
+use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
+use crate::walk::{Progress, Walker};
+
+/// Bytes a thread reads at a time.
+const RUN_BYTES: u64 = 4 << 20;
+
+/// What a recovery found.
+#[derive(Debug, Default)]
+pub struct RecoverReport {
+    /// Snapshots that are in the pool again, by name.
+    pub recovered: Vec<Recovered>,
+    /// Files that are not, each with its reason.
+    pub dropped: Vec<Dropped>,
+    /// Files deleted: flushes that were not completed, removed snapshots that nobody refers to.
+    pub deleted: Vec<String>,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// From listing the folder to the last seal.
+    pub time: Duration,
+}
+
+/// A snapshot that is back.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// Its name.
+    pub name: String,
+    /// Whether the name can be found; else it is there for those that refer to it.
+    pub listed: bool,
+    /// The form it was flushed in.
+    pub form: Form,
+    /// Length of its file.
+    pub file_bytes: u64,
+}
+
+/// A file that was not recovered.
+#[derive(Debug)]
+pub struct Dropped {
+    /// Its name in the folder.
+    pub file: String,
+    /// The snapshot's name, if that much could be read.
+    pub name: Option<String>,
+    /// Why.
+    pub why: Error,
+}
+
+/// Rebuilds pools. Holds threads and their memory.
+#[derive(Debug)]
+pub struct Recoverer {
+    walker: Walker<Worker>,
+}
+
+/// Whether recovery deletes what it knows to be worthless: flushes that were not completed, removed snapshots nobody refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleaning {
+    /// It does.
+    Delete,
+    /// It only looks.
+    Keep,
+}
+
+/// What one thread needs.
+struct Worker {
+    buffer: Option<ReadBuffer>,
+    cold: Option<ColdDecoder>,
+    encoder: Encoder,
+    hot: Vec<u8>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+/// A snapshot on its way into the pool.
+struct Loading<'a> {
+    id: u128,
+    flushed: &'a Flushed,
+    listed: bool,
+    reservation: Reservation,
+    dependencies: Vec<Arc<Stored>>,
+    /// Chunks as they are in the pool.
+    chunks: Mutex<Vec<ChunkEntryV1>>,
+    failed: Mutex<Option<Error>>,
+}
+
+/// A snapshot's number, and what became of it.
+type Outcome = (u128, Result<Arc<Stored>, Error>);
+
+/// Chunks of one snapshot that lie one behind the other.
+struct Run<'a> {
+    loading: usize,
+    first_record: u64,
+    chunks: &'a [ChunkPlaceV1],
+}
+
+impl Recoverer {
+    /// Starts `threads` threads. More than processors help: one can read while another verifies.
+    ///
+    /// # Errors
+    /// If they cannot be started.
+    pub fn new(threads: usize) -> Result<Self, crate::walk::StartError> {
+        let make = || Worker {
+            buffer: None,
+            cold: None,
+            encoder: Encoder::new(codec::Options::default()),
+            hot: Vec::with_capacity(ENCODED_BYTES_MAX),
+        };
+        Ok(Self { walker: Walker::new(threads, make)? })
+    }
+
+    /// Puts every snapshot of `folder` that is whole into `pool`, and makes the folder know them. Snapshots for which `wanted`
+    /// says no by name are left out, unless another one refers to them. Worthless files are deleted if `cleaning` says so.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the folder itself cannot be read or synced; [`Error::Cancelled`]. What is wrong with single files is in the
+    /// report.
+    pub fn recover(
+        &self,
+        folder: &Folder,
+        pool: &Pool,
+        (wanted, cleaning): (impl Fn(&str) -> bool, Cleaning),
+        progress: &Progress,
+    ) -> Result<RecoverReport, Error> {
+        let started = Instant::now();
+        let mut report = RecoverReport::default();
+        let mut found = self.open_all(folder, &mut report.dropped)?;
+        if cleaning == Cleaning::Delete {
+            delete_unfinished(folder, &mut report);
+            delete_unneeded(folder, &mut found, &mut report)?;
+        }
+        let needed = closure(&found, |entry| entry.listed && wanted(&entry.flushed.index().name));
+        progress.start(needed.iter().map(|id| found[id].flushed.file_bytes()).sum());
+
+        let mut stored: BTreeMap<u128, Arc<Stored>> = BTreeMap::new();
+        let mut left = needed;
+        while !left.is_empty() {
+            let ready = |id: &u128| found[id].dependencies().all(|other| stored.contains_key(&other));
+            let level: Vec<u128> = left.iter().copied().filter(ready).collect();
+            if level.is_empty() {
+                drop_without_dependencies(&found, &stored, &left, &mut report);
+                break;
+            }
+            left.retain(|id| !level.contains(id));
+            for (id, outcome) in self.load(folder, pool, &found, &level, &stored, progress)? {
+                let Found { flushed, listed } = &found[&id];
+                let index = flushed.index();
+                match outcome {
+                    Ok(new) => {
+                        let (name, form) = (index.name.clone(), index.form);
+                        let file_bytes = flushed.file_bytes();
+                        report.read_bytes += file_bytes;
+                        report.recovered.push(Recovered { name, listed: *listed, form, file_bytes });
+                        stored.insert(id, new);
+                    }
+                    Err(why) => report.drop_file(flushed, why),
+                }
+            }
+        }
+        for (id, found) in &found {
+            folder.insert(*id, found.entry(stored.get(id)));
+        }
+        report.recovered.sort_by(|left, right| left.name.cmp(&right.name));
+        report.time = started.elapsed();
+        Ok(report)
+    }
+
+    /// Opens header and index of every snapshot.
+    pub(super) fn open_all(
+        &self,
+        folder: &Folder,
+        dropped: &mut Vec<Dropped>,
+    ) -> Result<BTreeMap<u128, Found>, Error> {
+        let files = folder.files();
+        let listed = files.list().map_err(Error::file(folder.place(), "list it"))?;
+        let mut snapshots = Vec::new();
+        for (file, _) in listed {
+            match parse(&file) {
+                Parsed::Snapshot { id, listed } => snapshots.push((file, id, listed)),
+                Parsed::Partial => {
+                    let why = Error::Unfinished { file: file.clone() };
+                    dropped.push(Dropped { file, name: None, why });
+                }
+                Parsed::Meta => {}
+                Parsed::Foreign => {
+                    let why = Error::Foreign { file: file.clone() };
+                    dropped.push(Dropped { file, name: None, why });
+                }
+            }
+        }
+        let opened = Mutex::new(Vec::new());
+        let all = self.walker.walk(&snapshots, |_, (file, id, listed)| {
+            let flushed = Flushed::open(folder, file, *id);
+            lock(&opened).push((file.clone(), *id, *listed, flushed));
+            Ok::<(), Error>(())
+        });
+        all?;
+        let mut found: BTreeMap<u128, Found> = BTreeMap::new();
+        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        opened.sort_by(|left, right| left.0.cmp(&right.0));
+        for (file, id, listed, flushed) in opened {
+            match flushed {
+                Ok(flushed) => match found.get_mut(&id) {
+                    // Listed and hidden at once: of a rename that nobody made. It is the same snapshot.
+                    Some(other) => other.listed |= listed,
+                    None => drop(found.insert(id, Found { flushed, listed })),
+                },
+                Err(why) => dropped.push(Dropped { file, name: None, why }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Loads snapshots whose dependencies are all in the pool.
+    fn load(
+        &self,
+        folder: &Folder,
+        pool: &Pool,
+        found: &BTreeMap<u128, Found>,
+        level: &[u128],
+        stored: &BTreeMap<u128, Arc<Stored>>,
+        progress: &Progress,
+    ) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = Vec::new();
+        let mut loadings = Vec::new();
+        for &id in level {
+            match Loading::start(pool, id, &found[&id], stored) {
+                Ok(loading) => loadings.push(loading),
+                Err(why) => outcomes.push((id, Err(why))),
+            }
+        }
+        let runs: Vec<Run<'_>> =
+            loadings.iter().enumerate().flat_map(|(at, loading)| runs(at, loading)).collect();
+        self.walker.walk(&runs, |worker, run| {
+            if progress.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let loading = &loadings[run.loading];
+            if lock(&loading.failed).is_none()
+                && let Err(why) = worker.load(folder, loading, run, progress)
+            {
+                lock(&loading.failed).get_or_insert(why);
+            }
+            Ok(())
+        })?;
+        for loading in loadings {
+            let id = loading.id;
+            let worker = &mut Worker {
+                buffer: None,
+                cold: None,
+                encoder: Encoder::new(codec::Options::default()),
+                hot: Vec::new(),
+            };
+            outcomes.push((id, loading.finish(folder, worker)));
+        }
+        Ok(outcomes)
+    }
+}
+
+/// A file whose header and index hold.
+pub(super) struct Found {
+    pub(super) flushed: Flushed,
+    pub(super) listed: bool,
+}
+
+impl Found {
+    fn dependencies(&self) -> impl Iterator<Item = u128> + '_ {
+        self.flushed.index().dependencies.iter().map(|id| id.number().unwrap_or(0))
+    }
+
+    pub(super) fn entry(&self, stored: Option<&Arc<Stored>>) -> Entry {
+        Entry {
+            name: self.flushed.index().name.clone(),
+            listed: self.listed,
+            dependencies: self.dependencies().collect(),
+            file_bytes: self.flushed.file_bytes(),
+            durable: true,
+            stored: stored.map_or_else(Weak::new, Arc::downgrade),
+        }
+    }
+}
+
+impl RecoverReport {
+    fn drop_file(&mut self, flushed: &Flushed, why: Error) {
+        let name = Some(flushed.index().name.clone());
+        self.dropped.push(Dropped { file: flushed.file.clone(), name, why });
+    }
+}
+
+enum Parsed {
+    Snapshot { id: u128, listed: bool },
+    Partial,
+    Meta,
+    Foreign,
+}
+
+fn parse(file: &str) -> Parsed {
+    if file == META_FILE {
+        return Parsed::Meta;
+    }
+    let Some((stem, kind)) = file.rsplit_once('.') else { return Parsed::Foreign };
+    if file == PROBE_FILE || (stem == META_FILE && kind == "partial") {
+        return Parsed::Partial;
+    }
+    match (SnapshotId::parse(stem), kind) {
+        (Some(id), "snapshot") => Parsed::Snapshot { id, listed: true },
+        (Some(id), "hidden") => Parsed::Snapshot { id, listed: false },
+        (Some(_), "partial") => Parsed::Partial,
+        _ => Parsed::Foreign,
+    }
+}
+
+/// Those that `wanted` says, and all they refer to.
+fn closure(found: &BTreeMap<u128, Found>, wanted: impl Fn(&Found) -> bool) -> BTreeSet<u128> {
+    let mut needed: BTreeSet<u128> = BTreeSet::new();
+    let mut next: Vec<u128> = found.iter().filter(|(_, entry)| wanted(entry)).map(|(id, _)| *id).collect();
+    while let Some(id) = next.pop() {
+        if let Some(entry) = found.get(&id)
+            && needed.insert(id)
+        {
+            next.extend(entry.dependencies());
+        }
+    }
+    needed
+}
+
+/// Deletes flushes that were not completed.
+fn delete_unfinished(folder: &Folder, report: &mut RecoverReport) {
+    for dropped in &report.dropped {
+        if let Error::Unfinished { file } = &dropped.why {
+            match folder.files().remove(file) {
+                Ok(()) => report.deleted.push(file.clone()),
+                Err(source) => tracing::warn!(file, error = %source, "cannot delete an unfinished flush"),
+            }
+        }
+    }
+}
+
+/// Deletes hidden files that no listed one refers to, even through others.
+fn delete_unneeded(
+    folder: &Folder,
+    found: &mut BTreeMap<u128, Found>,
+    report: &mut RecoverReport,
+) -> Result<(), Error> {
+    let needed = closure(found, |entry| entry.listed);
+    let unneeded: Vec<u128> = found.keys().copied().filter(|id| !needed.contains(id)).collect();
+    for id in &unneeded {
+        let file = file_name(*id, false);
+        folder.files().remove(&file).map_err(Error::file(&file, "delete it"))?;
+        found.remove(id);
+        report.deleted.push(file);
+    }
+    if report.deleted.is_empty() { Ok(()) } else { folder.sync() }
+}
+
+/// What is left when nothing can be loaded any more: a dependency is missing, was dropped, or leads round in a circle.
+fn drop_without_dependencies(
+    found: &BTreeMap<u128, Found>,
+    stored: &BTreeMap<u128, Arc<Stored>>,
+    left: &BTreeSet<u128>,
+    report: &mut RecoverReport,
+) {
+    for id in left {
+        let flushed = &found[id].flushed;
+        let missing = found[id].dependencies().find(|other| !stored.contains_key(other)).unwrap_or(0);
+        let (file, dependency) = (flushed.file.clone(), SnapshotId::from_number(missing));
+        report.drop_file(flushed, Error::Dependency { file, dependency });
+    }
+}
+
+impl<'a> Loading<'a> {
+    fn start(
+        pool: &Pool,
+        id: u128,
+        found: &'a Found,
+        stored: &BTreeMap<u128, Arc<Stored>>,
+    ) -> Result<Self, Error> {
+        let Found { flushed, listed } = found;
+        let IndexV1 { name, labels, chunks, blobs, form, .. } = flushed.index();
+        let file_bytes =
+            chunks.iter().map(|chunk| chunk.bytes).chain(blobs.iter().map(|blob| blob.bytes)).sum::<u64>();
+        // Of cold chunks it is not known what they get to: they take it from what is free.
+        let promise_bytes = match form {
+            Form::Hot => usize::try_from(file_bytes).unwrap_or(usize::MAX),
+            Form::Cold => 0,
+        };
+        let options = PutOptions { promise_bytes, labels: labels.clone(), claim: None, unlisted: !listed };
+        let reservation = pool.reserve_with(name, options).map_err(in_pool(flushed))?;
+        let dependencies = found.dependencies().map(|other| Arc::clone(&stored[&other])).collect();
+        let (chunks, failed) = (Mutex::default(), Mutex::default());
+        Ok(Self { id, flushed, listed: *listed, reservation, dependencies, chunks, failed })
+    }
+
+    /// The rest of a snapshot whose chunks are all there: blobs, manifest, seal.
+    fn finish(self, folder: &Folder, worker: &mut Worker) -> Result<Arc<Stored>, Error> {
+        let Self { flushed, listed, reservation, dependencies, chunks, failed, .. } = self;
+        if let Some(why) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(why);
+        }
+        let mut entries = chunks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        entries.sort_unstable_by_key(|entry| entry.index);
+        let index = flushed.index();
+        let file = || flushed.file.clone();
+        let mut has_manifest = false;
+        for (number, blob) in index.blobs.iter().enumerate() {
+            let buffer = worker.buffer(flushed)?;
+            let len = usize::try_from(blob.bytes).expect("checked against a maximum");
+            let bytes = flushed.read(buffer, blob.offset, len)?;
+            let part = || format!("{:?}", blob.label);
+            let record = (index.chunks.len() + number) as u64;
+            let bytes = flushed.open_record(folder, record, part, bytes)?;
+            let (expected, found) = (blob.checksum, xxh3_64(bytes));
+            if expected != found {
+                return Err(Error::Exchanged { file: file(), part: part(), expected, found });
+            }
+            if blob.label == MANIFEST_LABEL {
+                has_manifest = true;
+                let manifest = checked_manifest(flushed, bytes, &entries)?;
+                reservation.put_blob(&blob.label, &manifest.to_bytes()).map_err(in_pool(flushed))?;
+            } else {
+                reservation.put_blob(&blob.label, bytes).map_err(in_pool(flushed))?;
+            }
+        }
+        if !has_manifest {
+            return Err(Error::NoManifest { name: file() });
+        }
+        for dependency in dependencies {
+            reservation.depend_on(dependency);
+        }
+        tracing::debug!(file = flushed.file, listed, "recovered");
+        Ok(reservation.seal())
+    }
+}
+
+/// The manifest, which must be of the same snapshot as the index and the chunks.
+///
+/// The chunks' checksums are those of their hot form. Chunks that were kept cold have been encoded again, by an encoder that may have got
+/// better since: then the manifest is given their new ones, and the index has vouched for the cold ones.
+fn checked_manifest(flushed: &Flushed, bytes: &[u8], entries: &[ChunkEntryV1]) -> Result<ManifestV1, Error> {
+    let index = flushed.index();
+    let file = || flushed.file.clone();
+    let mut manifest =
+        ManifestV1::from_bytes(bytes).map_err(|source| Error::Manifest { name: file(), source })?;
+    let same_chunks =
+        manifest.chunks.iter().map(|entry| entry.index).eq(entries.iter().map(|entry| entry.index));
+    for (what, same) in [
+        ("their ids", manifest.id == index.id),
+        ("what they depend on", manifest.dependencies == index.dependencies),
+        ("their chunks", same_chunks),
+        ("checksums", index.form == Form::Cold || manifest.chunks == entries),
+    ] {
+        if !same {
+            return Err(Error::Contradiction { file: file(), what });
+        }
+    }
+    manifest.chunks = entries.to_vec();
+    Ok(manifest)
+}
+
+fn in_pool(flushed: &Flushed) -> impl FnOnce(pool::Error) -> Error {
+    let file = flushed.file.clone();
+    move |source| Error::Pool { file, source }
+}
+
+/// Divides a snapshot's chunks into runs to read at once.
+fn runs<'a>(at: usize, loading: &Loading<'a>) -> Vec<Run<'a>> {
+    let chunks: &'a [ChunkPlaceV1] = &loading.flushed.index().chunks;
+    let mut runs = Vec::new();
+    let mut start = 0;
+    while start < chunks.len() {
+        let from = chunks[start].offset;
+        let fits = |chunk: &ChunkPlaceV1| chunk.offset + chunk.bytes - from <= RUN_BYTES;
+        let count = chunks[start..].iter().take_while(|chunk| fits(chunk)).count().max(1);
+        runs.push(Run { loading: at, first_record: start as u64, chunks: &chunks[start..start + count] });
+        start += count;
+    }
+    runs
+}
+
+impl Worker {
+    fn buffer(&mut self, flushed: &Flushed) -> Result<&mut ReadBuffer, Error> {
+        if self.buffer.is_none() {
+            let len = usize::try_from(RUN_BYTES).expect("a few MiB");
+            let buffer =
+                ReadBuffer::new(len).map_err(Error::file(&flushed.file, "have memory for reading it"))?;
+            self.buffer = Some(buffer);
+        }
+        Ok(self.buffer.as_mut().expect("made above"))
+    }
+
+    /// Reads, verifies and stores a run.
+    fn load(
+        &mut self,
+        folder: &Folder,
+        loading: &Loading<'_>,
+        run: &Run<'_>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let flushed = loading.flushed;
+        self.buffer(flushed)?;
+        let Self { buffer, cold, encoder, hot } = self;
+        let buffer = buffer.as_mut().expect("made above");
+        let (Some(first), Some(last)) = (run.chunks.first(), run.chunks.last()) else { return Ok(()) };
+        let len = usize::try_from(last.offset + last.bytes - first.offset).expect("a few MiB");
+        let mut bytes = flushed.read(buffer, first.offset, len)?;
+        for (number, place) in run.chunks.iter().enumerate() {
+            let (record, rest) = bytes.split_at_mut(usize::try_from(place.bytes).expect("a few MiB"));
+            bytes = rest;
+            let part = || format!("chunk {}", place.key);
+            let record = flushed.open_record(folder, run.first_record + number as u64, part, record)?;
+            let hot = verified(flushed, place, record, cold, (&mut *encoder, &mut *hot))?;
+            loading.reservation.put_chunk(place.key, hot).map_err(in_pool(flushed))?;
+            let checksum = stored_checksum(hot).unwrap_or(0);
+            let index = u32::try_from(place.key)
+                .map_err(|_| Error::Contradiction { file: flushed.file.clone(), what: "their chunks" })?;
+            lock(&loading.chunks).push(ChunkEntryV1 { index, checksum });
+            progress.add(place.bytes);
+        }
+        Ok(())
+    }
+}
+
+/// The hot form of a record that is what its place says, verified.
+fn verified<'b>(
+    flushed: &Flushed,
+    place: &ChunkPlaceV1,
+    record: &'b [u8],
+    decoder: &mut Option<ColdDecoder>,
+    (encoder, hot): (&mut Encoder, &'b mut Vec<u8>),
+) -> Result<&'b [u8], Error> {
+    let (file, key) = (|| flushed.file.clone(), place.key);
+    let cold_error = |source| Error::ColdChunk { file: file(), key, source };
+    let bytes = match flushed.index().form {
+        Form::Hot => {
+            VerifiedChunk::verify(record).map_err(|source| Error::Chunk { file: file(), key, source })?;
+            record
+        }
+        Form::Cold => {
+            let chunk = VerifiedColdChunk::verify(record).map_err(cold_error)?;
+            let decoder = match decoder {
+                Some(decoder) => decoder,
+                None => decoder.insert(ColdDecoder::new().map_err(cold_error)?),
+            };
+            hot.clear();
+            transcode_to_hot(&chunk, decoder, encoder, hot).map_err(cold_error)?;
+            hot
+        }
+    };
+    let found = stored_checksum(record).unwrap_or(0);
+    if found != place.checksum {
+        let (part, expected) = (format!("chunk {key}"), place.checksum);
+        return Err(Error::Exchanged { file: file(), part, expected, found });
+    }
+    Ok(bytes)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,235 @@
+//! Large aligned writes from small unaligned parts.
+//!
+//! Parts are copied, one behind the other, into buffers of a few MiB that begin and end at blocks; two threads write full buffers while
+//! the next is being filled. So the device always has a write to do, and memory is needed for [`BUFFERS`] buffers only, which are
+//! there, and touched, before the mains fail.
+
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::files::{BLOCK_BYTES, WriteFile, write_all_at};
+use super::gauge::Gauge;
+use crate::battery::Clock;
+use crate::sys::arena::{PageSize, Span};
+
+/// Bytes of a write, unless a test wants many of them.
+pub(crate) const BUFFER_BYTES: usize = 4 << 20;
+const BUFFERS: usize = 4;
+/// Writes the device is given at a time: while it does one, the next is already there.
+const WRITERS: usize = 2;
+
+/// Buffers, and the way back to them.
+#[derive(Debug)]
+pub(super) struct Stage {
+    free: Mutex<Receiver<Span>>,
+    give_back: Mutex<Sender<Span>>,
+    /// For the header.
+    block: Span,
+}
+
+/// A file being written from its second block on.
+#[derive(Debug)]
+pub(super) struct Stream<'a> {
+    stage: &'a Stage,
+    busy: &'a Busy<'a>,
+    full: Option<Sender<Write>>,
+    buffer: Option<Span>,
+    filled: usize,
+    /// Where the next part goes.
+    at: u64,
+}
+
+#[derive(Debug)]
+struct Write {
+    offset: u64,
+    buffer: Span,
+    len_bytes: usize,
+}
+
+/// The writing threads are gone, and know why.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+/// How the writes go: whether one has failed, and how long the device has had anything to do, which is what the gauge is told, however many writes there are at a time.
+#[derive(Debug)]
+struct Busy<'a> {
+    clock: &'a dyn Clock,
+    gauge: &'a Gauge,
+    state: Mutex<BusyState>,
+}
+
+#[derive(Debug, Default)]
+struct BusyState {
+    writes: usize,
+    /// Up to when the gauge has been told.
+    told: Duration,
+    failed: bool,
+}
+
+impl<'a> Busy<'a> {
+    fn new(clock: &'a dyn Clock, gauge: &'a Gauge) -> Self {
+        Self { clock, gauge, state: Mutex::default() }
+    }
+
+    fn has_failed(&self) -> bool {
+        lock(&self.state).failed
+    }
+
+    fn during(&self, bytes: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        {
+            let mut state = lock(&self.state);
+            if state.writes == 0 {
+                state.told = self.clock.now();
+            }
+            state.writes += 1;
+        }
+        let result = write();
+        let mut state = lock(&self.state);
+        let now = self.clock.now();
+        self.gauge.wrote(bytes, now.saturating_sub(state.told));
+        state.told = now;
+        state.writes -= 1;
+        state.failed |= result.is_err();
+        result
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    /// With buffers of `buffer_bytes` bytes, a multiple of [`BLOCK_BYTES`].
+    pub(super) fn new(buffer_bytes: usize) -> io::Result<Self> {
+        let (give_back, free) = channel();
+        for _ in 0..BUFFERS {
+            give_back.send(touched(buffer_bytes)?).expect("the receiver is here");
+        }
+        Ok(Self { free: Mutex::new(free), give_back: Mutex::new(give_back), block: touched(BLOCK_BYTES)? })
+    }
+
+    /// Has `produce` append parts, and writes them to `file` from its second block on.
+    ///
+    /// # Errors
+    /// What `produce` returned, unless that is because a write failed: then the outer error.
+    pub(super) fn write<T, E: From<Broken>>(
+        &self,
+        file: &dyn WriteFile,
+        (clock, gauge): (&dyn Clock, &Gauge),
+        produce: impl FnOnce(&mut Stream<'_>) -> Result<T, E>,
+    ) -> io::Result<Result<T, E>> {
+        let (sender, receiver) = channel::<Write>();
+        let (receiver, busy) = (Mutex::new(receiver), Busy::new(clock, gauge));
+        thread::scope(|scope| {
+            let write = || self.write_full(file, &receiver, &busy);
+            let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
+            let mut stream = Stream {
+                stage: self,
+                busy: &busy,
+                full: Some(sender),
+                buffer: None,
+                filled: 0,
+                at: BLOCK_BYTES as u64,
+            };
+            let produced = produce(&mut stream).and_then(|value| {
+                stream.finish()?;
+                Ok(value)
+            });
+            drop(stream);
+            writers.into_iter().try_for_each(|writer| writer.join().expect("writing does not panic"))?;
+            Ok(produced)
+        })
+    }
+
+    /// Writes full buffers until there are no more. After a failure, of either thread, they are only passed back.
+    fn write_full(
+        &self,
+        file: &dyn WriteFile,
+        full: &Mutex<Receiver<Write>>,
+        busy: &Busy<'_>,
+    ) -> io::Result<()> {
+        let mut result = Ok(());
+        loop {
+            // Not held for the length of a write: the other thread takes the next buffer meanwhile.
+            let next = lock(full).recv();
+            let Ok(Write { offset, buffer, len_bytes }) = next else { return result };
+            if !busy.has_failed() {
+                let write = || write_all_at(file, offset, &buffer.bytes()[..len_bytes]);
+                result = busy.during(len_bytes as u64, write);
+            }
+            lock(&self.give_back).send(buffer).expect("the stage outlives its streams");
+        }
+    }
+
+    /// Writes the first block.
+    pub(super) fn write_block(&mut self, file: &dyn WriteFile, block: &[u8; BLOCK_BYTES]) -> io::Result<()> {
+        self.block.bytes_mut().copy_from_slice(block);
+        write_all_at(file, 0, self.block.bytes())
+    }
+}
+
+/// Page-aligned memory that is really there.
+fn touched(len_bytes: usize) -> io::Result<Span> {
+    let mut span = Span::map(len_bytes, PageSize::Ordinary)?;
+    span.bytes_mut().fill(0xff);
+    Ok(span)
+}
+
+impl Stream<'_> {
+    /// Appends a part, and says where in the file it begins.
+    pub(super) fn append(&mut self, mut part: &[u8]) -> Result<u64, Broken> {
+        let at = self.at;
+        while !part.is_empty() {
+            if self.buffer.is_none() {
+                self.buffer = Some(lock(&self.stage.free).recv().expect("the stage holds a sender"));
+            }
+            let buffer = self.buffer.as_mut().expect("taken above").bytes_mut();
+            let buffer_bytes = buffer.len();
+            let taken = part.len().min(buffer_bytes - self.filled);
+            buffer[self.filled..self.filled + taken].copy_from_slice(&part[..taken]);
+            part = &part[taken..];
+            self.filled += taken;
+            self.at += taken as u64;
+            if self.filled == buffer_bytes {
+                self.send(buffer_bytes)?;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Fills up the last block with zeros.
+    fn finish(&mut self) -> Result<(), Broken> {
+        let len_bytes = self.filled.next_multiple_of(BLOCK_BYTES);
+        if let Some(buffer) = &mut self.buffer {
+            buffer.bytes_mut()[self.filled..len_bytes].fill(0);
+            self.send(len_bytes)?;
+        }
+        self.full = None;
+        Ok(())
+    }
+
+    fn send(&mut self, len_bytes: usize) -> Result<(), Broken> {
+        if self.busy.has_failed() {
+            return Err(Broken);
+        }
+        let Some(buffer) = self.buffer.take() else { return Ok(()) };
+        let offset = self.at - self.filled as u64;
+        self.filled = 0;
+        let full = self.full.as_ref().expect("open until finished");
+        full.send(Write { offset, buffer, len_bytes }).map_err(|unsent| {
+            lock(&self.stage.give_back).send(unsent.0.buffer).expect("the stage is here");
+            Broken
+        })
+    }
+}
+
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            lock(&self.stage.give_back).send(buffer).expect("the stage is here");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The way to the disk and back, on a disk that fails in every way.
+
+mod crash;
+mod disk;
+mod flips;
+mod real;
+mod scene;

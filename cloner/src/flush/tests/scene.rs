@@ -1,0 +1,185 @@
+//! Small snapshots as the pool holds them, without a machine: what they mean is not looked at by a flush.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::Duration;
+
+use super::super::files::Files;
+use super::super::files::faulty::{FaultyFiles, Random};
+use super::super::*;
+use crate::battery::RealClock;
+use crate::codec::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+use crate::format::PAGE_BYTES;
+use crate::pool::{Labels, Ledger, Limit, Pages, Pool, PoolConfig, Populate, Priority, PutOptions, Stored};
+use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
+use crate::walk::Progress;
+
+/// Everything a snapshot is, to compare it with what comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    chunks: Vec<(u64, Vec<u8>)>,
+    blobs: BTreeMap<String, Vec<u8>>,
+    labels: Labels,
+    dependencies: Vec<Content>,
+}
+
+impl Content {
+    pub(super) fn of(stored: &Stored) -> Self {
+        Self {
+            chunks: stored.chunks().iter().map(|chunk| (chunk.key(), chunk.bytes().to_vec())).collect(),
+            blobs: stored.blobs().map(|(label, bytes)| (label.to_owned(), bytes.to_vec())).collect(),
+            labels: stored.labels().clone(),
+            dependencies: stored.dependencies().iter().map(|stored| Self::of(stored)).collect(),
+        }
+    }
+}
+
+/// A pool and a folder.
+pub(super) struct Scene {
+    pub(super) pool: Arc<Pool>,
+    pub(super) folder: Arc<Folder>,
+    pub(super) ledger: Arc<Ledger>,
+    form: Option<Form>,
+    /// Made when first needed: that takes threads and memory.
+    flusher: OnceLock<Flusher>,
+}
+
+/// Shared by all cases of all tests.
+static RECOVERER: LazyLock<Recoverer> = LazyLock::new(|| Recoverer::new(2).unwrap());
+
+pub(super) fn pool(mib: usize) -> Arc<Pool> {
+    let config =
+        PoolConfig { capacity_bytes: mib << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+    Arc::new(Pool::new(&config).unwrap())
+}
+
+pub(super) const RATE: Rate = Rate { bytes_per_second: 1e9, commit: Duration::from_millis(1) };
+
+impl Scene {
+    /// An empty pool of a few MiB over `files`.
+    pub(super) fn new(files: &FaultyFiles, options: &FolderOptions) -> Result<Self, Error> {
+        Self::over(Arc::new(files.clone()), options, None)
+    }
+
+    pub(super) fn over(
+        files: Arc<dyn Files>,
+        options: &FolderOptions,
+        form: Option<Form>,
+    ) -> Result<Self, Error> {
+        let folder = Arc::new(Folder::open(files, options)?);
+        let (ledger, flusher) = (Ledger::new(Limit::NONE), OnceLock::new());
+        Ok(Self { pool: pool(64), folder, ledger, form, flusher })
+    }
+
+    /// Writes little at a time, so that there are many writes to fail.
+    pub(super) fn flusher(&self) -> &Flusher {
+        self.flusher.get_or_init(|| {
+            let gauge = Gauge::new(RATE, 1 << 20);
+            let clock = Arc::new(RealClock::new());
+            let settings = FlushSettings { threads: 1, form: self.form, buffer_bytes: 8192 };
+            Flusher::new(Arc::clone(&self.pool), Arc::clone(&self.folder), gauge, clock, settings).unwrap()
+        })
+    }
+
+    /// Puts a snapshot of `chunks` chunks of `pages` pages.
+    pub(super) fn put(
+        &self,
+        name: &str,
+        seed: u64,
+        (chunks, pages): (u32, usize),
+        on: &[&Arc<Stored>],
+    ) -> Arc<Stored> {
+        let labels = Labels {
+            priority: Priority(u8::try_from(seed % 3).unwrap()),
+            tags: [(String::from("seed"), seed.to_string())].into(),
+        };
+        let claim = Some(self.ledger.claim(0).unwrap());
+        put(
+            &self.pool,
+            name,
+            PutOptions { labels, claim, ..PutOptions::default() },
+            seed,
+            (chunks, pages),
+            on,
+        )
+    }
+
+    /// Removes a snapshot from pool and folder.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
+        self.pool.remove(name).unwrap();
+        self.folder.remove(name)
+    }
+
+    pub(super) fn flush(&self) -> FlushReport {
+        self.flusher().flush_all(&Progress::default())
+    }
+}
+
+/// Puts a snapshot: its chunks are encoded from pages that `seed` makes.
+pub(super) fn put(
+    pool: &Pool,
+    name: &str,
+    options: PutOptions,
+    seed: u64,
+    (chunks, pages): (u32, usize),
+    on: &[&Arc<Stored>],
+) -> Arc<Stored> {
+    let reservation = pool.reserve_with(name, options).unwrap();
+    let mut random = Random(seed);
+    let mut encoder = Encoder::new(Options::default());
+    let mut entries = Vec::new();
+    for index in (0..chunks).map(|index| index * 3) {
+        let mut memory = vec![0; pages * PAGE_BYTES];
+        for page in memory.chunks_mut(PAGE_BYTES) {
+            let density = 1 + random.below(8);
+            for word in page.chunks_mut(8) {
+                if random.one_in(density) {
+                    word.copy_from_slice(&random.next().to_le_bytes());
+                }
+            }
+        }
+        let mut encoded = Vec::new();
+        encoder.encode_chunk(&ChunkInput::new(&memory, &PageSet::ALL).unwrap(), &mut NoDedup, &mut encoded);
+        let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
+        entries.push(ChunkEntryV1 { index, checksum });
+        reservation.put_chunk(index.into(), &encoded).unwrap();
+    }
+    let id = |stored: &&Arc<Stored>| ManifestV1::from_bytes(stored.blob(MANIFEST_LABEL).unwrap()).unwrap().id;
+    let manifest = ManifestV1 {
+        id: SnapshotId::random(),
+        memory_bytes: 1 << 30,
+        touched_pages: 0,
+        dependencies: on.iter().map(id).collect(),
+        has_parent: !on.is_empty(),
+        chunks: entries,
+    };
+    reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes()).unwrap();
+    reservation.put_blob(STATE_LABEL, format!("the state of {seed}").as_bytes()).unwrap();
+    on.iter().for_each(|other| reservation.depend_on(Arc::clone(other)));
+    reservation.seal()
+}
+
+/// What a machine finds that starts with this disk.
+pub(super) fn recover(files: &FaultyFiles, options: &FolderOptions) -> Result<(Scene, RecoverReport), Error> {
+    recover_over(Arc::new(files.clone()), options)
+}
+
+pub(super) fn recover_over(
+    files: Arc<dyn Files>,
+    options: &FolderOptions,
+) -> Result<(Scene, RecoverReport), Error> {
+    let scene = Scene::over(files, options, None)?;
+    let report = RECOVERER.recover(
+        &scene.folder,
+        &scene.pool,
+        (|_: &str| true, Cleaning::Delete),
+        &Progress::default(),
+    )?;
+    scene.pool.check().unwrap();
+    Ok((scene, report))
+}
+
+/// Every listed snapshot by name.
+pub(super) fn contents(pool: &Pool) -> BTreeMap<String, Content> {
+    pool.all().iter().map(|stored| (stored.name().to_owned(), Content::of(stored))).collect()
+}

@@ -1,0 +1,406 @@
+//! One snapshot to one file.
+//!
+//! # What a crash can leave
+//! A file has three names in its life, and the name is what recovery believes:
+//!
+//! ```text
+//!   allocate  write records and index  write header  sync      rename, sync folder         rename / remove, sync folder
+//!  ──────────────── ID.partial ───────────────────────────► ─────────── ID.snapshot ──────────► ID.hidden, or gone
+//!                  never read, deleted                          complete, whatever happened
+//! ```
+//!
+//! 1. Until the rename, everything is under a name that recovery deletes unread: torn, lost or reordered writes there do not matter.
+//! 2. The rename is the commit record. It comes after the file's sync has returned, so bytes and length are durable when the new
+//!    name can first be seen, whether or not the rename itself survives: there is no moment at which a listed file is incomplete.
+//! 3. A snapshot is reported safe only after the folder's sync has returned: then the rename is durable, too.
+//! 4. A sync that fails promises nothing, and may not fail again though the bytes are lost. So it is never repeated: the file is removed, and
+//!    another try writes a new one.
+//! 5. Nothing in here opens, renames or removes a file of another snapshot. What is safe already stays so.
+//!
+//! And if all of this were wrong: header, index, every chunk and blob have checksums, and a manifest says which chunks belong together.
+//! The test `flush::tests::crash` stops the power at every operation and after every few bytes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::files::{BLOCK_BYTES, Files, WriteFile};
+use super::form::{self, Choice};
+use super::gauge::{Gauge, Rate, as_f64};
+use super::header::{BOUND_BYTES, Header, IDENTITY_BYTES};
+use super::index::{BlobPlaceV1, ChunkPlaceV1, IndexV1};
+use super::seal::{Key, Nonce, TAG_BYTES, random_bytes};
+use super::stage::{Broken, Stage, Stream};
+use super::{Error, Form};
+use crate::battery::Clock;
+use crate::codec::VerifiedChunk;
+use crate::cold::{COLD_BYTES_MAX, ColdEncoder, Options, transcode_to_cold};
+use crate::pool::{Chunk, Stored};
+use crate::snapshot::{MANIFEST_LABEL, ManifestV1};
+use crate::walk::{Progress, Walker};
+
+/// Chunks transcoded or sealed at a time, while the batch before is being written.
+const BATCH: usize = 16;
+/// The number of the index among the sealed records of a file.
+pub(super) const INDEX_RECORD: u64 = u64::MAX;
+
+/// Writes snapshots, one at a time. Holds all memory and threads it needs, so that a power failure finds them there.
+#[derive(Debug)]
+pub(super) struct Writer {
+    files: Arc<dyn Files>,
+    folder: u128,
+    key: Option<Key>,
+    clock: Arc<dyn Clock>,
+    stage: Mutex<Stage>,
+    walker: Walker<Transcoder>,
+}
+
+/// What one thread needs.
+pub(super) struct Transcoder {
+    encoder: Result<ColdEncoder, crate::cold::Error>,
+    cold: Vec<u8>,
+}
+
+impl std::fmt::Debug for Transcoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Transcoder")
+    }
+}
+
+/// A complete file that has still to be committed under its name.
+#[derive(Debug)]
+#[must_use = "it is deleted when the folder is recovered"]
+pub(super) struct Complete {
+    pub(super) id: u128,
+    pub(super) index: IndexV1,
+    pub(super) file_bytes: u64,
+    pub(super) choice: Choice,
+    /// Allocating and syncing it took so long; committing comes on top.
+    pub(super) overhead: Duration,
+}
+
+/// Either there is no more to write to, or the snapshot is at fault.
+enum Produced {
+    Broken,
+    Failed(Error),
+}
+
+impl From<Broken> for Produced {
+    fn from(_: Broken) -> Self {
+        Self::Broken
+    }
+}
+
+impl From<Error> for Produced {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What the device is measured with. Left behind, recovery deletes it.
+pub(super) const PROBE_FILE: &str = "probe.partial";
+
+pub(super) fn partial_name(id: u128) -> String {
+    format!("{id:032x}.partial")
+}
+
+/// The number of a snapshot, and its manifest.
+pub(super) fn identity(stored: &Stored) -> Result<(u128, ManifestV1), Error> {
+    let name = || stored.name().to_owned();
+    let manifest = stored.blob(MANIFEST_LABEL).ok_or_else(|| Error::NoManifest { name: name() })?;
+    let manifest =
+        ManifestV1::from_bytes(manifest).map_err(|source| Error::Manifest { name: name(), source })?;
+    let id = manifest.id.number().ok_or_else(|| Error::NoManifest { name: name() })?;
+    Ok((id, manifest))
+}
+
+impl Writer {
+    pub(super) fn new(
+        files: Arc<dyn Files>,
+        (folder, key): (u128, Option<Key>),
+        clock: Arc<dyn Clock>,
+        (threads, buffer_bytes): (usize, usize),
+    ) -> Result<Self, Error> {
+        let stage =
+            Stage::new(buffer_bytes).map_err(Error::file(files.place(), "have memory for writing to it"))?;
+        let make = || Transcoder {
+            encoder: ColdEncoder::new(Options::default()),
+            cold: Vec::with_capacity(COLD_BYTES_MAX + TAG_BYTES),
+        };
+        let walker = Walker::new(threads, make).map_err(|source| {
+            Error::file(files.place(), "start threads for it")(std::io::Error::other(source))
+        })?;
+        Ok(Self { files, folder, key, clock, stage: Mutex::new(stage), walker })
+    }
+
+    /// Writes `stored` up to, and without, the commit. `form` is chosen by what is sooner unless given.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left in the folder then, unless it refuses that as well.
+    pub(super) fn write(
+        &self,
+        stored: &Stored,
+        form: Option<Form>,
+        gauge: &Gauge,
+        progress: &Progress,
+    ) -> Result<Complete, Error> {
+        let (id, manifest) = identity(stored)?;
+        let choice = match form {
+            Some(form) => Choice { form, ..form::choose(gauge.rate(), stored.len_bytes() as u64, None) },
+            None => form::choose_for(stored, gauge.rate(), &self.walker, &*self.clock)?,
+        };
+        let name = partial_name(id);
+        let started = self.clock.now();
+        let file = self.create(&name, allocation(stored, &manifest))?;
+        let created = self.clock.now();
+        let written = self.fill(&*file, stored, &manifest, (id, choice.form), gauge, progress);
+        let result = written.and_then(|(index, file_bytes)| {
+            let syncing = self.clock.now();
+            file.sync().map_err(Error::file(&name, "make it durable"))?;
+            let overhead = (created - started) + self.clock.now().saturating_sub(syncing);
+            Ok(Complete { id, index, file_bytes, choice, overhead })
+        });
+        if result.is_err() {
+            // It is in nobody's way but takes space. If it cannot be removed now, recovery will.
+            let _ = self.files.remove(&name);
+        }
+        result
+    }
+
+    /// Measures the device with a file of `bytes` bytes that is removed again.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(super) fn measure(&self, bytes: u64) -> Result<Rate, Error> {
+        const PART: [u8; BLOCK_BYTES] = [0xa5; BLOCK_BYTES];
+        let failed = || Error::file(PROBE_FILE, "measure the device with it");
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = self.clock.now();
+        let file = self.create(PROBE_FILE, bytes)?;
+        let created = self.clock.now();
+        // Not the flusher's gauge: this is evaluated as a whole.
+        let own = Gauge::new(Rate { bytes_per_second: 1.0, commit: Duration::ZERO }, u64::MAX);
+        let written = stage.write(&*file, (&*self.clock, &own), |stream| {
+            (0..bytes / BLOCK_BYTES as u64).try_for_each(|_| stream.append(&PART).map(drop))
+        });
+        let measured = written.and_then(|_| file.sync()).map(|()| self.clock.now());
+        let removed = self.files.remove(PROBE_FILE).and_then(|()| self.files.sync_folder());
+        let measured = measured.map_err(failed())?;
+        removed.map_err(failed())?;
+        let writing = measured.saturating_sub(created).as_secs_f64().max(1e-9);
+        let commit = (created - started) + self.clock.now().saturating_sub(measured);
+        // Committing a file syncs twice: the file and the folder.
+        Ok(Rate { bytes_per_second: as_f64(bytes) / writing, commit: commit * 2 })
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> Result<Box<dyn WriteFile>, Error> {
+        let created = match self.files.create(name, bytes) {
+            // An earlier try of this process, which could not remove it.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                self.files.remove(name).and_then(|()| self.files.create(name, bytes))
+            }
+            other => other,
+        };
+        created.map_err(Error::file(name, "create it and allocate its space"))
+    }
+
+    /// Everything between allocating and syncing: records, index, header, length.
+    fn fill(
+        &self,
+        file: &dyn WriteFile,
+        stored: &Stored,
+        manifest: &ManifestV1,
+        (id, form): (u128, Form),
+        gauge: &Gauge,
+        progress: &Progress,
+    ) -> Result<(IndexV1, u64), Error> {
+        let name = partial_name(id);
+        let cannot_write = || Error::file(&name, "write to it");
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut header = Header {
+            nonce: self.key.as_ref().map(|_| random_bytes()),
+            folder: self.folder,
+            snapshot: id,
+            index_at: 0,
+            index_bytes: 0,
+            file_bytes: 0,
+        };
+        let produced = stage.write(file, (&*self.clock, gauge), |stream| {
+            let chunks = self.append_chunks(stream, stored, form, &header, progress)?;
+            let blobs = self.append_blobs(stream, stored, &header)?;
+            let index = IndexV1 {
+                id: manifest.id.clone(),
+                name: stored.name().to_owned(),
+                labels: stored.labels().clone(),
+                dependencies: manifest.dependencies.clone(),
+                form,
+                chunks,
+                blobs,
+            };
+            self.append_index(stream, &index, &mut header)?;
+            Ok::<_, Produced>(index)
+        });
+        let index = match produced.map_err(cannot_write())? {
+            Ok(index) => index,
+            Err(Produced::Failed(error)) => return Err(error),
+            Err(Produced::Broken) => return Err(cannot_write()(std::io::ErrorKind::BrokenPipe.into())),
+        };
+        file.set_len(header.file_bytes).map_err(Error::file(&name, "set its length"))?;
+        stage.write_block(file, &header.to_block()).map_err(cannot_write())?;
+        Ok((index, header.file_bytes))
+    }
+
+    fn append_chunks(
+        &self,
+        stream: &mut Stream<'_>,
+        stored: &Stored,
+        form: Form,
+        header: &Header,
+        progress: &Progress,
+    ) -> Result<Vec<ChunkPlaceV1>, Produced> {
+        let mut places = Vec::with_capacity(stored.chunks().len());
+        for batch in stored.chunks().chunks(BATCH) {
+            if progress.is_cancelled() {
+                return Err(Error::Cancelled.into());
+            }
+            let converted = self.convert(stored, batch, places.len() as u64, form, header)?;
+            for (number, chunk) in batch.iter().enumerate() {
+                let (bytes, checksum) = match converted.get(number) {
+                    Some((bytes, checksum)) => (&bytes[..], *checksum),
+                    None => (chunk.bytes(), checksum_of(stored, chunk)?),
+                };
+                let offset = stream.append(bytes)?;
+                places.push(ChunkPlaceV1 { key: chunk.key(), offset, bytes: bytes.len() as u64, checksum });
+                progress.add(chunk.bytes().len() as u64);
+            }
+        }
+        Ok(places)
+    }
+
+    /// The chunks of a batch as they are stored, in parallel; empty if that is as they are.
+    fn convert(
+        &self,
+        stored: &Stored,
+        batch: &[Chunk],
+        first_record: u64,
+        form: Form,
+        header: &Header,
+    ) -> Result<Vec<(Vec<u8>, u64)>, Error> {
+        if form == Form::Hot && self.key.is_none() {
+            return Ok(Vec::new());
+        }
+        let slots: Vec<Mutex<(Vec<u8>, u64)>> = batch.iter().map(|_| Mutex::default()).collect();
+        let numbered: Vec<(usize, &Chunk)> = batch.iter().enumerate().collect();
+        self.walker.walk(&numbered, |transcoder, &(number, chunk)| {
+            let mut bytes = match form {
+                Form::Hot => chunk.bytes().to_vec(),
+                Form::Cold => transcoder.cold_form(stored, chunk)?.to_vec(),
+            };
+            let checksum = match form {
+                Form::Hot => checksum_of(stored, chunk)?,
+                Form::Cold => stored_checksum(&bytes).expect("a cold chunk has a header"),
+            };
+            self.seal(header, first_record + number as u64, &mut bytes);
+            *slots[number].lock().unwrap_or_else(PoisonError::into_inner) = (bytes, checksum);
+            Ok::<(), Error>(())
+        })?;
+        Ok(slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    }
+
+    fn append_blobs(
+        &self,
+        stream: &mut Stream<'_>,
+        stored: &Stored,
+        header: &Header,
+    ) -> Result<Vec<BlobPlaceV1>, Produced> {
+        let mut places = Vec::new();
+        for (number, (label, bytes)) in stored.blobs().enumerate() {
+            let checksum = xxh3_64(bytes);
+            let mut bytes = bytes.to_vec();
+            self.seal(header, (stored.chunks().len() + number) as u64, &mut bytes);
+            let offset = stream.append(&bytes)?;
+            places.push(BlobPlaceV1 { label: label.to_owned(), offset, bytes: bytes.len() as u64, checksum });
+        }
+        Ok(places)
+    }
+
+    /// Appends the index and completes the header, to which a sealed index is bound.
+    fn append_index(
+        &self,
+        stream: &mut Stream<'_>,
+        index: &IndexV1,
+        header: &mut Header,
+    ) -> Result<(), Produced> {
+        let mut bytes = index.to_bytes();
+        let tag = if self.key.is_some() { TAG_BYTES } else { 0 };
+        header.index_at = stream.append(&[])?;
+        header.index_bytes = (bytes.len() + tag) as u64;
+        header.file_bytes = (header.index_at + header.index_bytes).next_multiple_of(BLOCK_BYTES as u64);
+        if let (Some(key), Some(nonce)) = (&self.key, header.nonce) {
+            key.seal(Nonce::new(nonce, INDEX_RECORD), &header.to_block()[..BOUND_BYTES], &mut bytes);
+        }
+        stream.append(&bytes)?;
+        Ok(())
+    }
+
+    fn seal(&self, header: &Header, record: u64, bytes: &mut Vec<u8>) {
+        if let (Some(key), Some(nonce)) = (&self.key, header.nonce) {
+            key.seal(Nonce::new(nonce, record), &header.to_block()[..IDENTITY_BYTES], bytes);
+        }
+    }
+}
+
+impl Transcoder {
+    /// The cold form of a chunk.
+    pub(super) fn cold_form(&mut self, stored: &Stored, chunk: &Chunk) -> Result<&[u8], Error> {
+        let name = || stored.name().to_owned();
+        let Self { encoder, cold } = self;
+        let encoder = match encoder {
+            Ok(encoder) => encoder,
+            Err(_) => {
+                *encoder = ColdEncoder::new(Options::default());
+                encoder.as_mut().map_err(|_| Error::Transcode {
+                    name: name(),
+                    source: crate::cold::Error::Zstd {
+                        step: "set up compression",
+                        source: std::io::ErrorKind::OutOfMemory.into(),
+                    },
+                })?
+            }
+        };
+        let key = chunk.key();
+        let hot = VerifiedChunk::reopen(chunk.bytes()).map_err(|wrong| Error::InPool {
+            name: name(),
+            key,
+            source: wrong.into(),
+        })?;
+        cold.clear();
+        transcode_to_cold(&hot, encoder, cold).map_err(|source| Error::Transcode { name: name(), source })?;
+        Ok(cold)
+    }
+}
+
+/// The checksum that a chunk of the pool carries in its header.
+fn checksum_of(stored: &Stored, chunk: &Chunk) -> Result<u64, Error> {
+    let name = || stored.name().to_owned();
+    VerifiedChunk::reopen(chunk.bytes()).map(|chunk| chunk.checksum()).map_err(|wrong| Error::InPool {
+        name: name(),
+        key: chunk.key(),
+        source: wrong.into(),
+    })
+}
+
+/// The checksum field of a chunk, which hot and cold chunks have in the same place.
+pub(super) fn stored_checksum(chunk: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(*chunk.get(8..)?.first_chunk()?))
+}
+
+/// Space to allocate: never less than a hot file takes. A cold one is smaller, or takes what it lacks while it is written.
+fn allocation(stored: &Stored, manifest: &ManifestV1) -> u64 {
+    let records: u64 = stored.len_bytes() as u64;
+    let parts = stored.chunks().len() + stored.blobs().len() + manifest.dependencies.len();
+    let tags: usize = stored.labels().tags.iter().map(|(key, value)| 2 * (key.len() + value.len()) + 8).sum();
+    let index = 1024 + tags + parts * (TAG_BYTES + 160);
+    (BLOCK_BYTES as u64 + records + index as u64).next_multiple_of(BLOCK_BYTES as u64)
+}

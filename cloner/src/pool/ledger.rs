@@ -1,0 +1,386 @@
+//! Bytes that exist in RAM only, and how many of them there may be.
+//!
+//! What a battery can save is finite. The ledger keeps count of it: whoever puts bytes into the pool claims them here first,
+//! and whoever has made them durable, or freed them, drops the claim. It knows no battery and no disk; both only
+//! move its limit.
+//!
+//! ```text
+//!             claim(bytes)            mark_safe(), or freed
+//!   Ledger ───────────────► Claim ─────────────────────────► Ledger
+//!      ▲                    in the Reservation, then in the Stored
+//!      └── set_limit(), close(), open(): the battery and the flush device
+//! ```
+//!
+//! A limit that is lowered takes nothing back: what was admitted stays, nothing more comes in until there is room again, and
+//! [`Ledger::wait_for_excess`] tells the flusher at once.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What may exist in RAM only. A snapshot costs its bytes, and `per_snapshot_bytes` for making it durable at all: the
+/// bytes that could have been written in the time it takes to create, sync and commit one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Of which each snapshot takes so many, whatever its size.
+    pub per_snapshot_bytes: u64,
+}
+
+impl Limit {
+    /// No battery at all: nothing is promised, so nothing is refused.
+    pub const NONE: Self = Self { bytes: u64::MAX, per_snapshot_bytes: 0 };
+}
+
+/// Why bytes were not admitted. Nothing was claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is more unflushed than can be made safe together with this.
+    #[error(
+        "{wanted_bytes} bytes wanted, {unflushed_bytes} in {snapshots} snapshots are not on disk yet, \
+         and the battery protects {limit_bytes}"
+    )]
+    OverBudget {
+        /// Asked for, with what a snapshot costs beside its bytes.
+        wanted_bytes: u64,
+        /// Claimed by now.
+        unflushed_bytes: u64,
+        /// Claims there are.
+        snapshots: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The mains have failed: nothing new comes in until they are back.
+    #[error("the host is not on mains power: nothing is admitted until it is again")]
+    Closed,
+}
+
+/// The ledger at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Claimed, with what each snapshot costs beside its bytes.
+    pub unflushed_bytes: u64,
+    /// Claims there are.
+    pub snapshots: u64,
+    /// What may be claimed.
+    pub limit_bytes: u64,
+    /// Whether anything is admitted at present.
+    pub open: bool,
+}
+
+impl Usage {
+    /// Bytes claimed beyond the limit, which was lowered since: these the battery does not protect.
+    #[must_use]
+    pub const fn exposed_bytes(&self) -> u64 {
+        self.unflushed_bytes.saturating_sub(self.limit_bytes)
+    }
+}
+
+/// Counts unflushed bytes. Shared by all that put, flush and remove.
+#[derive(Debug)]
+pub struct Ledger {
+    books: Mutex<Books>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Books {
+    limit: Limit,
+    open: bool,
+    /// Without what snapshots cost beside their bytes, since that changes with the limit.
+    bytes: u64,
+    snapshots: u64,
+    /// What somebody waits for. A flusher makes room for it.
+    wanted_bytes: u64,
+}
+
+impl Ledger {
+    /// An open ledger.
+    #[must_use]
+    pub fn new(limit: Limit) -> Arc<Self> {
+        let books = Books { limit, open: true, bytes: 0, snapshots: 0, wanted_bytes: 0 };
+        Arc::new(Self { books: Mutex::new(books), changed: Condvar::new() })
+    }
+
+    /// Claims `bytes` for one snapshot, which may claim more later.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn claim(self: &Arc<Self>, bytes: u64) -> Result<Claim, Refused> {
+        let mut books = self.lock();
+        books.admit(bytes, 1)?;
+        Ok(Claim::new(self, bytes))
+    }
+
+    /// As [`Ledger::claim`], but waits until there is room, and calls `waiting` now and then; it says whether to go on.
+    ///
+    /// # Errors
+    /// [`Refused`]: at once if there will never be room, else when `waiting` has said no.
+    pub fn claim_when_possible(
+        self: &Arc<Self>,
+        bytes: u64,
+        mut waiting: impl FnMut(Usage) -> bool,
+    ) -> Result<Claim, Refused> {
+        const INTERVAL: Duration = Duration::from_millis(20);
+        let mut books = self.lock();
+        loop {
+            let refused = match books.admit(bytes, 1) {
+                Ok(()) => break Ok(Claim::new(self, bytes)),
+                Err(refused) => refused,
+            };
+            let never = bytes.saturating_add(books.limit.per_snapshot_bytes) > books.limit.bytes;
+            let usage = books.usage();
+            // Not under the lock: it may take its time.
+            books.wanted_bytes = bytes;
+            drop(books);
+            self.changed.notify_all();
+            let go_on = !never && refused != Refused::Closed && waiting(usage);
+            books = self.lock();
+            if !go_on {
+                books.wanted_bytes = 0;
+                break Err(refused);
+            }
+            books = self.wait(books, INTERVAL);
+            books.wanted_bytes = 0;
+        }
+    }
+
+    /// Moves the limit. What is claimed stays claimed.
+    pub fn set_limit(&self, limit: Limit) {
+        self.lock().limit = limit;
+        self.changed.notify_all();
+    }
+
+    /// Admits nothing from here on.
+    pub fn close(&self) {
+        self.lock().open = false;
+        self.changed.notify_all();
+    }
+
+    /// Admits again what the limit allows.
+    pub fn open(&self) {
+        self.lock().open = true;
+        self.changed.notify_all();
+    }
+
+    /// The numbers at this moment.
+    pub fn usage(&self) -> Usage {
+        self.lock().usage()
+    }
+
+    /// Whether more is claimed, or waited for, than `share` of the limit.
+    pub fn is_beyond(&self, share: f64) -> bool {
+        self.lock().is_beyond(share)
+    }
+
+    /// Waits until [`Ledger::is_beyond`] or the ledger is closed, but no longer than `timeout`; says whether it came to that.
+    pub fn wait_for_excess(&self, share: f64, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut books = self.lock();
+        loop {
+            if books.snapshots > 0 && (!books.open || books.is_beyond(share)) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            books = self.wait(books, left);
+        }
+    }
+
+    /// Wakes whoever waits, to look around.
+    pub fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    fn wait<'a>(&self, books: MutexGuard<'a, Books>, limit: Duration) -> MutexGuard<'a, Books> {
+        let (books, _) = self.changed.wait_timeout(books, limit).unwrap_or_else(PoisonError::into_inner);
+        books
+    }
+
+    /// Every change under the lock is whole, so poisoning tells nothing about the books.
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn usage(&self) -> Usage {
+        let Self { limit, open, bytes, snapshots, .. } = *self;
+        let beside = limit.per_snapshot_bytes.saturating_mul(snapshots);
+        Usage { unflushed_bytes: bytes.saturating_add(beside), snapshots, limit_bytes: limit.bytes, open }
+    }
+
+    fn is_beyond(&self, share: f64) -> bool {
+        let Usage { unflushed_bytes, limit_bytes, .. } = self.usage();
+        if limit_bytes == u64::MAX {
+            return false;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a threshold, not a count")]
+        let (claimed, limit) = (unflushed_bytes as f64, limit_bytes as f64);
+        claimed > limit * share || (self.wanted_bytes > 0 && unflushed_bytes > 0)
+    }
+
+    fn admit(&mut self, bytes: u64, snapshots: u64) -> Result<(), Refused> {
+        if !self.open {
+            return Err(Refused::Closed);
+        }
+        let Usage { unflushed_bytes, limit_bytes, .. } = self.usage();
+        let wanted_bytes = bytes.saturating_add(self.limit.per_snapshot_bytes.saturating_mul(snapshots));
+        if unflushed_bytes.saturating_add(wanted_bytes) > limit_bytes {
+            let snapshots = self.snapshots;
+            return Err(Refused::OverBudget { wanted_bytes, unflushed_bytes, snapshots, limit_bytes });
+        }
+        self.bytes += bytes;
+        self.snapshots += snapshots;
+        Ok(())
+    }
+}
+
+/// Bytes of one snapshot that exist in RAM only; dropping it says that they do not any more.
+#[derive(Debug)]
+#[must_use = "dropping it gives the bytes back"]
+pub struct Claim {
+    ledger: Arc<Ledger>,
+    amount: Mutex<Amount>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Amount {
+    /// Claimed in the ledger.
+    claimed: u64,
+    /// Of these, in the pool by now.
+    used: u64,
+}
+
+impl Claim {
+    fn new(ledger: &Arc<Ledger>, claimed: u64) -> Self {
+        Self { ledger: Arc::clone(ledger), amount: Mutex::new(Amount { claimed, used: 0 }) }
+    }
+
+    /// Takes `bytes` from what was claimed, and claims the rest if that was too little.
+    ///
+    /// # Errors
+    /// See [`Refused`]. After [`Ledger::close`] nothing is taken any more, whatever was claimed before.
+    pub(super) fn take(&self, bytes: u64) -> Result<(), Refused> {
+        let mut amount = self.lock();
+        let mut books = self.ledger.lock();
+        if !books.open {
+            return Err(Refused::Closed);
+        }
+        let beyond = (amount.used + bytes).saturating_sub(amount.claimed);
+        if beyond > 0 {
+            books.admit(beyond, 0)?;
+            amount.claimed += beyond;
+        }
+        amount.used += bytes;
+        Ok(())
+    }
+
+    /// Gives back what was claimed and not used: the snapshot is complete.
+    pub(super) fn settle(&self) {
+        let mut amount = self.lock();
+        self.ledger.lock().bytes -= amount.claimed - amount.used;
+        amount.claimed = amount.used;
+        self.ledger.changed.notify_all();
+    }
+
+    /// Bytes in the pool.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.lock().used
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Amount> {
+        self.amount.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let claimed = self.lock().claimed;
+        let mut books = self.ledger.lock();
+        books.bytes -= claimed;
+        books.snapshots -= 1;
+        drop(books);
+        self.ledger.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(bytes: u64) -> Limit {
+        Limit { bytes, per_snapshot_bytes: 10 }
+    }
+
+    #[test]
+    fn claims_and_what_snapshots_cost_stay_within_the_limit() {
+        let ledger = Ledger::new(limit(100));
+        let first = ledger.claim(50).unwrap();
+        let refused = ledger.claim(40).unwrap_err();
+        let told =
+            Refused::OverBudget { wanted_bytes: 50, unflushed_bytes: 60, snapshots: 1, limit_bytes: 100 };
+        assert_eq!(refused, told);
+        let second = ledger.claim(30).unwrap();
+        assert_eq!(ledger.usage().unflushed_bytes, 100);
+        first.take(50).unwrap();
+        assert!(matches!(first.take(1), Err(Refused::OverBudget { wanted_bytes: 1, .. })));
+        drop(second);
+        first.take(40).unwrap();
+        first.settle();
+        assert_eq!((first.used_bytes(), ledger.usage().unflushed_bytes), (90, 100));
+        drop(first);
+        assert_eq!((ledger.usage().unflushed_bytes, ledger.usage().snapshots), (0, 0));
+    }
+
+    #[test]
+    fn what_was_claimed_and_not_used_comes_back_when_settled() {
+        let ledger = Ledger::new(limit(100));
+        let claim = ledger.claim(90).unwrap();
+        claim.take(20).unwrap();
+        claim.settle();
+        assert_eq!(ledger.usage().unflushed_bytes, 30);
+        drop(ledger.claim(60).unwrap());
+    }
+
+    #[test]
+    fn a_lower_limit_takes_nothing_back_and_lets_nothing_in() {
+        let ledger = Ledger::new(limit(100));
+        let claim = ledger.claim(50).unwrap();
+        assert!(!ledger.wait_for_excess(1.0, Duration::ZERO));
+        ledger.set_limit(limit(40));
+        assert!(ledger.wait_for_excess(1.0, Duration::ZERO));
+        assert_eq!(ledger.usage().exposed_bytes(), 20);
+        assert!(ledger.claim(0).is_err());
+        claim.take(50).unwrap();
+    }
+
+    #[test]
+    fn a_closed_ledger_takes_nothing_not_even_what_was_claimed() {
+        let ledger = Ledger::new(limit(100));
+        let claim = ledger.claim(50).unwrap();
+        ledger.close();
+        assert_eq!(claim.take(1), Err(Refused::Closed));
+        assert_eq!(ledger.claim(1).unwrap_err(), Refused::Closed);
+        ledger.open();
+        claim.take(1).unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_gets_room_as_soon_as_there_is_some() {
+        let ledger = Ledger::new(limit(100));
+        let claim = ledger.claim(90).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| ledger.claim_when_possible(60, |_| true));
+            assert!(ledger.wait_for_excess(1.0, Duration::from_secs(60)), "the flusher is told");
+            drop(claim);
+            assert_eq!(waiter.join().unwrap().unwrap().lock().claimed, 60);
+        });
+        // Never is told at once, and so is no.
+        assert!(ledger.claim_when_possible(91, |_| unreachable!()).is_err());
+        let _claim = ledger.claim(90).unwrap();
+        assert!(ledger.claim_when_possible(1, |usage| usage.unflushed_bytes == 0).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! The program: power loss from end to end, plans, and folders.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::snapshots::{fill, flusher, folder, pool};
+use crate::support::folder::Folder as Temporary;
+use crate::support::program::{Outcome, Program, cloner, run};
+use crate::support::{huge_pages, note, room_for};
+
+#[track_caller]
+fn object(outcome: &Outcome) -> Value {
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    serde_json::from_str(&outcome.stdout).unwrap()
+}
+
+#[track_caller]
+fn assert_survived(object: &Value) {
+    for field in ["killed", "memory_equal", "same_nonce", "verified"] {
+        assert_eq!(object[field], true, "{field} in {object}");
+    }
+    assert_eq!((&object["recovered"], &object["dropped"]), (&Value::from(1), &Value::from(0)), "{object}");
+    note(format_args!(
+        "power loss: {} flushed in {:.0} ms, recovered in {:.0} ms, clone answers after {:.0} ms",
+        object["file_bytes"],
+        object["before"]["flush_ms"].as_f64().unwrap(),
+        object["recover_ms"].as_f64().unwrap(),
+        object["clone_ms"].as_f64().unwrap(),
+    ));
+}
+
+#[test]
+fn a_guest_survives_a_power_loss() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    assert_survived(&object(&run(&["demo", "--power-loss", "--json", "--memory", "64M"])));
+    huge.assert_all_back();
+}
+
+#[test]
+fn a_linux_survives_a_power_loss() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    // Built first, if it must be: the demo has no patience for that.
+    crate::support::linux::image();
+    let args = ["demo", "--power-loss", "--linux", "--json", "--memory", "128M"];
+    assert_survived(&object(&run(&args)));
+    huge.assert_all_back();
+}
+
+/// A battery that protects less than the snapshot: it is refused with the numbers, before anything is lost.
+#[test]
+fn a_battery_that_is_too_small_is_named() {
+    let Some(_room) = room_for(1) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let outcome = run(&["demo", "--power-loss", "--memory", "64M", "--capacity", "0.5"]);
+    outcome.assert_failed(1, &["the battery protects", "not admitted"]);
+    huge.assert_all_back();
+}
+
+#[test]
+fn plans_batteries_for_pools_and_pools_for_batteries() {
+    let args = ["battery", "plan", "--pool", "8G", "--bandwidth", "1G", "--load", "100", "--json"];
+    let plan = object(&run(&args));
+    let rows = plan["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let (needed, flush) = (rows[2]["capacity_j"].as_f64().unwrap(), rows[2]["flush_s"].as_f64().unwrap());
+    assert!((flush - 8.32).abs() < 0.01, "{plan}");
+    assert!(needed > flush * 100.0, "{plan}");
+    // The battery found protects that pool and not much more.
+    let capacity = needed.to_string();
+    let args = ["battery", "plan", "--capacity", &capacity, "--bandwidth", "1G", "--load", "100", "--json"];
+    let back = object(&run(&args));
+    let bytes = back["rows"][1]["pool_bytes"].as_u64().unwrap();
+    assert!(bytes.abs_diff(8 << 30) < 8 << 20, "{bytes}");
+
+    let folder = Temporary::new();
+    let dir = folder.path().to_str().unwrap();
+    let measured = object(&run(&["battery", "plan", "--pool", "1G", "--device", dir, "--json"]));
+    assert_eq!(measured["measured"], true);
+    assert!(measured["bandwidth_bytes_per_second"].as_f64().unwrap() > 1e6, "{measured}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+    let table = run(&["battery", "plan", "--pool", "1G", "--bandwidth", "500M"]);
+    assert!(table.stdout.contains("battery Wh") && table.stdout.contains("1 GiB"), "{table:?}");
+
+    run(&["battery", "plan", "--pool", "1G"]).assert_failed(2, &["--device", "--bandwidth"]);
+    run(&["battery", "plan", "--bandwidth", "1G"]).assert_failed(2, &["--pool", "--capacity"]);
+    let wrong = ["battery", "plan", "--pool", "1G", "--bandwidth", "1G", "--margin", "1"];
+    run(&wrong).assert_failed(1, &["margin is 1", "0 to below 1"]);
+}
+
+#[test]
+fn looks_after_folders() {
+    let [source, target, back] = [Temporary::new(), Temporary::new(), Temporary::new()];
+    let host = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let path = |folder: &Temporary| folder.path().to_str().unwrap().to_owned();
+    let (dir, to, again) = (path(&source), path(&target), path(&back));
+    {
+        let (pool, folder) = (pool(), std::sync::Arc::new(folder(source.path())));
+        let flusher = flusher(&pool, &folder);
+        for number in [7, 8] {
+            let stored = fill(pool.reserve(&format!("n{number}"), 0).unwrap(), number);
+            flusher.flush_snapshot(&stored, &cloner::walk::Progress::default()).unwrap();
+        }
+    }
+    // The tests' folders are of a host called "here".
+    let refused = run(&["pool", "ls", "--dir", &dir]);
+    refused.assert_failed(1, &["belongs to host here", "--adopt"]);
+    let listed = object(&run(&["pool", "ls", "--dir", &dir, "--adopt", "--json"]));
+    assert_eq!(listed["snapshots"].as_array().unwrap().len(), 2, "{listed} on {host}");
+    let checked = run(&["pool", "check", "--dir", &dir]);
+    assert!(checked.code == 0 && checked.stdout.contains("in 2 snapshots"), "{checked:?}");
+
+    let exported = run(&["pool", "export", "n7", "--dir", &dir, "--to", &to]);
+    assert!(exported.code == 0 && exported.stdout.contains("copied    n7"), "{exported:?}");
+    run(&["pool", "export", "nobody", "--dir", &dir, "--to", &to]).assert_failed(1, &["nobody"]);
+    object(&run(&["pool", "import", "--dir", &again, "--from", &to, "--json"]));
+    run(&["pool", "import", "--dir", &again, "--from", &to]).assert_failed(1, &["n7"]);
+    let imported = object(&run(&["pool", "check", "--dir", &again, "--json"]));
+    assert_eq!(imported["snapshots"][0]["name"], "n7", "{imported}");
+
+    assert_eq!(run(&["pool", "rm", "n7", "--dir", &dir]).code, 0);
+    run(&["pool", "rm", "n7", "--dir", &dir]).assert_failed(1, &["n7"]);
+    // One byte of what is left.
+    let is_snapshot = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "snapshot");
+    let files = fs::read_dir(source.path()).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.into_iter().find(is_snapshot).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let damaged = run(&["pool", "check", "--dir", &dir]);
+    assert!(damaged.code == 1 && damaged.stdout.contains("chunk 0: checksum"), "{damaged:?}");
+    run(&["pool", "ls", "--dir", "/nowhere/at/all"]).assert_failed(1, &["/nowhere/at/all"]);
+    // Somebody has it.
+    let _open = cloner::flush::files::RealFiles::open(source.path()).unwrap();
+    run(&["pool", "ls", "--dir", &dir]).assert_failed(1, &["in use by another process"]);
+}
+
+#[test]
+fn measures_a_flush() {
+    let folder = Temporary::new();
+    let dir = folder.path().to_str().unwrap();
+    for form in ["hot", "cold"] {
+        let args =
+            ["bench", "flush", "--bytes", "8M", "--rounds", "1", "--dir", dir, "--form", form, "--json"];
+        let report = object(&run(&args));
+        for field in [
+            "bytes",
+            "flush_gbps",
+            "device_gbps",
+            "recover_gbps",
+            "recover_limit_gbps",
+            "holdup_s",
+            "budget_bytes",
+            "used_s",
+        ] {
+            assert!(report[field].as_f64().unwrap() > 0.0, "{field} in {report}");
+        }
+        assert_eq!(report["form"], form);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn ends_a_power_loss_when_interrupted() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let folder = Temporary::new();
+    let dir = folder.path().to_str().unwrap();
+    let args = ["demo", "--power-loss", "--memory", "512M", "--dir", dir];
+    let program = Program::start(&mut cloner(&args));
+    program.stdout.line("folder");
+    program.signal(Signal::INT);
+    let outcome = program.finish();
+    assert!([0, 1, 130].contains(&outcome.code) && !outcome.stderr.contains("panicked"), "{outcome:?}");
+    huge.assert_all_back();
+}

@@ -1,0 +1,75 @@
+//! Snapshots that a number makes, so that another process can tell whether they are what they were.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloner::battery::RealClock;
+use cloner::codec::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+use cloner::flush::files::RealFiles;
+use cloner::flush::{
+    Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, Rate, RecoverReport, Recoverer,
+};
+use cloner::pool::{Pages, Pool, PoolConfig, Populate, Reservation, Stored};
+use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
+use cloner::walk::Progress;
+
+/// The only chunk of the snapshot with this number.
+fn chunk(number: u64) -> Vec<u8> {
+    let pages = 1 + usize::try_from(number % 61).unwrap();
+    let mut state = number;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 16
+    };
+    let memory: Vec<u8> = (0..pages * 512).flat_map(|_| next().to_le_bytes()).collect();
+    let mut encoded = Vec::new();
+    let input = ChunkInput::new(&memory, &PageSet::ALL).unwrap();
+    Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
+    encoded
+}
+
+/// Fills a reservation with the snapshot of this number.
+pub(super) fn fill(reservation: Reservation, number: u64) -> Arc<Stored> {
+    let encoded = chunk(number);
+    let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
+    reservation.put_chunk(0, &encoded).unwrap();
+    let manifest = ManifestV1 {
+        id: SnapshotId::random(),
+        memory_bytes: 4 << 20,
+        touched_pages: 1,
+        dependencies: Vec::new(),
+        has_parent: false,
+        chunks: vec![ChunkEntryV1 { index: 0, checksum }],
+    };
+    reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes()).unwrap();
+    reservation.seal()
+}
+
+/// Asserts that a snapshot is the one of this number, in every byte.
+#[track_caller]
+pub(super) fn assert_is(stored: &Stored, number: u64) {
+    assert!(stored.chunks().len() == 1 && stored.chunk(0) == Some(&chunk(number)[..]), "{}", stored.name());
+}
+
+pub(super) fn pool() -> Arc<Pool> {
+    let config =
+        PoolConfig { capacity_bytes: 64 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+    Arc::new(Pool::new(&config).unwrap())
+}
+
+pub(super) fn folder(path: &Path) -> Folder {
+    let options = FolderOptions { host: String::from("here"), ..FolderOptions::default() };
+    Folder::open(Arc::new(RealFiles::open(path).unwrap()), &options).unwrap()
+}
+
+pub(super) fn recover(folder: &Folder, pool: &Pool) -> RecoverReport {
+    let recoverer = Recoverer::new(2).unwrap();
+    recoverer.recover(folder, pool, (|_: &str| true, Cleaning::Delete), &Progress::default()).unwrap()
+}
+
+pub(super) fn flusher(pool: &Arc<Pool>, folder: &Arc<Folder>) -> Flusher {
+    let gauge = Gauge::new(Rate { bytes_per_second: 1e9, commit: Duration::ZERO }, 16 << 20);
+    let settings = FlushSettings { buffer_bytes: 16 << 10, ..FlushSettings::new(1) };
+    Flusher::new(Arc::clone(pool), Arc::clone(folder), gauge, Arc::new(RealClock::new()), settings).unwrap()
+}
