@@ -14,6 +14,7 @@ mod clone;
 mod crash;
 mod hostile_snapshot;
 mod hostile_state;
+mod incremental;
 mod leaks;
 mod linux;
 mod refused;

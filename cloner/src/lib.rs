@@ -7,6 +7,7 @@ pub mod cold;
 pub mod compare;
 mod dedup;
 pub mod format;
+pub mod incremental;
 pub mod measure;
 pub mod pool;
 pub mod restore;

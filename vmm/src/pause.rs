@@ -4,7 +4,7 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::interrupt;
-use crate::memory::GuestMemory;
+use crate::memory::{DirtySet, Epoch, GuestMemory, dirty};
 use crate::state::{VmState, VmStateV1};
 use crate::sys::kvm;
 use crate::vm::{Error, Vm};
@@ -50,6 +50,52 @@ impl<'vm> Paused<'vm> {
     #[must_use]
     pub fn memory(&self) -> &'vm GuestMemory {
         self.vm.machine().memory()
+    }
+
+    /// Tracks dirty pages from now on; at this instant there are none. Starts over if they were tracked already.
+    ///
+    /// While they are, the guest's first write to each page costs a fault, and KVM maps its memory in 4 KiB pages.
+    ///
+    /// # Errors
+    /// [`Error::Dirty`] if a set is taken, or the kernel's; the VM is unharmed.
+    pub fn track_dirty(&self) -> Result<Epoch, Error> {
+        dirty::track(self.memory(), || {
+            self.log_dirty(true)?;
+            // A log that was on already is not empty.
+            (0..self.memory().regions().len()).try_for_each(|region| self.dirty_log(region).map(drop))
+        })
+    }
+
+    /// Tracks dirty pages no more.
+    ///
+    /// # Errors
+    /// As [`Paused::track_dirty`].
+    pub fn untrack_dirty(&self) -> Result<(), Error> {
+        dirty::untrack(self.memory(), || self.log_dirty(false))
+    }
+
+    /// The pages that changed, by guest, KVM or this process, since dirty pages were tracked or a set was last committed.
+    ///
+    /// # Errors
+    /// [`Error::Dirty`] if dirty pages are not tracked or a set is taken, or the kernel's. Nothing is lost: the next set has
+    /// what this one would have had.
+    pub fn take_dirty(&self) -> Result<DirtySet<'vm>, Error> {
+        // Dropped on failure, it puts back what it has.
+        let mut set = DirtySet::take(self.memory())?;
+        for region in 0..self.memory().regions().len() {
+            set.merge(region, &self.dirty_log(region)?);
+        }
+        Ok(set)
+    }
+
+    fn log_dirty(&self, wanted: bool) -> Result<(), Error> {
+        let result = self.vm.machine().log_dirty(wanted);
+        result.map_err(|source| Error::Ioctl { name: "KVM_SET_USER_MEMORY_REGION", source })
+    }
+
+    fn dirty_log(&self, region: usize) -> Result<Vec<u64>, Error> {
+        let log = self.vm.machine().dirty_log(region);
+        log.map_err(|source| Error::Ioctl { name: "KVM_GET_DIRTY_LOG", source })
     }
 
     /// Time since the pause was asked for.

@@ -39,6 +39,9 @@ pub enum Error {
     /// There is no memory for the guest.
     #[error("no guest memory")]
     Memory(#[from] memory::Error),
+    /// Its dirty pages cannot be told.
+    #[error("dirty pages")]
+    Dirty(#[from] memory::dirty::Error),
     /// The kernel cannot be loaded.
     #[error("cannot boot")]
     Boot(#[from] boot::Error),

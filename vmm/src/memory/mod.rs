@@ -4,6 +4,7 @@
 //! [`Vm::restore`](crate::Vm::restore) is given.
 
 pub mod backing;
+pub mod dirty;
 pub mod layout;
 mod region;
 
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use vm_memory::{GuestMemoryMmap, GuestRegionMmap};
 
 pub use backing::{Backing, PageSize};
+use dirty::Tracking;
+pub use dirty::{DirtySet, Epoch};
 pub use layout::Layout;
 pub use region::Region;
 use region::Touched;
@@ -78,6 +81,7 @@ pub struct GuestMemory {
     // Before `regions`, into whose mappings it points.
     view: GuestMemoryMmap,
     regions: Vec<Region>,
+    tracking: Tracking,
 }
 
 impl GuestMemory {
@@ -107,7 +111,7 @@ impl GuestMemory {
             regions.iter().map(|region| Arc::clone(region.view())).collect();
         let view =
             GuestMemoryMmap::from_arc_regions(views).expect("regions of a layout ascend and do not overlap");
-        Ok(Self { layout, backing, view, regions })
+        Ok(Self { layout, backing, view, regions, tracking: Tracking::default() })
     }
 
     /// Where the memory lies.
@@ -131,6 +135,10 @@ impl GuestMemory {
     /// The same, to be filled before a VM is given them.
     pub fn regions_mut(&mut self) -> &mut [Region] {
         &mut self.regions
+    }
+
+    const fn tracking(&self) -> &Tracking {
+        &self.tracking
     }
 
     /// The memory in the terms of `vm-memory`, for loaders.

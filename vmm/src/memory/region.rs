@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
+use super::dirty::WrittenPages;
 use super::layout::Range;
 use crate::sys::mmap::{Mapping, OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
@@ -17,6 +18,7 @@ pub struct Region {
     view: Arc<GuestRegionMmap>,
     mapping: Mapping,
     touched: Touched,
+    written: WrittenPages,
 }
 
 /// How to tell which pages hold anything.
@@ -36,7 +38,8 @@ impl Region {
         let view = mapping.volatile_region().map_err(io::Error::other)?;
         let view = GuestRegionMmap::new(view, GuestAddress(range.start))
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(Self { range, view: Arc::new(view), mapping, touched })
+        let written = WrittenPages::new(mapping.len_bytes());
+        Ok(Self { range, view: Arc::new(view), mapping, touched, written })
     }
 
     /// The guest-physical range.
@@ -60,6 +63,10 @@ impl Region {
         &self.view
     }
 
+    pub(super) const fn written(&self) -> &WrittenPages {
+        &self.written
+    }
+
     /// Copies memory out.
     ///
     /// # Errors
@@ -68,12 +75,14 @@ impl Region {
         self.mapping.read(offset, buffer)
     }
 
-    /// Copies memory in.
+    /// Copies memory in. The pages are [dirty](super::dirty) then.
     ///
     /// # Errors
     /// A range that is not within the region.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRange> {
-        self.mapping.write(offset, bytes)
+        self.mapping.write(offset, bytes)?;
+        self.written.note(offset, bytes.len());
+        Ok(())
     }
 
     /// Sets bit `i` of `bitmap` when the page at `offset + 4096 * i` may hold anything but zeros.
