@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use vmm::Ending;
 
-use crate::{compare, measure, pool, restore, save, walk};
+use crate::{compare, incremental, measure, pool, restore, save, walk};
 
 /// Something failed.
 const EXIT_FAILURE: u8 = 1;
@@ -61,7 +61,7 @@ enum Command {
     Run(run::Args),
     /// Boot a guest, wait for its console to say something, clone it, and run source and clones side by side.
     Clone(clone::Args),
-    /// Measure the coder beside lz4, zstd and memcpy.
+    /// Measure the parts: the coder beside lz4, zstd and memcpy; the ways to snapshot and to clone.
     Bench(bench::Args),
     /// Show what a memory image is made of: kinds of pages, classes of vectors, the ratio of each chunk.
     Inspect(inspect::Args),
@@ -80,6 +80,8 @@ enum Error {
     Pool(#[from] pool::Error),
     #[error("snapshot")]
     Save(#[from] save::Error),
+    #[error("incremental snapshot")]
+    Incremental(#[from] incremental::Error),
     #[error("restore")]
     Restore(#[from] restore::eager::Error),
     #[error("comparison")]

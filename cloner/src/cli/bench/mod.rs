@@ -1,8 +1,11 @@
 //! `cloner bench`: how fast the parts are, on this machine and the user's own data.
 
 mod codec;
+mod incremental;
 mod passes;
+mod pulse;
 mod report;
+mod spread;
 mod table;
 
 use clap::Subcommand;
@@ -20,11 +23,14 @@ pub(super) struct Args {
 enum Command {
     /// Encode and decode a raw memory image beside memcpy, lz4 and zstd on the same pages.
     Codec(codec::Args),
+    /// Save a running guest again and again, reading only what has changed, beside full snapshots.
+    Incremental(incremental::Args),
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     match &args.command {
         Command::Codec(args) => codec::run(args),
+        Command::Incremental(args) => incremental::run(args),
     }
 }
 
