@@ -21,8 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmm::Paused;
-use vmm::memory::{DirtySet, Epoch, GuestMemory};
-use vmm::sys::mmap::OutOfRange;
+use vmm::memory::{AccessError, DirtySet, Epoch, GuestMemory};
 
 use crate::chunk::{self, Chunk, ChunkIndex, PageNumber, PlaceRef};
 use crate::codec::{self, ChunkInput, ChunkStats, Dedup, Encoder, Kept, Options, PageRef, PageSet};
@@ -55,9 +54,9 @@ pub enum Error {
         /// The series' last snapshot.
         snapshot: String,
     },
-    /// A chunk reaches out of guest memory, which a layout excludes.
+    /// A chunk reaches out of guest memory, which a layout excludes, or has not arrived in a lazy clone.
     #[error("cannot read the memory of the source")]
-    Memory(#[from] OutOfRange),
+    Memory(#[from] AccessError),
     /// The encoder was given an impossible chunk, which a layout excludes.
     #[error("cannot encode")]
     Codec(#[from] codec::Error),

@@ -18,8 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmm::Paused;
-use vmm::memory::GuestMemory;
-use vmm::sys::mmap::OutOfRange;
+use vmm::memory::{AccessError, GuestMemory};
 
 use crate::chunk::{self, Chunk, PageNumber, PlaceRef};
 use crate::codec::{
@@ -44,9 +43,9 @@ pub enum Error {
     /// It cannot be found out which memory was touched.
     #[error("cannot tell which memory the source has touched")]
     Touched(#[source] io::Error),
-    /// A chunk reaches out of guest memory, which a layout excludes.
+    /// A chunk reaches out of guest memory, which a layout excludes, or has not arrived in a lazy clone.
     #[error("cannot read the memory of the source")]
-    Memory(#[from] OutOfRange),
+    Memory(#[from] AccessError),
     /// The encoder was given an impossible chunk, which a layout excludes.
     #[error("cannot encode")]
     Codec(#[from] codec::Error),

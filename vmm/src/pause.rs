@@ -4,7 +4,7 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::interrupt;
-use crate::memory::{DirtySet, Epoch, GuestMemory, dirty};
+use crate::memory::{self, DirtySet, Epoch, GuestMemory, dirty};
 use crate::state::{VmState, VmStateV1};
 use crate::sys::kvm;
 use crate::vm::{Error, Vm};
@@ -30,11 +30,13 @@ impl<'vm> Paused<'vm> {
         Self { vm, was_running, started, _turn: turn }
     }
 
-    /// Everything but memory.
+    /// Everything but memory, all of which is there when this returns: a lazy clone's arrives first, which takes its time.
+    /// Who minds lets it arrive before the pause (`supply_all` of its memory).
     ///
     /// # Errors
-    /// The kernel's. The VM is unharmed.
+    /// The kernel's, and memory that was lost on its way. The VM is unharmed.
     pub fn save(&self) -> Result<VmState, Error> {
+        self.memory().supply_all().map_err(memory::Error::from)?;
         // One reading for all vCPUs: their counters are told apart by nothing but their offsets to it.
         let host_tsc = kvm::host_tsc();
         let state = VmStateV1 {

@@ -127,6 +127,8 @@ impl Vm {
         install_kick_handler().map_err(|source| Error::Ioctl { name: "sigaction", source })?;
         let devices = Arc::new(devices);
         let threads = Threads::spawn(vcpus, Arc::new(Control::new()), &devices).map_err(Error::Thread)?;
+        let stopper = threads.stopper();
+        machine.memory().on_loss(move |lost| stopper.stop(Ending::MemoryLost { what: lost.reason() }));
         tracing::info!(
             vcpus = threads.len(),
             memory_bytes = machine.memory().layout().size_bytes(),
