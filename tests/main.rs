@@ -15,6 +15,7 @@ mod crash;
 mod hostile_snapshot;
 mod hostile_state;
 mod incremental;
+mod lazy;
 mod leaks;
 mod linux;
 mod refused;

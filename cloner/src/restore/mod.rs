@@ -4,3 +4,4 @@
 //! [`Vm::restore`](vmm::Vm::restore).
 
 pub mod eager;
+pub mod lazy;

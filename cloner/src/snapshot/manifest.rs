@@ -53,6 +53,12 @@ impl SnapshotId {
     }
 }
 
+impl std::fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl ManifestV1 {
     /// The manifest in its envelope.
     ///
