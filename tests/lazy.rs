@@ -15,6 +15,7 @@ use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
 
 use crate::MIB;
 use crate::support::host::Holdings;
+use crate::support::program::run;
 use crate::support::{Guest, Studio, alone, assert_names, guest, huge_pages, room_for};
 
 const NONCE: u64 = 0x1a2a_1a2a_0b0b_0b0b;
@@ -34,7 +35,12 @@ fn source(params: &Params, vcpus: u8) -> Guest {
 
 /// Nothing arrives but what is touched.
 fn on_demand() -> Options {
-    Options { background: false, ..Options::default() }
+    Options { background: None, ..Options::default() }
+}
+
+/// Everything arrives from the beginning.
+fn at_once() -> Options {
+    Options { background: Some(Duration::ZERO), ..Options::default() }
 }
 
 #[track_caller]
@@ -67,13 +73,16 @@ fn a_lazy_clone_is_a_clone() {
         Backing::Shared(PageSize::Huge),
     ];
     for backing in kinds {
-        for (granule_pages, background) in [(1, false), (16, true), (512, false)] {
+        for (granule_pages, background) in [(1, None), (16, Some(Duration::ZERO)), (512, None)] {
             let options = Options { granule_pages, background, ..Options::default() };
             let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
             let clone = Guest::resume(snapshot.state(), memory);
             assert_is_clone(&params, &clone);
             let faults = fill.faults().len();
-            assert!(background || faults > 0, "{backing}: {granule_pages} pages at once, no faults");
+            assert!(
+                background.is_some() || faults > 0,
+                "{backing}: {granule_pages} pages at once, no faults"
+            );
             drop(clone);
 
             // And one that nobody runs: this process touches all of it.
@@ -136,7 +145,7 @@ fn the_fill_replaces_nothing() {
     let snapshot = studio.snapshot(&source, "dirtying");
     drop(source);
     for number in 0..4 {
-        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &Options::default());
+        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &at_once());
         let clone = Guest::resume(snapshot.state(), memory);
         fill.wait().unwrap();
         clone.beat();
@@ -378,7 +387,7 @@ fn dropping_a_lazy_clone_at_any_time_leaves_nothing() {
         let snapshot = studio.snapshot(&source(&params, 2), "template");
         let kinds = [TRANSPARENT, Backing::Shared(PageSize::Base)];
         let lives = |number: u64| {
-            for (backing, options) in kinds.iter().zip([Options::default(), on_demand()]) {
+            for (backing, options) in kinds.iter().zip([at_once(), on_demand()]) {
                 let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
                 let clone = Guest::resume(snapshot.state(), memory);
                 clone.send("s");
@@ -386,7 +395,7 @@ fn dropping_a_lazy_clone_at_any_time_leaves_nothing() {
                 drop(clone);
                 assert!(fill.is_complete() || fill.wait().is_err());
             }
-            drop(memory_for(&snapshot, TRANSPARENT, &Options::default()));
+            drop(memory_for(&snapshot, TRANSPARENT, &at_once()));
         };
         (0..3).for_each(lives);
         let before = Holdings::now();
@@ -412,4 +421,31 @@ fn what_cannot_be_served_is_refused() {
     let backing = Backing::OverTemplate(Arc::new(file));
     let error = lazy::memory_for(&snapshot, backing, &Options::default()).unwrap_err();
     assert_names(&error, &["memory of its own", "template"]);
+}
+
+/// Every field that is promised, in a run that went well.
+#[test]
+fn the_bench_prints_one_json_object() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let args = ["bench", "lazy", "--memory", "64M", "--count", "2", "--eager", "1", "--json"];
+    let outcome = run(&args);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let number = |pointer: &str| {
+        report
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_f64)
+            .unwrap_or_else(|| panic!("{pointer} in {report}"))
+    };
+    for spread in ["/to_first_output_ms", "/fault_us"] {
+        let [p50, p99] = ["p50", "p99"].map(|part| number(&format!("{spread}/{part}")));
+        assert!(p50 > 0.0 && p99 >= p50, "{report}");
+    }
+    for pointer in ["/memory_bytes", "/eager_to_first_output_ms", "/complete_ms", "/faults"] {
+        assert!(number(pointer) > 0.0, "{pointer} in {report}");
+    }
+    assert!(number("/working_set/faults") * 10.0 <= number("/faults"), "{report}");
+    assert_eq!(report["equal"], true, "{report}");
+    huge.assert_all_back();
 }

@@ -84,6 +84,8 @@ enum Error {
     Incremental(#[from] incremental::Error),
     #[error("restore")]
     Restore(#[from] restore::eager::Error),
+    #[error("lazy restore")]
+    Lazy(#[from] restore::lazy::Error),
     #[error("comparison")]
     Compare(#[from] compare::Error),
     #[error(transparent)]

@@ -15,7 +15,7 @@
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::GuestMemory;
 use crate::sys::mmap::PAGE_SIZE;
@@ -43,38 +43,40 @@ impl Epoch {
     }
 }
 
-/// The pages of a region that this process wrote to.
-#[derive(Debug)]
-pub(super) struct WrittenPages(Box<[AtomicU64]>);
+/// The pages of a region that this process wrote to, from when somebody first wanted to know: most VMs never pay for it.
+#[derive(Debug, Default)]
+pub(super) struct WrittenPages(OnceLock<Box<[AtomicU64]>>);
 
 impl WrittenPages {
-    pub(super) fn new(len_bytes: usize) -> Self {
-        Self((0..words(len_bytes)).map(|_| AtomicU64::new(0)).collect())
-    }
-
     /// Notes a write, which must have happened: a page noted before it is written could be taken, read and committed in
     /// between, and the write would be lost.
     pub(super) fn note(&self, offset: usize, len_bytes: usize) {
-        let Some(last) = len_bytes.checked_sub(1) else { return };
+        let (Some(words), Some(last)) = (self.0.get(), len_bytes.checked_sub(1)) else { return };
         for page in offset / PAGE_SIZE..=(offset + last) / PAGE_SIZE {
             // Release: whoever takes the bit sees the bytes.
-            self.0[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
+            words[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
         }
     }
 
     /// Moves all bits to `into`.
     fn take(&self, into: &mut [u64]) {
-        for (word, into) in self.0.iter().zip(into) {
+        for (word, into) in self.words().iter().zip(into) {
             *into |= word.swap(0, Ordering::Acquire);
         }
     }
 
-    fn clear(&self) {
-        self.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    /// Notes the writes to a region of this length from now on; none so far.
+    fn start_over(&self, len_bytes: usize) {
+        let words = self.0.get_or_init(|| (0..words(len_bytes)).map(|_| AtomicU64::new(0)).collect());
+        words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        self.0.get().map_or(&[], |words| words)
     }
 
     fn put_back(&self, words: &[u64]) {
-        for (word, back) in self.0.iter().zip(words).filter(|(_, back)| **back != 0) {
+        for (word, back) in self.words().iter().zip(words).filter(|(_, back)| **back != 0) {
             word.fetch_or(*back, Ordering::Release);
         }
     }
@@ -188,7 +190,7 @@ pub(crate) fn track<E: From<Error>>(
     }
     log()?;
     for region in memory.regions() {
-        region.written().clear();
+        region.written().start_over(region.mapping().len_bytes());
     }
     let epoch = Epoch::next();
     *state = State::Since(epoch);

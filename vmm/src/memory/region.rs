@@ -52,9 +52,8 @@ impl Region {
         let view = mapping.volatile_region().map_err(io::Error::other)?;
         let view = GuestRegionMmap::new(view, GuestAddress(range.start))
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let written = WrittenPages::new(mapping.len_bytes());
-        let mapping = Arc::new(mapping);
-        Ok(Self { range, view: Arc::new(view), mapping, touched, written, supplier: None })
+        let (view, mapping, written) = (Arc::new(view), Arc::new(mapping), WrittenPages::default());
+        Ok(Self { range, view, mapping, touched, written, supplier: None })
     }
 
     /// The guest-physical range.

@@ -2,6 +2,7 @@
 
 mod codec;
 mod incremental;
+mod lazy;
 mod passes;
 mod pulse;
 mod report;
@@ -23,6 +24,8 @@ pub(super) struct Args {
 enum Command {
     /// Encode and decode a raw memory image beside memcpy, lz4 and zstd on the same pages.
     Codec(codec::Args),
+    /// Clone a guest whose memory arrives while it runs, beside clones that wait for it.
+    Lazy(lazy::Args),
     /// Save a running guest again and again, reading only what has changed, beside full snapshots.
     Incremental(incremental::Args),
 }
@@ -30,6 +33,7 @@ enum Command {
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     match &args.command {
         Command::Codec(args) => codec::run(args),
+        Command::Lazy(args) => lazy::run(args),
         Command::Incremental(args) => incremental::run(args),
     }
 }

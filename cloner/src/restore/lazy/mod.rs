@@ -111,8 +111,9 @@ pub struct Options {
     /// Pages brought for one fault: a power of two from 1 to 512, aligned around the page that was touched. Memory on 2 MiB
     /// pages is always brought by the chunk.
     pub granule_pages: usize,
-    /// Whether the rest is brought in the background. If not, it is when somebody needs all of it, such as a save.
-    pub background: bool,
+    /// How long after the memory was made the rest begins to be brought in the background: a head start for whoever builds
+    /// the VM and waits for its first output. With `None`, and before, it is when somebody needs all of it, such as a save.
+    pub background: Option<Duration>,
     /// Pages to bring before the target runs.
     pub working_set: Option<WorkingSet>,
     /// The longest that one request may take, before the handler counts as stalled.
@@ -120,9 +121,14 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 16 pages for a fault, the rest in the background, 30 s.
+    /// 16 pages for a fault, the rest in the background after 20 ms, a limit of 30 s.
     fn default() -> Self {
-        Self { granule_pages: 16, background: true, working_set: None, limit: Duration::from_secs(30) }
+        Self {
+            granule_pages: 16,
+            background: Some(Duration::from_millis(20)),
+            working_set: None,
+            limit: Duration::from_secs(30),
+        }
     }
 }
 

@@ -36,7 +36,10 @@ pub(super) struct Pager {
     pub(super) bell: EventFd,
     source: Box<dyn Source>,
     layout: Layout,
+    /// What is to arrive, by ascending number; all else is the kernel's zeros.
     chunks: Vec<Chunk>,
+    /// For each of them which pages are there.
+    present: Box<[Present]>,
     regions: Vec<Region>,
     granule_pages: usize,
     /// The memory is made of 2 MiB pages, which are installed whole.
@@ -49,11 +52,13 @@ pub(super) struct Pager {
 struct Region {
     mapping: Arc<Mapping>,
     first_chunk: u32,
-    /// Bit `j` of word `i`: page `64 * i + j` is there, or is none of ours.
-    present: Box<[AtomicU64]>,
     /// What is registered, in bytes.
     registered: Vec<Range<usize>>,
 }
+
+/// Page `64 * i + j` of a chunk is bit `j` of word `i`.
+#[derive(Debug, Default)]
+struct Present([AtomicU64; CHUNK_PAGES / 64]);
 
 /// A page of the guest, where it is.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +114,7 @@ impl Pager {
             bell,
             source,
             layout: memory.layout(),
+            present: chunks.iter().map(|_| Present::default()).collect(),
             chunks,
             regions,
             granule_pages,
@@ -156,9 +162,15 @@ impl Pager {
     }
 
     pub(super) fn is_present(&self, chunk: &Chunk, page: usize) -> bool {
-        let page = chunk.offset / PAGE_BYTES + page;
         // Acquire: who sees the bit sees the page.
-        self.regions[chunk.region].present[page / 64].load(Ordering::Acquire) >> (page % 64) & 1 == 1
+        self.present(chunk)
+            .is_none_or(|Present(words)| words[page / 64].load(Ordering::Acquire) >> (page % 64) & 1 == 1)
+    }
+
+    /// `None` of a chunk that holds nothing, and so is not to arrive.
+    fn present(&self, chunk: &Chunk) -> Option<&Present> {
+        let at = self.chunks.binary_search_by_key(&chunk.index, |chunk| chunk.index).ok()?;
+        Some(&self.present[at])
     }
 
     /// Brings a page and its neighbours.
@@ -255,7 +267,12 @@ impl Pager {
                 // Everything has arrived meanwhile.
                 Installed::Unregistered => return Ok(()),
             };
-            region.arrived(start + done, arrived);
+            let first = (start + done - chunk.offset) / PAGE_BYTES;
+            if let Some(Present(words)) = self.present(chunk) {
+                for page in first..first + arrived / PAGE_BYTES {
+                    words[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
+                }
+            }
             done += arrived;
         }
         Ok(())
@@ -301,28 +318,15 @@ impl Pager {
 
 impl Region {
     fn new<'c>(mapping: &Arc<Mapping>, first_chunk: u32, held: impl Iterator<Item = &'c Chunk>) -> Self {
-        let words = mapping.len_bytes().div_ceil(64 * PAGE_BYTES);
-        let present: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(u64::MAX)).collect();
         let mut registered: Vec<Range<usize>> = Vec::new();
         for chunk in held {
-            // Eight whole words: chunks begin at multiples of 512 pages, and what follows a short one is nobody's.
-            let first = chunk.offset / PAGE_BYTES / 64;
-            for word in &present[first..(first + CHUNK_PAGES / 64).min(words)] {
-                word.store(0, Ordering::Relaxed);
-            }
             let range = chunk.offset..chunk.offset + chunk.len_bytes();
             match registered.last_mut() {
                 Some(last) if last.end == range.start => last.end = range.end,
                 _ => registered.push(range),
             }
         }
-        Self { mapping: Arc::clone(mapping), first_chunk, present, registered }
-    }
-
-    fn arrived(&self, offset: usize, len_bytes: usize) {
-        for page in offset / PAGE_BYTES..(offset + len_bytes) / PAGE_BYTES {
-            self.present[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
-        }
+        Self { mapping: Arc::clone(mapping), first_chunk, registered }
     }
 }
 

@@ -95,15 +95,13 @@ impl Service {
             filler: Worker { duty: Arc::clone(&filler), thread: None },
             watchdog: None,
         };
-        if options.background {
-            service.status.want_fill();
-        }
         // On failure the drop ends those that were started.
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.into()).spawn(body);
         let (own, duty) = (Arc::clone(&pager), Arc::clone(&server));
         service.server.thread = Some(spawn("lazy-serve", Box::new(move || serve_always(&own, &duty)))?);
         let (own, duty) = (Arc::clone(&pager), Arc::clone(&filler));
-        let fill = move || guarded(&own, &duty, || fill(&own, &duty, &first));
+        let background = options.background;
+        let fill = move || guarded(&own, &duty, || fill(&own, &duty, &first, background));
         service.filler.thread = Some(spawn("lazy-fill", Box::new(fill))?);
         let limit = options.limit;
         let watch = move || watch(&pager, [&server, &filler], limit);
@@ -248,7 +246,7 @@ fn refuse(pager: &Pager, spot: &Spot) {
 }
 
 /// Brings the working set, then, when wanted, everything.
-fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber]) {
+fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber], background: Option<Duration>) {
     let mut scratch = vec![0; CHUNK_BYTES];
     let bring = |work: &mut dyn FnMut() -> Result<(), Loss>| {
         if pager.status.is_settled() {
@@ -264,7 +262,7 @@ fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber]) {
         }
     }
     pager.status.prefetched();
-    if !pager.status.wait_for_wish() {
+    if !pager.status.wait_for_wish(background) {
         return;
     }
     for chunk in pager.chunks() {

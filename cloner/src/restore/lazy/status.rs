@@ -149,11 +149,18 @@ impl Status {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody wants everything; `false` if there is nothing left to do.
-    pub(super) fn wait_for_wish(&self) -> bool {
+    /// Waits until somebody wants everything, or for `limit`; `false` if there is nothing left to do.
+    pub(super) fn wait_for_wish(&self, limit: Option<Duration>) -> bool {
         let idle = |state: &mut State| !state.fill_wanted && !state.gone && state.outcome.is_none();
-        let state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-        state.fill_wanted && !state.gone && state.outcome.is_none()
+        let state = self.lock();
+        let state = match limit {
+            Some(limit) => {
+                let waited = self.changed.wait_timeout_while(state, limit, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        !state.gone && state.outcome.is_none()
     }
 
     /// Waits until something has changed, or for `limit`.
