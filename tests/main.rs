@@ -15,6 +15,8 @@ mod crash;
 mod fork;
 mod hostile_snapshot;
 mod hostile_state;
+mod incremental;
+mod lazy;
 mod leaks;
 mod linux;
 mod live;

@@ -114,6 +114,27 @@ pub fn chunks(layout: Layout) -> Vec<Chunk> {
     chunks
 }
 
+/// The chunk with this number, if a guest with this layout has it. Costs the same for any layout.
+#[must_use]
+pub fn chunk_at(layout: Layout, index: ChunkIndex) -> Option<Chunk> {
+    let mut first = 0;
+    for (region, range) in layout.ranges().enumerate() {
+        let behind = first + range.len_bytes.div_ceil(CHUNK_BYTES as u64);
+        if u64::from(index.0) < behind {
+            let offset = (u64::from(index.0) - first) * CHUNK_BYTES as u64;
+            let pages = ((range.len_bytes - offset) / PAGE_BYTES as u64).min(CHUNK_PAGES as u64);
+            return Some(Chunk {
+                index,
+                region,
+                offset: usize::try_from(offset).expect("a guest fits into the address space"),
+                pages: usize::try_from(pages).expect("at most 512"),
+            });
+        }
+        first = behind;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +148,9 @@ mod tests {
             for (i, chunk) in chunks.iter().enumerate() {
                 assert_eq!(chunk.index.0 as usize, i);
                 assert!(chunk.offset.is_multiple_of(CHUNK_BYTES));
+                assert_eq!(chunk_at(layout, chunk.index), Some(*chunk));
             }
+            assert_eq!(chunk_at(layout, ChunkIndex(u32::try_from(chunks.len()).unwrap())), None);
         }
     }
 

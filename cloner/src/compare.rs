@@ -3,8 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vmm::memory::{self, Backing, GuestMemory, PageSize};
-use vmm::sys::mmap::OutOfRange;
+use vmm::memory::{self, AccessError, Backing, GuestMemory, PageSize};
 
 use crate::chunk;
 use crate::format::{CHUNK_BYTES, PAGE_BYTES};
@@ -27,9 +26,9 @@ pub enum Error {
     /// It cannot be found out which pages were touched.
     #[error("cannot tell which memory was touched")]
     Touched(#[from] io::Error),
-    /// A chunk reaches out of memory, which a layout excludes.
+    /// A chunk reaches out of memory, which a layout excludes, or has not arrived in a lazy clone.
     #[error("cannot read memory")]
-    Read(#[from] OutOfRange),
+    Read(#[from] AccessError),
 }
 
 /// Compares memories, on threads of its own.

@@ -10,6 +10,7 @@ mod dedup;
 pub mod durable;
 pub mod flush;
 pub mod format;
+pub mod incremental;
 pub mod live;
 pub mod measure;
 pub mod pool;

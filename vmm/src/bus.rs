@@ -35,6 +35,12 @@ pub enum Ending {
         /// Its bytes in hexadecimal.
         bytes: String,
     },
+    /// Memory that the guest still needed could not be had: it was a lazy clone.
+    #[error("the memory of a lazy clone is lost: {what}")]
+    MemoryLost {
+        /// Why.
+        what: String,
+    },
     /// Anything else that stopped a vCPU.
     #[error("vCPU {vcpu} at RIP {rip:#x} stopped: {what}")]
     Failed {

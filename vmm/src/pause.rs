@@ -4,7 +4,7 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::interrupt;
-use crate::memory::{FrozenMemory, GuestMemory, frozen};
+use crate::memory::{self, DirtySet, Epoch, FrozenMemory, GuestMemory, dirty, frozen};
 use crate::state::{VmState, VmStateV1};
 use crate::sys::kvm;
 use crate::vm::{Error, Vm};
@@ -30,11 +30,13 @@ impl<'vm> Paused<'vm> {
         Self { vm, was_running, started, _turn: turn }
     }
 
-    /// Everything but memory.
+    /// Everything but memory, all of which is there when this returns: a lazy clone's arrives first, which takes its time.
+    /// Who minds lets it arrive before the pause (`supply_all` of its memory).
     ///
     /// # Errors
-    /// The kernel's. The VM is unharmed.
+    /// The kernel's, and memory that was lost on its way. The VM is unharmed.
     pub fn save(&self) -> Result<VmState, Error> {
+        self.memory().supply_all().map_err(memory::Error::from)?;
         // One reading for all vCPUs: their counters are told apart by nothing but their offsets to it.
         let host_tsc = kvm::host_tsc();
         let state = VmStateV1 {
@@ -61,6 +63,52 @@ impl<'vm> Paused<'vm> {
     /// See [`frozen::Error`]. The VM is unharmed.
     pub fn freeze(&self) -> Result<FrozenMemory, frozen::Error> {
         FrozenMemory::of(self.memory())
+    }
+
+    /// Tracks dirty pages from now on; at this instant there are none. Starts over if they were tracked already.
+    ///
+    /// While they are, the guest's first write to each page costs a fault, and KVM maps its memory in 4 KiB pages.
+    ///
+    /// # Errors
+    /// [`Error::Dirty`] if a set is taken, or the kernel's; the VM is unharmed.
+    pub fn track_dirty(&self) -> Result<Epoch, Error> {
+        dirty::track(self.memory(), || {
+            self.log_dirty(true)?;
+            // A log that was on already is not empty.
+            (0..self.memory().regions().len()).try_for_each(|region| self.dirty_log(region).map(drop))
+        })
+    }
+
+    /// Tracks dirty pages no more.
+    ///
+    /// # Errors
+    /// As [`Paused::track_dirty`].
+    pub fn untrack_dirty(&self) -> Result<(), Error> {
+        dirty::untrack(self.memory(), || self.log_dirty(false))
+    }
+
+    /// The pages that changed, by guest, KVM or this process, since dirty pages were tracked or a set was last committed.
+    ///
+    /// # Errors
+    /// [`Error::Dirty`] if dirty pages are not tracked or a set is taken, or the kernel's. Nothing is lost: the next set has
+    /// what this one would have had.
+    pub fn take_dirty(&self) -> Result<DirtySet<'vm>, Error> {
+        // Dropped on failure, it puts back what it has.
+        let mut set = DirtySet::take(self.memory())?;
+        for region in 0..self.memory().regions().len() {
+            set.merge(region, &self.dirty_log(region)?);
+        }
+        Ok(set)
+    }
+
+    fn log_dirty(&self, wanted: bool) -> Result<(), Error> {
+        let result = self.vm.machine().log_dirty(wanted);
+        result.map_err(|source| Error::Ioctl { name: "KVM_SET_USER_MEMORY_REGION", source })
+    }
+
+    fn dirty_log(&self, region: usize) -> Result<Vec<u64>, Error> {
+        let log = self.vm.machine().dirty_log(region);
+        log.map_err(|source| Error::Ioctl { name: "KVM_GET_DIRTY_LOG", source })
     }
 
     /// Time since the pause was asked for.

@@ -39,6 +39,9 @@ pub enum Error {
     /// There is no memory for the guest.
     #[error("no guest memory")]
     Memory(#[from] memory::Error),
+    /// Its dirty pages cannot be told.
+    #[error("dirty pages")]
+    Dirty(#[from] memory::dirty::Error),
     /// The kernel cannot be loaded.
     #[error("cannot boot")]
     Boot(#[from] boot::Error),
@@ -124,6 +127,8 @@ impl Vm {
         install_kick_handler().map_err(|source| Error::Ioctl { name: "sigaction", source })?;
         let devices = Arc::new(devices);
         let threads = Threads::spawn(vcpus, Arc::new(Control::new()), &devices).map_err(Error::Thread)?;
+        let stopper = threads.stopper();
+        machine.memory().on_loss(move |lost| stopper.stop(Ending::MemoryLost { what: lost.reason() }));
         tracing::info!(
             vcpus = threads.len(),
             memory_bytes = machine.memory().layout().size_bytes(),

@@ -27,7 +27,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use vmm::Ending;
 
 use crate::{
-    battery as power, compare, durable, flush, live, measure, pool as ram, restore, save, snapshot, walk,
+    battery as power, compare, durable, flush, incremental, live, measure, pool as ram, restore, save,
+    snapshot, walk,
 };
 
 /// Something failed.
@@ -68,7 +69,7 @@ enum Command {
     Run(run::Args),
     /// Boot a guest, wait for its console to say something, clone it, and run source and clones side by side.
     Clone(clone::Args),
-    /// Measure the coder beside lz4, zstd and memcpy.
+    /// Measure the parts: the coder beside lz4, zstd and memcpy; the ways to snapshot and to clone.
     Bench(bench::Args),
     /// What battery a pool needs, and what pool a battery protects.
     Battery(battery::Args),
@@ -121,6 +122,10 @@ enum Error {
     Program(#[source] io::Error),
     #[error("fork")]
     Fork(#[from] restore::fork::Error),
+    #[error("incremental snapshot")]
+    Incremental(#[from] incremental::Error),
+    #[error("lazy restore")]
+    Lazy(#[from] restore::lazy::Error),
     #[error("comparison")]
     Compare(#[from] compare::Error),
     #[error(transparent)]

@@ -5,3 +5,4 @@
 
 pub mod eager;
 pub mod fork;
+pub mod lazy;

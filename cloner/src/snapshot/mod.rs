@@ -11,6 +11,7 @@
 //! References are never long: a parent has no parent itself (the child of a child refers to the same parent, see
 //! [`crate::save`]), and a DUP never leads to a DUP. So the longest way to a page is DUP, PATCH, DUP, page.
 
+mod checks;
 mod manifest;
 mod resolve;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use vmm::VmState;
 use vmm::state::envelope;
 
+pub(crate) use checks::Checks;
 pub use manifest::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
 pub(crate) use resolve::InChunk;
 

@@ -1,26 +1,45 @@
 //! Following the references of a snapshot's pages.
 
-use super::{Error, Snapshot};
+use super::{Checks, Error, Snapshot};
 use crate::chunk::{ChunkIndex, PlaceRef};
 use crate::codec::{PageRef, Resolve, ResolveError, decode_page};
-use crate::format::{Page, PageIndex, PageKind};
+use crate::format::{Page, PageIndex, PageKind, VerifiedChunk};
 
-/// One chunk of a snapshot, whose references are to be followed. All chunks concerned must have been verified.
+/// One chunk of a snapshot, whose references are to be followed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InChunk<'a> {
     snapshot: &'a Snapshot,
     chunk: ChunkIndex,
+    /// Verifies each chunk when it is first used; without it, all concerned have been verified.
+    checks: Option<&'a Checks>,
 }
 
 impl<'a> InChunk<'a> {
     pub(crate) const fn new(snapshot: &'a Snapshot, chunk: ChunkIndex) -> Self {
-        Self { snapshot, chunk }
+        Self { snapshot, chunk, checks: None }
+    }
+
+    /// The same for chunks of which some may not have been verified yet.
+    pub(crate) const fn checked(snapshot: &'a Snapshot, chunk: ChunkIndex, checks: &'a Checks) -> Self {
+        Self { snapshot, chunk, checks: Some(checks) }
+    }
+
+    /// Another chunk, of the same snapshot or of one it depends on.
+    const fn other(&self, snapshot: &'a Snapshot, chunk: ChunkIndex) -> Self {
+        Self { snapshot, chunk, checks: self.checks }
+    }
+
+    fn open(&self) -> Result<Option<VerifiedChunk<'a>>, Error> {
+        match self.checks {
+            Some(checks) => checks.open(self.snapshot, self.chunk),
+            None => self.snapshot.reopen_index(self.chunk.0),
+        }
     }
 
     /// Decodes one page of the chunk. What was never touched is zero.
     pub(crate) fn page(&self, page: PageIndex, out: &mut Page) -> Result<(), Error> {
         let index = self.chunk.0;
-        match self.snapshot.reopen_index(index)? {
+        match self.open()? {
             None => out.fill(0),
             Some(chunk) => {
                 decode_page(&chunk, page, self, out).map_err(|source| Error::Decode { index, source })?;
@@ -37,11 +56,12 @@ impl<'a> InChunk<'a> {
             Some(index) => self.snapshot.dependencies().get(index).ok_or(Error::Reference(bits))?,
         };
         let (chunk, page) = page.split().ok_or(Error::Reference(bits))?;
-        let kind = snapshot.reopen_index(chunk.0)?.and_then(|chunk| chunk.kind(page));
+        let place = self.other(snapshot, chunk);
+        let kind = place.open()?.and_then(|chunk| chunk.kind(page));
         match kind {
             None => Err(Error::Reference(bits)),
             Some(PageKind::Dup) => Err(Error::Chained(bits)),
-            Some(_) => InChunk::new(snapshot, chunk).page(page, out),
+            Some(_) => place.page(page, out),
         }
     }
 }
@@ -54,6 +74,6 @@ impl Resolve for InChunk<'_> {
     fn parent(&self, page: PageIndex, out: &mut Page) -> Result<(), ResolveError> {
         // A parent has no parent: `Snapshot::with` has checked. So this happens once on the way to a page.
         let parent = self.snapshot.parent().ok_or(Error::NoParent)?;
-        Ok(InChunk::new(parent, self.chunk).page(page, out)?)
+        Ok(self.other(parent, self.chunk).page(page, out)?)
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::still::{ReadError, StillMemory};
-use super::{Backing, GuestMemory, Layout};
+use super::{AccessError, Backing, GuestMemory, Layout, Lost};
 use crate::sys::holder::Holder;
 use crate::sys::mmap::{OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
@@ -14,6 +14,9 @@ pub enum Error {
     /// What one process writes to shared memory, all see.
     #[error("memory that is {0} cannot be frozen by fork(): only private memory can")]
     NotPrivate(String),
+    /// It is a lazy clone's, and some of it will never arrive.
+    #[error("cannot complete the memory before it is frozen")]
+    Lost(#[from] Lost),
     /// The kernel made no child.
     #[error("cannot fork() a process that holds the memory")]
     Fork(#[source] io::Error),
@@ -50,6 +53,8 @@ impl FrozenMemory {
             Backing::OverTemplate(_) => true,
             Backing::Shared(_) => return Err(Error::NotPrivate(memory.backing().to_string())),
         };
+        // What has not arrived when a lazy clone is frozen would never arrive in the holder.
+        memory.supply_all()?;
         let region = |region: &super::Region| Region {
             host_address: region.mapping().host_address(),
             len_bytes: region.mapping().len_bytes(),
@@ -108,7 +113,7 @@ impl StillMemory for FrozenMemory {
 
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {
         let region = &self.regions[region];
-        region.check(offset, buffer.len())?;
+        region.check(offset, buffer.len()).map_err(AccessError::from)?;
         self.holder
             .read(region.host_address + offset as u64, buffer)
             .map_err(|source| ReadError::Holder { pid: self.holder.pid(), source })

@@ -4,10 +4,12 @@
 //! [`Vm::restore`](crate::Vm::restore) is given.
 
 pub mod backing;
+pub mod dirty;
 pub mod frozen;
 pub mod layout;
 mod region;
 mod still;
+mod supplier;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,14 +18,17 @@ use std::sync::Arc;
 use vm_memory::{GuestMemoryMmap, GuestRegionMmap};
 
 pub use backing::{Backing, PageSize};
+use dirty::Tracking;
+pub use dirty::{DirtySet, Epoch};
 pub use frozen::FrozenMemory;
 pub use layout::Layout;
-pub use region::Region;
 use region::Touched;
+pub use region::{AccessError, Region};
 pub use still::{ReadError, StillMemory};
+pub use supplier::{Lost, Supplier};
 
 use crate::sys::kvm;
-use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, PAGE_SIZE, Source};
+use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Source};
 use crate::sys::pagemap::Pagemap;
 
 /// Why there is no guest memory, or an access to it failed.
@@ -72,6 +77,9 @@ pub enum Error {
         /// Length of the access.
         len_bytes: usize,
     },
+    /// Memory that has not arrived yet, and never will.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 /// The memory of one guest, as one or two [`Region`]s.
@@ -81,7 +89,10 @@ pub struct GuestMemory {
     backing: Backing,
     // Before `regions`, into whose mappings it points.
     view: GuestMemoryMmap,
+    // Before `regions`, so that it is gone when they are unmapped, whoever drops its last reference.
+    supplier: Option<Arc<dyn Supplier>>,
     regions: Vec<Region>,
+    tracking: Tracking,
 }
 
 impl GuestMemory {
@@ -111,7 +122,7 @@ impl GuestMemory {
             regions.iter().map(|region| Arc::clone(region.view())).collect();
         let view =
             GuestMemoryMmap::from_arc_regions(views).expect("regions of a layout ascend and do not overlap");
-        Ok(Self { layout, backing, view, regions })
+        Ok(Self { layout, backing, view, supplier: None, regions, tracking: Tracking::default() })
     }
 
     /// Where the memory lies.
@@ -161,6 +172,35 @@ impl GuestMemory {
         Ok(huge)
     }
 
+    const fn tracking(&self) -> &Tracking {
+        &self.tracking
+    }
+
+    /// Has `supplier` bring what this memory still misses, for as long as it lives.
+    #[must_use]
+    pub fn supplied_by(mut self, supplier: &Arc<dyn Supplier>) -> Self {
+        for (index, region) in self.regions.iter_mut().enumerate() {
+            region.set_supplier(Arc::clone(supplier), index);
+        }
+        self.supplier = Some(Arc::clone(supplier));
+        self
+    }
+
+    /// Returns when all of the memory is there: at once, unless it is a lazy clone's.
+    ///
+    /// # Errors
+    /// Some of it never will be.
+    pub fn supply_all(&self) -> Result<(), Lost> {
+        self.supplier.as_ref().map_or(Ok(()), |supplier| supplier.supply_all())
+    }
+
+    /// See [`Supplier::on_loss`].
+    pub(crate) fn on_loss(&self, stop: impl FnOnce(&Lost) + Send + 'static) {
+        if let Some(supplier) = &self.supplier {
+            supplier.on_loss(Box::new(stop));
+        }
+    }
+
     /// The memory in the terms of `vm-memory`, for loaders.
     pub(crate) const fn view(&self) -> &GuestMemoryMmap {
         &self.view
@@ -169,26 +209,33 @@ impl GuestMemory {
     /// Copies guest-physical memory out.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] unless all of it lies within one region.
+    /// [`Error::NoMemory`] unless all of it lies within one region; [`Error::Lost`].
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let len_bytes = buffer.len();
-        self.at(address, |region, offset| region.read(offset, buffer))
-            .ok_or(Error::NoMemory { address, len_bytes })
+        self.at(address, buffer.len(), |region, offset| region.read(offset, buffer))
     }
 
     /// Copies bytes into guest-physical memory.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] unless all of it lies within one region; nothing is written then.
+    /// [`Error::NoMemory`] unless all of it lies within one region; [`Error::Lost`]. Nothing is written then.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.at(address, |region, offset| region.write(offset, bytes))
-            .ok_or(Error::NoMemory { address, len_bytes: bytes.len() })
+        self.at(address, bytes.len(), |region, offset| region.write(offset, bytes))
     }
 
-    fn at(&self, address: u64, access: impl FnOnce(&Region, usize) -> Result<(), OutOfRange>) -> Option<()> {
-        let region = self.regions.iter().rev().find(|region| region.range().start <= address)?;
-        let offset = usize::try_from(address - region.range().start).ok()?;
-        access(region, offset).ok()
+    fn at(
+        &self,
+        address: u64,
+        len_bytes: usize,
+        access: impl FnOnce(&Region, usize) -> Result<(), AccessError>,
+    ) -> Result<(), Error> {
+        let no_memory = Error::NoMemory { address, len_bytes };
+        let region = self.regions.iter().rev().find(|region| region.range().start <= address);
+        let Some(region) = region else { return Err(no_memory) };
+        let Ok(offset) = usize::try_from(address - region.range().start) else { return Err(no_memory) };
+        access(region, offset).map_err(|error| match error {
+            AccessError::OutOfRange(_) => no_memory,
+            AccessError::Lost(lost) => lost.into(),
+        })
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
+use super::dirty::WrittenPages;
 use super::layout::Range;
+use super::supplier::{Lost, Supplier};
 use crate::sys::mmap::{Mapping, OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
 
@@ -15,8 +17,22 @@ pub struct Region {
     range: Range,
     // Before `mapping`, into which it points: fields are dropped in this order.
     view: Arc<GuestRegionMmap>,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     touched: Touched,
+    written: WrittenPages,
+    /// Who brings missing pages, and this region's index there.
+    supplier: Option<(Arc<dyn Supplier>, usize)>,
+}
+
+/// Why memory of a region cannot be copied in or out.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AccessError {
+    /// The range is not within the region.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// It has not arrived yet, and never will.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 /// How to tell which pages hold anything.
@@ -36,7 +52,8 @@ impl Region {
         let view = mapping.volatile_region().map_err(io::Error::other)?;
         let view = GuestRegionMmap::new(view, GuestAddress(range.start))
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(Self { range, view: Arc::new(view), mapping, touched })
+        let (view, mapping, written) = (Arc::new(view), Arc::new(mapping), WrittenPages::default());
+        Ok(Self { range, view, mapping, touched, written, supplier: None })
     }
 
     /// The guest-physical range.
@@ -47,48 +64,72 @@ impl Region {
 
     /// The mapping; offsets into it are offsets into the range.
     #[must_use]
-    pub const fn mapping(&self) -> &Mapping {
+    pub const fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
     }
 
-    /// The memory itself, while no VM has it. `None` if another process may have it.
+    /// The memory itself, while no VM has it. `None` if somebody else may have it: another process, or who supplies it.
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
-        self.mapping.as_mut_slice()
+        Arc::get_mut(&mut self.mapping)?.as_mut_slice()
+    }
+
+    pub(super) fn set_supplier(&mut self, supplier: Arc<dyn Supplier>, index: usize) {
+        self.supplier = Some((supplier, index));
+    }
+
+    /// Waits for pages that are still missing.
+    fn supply(&self, offset: usize, len_bytes: usize) -> Result<(), AccessError> {
+        self.mapping.check(offset, len_bytes)?;
+        match &self.supplier {
+            Some((supplier, index)) => Ok(supplier.supply(*index, offset, len_bytes)?),
+            None => Ok(()),
+        }
     }
 
     pub(super) const fn view(&self) -> &Arc<GuestRegionMmap> {
         &self.view
     }
 
+    pub(super) const fn written(&self) -> &WrittenPages {
+        &self.written
+    }
+
     /// Copies memory out.
     ///
     /// # Errors
-    /// A range that is not within the region.
-    pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), OutOfRange> {
-        self.mapping.read(offset, buffer)
+    /// A range that is not within the region, or memory that was lost on its way.
+    pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), AccessError> {
+        self.supply(offset, buffer.len())?;
+        Ok(self.mapping.read(offset, buffer)?)
     }
 
-    /// Copies memory in.
+    /// Copies memory in. The pages are [dirty](super::dirty) then.
     ///
     /// # Errors
-    /// A range that is not within the region.
-    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRange> {
-        self.mapping.write(offset, bytes)
+    /// A range that is not within the region, or memory that was lost on its way.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
+        self.supply(offset, bytes.len())?;
+        self.mapping.write(offset, bytes)?;
+        self.written.note(offset, bytes.len());
+        Ok(())
     }
 
     /// Sets bit `i` of `bitmap` when the page at `offset + 4096 * i` may hold anything but zeros.
     ///
-    /// Memory is not read for this: a clear bit means that nobody, guest or host, ever touched the page.
+    /// Memory is not read for this: a clear bit means that nobody, guest or host, ever touched the page. Pages that are
+    /// still to arrive do so first.
     ///
     /// # Errors
-    /// A range that is not within the region (`InvalidInput`), or a page table that cannot be read.
+    /// A range that is not within the region (`InvalidInput`), a page table that cannot be read, or memory that was lost
+    /// on its way.
     ///
     /// # Panics
     /// If `bitmap` has fewer than `pages` bits.
     pub fn touched(&self, offset: usize, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
-        self.mapping
-            .check(offset, pages * PAGE_SIZE)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        self.supply(offset, pages * PAGE_SIZE).map_err(|error| match error {
+            AccessError::OutOfRange(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
+            AccessError::Lost(error) => io::Error::other(error),
+        })?;
         match &self.touched {
             Touched::PageTable(pagemap) => {
                 pagemap.touched(self.mapping.host_address() + offset as u64, pages, bitmap)

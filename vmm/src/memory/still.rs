@@ -2,15 +2,14 @@
 
 use std::io;
 
-use super::{GuestMemory, Layout};
-use crate::sys::mmap::OutOfRange;
+use super::{AccessError, GuestMemory, Layout};
 
 /// Why memory that stands still could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Not a range of the region.
+    /// Not a range of the region, or memory that never arrived.
     #[error(transparent)]
-    OutOfRange(#[from] OutOfRange),
+    Access(#[from] AccessError),
     /// The process that holds the memory was killed, or the kernel took memory from it.
     #[error("process {pid}, which holds the source's memory, cannot be read: was it killed?")]
     Holder {

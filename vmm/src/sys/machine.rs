@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "KVM keeps the host addresses of memory slots")]
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::errno;
 
@@ -26,19 +26,46 @@ impl Machine {
     /// The kernel's.
     pub fn new(fd: VmFd, memory: GuestMemory) -> Result<Self, errno::Error> {
         let machine = Self { fd, memory };
-        for (slot, region) in (0..).zip(machine.memory.regions()) {
+        machine.set_slots(0)?;
+        Ok(machine)
+    }
+
+    /// Makes KVM log which pages the guest changes from now on, none so far, or makes it stop. The vCPUs must stand still.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn log_dirty(&self, wanted: bool) -> Result<(), errno::Error> {
+        self.set_slots(if wanted { KVM_MEM_LOG_DIRTY_PAGES } else { 0 })
+    }
+
+    /// The log of a region's slot since it was last read; this empties it. Bit `j` of word `i` is page `64 * i + j`.
+    ///
+    /// # Errors
+    /// The kernel's; `ENOENT` unless [`Machine::log_dirty`] was called.
+    ///
+    /// # Panics
+    /// If there is no such region.
+    pub fn dirty_log(&self, region: usize) -> Result<Vec<u64>, errno::Error> {
+        let len_bytes = self.memory.regions()[region].mapping().len_bytes();
+        let slot = u32::try_from(region).expect("one or two regions");
+        self.fd.get_dirty_log(slot, len_bytes)
+    }
+
+    /// Sets all slots, or changes their flags: address and size are the same every time.
+    fn set_slots(&self, flags: u32) -> Result<(), errno::Error> {
+        for (slot, region) in (0..).zip(self.memory.regions()) {
             let slot = kvm_userspace_memory_region {
                 slot,
-                flags: 0,
+                flags,
                 guest_phys_addr: region.range().start,
                 memory_size: region.mapping().len_bytes() as u64,
                 userspace_addr: region.mapping().host_address(),
             };
-            // SAFETY: the slot is exactly a live mapping. The mapping is part of `machine`, which drops it after the
+            // SAFETY: the slot is exactly a live mapping. The mapping is part of `self`, which drops it after the
             // VM descriptor and hands out shared references only, and is kept by every vCPU.
-            unsafe { machine.fd.set_user_memory_region(slot)? };
+            unsafe { self.fd.set_user_memory_region(slot)? };
         }
-        Ok(machine)
+        Ok(())
     }
 
     /// The VM descriptor.

@@ -212,6 +212,21 @@ impl Mapping {
         self.advise(libc::MADV_DONTDUMP)
     }
 
+    /// Makes every access to a range fail from now on: the kernel's with `EFAULT`, such as KVM's for a guest, and this
+    /// process's with a signal that ends it. Whoever calls this keeps this process from the range.
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidInput` for a range outside the mapping.
+    pub fn forbid(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
+        let start = self
+            .checked(offset, len_bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        // SAFETY: the range is this value's own. No Rust reference into it exists that the next access could go through:
+        // `as_mut_slice` borrows this value exclusively.
+        let result = unsafe { libc::mprotect(start.cast(), len_bytes, libc::PROT_NONE) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is this value's own, and no advice used here changes its content.
         let result = unsafe { libc::madvise(self.address.as_ptr().cast(), self.len_bytes, advice) };

@@ -10,3 +10,4 @@ pub mod memfd;
 pub mod mmap;
 pub mod pagemap;
 pub mod signal;
+pub mod uffd;

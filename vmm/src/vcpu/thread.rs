@@ -18,7 +18,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
 use vmm_sys_util::signal::Killable;
@@ -152,8 +152,27 @@ impl Thread {
 #[derive(Debug)]
 pub(crate) struct Threads {
     control: Arc<Control>,
-    threads: Vec<Thread>,
+    /// Empty once they are being joined: who has the lock can kick them.
+    threads: Arc<Mutex<Vec<Thread>>>,
     vcpus: Vec<Arc<Mutex<Vcpu>>>,
+}
+
+/// Ends a guest from any thread, if it is still there. Does not wait for the vCPUs to stop.
+#[derive(Debug)]
+pub(crate) struct Stopper {
+    control: Arc<Control>,
+    threads: Weak<Mutex<Vec<Thread>>>,
+}
+
+impl Stopper {
+    /// Ends the guest like this, unless it has ended otherwise.
+    pub(crate) fn stop(&self, ending: Ending) {
+        tracing::debug!(%ending, "guest ended");
+        self.control.end(ending);
+        if let Some(threads) = self.threads.upgrade() {
+            lock(&threads).iter().for_each(Thread::kick);
+        }
+    }
 }
 
 impl Threads {
@@ -162,7 +181,7 @@ impl Threads {
     /// # Errors
     /// The kernel's, for threads and for the mapping of their `kvm_run` pages.
     pub(crate) fn spawn(vcpus: Vec<Vcpu>, control: Arc<Control>, devices: &Arc<Devices>) -> io::Result<Self> {
-        let mut this = Self { control, threads: Vec::with_capacity(vcpus.len()), vcpus: Vec::new() };
+        let mut this = Self { control, threads: Arc::default(), vcpus: Vec::new() };
         for vcpu in vcpus {
             let immediate_exit = Arc::new(vcpu.immediate_exit()?);
             let name = format!("vcpu-{}", vcpu.index());
@@ -170,7 +189,7 @@ impl Threads {
             let (control, devices) = (Arc::clone(&this.control), Arc::clone(devices));
             let (own, flag) = (Arc::clone(&vcpu), Arc::clone(&immediate_exit));
             let handle = Builder::new().name(name).spawn(move || run(&own, &flag, &control, &devices))?;
-            this.threads.push(Thread { handle, immediate_exit });
+            lock(&this.threads).push(Thread { handle, immediate_exit });
             this.vcpus.push(vcpu);
         }
         Ok(this)
@@ -179,10 +198,8 @@ impl Threads {
     /// Stops all vCPUs and returns when each has parked. Says whether they were running.
     pub(crate) fn park(&self) -> bool {
         let were_running = self.control.want(Wanted::Parked) == Wanted::Running;
-        for thread in &self.threads {
-            thread.kick();
-        }
-        self.control.wait_parked(self.threads.len());
+        lock(&self.threads).iter().for_each(Thread::kick);
+        self.control.wait_parked(self.len());
         were_running
     }
 
@@ -196,7 +213,11 @@ impl Threads {
 
     /// Number of vCPUs.
     pub(crate) const fn len(&self) -> usize {
-        self.threads.len()
+        self.vcpus.len()
+    }
+
+    pub(crate) fn stopper(&self) -> Stopper {
+        Stopper { control: Arc::clone(&self.control), threads: Arc::downgrade(&self.threads) }
     }
 
     pub(crate) const fn control(&self) -> &Arc<Control> {
@@ -207,10 +228,9 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.control.want(Wanted::Gone);
-        for thread in &self.threads {
-            thread.kick();
-        }
-        for thread in self.threads.drain(..) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        threads.iter().for_each(Thread::kick);
+        for thread in threads {
             if thread.handle.join().is_err() {
                 tracing::error!("a vCPU thread panicked");
             }
@@ -236,6 +256,6 @@ fn run(vcpu: &Mutex<Vcpu>, immediate_exit: &ImmediateExit, control: &Control, de
 }
 
 /// A panic of a vCPU thread is reported when it is joined; its vCPU is still a vCPU.
-fn lock(vcpu: &Mutex<Vcpu>) -> MutexGuard<'_, Vcpu> {
-    vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,9 +3,13 @@
 mod codec;
 mod flush;
 mod fork;
+mod incremental;
+mod lazy;
 mod live;
 mod passes;
+mod pulse;
 mod report;
+mod spread;
 mod table;
 mod times;
 
@@ -30,6 +34,10 @@ enum Command {
     Live(live::Args),
     /// Flush a snapshot and recover it, beside what the device itself can do.
     Flush(flush::Args),
+    /// Clone a guest whose memory arrives while it runs, beside clones that wait for it.
+    Lazy(lazy::Args),
+    /// Save a running guest again and again, reading only what has changed, beside full snapshots.
+    Incremental(incremental::Args),
 }
 
 pub(super) use fork::serve_floor;
@@ -40,6 +48,8 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         Command::Fork(args) => fork::run(args),
         Command::Live(args) => live::run(args),
         Command::Flush(args) => flush::run(args),
+        Command::Lazy(args) => lazy::run(args),
+        Command::Incremental(args) => incremental::run(args),
     }
 }
 

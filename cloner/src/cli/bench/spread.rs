@@ -1,0 +1,44 @@
+//! What repeated measurements say.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Half of the measurements are no more than `p50`, 99 of 100 no more than `p99`; of fewer than 100, none is more.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+}
+
+impl Spread {
+    /// Of these times, in `unit`s. `None` of none.
+    pub(super) fn of(times: &[Duration], unit: Duration) -> Option<Self> {
+        let mut times = times.to_vec();
+        times.sort_unstable();
+        let last = times.len().checked_sub(1)?;
+        let at = |per_cent: usize| times[(times.len() * per_cent).div_ceil(100).clamp(1, last + 1) - 1];
+        let value = |time: Duration| time.div_duration_f64(unit);
+        Some(Self { p50: value(at(50)), p99: value(at(99)) })
+    }
+
+    pub(super) fn milliseconds(times: &[Duration]) -> Option<Self> {
+        Self::of(times, Duration::from_millis(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_measurements() {
+        let times = |numbers: &[u64]| numbers.iter().map(|ms| Duration::from_millis(*ms)).collect::<Vec<_>>();
+        let spread =
+            |numbers: &[u64]| Spread::milliseconds(&times(numbers)).map(|spread| (spread.p50, spread.p99));
+        assert_eq!(spread(&[]), None);
+        assert_eq!(spread(&[7]), Some((7.0, 7.0)));
+        assert_eq!(spread(&[3, 1, 2]), Some((2.0, 3.0)));
+        assert_eq!(spread(&(1..=200).collect::<Vec<_>>()), Some((100.0, 198.0)));
+    }
+}

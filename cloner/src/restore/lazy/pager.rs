@@ -1,0 +1,335 @@
+//! Bringing pages: decode what is missing, install it, and remember.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Instant;
+
+use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
+use vmm::sys::mmap::Mapping;
+use vmm::sys::uffd::{Installed, Userfault};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::source::Source;
+use super::status::{Fill, Status};
+use super::{Error, Loss};
+use crate::chunk::{Chunk, ChunkIndex, PageNumber, chunk_at};
+use crate::format::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, Page, PageIndex};
+
+/// What becomes of pages that are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zeros {
+    /// They are installed: somebody waits.
+    Install,
+    /// They stay missing, and become the kernel's when the range is unregistered.
+    Leave,
+}
+
+/// Everything needed to bring pages. Shared by the threads that do; the last of them lets source and descriptor go.
+#[derive(Debug)]
+pub(super) struct Pager {
+    pub(super) status: Arc<Status>,
+    pub(super) userfault: Userfault,
+    /// Rings when there is something to do beside faults.
+    pub(super) bell: EventFd,
+    source: Box<dyn Source>,
+    layout: Layout,
+    /// What is to arrive, by ascending number; all else is the kernel's zeros.
+    chunks: Vec<Chunk>,
+    /// For each of them which pages are there.
+    present: Box<[Present]>,
+    regions: Vec<Region>,
+    granule_pages: usize,
+    /// The memory is made of 2 MiB pages, which are installed whole.
+    huge: bool,
+    /// Held shared to install, and alone to refuse a page for good.
+    installing: RwLock<()>,
+}
+
+#[derive(Debug)]
+struct Region {
+    mapping: Arc<Mapping>,
+    first_chunk: u32,
+    /// What is registered, in bytes.
+    registered: Vec<Range<usize>>,
+}
+
+/// Page `64 * i + j` of a chunk is bit `j` of word `i`.
+#[derive(Debug, Default)]
+struct Present([AtomicU64; CHUNK_PAGES / 64]);
+
+/// A page of the guest, where it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) chunk: Chunk,
+    /// Its number in the chunk.
+    pub(super) page: usize,
+}
+
+impl Spot {
+    pub(super) fn number(&self) -> PageNumber {
+        PageNumber::new(self.chunk.index, PageIndex::new(self.page).expect("a page of the chunk"))
+    }
+}
+
+/// What is known of a page before it is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Present,
+    Zero,
+    Bytes,
+}
+
+impl Pager {
+    /// Registers all that `source` holds anything for. Nobody must have touched the memory.
+    pub(super) fn new(
+        source: Box<dyn Source>,
+        memory: &GuestMemory,
+        granule_pages: usize,
+        started: Instant,
+    ) -> Result<Self, Error> {
+        let userfault = Userfault::open().map_err(Error::Userfault)?;
+        let bell = EventFd::new(EFD_NONBLOCK).map_err(Error::Userfault)?;
+        let chunks = source.chunks();
+        let mut first_chunk = 0;
+        let mut regions = Vec::new();
+        for (number, region) in memory.regions().iter().enumerate() {
+            let held = chunks.iter().filter(|chunk| chunk.region == number);
+            let region = Region::new(region.mapping(), first_chunk, held);
+            for range in &region.registered {
+                let result = userfault.register(&region.mapping, range.start, range.len());
+                result.map_err(Error::Register)?;
+            }
+            let len_chunks = region.mapping.len_bytes().div_ceil(CHUNK_BYTES);
+            first_chunk += u32::try_from(len_chunks).expect("64 GiB have 32 Ki chunks");
+            regions.push(region);
+        }
+        let huge =
+            matches!(memory.backing(), Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge));
+        Ok(Self {
+            status: Arc::new(Status::new(started)),
+            userfault,
+            bell,
+            source,
+            layout: memory.layout(),
+            present: chunks.iter().map(|_| Present::default()).collect(),
+            chunks,
+            regions,
+            granule_pages,
+            huge,
+            installing: RwLock::new(()),
+        })
+    }
+
+    pub(super) fn fill(&self) -> Fill {
+        Fill(Arc::clone(&self.status))
+    }
+
+    pub(super) const fn held_chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Everything that is to arrive.
+    pub(super) fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The page at a host address, if it is the guest's.
+    pub(super) fn at_address(&self, address: u64) -> Option<Spot> {
+        self.regions.iter().enumerate().find_map(|(number, region)| {
+            let offset = address.checked_sub(region.mapping.host_address())?;
+            let offset =
+                usize::try_from(offset).ok().filter(|offset| *offset < region.mapping.len_bytes())?;
+            self.at_offset(number, offset)
+        })
+    }
+
+    /// The page at an offset of a region.
+    pub(super) fn at_offset(&self, region: usize, offset: usize) -> Option<Spot> {
+        let chunk =
+            u32::try_from(offset / CHUNK_BYTES).ok()?.checked_add(self.regions[region].first_chunk)?;
+        let chunk = chunk_at(self.layout, ChunkIndex(chunk))?;
+        Some(Spot { chunk, page: offset % CHUNK_BYTES / PAGE_BYTES })
+    }
+
+    /// The page with a number, if the guest has one.
+    pub(super) fn at_number(&self, number: PageNumber) -> Option<Spot> {
+        let (chunk, page) = number.split()?;
+        let chunk = chunk_at(self.layout, chunk)?;
+        (page.get() < chunk.pages).then(|| Spot { chunk, page: page.get() })
+    }
+
+    pub(super) fn is_present(&self, chunk: &Chunk, page: usize) -> bool {
+        // Acquire: who sees the bit sees the page.
+        self.present(chunk)
+            .is_none_or(|Present(words)| words[page / 64].load(Ordering::Acquire) >> (page % 64) & 1 == 1)
+    }
+
+    /// `None` of a chunk that holds nothing, and so is not to arrive.
+    fn present(&self, chunk: &Chunk) -> Option<&Present> {
+        let at = self.chunks.binary_search_by_key(&chunk.index, |chunk| chunk.index).ok()?;
+        Some(&self.present[at])
+    }
+
+    /// Brings a page and its neighbours.
+    pub(super) fn bring_around(&self, spot: &Spot, scratch: &mut [u8]) -> Result<(), Loss> {
+        let start = spot.page & !(self.granule_pages - 1);
+        let end = (start + self.granule_pages).min(spot.chunk.pages);
+        self.bring(&spot.chunk, start..end, Zeros::Install, scratch)
+    }
+
+    /// Brings those of a chunk's pages that are missing. `scratch` has room for a chunk.
+    pub(super) fn bring(
+        &self,
+        chunk: &Chunk,
+        pages: Range<usize>,
+        zeros: Zeros,
+        scratch: &mut [u8],
+    ) -> Result<(), Loss> {
+        if self.huge {
+            return self.bring_whole(chunk, scratch);
+        }
+        let bytes = |run: &Range<usize>| run.start * PAGE_BYTES..run.end * PAGE_BYTES;
+        let mut run = (Content::Present, pages.start..pages.start);
+        // One more than there are, which ends the last run.
+        for page in pages.start..=pages.end {
+            let content =
+                if page < pages.end { self.decode(chunk, page, scratch)? } else { Content::Present };
+            if content != run.0 {
+                match run.0 {
+                    Content::Present => {}
+                    Content::Zero if zeros == Zeros::Leave => {}
+                    Content::Zero => self.install(chunk, run.1.clone(), None)?,
+                    Content::Bytes => self.install(chunk, run.1.clone(), Some(&scratch[bytes(&run.1)]))?,
+                }
+                run = (content, page..page);
+            }
+            run.1.end = page + 1;
+        }
+        Ok(())
+    }
+
+    fn bring_whole(&self, chunk: &Chunk, scratch: &mut [u8]) -> Result<(), Loss> {
+        if self.is_present(chunk, 0) {
+            return Ok(());
+        }
+        for page in 0..chunk.pages {
+            self.decode(chunk, page, scratch)?;
+        }
+        self.install(chunk, 0..chunk.pages, Some(&scratch[..chunk.len_bytes()]))
+    }
+
+    /// Decodes a page that is missing to its place in `scratch`.
+    fn decode(&self, chunk: &Chunk, page: usize, scratch: &mut [u8]) -> Result<Content, Loss> {
+        if self.is_present(chunk, page) {
+            return Ok(Content::Present);
+        }
+        let bytes: &mut Page = scratch[page * PAGE_BYTES..].first_chunk_mut().expect("room for a chunk");
+        let index = PageIndex::new(page).expect("a page of the chunk");
+        self.source.page(chunk, index, bytes).map_err(|source| Loss::Page {
+            chunk: chunk.index.0,
+            page,
+            source,
+        })?;
+        Ok(if is_zero(bytes) { Content::Zero } else { Content::Bytes })
+    }
+
+    /// Installs a run of pages, zeros without `bytes`. What is there already stays; nothing is installed once memory is lost.
+    fn install(&self, chunk: &Chunk, pages: Range<usize>, bytes: Option<&[u8]>) -> Result<(), Loss> {
+        let region = &self.regions[chunk.region];
+        let step = if self.huge { CHUNK_BYTES } else { PAGE_BYTES };
+        let (start, len) = (chunk.offset + pages.start * PAGE_BYTES, pages.len() * PAGE_BYTES);
+        let mut done = 0;
+        while done < len {
+            // Held for one call, so that a page is refused, or there, and never first one and then the other.
+            let _installing = self.installing.read().unwrap_or_else(PoisonError::into_inner);
+            if self.status.is_lost() {
+                return Ok(());
+            }
+            let installed = match bytes {
+                Some(bytes) => self.userfault.copy(&region.mapping, start + done, &bytes[done..]),
+                None => self.userfault.zero(&region.mapping, start + done, len - done),
+            };
+            let arrived = match installed.map_err(Loss::Kernel)? {
+                Installed::Bytes(0) => {
+                    // The address space is changing; the kernel asks to be asked again.
+                    thread::yield_now();
+                    continue;
+                }
+                Installed::Bytes(bytes) => bytes,
+                Installed::Present => {
+                    let wake = self.userfault.wake(&region.mapping, start + done, step);
+                    wake.map_err(Loss::Kernel)?;
+                    step
+                }
+                // Everything has arrived meanwhile.
+                Installed::Unregistered => return Ok(()),
+            };
+            let first = (start + done - chunk.offset) / PAGE_BYTES;
+            if let Some(Present(words)) = self.present(chunk) {
+                for page in first..first + arrived / PAGE_BYTES {
+                    words[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
+                }
+            }
+            done += arrived;
+        }
+        Ok(())
+    }
+
+    /// Makes whoever waits for a page go on: with it if it is there, else with an error instead of it.
+    pub(super) fn refuse(&self, spot: &Spot) -> io::Result<()> {
+        let Spot { chunk, page } = spot;
+        let mapping = &self.regions[chunk.region].mapping;
+        let (offset, len) = match self.huge {
+            true => (chunk.offset, CHUNK_BYTES),
+            false => (chunk.offset + page * PAGE_BYTES, PAGE_BYTES),
+        };
+        let _nobody_installs = self.installing.write().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(self.status.is_lost(), "a page is refused when memory is lost");
+        if !self.is_present(chunk, *page) {
+            mapping.forbid(offset, len)?;
+        }
+        self.userfault.wake(mapping, offset, len)
+    }
+
+    /// Leaves what is still missing, zeros all of it, to the kernel.
+    pub(super) fn complete(&self) -> Result<(), Loss> {
+        for region in &self.regions {
+            for range in &region.registered {
+                let result = self.userfault.unregister(&region.mapping, range.start, range.len());
+                result.map_err(Loss::Kernel)?;
+            }
+        }
+        self.status.complete();
+        self.ring();
+        Ok(())
+    }
+
+    /// Wakes the server, for a request or to look whether it is over.
+    pub(super) fn ring(&self) {
+        if let Err(error) = self.bell.write(1) {
+            // Full: it has not been heard yet, and will be.
+            tracing::trace!(%error, "bell");
+        }
+    }
+}
+
+impl Region {
+    fn new<'c>(mapping: &Arc<Mapping>, first_chunk: u32, held: impl Iterator<Item = &'c Chunk>) -> Self {
+        let mut registered: Vec<Range<usize>> = Vec::new();
+        for chunk in held {
+            let range = chunk.offset..chunk.offset + chunk.len_bytes();
+            match registered.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => registered.push(range),
+            }
+        }
+        Self { mapping: Arc::clone(mapping), first_chunk, registered }
+    }
+}
+
+fn is_zero(page: &Page) -> bool {
+    page.as_chunks::<64>().0.iter().all(|run| *run == [0; 64])
+}

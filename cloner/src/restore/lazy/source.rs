@@ -1,0 +1,57 @@
+//! Where missing pages come from.
+
+use std::fmt;
+
+use vmm::memory::Layout;
+
+use crate::chunk::{Chunk, ChunkIndex, chunk_at};
+use crate::format::{Page, PageIndex};
+use crate::snapshot::{Checks, InChunk, Snapshot};
+
+/// Why a source has no page to give.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Has the pages of a guest's memory, and gives them one at a time to any thread.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// Where the memory lies.
+    fn layout(&self) -> Layout;
+
+    /// The chunks that hold anything, by ascending number. All others are zero.
+    fn chunks(&self) -> Vec<Chunk>;
+
+    /// Writes a page of one of these chunks.
+    ///
+    /// # Errors
+    /// The page cannot be had; `out` may hold anything. It is not asked for again.
+    fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError>;
+}
+
+/// A snapshot in the pool. Its chunks are verified when they are first used.
+#[derive(Debug)]
+pub(super) struct SnapshotSource {
+    snapshot: Snapshot,
+    checks: Checks,
+}
+
+impl SnapshotSource {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
+        Self { snapshot: snapshot.clone(), checks: Checks::new(snapshot) }
+    }
+}
+
+impl Source for SnapshotSource {
+    fn layout(&self) -> Layout {
+        self.snapshot.state().layout()
+    }
+
+    fn chunks(&self) -> Vec<Chunk> {
+        let layout = self.layout();
+        let listed = self.snapshot.manifest().chunks.iter();
+        // Opening the snapshot has checked the greatest number.
+        listed.filter_map(|entry| chunk_at(layout, ChunkIndex(entry.index))).collect()
+    }
+
+    fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError> {
+        Ok(InChunk::checked(&self.snapshot, chunk.index, &self.checks).page(page, out)?)
+    }
+}

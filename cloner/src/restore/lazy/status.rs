@@ -1,0 +1,256 @@
+//! How far a lazy clone's memory has come, for those who bring it, wait for it, and watch.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use vmm::memory::Lost;
+
+use super::Loss;
+use crate::chunk::{Chunk, PageNumber};
+
+/// A missing page that the guest touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// The page.
+    pub page: PageNumber,
+    /// From when the fault was noticed until the page was there.
+    pub time: Duration,
+}
+
+/// Pages that this process needs.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) chunk: Chunk,
+    pub(super) pages: Range<usize>,
+}
+
+/// Ends the VM.
+pub(super) type Stop = Box<dyn FnOnce(&Lost) + Send>;
+
+/// Shared by the memory's threads, its owner, and watchers. Knows no memory, so that watching keeps none.
+#[derive(Debug)]
+pub(super) struct Status {
+    /// What `state.phase` says, to be asked without a lock.
+    phase: AtomicU8,
+    state: Mutex<State>,
+    changed: Condvar,
+    started: Instant,
+}
+
+const FILLING: u8 = 0;
+const COMPLETE: u8 = 1;
+const LOST: u8 = 2;
+
+struct State {
+    outcome: Option<Result<Duration, Lost>>,
+    /// Who owns the memory has dropped it: the threads end.
+    gone: bool,
+    prefetched: bool,
+    fill_wanted: bool,
+    on_loss: Option<Stop>,
+    requests: VecDeque<Request>,
+    faults: Vec<Fault>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { outcome, gone, faults, .. } = self;
+        write!(f, "{outcome:?}, gone: {gone}, {} faults", faults.len())
+    }
+}
+
+impl Status {
+    pub(super) fn new(started: Instant) -> Self {
+        let state = State {
+            outcome: None,
+            gone: false,
+            prefetched: false,
+            fill_wanted: false,
+            on_loss: None,
+            requests: VecDeque::new(),
+            faults: Vec::new(),
+        };
+        Self { phase: AtomicU8::new(FILLING), state: Mutex::new(state), changed: Condvar::new(), started }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == COMPLETE
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == LOST
+    }
+
+    /// Whether the threads have nothing left to do. Once memory is lost, they have, until it is dropped: refusing pages.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_complete() || self.lock().gone
+    }
+
+    /// Whether no more page is to be brought.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_lost() || self.is_over()
+    }
+
+    /// Everything has arrived.
+    pub(super) fn complete(&self) {
+        let mut state = self.lock();
+        if state.outcome.is_none() {
+            state.outcome = Some(Ok(self.started.elapsed()));
+            self.phase.store(COMPLETE, Ordering::Release);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Some of it never will. Only the first loss counts. When this returns, the VM has been ended.
+    pub(super) fn lose(&self, loss: Loss) {
+        let lost = Lost::new(loss);
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return;
+        }
+        tracing::warn!(reason = lost.reason(), "the memory of a lazy clone is lost");
+        state.outcome = Some(Err(lost.clone()));
+        self.phase.store(LOST, Ordering::Release);
+        let on_loss = state.on_loss.take();
+        drop(state);
+        if let Some(stop) = on_loss {
+            stop(&lost);
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn on_loss(&self, stop: Stop) {
+        let mut state = self.lock();
+        if let Some(Err(lost)) = &state.outcome {
+            let lost = lost.clone();
+            drop(state);
+            stop(&lost);
+        } else {
+            state.on_loss = Some(stop);
+        }
+    }
+
+    pub(super) fn go(&self) {
+        self.lock().gone = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn prefetched(&self) {
+        self.lock().prefetched = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn want_fill(&self) {
+        self.lock().fill_wanted = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until somebody wants everything, or for `limit`; `false` if there is nothing left to do.
+    pub(super) fn wait_for_wish(&self, limit: Option<Duration>) -> bool {
+        let idle = |state: &mut State| !state.fill_wanted && !state.gone && state.outcome.is_none();
+        let state = self.lock();
+        let state = match limit {
+            Some(limit) => {
+                let waited = self.changed.wait_timeout_while(state, limit, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        !state.gone && state.outcome.is_none()
+    }
+
+    /// Waits until something has changed, or for `limit`.
+    pub(super) fn nap(&self, limit: Duration) {
+        let state = self.lock();
+        if !state.gone && !matches!(state.outcome, Some(Ok(_))) {
+            drop(self.changed.wait_timeout(state, limit));
+        }
+    }
+
+    pub(super) fn request(&self, request: Request) {
+        self.lock().requests.push_back(request);
+    }
+
+    pub(super) fn next_request(&self) -> Option<Request> {
+        self.lock().requests.pop_front()
+    }
+
+    /// Pages have arrived that somebody may wait for.
+    pub(super) fn arrived(&self) {
+        // Under the lock, so that nobody misses it between looking and waiting.
+        let _state = self.lock();
+        self.changed.notify_all();
+    }
+
+    /// Waits until `there` holds, or everything has arrived.
+    pub(super) fn wait_until(&self, mut there: impl FnMut() -> bool) -> Result<(), Lost> {
+        let mut state = self.lock();
+        loop {
+            match &state.outcome {
+                Some(Ok(_)) => return Ok(()),
+                _ if there() => return Ok(()),
+                Some(Err(lost)) => return Err(lost.clone()),
+                None if state.gone => return Err(Lost::new(Loss::Dropped)),
+                None => {}
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn record(&self, fault: Fault) {
+        self.lock().faults.push(fault);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is complete when the lock is free.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches the memory of a lazy clone arrive. Keeps nothing alive but itself.
+#[derive(Debug, Clone)]
+pub struct Fill(pub(super) Arc<Status>);
+
+impl Fill {
+    /// Whether all of the memory is there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+
+    /// Waits until all of the memory is there. Who wants that to happen although it is not filled in the background asks the
+    /// memory itself ([`GuestMemory::supply_all`](vmm::memory::GuestMemory::supply_all)).
+    ///
+    /// # Errors
+    /// Memory was lost, or dropped before.
+    pub fn wait(&self) -> Result<(), Lost> {
+        self.0.wait_until(|| false)
+    }
+
+    /// How long it took until all was there, from the request on; `None` as long as it is not.
+    #[must_use]
+    pub fn time(&self) -> Option<Duration> {
+        self.0.lock().outcome.as_ref().and_then(|outcome| outcome.as_ref().ok().copied())
+    }
+
+    /// The faults so far, in their order. What this process asked for itself is not among them.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        self.0.lock().faults.clone()
+    }
+
+    pub(super) fn wait_prefetched(&self) -> Result<(), Lost> {
+        let mut state = self.0.lock();
+        while !state.prefetched {
+            if let Some(Err(lost)) = &state.outcome {
+                return Err(lost.clone());
+            }
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Verifying a chunk when it is first used, and not again.
+//!
+//! An eager restore verifies everything before it decodes anything. Who needs a few pages of a large snapshot, now or never,
+//! verifies the chunks they lie in and those they refer to, each once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Error, Snapshot, SnapshotId};
+use crate::chunk::{ChunkIndex, chunk_at};
+use crate::format::VerifiedChunk;
+
+/// Which chunks of a snapshot, and of all it depends on, have been verified.
+#[derive(Debug, Default)]
+pub(crate) struct Checks(Vec<Checked>);
+
+#[derive(Debug)]
+struct Checked {
+    id: SnapshotId,
+    /// By place in the manifest.
+    verified: Box<[AtomicBool]>,
+}
+
+impl Checks {
+    /// None yet.
+    pub(crate) fn new(snapshot: &Snapshot) -> Self {
+        Self::default().for_next(snapshot)
+    }
+
+    /// Those of another snapshot, knowing what is known already of what both depend on.
+    pub(crate) fn for_next(mut self, snapshot: &Snapshot) -> Self {
+        let mut next = Self::default();
+        next.add(snapshot, &mut self.0);
+        next
+    }
+
+    fn add(&mut self, snapshot: &Snapshot, known: &mut Vec<Checked>) {
+        if self.of(snapshot).is_some() {
+            return;
+        }
+        let manifest = snapshot.manifest();
+        let checked = match known.iter().position(|known| known.id == manifest.id) {
+            Some(at) => known.swap_remove(at),
+            None => {
+                let verified = manifest.chunks.iter().map(|_| AtomicBool::new(false)).collect();
+                Checked { id: manifest.id.clone(), verified }
+            }
+        };
+        self.0.push(checked);
+        snapshot.dependencies().iter().for_each(|dependency| self.add(dependency, known));
+    }
+
+    fn of(&self, snapshot: &Snapshot) -> Option<&Checked> {
+        self.0.iter().find(|checked| checked.id == snapshot.manifest().id)
+    }
+
+    /// A chunk that has been verified, if need be by this call. `None` if nothing of it was ever touched.
+    pub(crate) fn open<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        index: ChunkIndex,
+    ) -> Result<Option<VerifiedChunk<'s>>, Error> {
+        let place = snapshot.manifest().chunks.binary_search_by_key(&index.0, |entry| entry.index);
+        let Ok(place) = place else { return Ok(None) };
+        let flag = self.of(snapshot).map(|checked| &checked.verified[place]);
+        // Relaxed: the bytes were there before the snapshot was, and nothing changes them. Two threads may both verify.
+        if flag.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return snapshot.reopen_index(index.0);
+        }
+        let chunk =
+            chunk_at(snapshot.state().layout(), index).expect("opening has checked the greatest index");
+        let verified = snapshot.verify(&chunk)?;
+        if let Some(flag) = flag {
+            flag.store(true, Ordering::Relaxed);
+        }
+        Ok(verified)
+    }
+}

@@ -1,0 +1,286 @@
+//! Snapshots in a row: each reads what has changed, equals the source at its own instant, and needs nobody but their parent.
+
+use cloner::incremental::{self, IncrementalSaver, Report, Series};
+use cloner::pool;
+use cloner::snapshot::Snapshot;
+use cloner::walk::Progress;
+use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Work};
+use vmm::memory::{Backing, PageSize, dirty};
+use vmm::{Config, Paused};
+
+use crate::MIB;
+use crate::support::program::run;
+use crate::support::{Guest, Studio, assert_names, guest, huge_pages, room_for};
+
+const NONCE: u64 = 0x1c2e_0001_1c2e_0001;
+const TOUCHED: u64 = 16 * MIB;
+const POOL: u64 = 96 * MIB;
+
+/// A guest that rewrites the first quarter of what it filled, as fast as it can.
+fn dirtying() -> Params {
+    let work = Work::Dirty(Dirty {
+        rate: Rate::FullSpeed,
+        working_set: 250,
+        order: Order::Random,
+        words_per_page: 8,
+    });
+    Params { beat_ms: 20, work, ..Params::new(NONCE, TOUCHED) }
+}
+
+fn idle() -> Params {
+    Params { beat_ms: 20, ..Params::new(NONCE, TOUCHED) }
+}
+
+fn boot(params: &Params, backing: Backing) -> Guest {
+    let source = Guest::boot(&Config { backing, ..guest::pulse(params, 24 * MIB, 1) });
+    source.line("pulse: ready");
+    source
+}
+
+/// A series of a guest's snapshots, and what takes them.
+struct Film {
+    studio: Studio,
+    saver: IncrementalSaver,
+    series: Series,
+}
+
+impl Film {
+    #[track_caller]
+    fn begin(studio: Studio, paused: &Paused<'_>, against: Option<&Snapshot>) -> Self {
+        let reservation = studio.pool.reserve("first", 0).unwrap();
+        let progress = Progress::default();
+        let begun = Series::begin(&studio.saver, paused, against, reservation, &progress);
+        Self { saver: IncrementalSaver::new(2).unwrap(), series: begun.unwrap().0, studio }
+    }
+
+    fn try_take(
+        &mut self,
+        paused: &Paused<'_>,
+        name: &str,
+        progress: &Progress,
+    ) -> Result<(Snapshot, Report), incremental::Error> {
+        let reservation = self.studio.pool.reserve(name, 0).unwrap();
+        self.saver.save(&mut self.series, paused, reservation, progress)
+    }
+
+    /// Takes the next snapshot, and proves that its clones' memory equals the source's.
+    #[track_caller]
+    fn take(&mut self, paused: &Paused<'_>, name: &str) -> (Snapshot, Report) {
+        let taken = self.try_take(paused, name, &Progress::default()).unwrap();
+        self.assert_equal(paused, &taken.0);
+        taken
+    }
+
+    #[track_caller]
+    fn assert_equal(&self, paused: &Paused<'_>, snapshot: &Snapshot) {
+        let memory = self.studio.memory(snapshot);
+        let difference = self.studio.comparer.first_difference(paused.memory(), &memory).unwrap();
+        assert_eq!(difference, None, "first page that differs");
+    }
+}
+
+/// The guest has counted, and the VMM has written: that is read, and nothing else.
+#[test]
+fn the_second_snapshot_reads_what_changed() {
+    let Some(_room) = room_for(2) else { return };
+    let source = boot(&idle(), Backing::Private(PageSize::Transparent));
+    let mut film = Film::begin(Studio::new(POOL), &source.pause(), None);
+    let first = film.series.last().clone();
+    source.beat();
+
+    let paused = source.pause();
+    // One page that was filled, and two that nobody has ever touched.
+    for address in [5 * MIB, 20 * MIB, 22 * MIB + 4096] {
+        paused.memory().write(address, &[0xd1; 100]).unwrap();
+    }
+    let (second, report) = film.take(&paused, "second");
+    // The guest's stacks, status and tables; not the 4096 pages it filled.
+    assert!((3..64).contains(&(report.dirty_bytes / 4096)), "{report:?}");
+    assert_eq!(report.read_bytes, report.dirty_bytes, "a clean page was read: {report:?}");
+    assert!(second.occupied_bytes() < first.occupied_bytes() / 10, "{}", second.occupied_bytes());
+    assert_eq!(second.parent().unwrap().name(), "first");
+    drop(paused);
+
+    let clone = film.studio.clone_of(&second);
+    assert_eq!(clone.nonce(), NONCE);
+    clone.beat();
+}
+
+/// Many snapshots in a row of a guest that never stops writing: each is equal, each refers to the first and to nobody else,
+/// and all but the last can go.
+#[test]
+fn a_long_series_refers_to_its_first_only() {
+    let Some(_room) = room_for(2) else { return };
+    for backing in [Backing::Private(PageSize::Transparent), Backing::Shared(PageSize::Base)] {
+        let source = boot(&dirtying(), backing);
+        let mut film = Film::begin(Studio::new(POOL), &source.pause(), None);
+        for number in 1..=6_u64 {
+            source.beat();
+            let paused = source.pause();
+            // Something that only this process writes, in a place of its own each time and in one that is the same.
+            let text = [0x30 + u8::try_from(number).unwrap(); 300];
+            paused.memory().write(12 * MIB + number * MIB / 2, &text).unwrap();
+            paused.memory().write(20 * MIB, &text).unwrap();
+            let name = format!("next-{number}");
+            let (snapshot, report) = film.take(&paused, &name);
+            assert!(report.read_bytes >= report.dirty_bytes && report.read_bytes < TOUCHED, "{report:?}");
+            assert_eq!(snapshot.dependencies().len(), 1);
+            assert_eq!(snapshot.parent().unwrap().name(), "first");
+            drop(paused);
+            if number > 1 {
+                film.studio.pool.remove(&format!("next-{}", number - 1)).unwrap();
+            }
+        }
+        film.studio.pool.remove("first").unwrap();
+        film.studio.check();
+
+        // Opened from the pool, as another process would.
+        let Film { studio, series, .. } = film;
+        drop(series);
+        let last = Snapshot::open(studio.pool.get("next-6").unwrap()).unwrap();
+        let clone = studio.clone_of(&last);
+        assert_eq!(clone.nonce(), NONCE);
+        clone.beat();
+    }
+}
+
+/// A page that changes and changes back, and snapshots between which nothing happens.
+#[test]
+fn what_changed_before_stays_changed() {
+    let Some(_room) = room_for(1) else { return };
+    let mix = Mix { zero: 300, fill: 100, duplicate: 100, structured: 300, random: 200 };
+    let source = boot(&Params { mix, ..idle() }, Backing::Private(PageSize::Base));
+    let paused = source.pause();
+    let mut film = Film::begin(Studio::new(POOL), &paused, None);
+    let mut original = vec![0; 64 * 4096];
+    paused.memory().read(4 * MIB, &mut original).unwrap();
+
+    paused.memory().write(4 * MIB, &vec![0xee; original.len()]).unwrap();
+    // Structured content in the place of other content: markers with a dictionary.
+    let mut structured = original.clone();
+    structured.rotate_left(4096 * 5 + 24);
+    paused.memory().write(6 * MIB, &structured).unwrap();
+    paused.memory().write(19 * MIB, &original).unwrap();
+    let (_, report) = film.take(&paused, "changed");
+    assert_eq!((report.dirty_bytes, report.dirty_chunks), (3 * original.len() as u64, 3));
+
+    let (_, report) = film.take(&paused, "same");
+    assert_eq!((report.dirty_bytes, report.read_bytes), (0, 0));
+
+    // A single page, so that all others of its chunk are kept.
+    paused.memory().write(6 * MIB + 4096, &[1]).unwrap();
+    let (_, report) = film.take(&paused, "one-page");
+    assert_eq!((report.dirty_bytes, report.dirty_chunks), (4096, 1));
+
+    paused.memory().write(4 * MIB, &original).unwrap();
+    film.take(&paused, "changed-back");
+}
+
+/// A series that begins with a child, whose pages refer to more than its parent.
+#[test]
+fn a_series_may_begin_with_a_child() {
+    let Some(_room) = room_for(1) else { return };
+    let source = boot(&dirtying(), Backing::Private(PageSize::Transparent));
+    let studio = Studio::new(POOL);
+    let parent = studio.snapshot(&source, "parent");
+    source.beat();
+    let paused = source.pause();
+    let mut page = [0; 4096];
+    paused.memory().read(9 * MIB, &mut page).unwrap();
+    // The same new page twice, in two chunks: the child says DUP of its own.
+    page[..8].copy_from_slice(&NONCE.to_le_bytes());
+    page[4000..4008].copy_from_slice(&NONCE.to_le_bytes());
+    for address in [18 * MIB, 20 * MIB, 22 * MIB] {
+        paused.memory().write(address, &page).unwrap();
+    }
+    let mut film = Film::begin(studio, &paused, Some(&parent));
+    // The first of the three goes, on which the others' markers depended.
+    paused.memory().write(18 * MIB, &[9; 4096]).unwrap();
+    let (next, _) = film.take(&paused, "next");
+    assert_eq!(next.parent().unwrap().name(), "parent");
+    assert_eq!(next.dependencies().len(), 1);
+    drop(paused);
+    source.beat();
+    film.take(&source.pause(), "next-but-one");
+}
+
+/// The pool has no room, or somebody cancels: the log is put back, and the next snapshot has it all.
+#[test]
+fn a_failed_snapshot_loses_no_change() {
+    let Some(_room) = room_for(1) else { return };
+    let source = boot(&dirtying(), Backing::Private(PageSize::Transparent));
+    let mut film = Film::begin(Studio::new(POOL), &source.pause(), None);
+    source.beat();
+
+    let paused = source.pause();
+    paused.memory().write(20 * MIB, &[0xaa; 4096]).unwrap();
+    let stats = film.studio.pool.stats();
+    let hog = film.studio.pool.reserve("hog", usize::try_from(POOL).unwrap() - stats.used_bytes).unwrap();
+    let error = film.try_take(&paused, "full", &Progress::default()).unwrap_err();
+    assert!(matches!(error, incremental::Error::Pool(pool::Error::Full { .. })), "{error}");
+    drop((hog, paused));
+    assert_eq!(film.studio.pool.stats().used_bytes, stats.used_bytes);
+    film.studio.check();
+
+    source.beat();
+    let paused = source.pause();
+    paused.memory().write(21 * MIB, &[0xbb; 4096]).unwrap();
+    let cancelled = Progress::default();
+    cancelled.cancel();
+    let error = film.try_take(&paused, "cancelled", &cancelled).unwrap_err();
+    assert!(matches!(error, incremental::Error::Cancelled), "{error}");
+    drop(paused);
+
+    source.beat();
+    let paused = source.pause();
+    let (snapshot, report) = film.take(&paused, "right");
+    assert!(report.dirty_bytes >= 2 * 4096 && snapshot.parent().is_some(), "{report:?}");
+}
+
+/// A series goes on with the log it began, and with no other.
+#[test]
+fn a_log_that_does_not_continue_the_series_is_refused() {
+    let Some(_room) = room_for(2) else { return };
+    let source = boot(&idle(), Backing::Private(PageSize::Base));
+    let paused = source.pause();
+    let error = paused.take_dirty().unwrap_err();
+    assert!(matches!(error, vmm::Error::Dirty(dirty::Error::NotTracked)), "{error}");
+
+    let mut film = Film::begin(Studio::new(POOL), &paused, None);
+    let taken = paused.take_dirty().unwrap();
+    let error = film.try_take(&paused, "taken", &Progress::default()).unwrap_err();
+    assert_names(&error, &["taken already"]);
+    drop(taken);
+    film.take(&paused, "second");
+
+    // Somebody else takes the log and does not give it back.
+    let _ = paused.take_dirty().unwrap().commit();
+    let error = film.try_take(&paused, "third", &Progress::default()).unwrap_err();
+    assert!(matches!(error, incremental::Error::OtherSeries { .. }), "{error}");
+    assert_names(&error, &["\"second\""]);
+    let other = boot(&idle(), Backing::Private(PageSize::Base));
+    let other = other.pause();
+    other.track_dirty().unwrap();
+    let error = film.try_take(&other, "other", &Progress::default()).unwrap_err();
+    assert!(matches!(error, incremental::Error::OtherSeries { .. }), "{error}");
+    paused.untrack_dirty().unwrap();
+    let error = film.try_take(&paused, "untracked", &Progress::default()).unwrap_err();
+    assert_names(&error, &["not tracked"]);
+}
+
+/// Every field that is promised, in a run that went well.
+#[test]
+fn the_bench_prints_one_json_object() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let args = ["bench", "incremental", "--memory", "64M", "--count", "2", "--dirty", "50", "--json"];
+    let outcome = run(&args);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"));
+    assert!(number("dirtied_bytes") >= number("touched_bytes") / 20.0 * 0.9, "{report}");
+    assert!(number("bytes") < number("full_bytes"), "{report}");
+    assert!(number("time_ms") > 0.0 && number("full_time_ms") > 0.0, "{report}");
+    assert_eq!(report["equal"], true, "{report}");
+    huge.assert_all_back();
+}

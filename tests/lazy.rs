@@ -1,0 +1,451 @@
+//! Clones whose memory arrives while they run: equal to the source in the end, and never wrong before.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use cloner::chunk::{self, Chunk};
+use cloner::format::{Page, PageIndex};
+use cloner::restore::lazy::{self, Fill, Options, Source, SourceError, WorkingSet};
+use cloner::snapshot::Snapshot;
+use cloner::walk::Progress;
+use guest_images::pulse::{Dirty, Order, Params, Rate, Work, check};
+use vmm::Ending;
+use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
+
+use crate::MIB;
+use crate::support::host::Holdings;
+use crate::support::program::run;
+use crate::support::{Guest, Studio, alone, assert_names, guest, huge_pages, room_for};
+
+const NONCE: u64 = 0x1a2a_1a2a_0b0b_0b0b;
+const TOUCHED: u64 = 16 * MIB;
+const MEMORY: u64 = 48 * MIB;
+const TRANSPARENT: Backing = Backing::Private(PageSize::Transparent);
+
+fn params() -> Params {
+    Params { beat_ms: 20, ..Params::new(NONCE, TOUCHED) }
+}
+
+fn source(params: &Params, vcpus: u8) -> Guest {
+    let source = Guest::boot(&guest::pulse(params, MEMORY, vcpus));
+    source.line("pulse: ready");
+    source
+}
+
+/// Nothing arrives but what is touched.
+fn on_demand() -> Options {
+    Options { background: None, ..Options::default() }
+}
+
+/// Everything arrives from the beginning.
+fn at_once() -> Options {
+    Options { background: Some(Duration::ZERO), ..Options::default() }
+}
+
+#[track_caller]
+fn memory_for(snapshot: &Snapshot, backing: Backing, options: &Options) -> (GuestMemory, Fill) {
+    lazy::memory_for(snapshot, backing, options).unwrap()
+}
+
+#[track_caller]
+fn assert_is_clone(params: &Params, clone: &Guest) {
+    assert_eq!(clone.nonce(), NONCE);
+    assert_eq!(clone.sum(), check::expected_sum(params));
+    clone.beat();
+}
+
+/// Whatever the memory is made of, however much comes at once, with and without background fill, on several vCPUs.
+#[test]
+fn a_lazy_clone_is_a_clone() {
+    let Some(_room) = room_for(3) else { return };
+    let Some(huge) = huge_pages(usize::try_from(MEMORY / (2 * MIB)).unwrap()) else { return };
+    let params = params();
+    let source = source(&params, 2);
+    let studio = Studio::new(64 * MIB);
+    let paused = source.pause();
+    let snapshot = studio.save(&paused, "template");
+    let kinds = [
+        Backing::Private(PageSize::Base),
+        TRANSPARENT,
+        Backing::Shared(PageSize::Base),
+        Backing::Private(PageSize::Huge),
+        Backing::Shared(PageSize::Huge),
+    ];
+    for backing in kinds {
+        for (granule_pages, background) in [(1, None), (16, Some(Duration::ZERO)), (512, None)] {
+            let options = Options { granule_pages, background, ..Options::default() };
+            let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
+            let clone = Guest::resume(snapshot.state(), memory);
+            assert_is_clone(&params, &clone);
+            let faults = fill.faults().len();
+            assert!(
+                background.is_some() || faults > 0,
+                "{backing}: {granule_pages} pages at once, no faults"
+            );
+            drop(clone);
+
+            // And one that nobody runs: this process touches all of it.
+            let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
+            let difference = studio.comparer.first_difference(paused.memory(), &memory).unwrap();
+            assert_eq!(difference, None, "{backing}: {granule_pages} pages at once");
+            guest::verify(&params, &memory);
+            memory.supply_all().unwrap();
+            assert!(fill.is_complete() && fill.time().is_some() && fill.faults().is_empty());
+        }
+    }
+    huge.assert_all_back();
+}
+
+/// A clone of a clone of a clone, saved before its memory has arrived; and snapshots that refer to others.
+#[test]
+fn a_half_filled_clone_is_completed_before_it_is_saved() {
+    let Some(_room) = room_for(2) else { return };
+    let params = params();
+    let studio = Studio::new(96 * MIB);
+    let mut guest = source(&params, 1);
+    let mut last: Option<Snapshot> = None;
+    for generation in 1..=3 {
+        guest.beat();
+        let paused = guest.pause();
+        let reservation = studio.pool.reserve(&format!("generation-{generation}"), 0).unwrap();
+        let saved = studio.saver.save(&paused, last.as_ref(), reservation, &Progress::default());
+        let (snapshot, _) = saved.unwrap();
+        let expected = studio.comparer.copy_of(paused.memory()).unwrap();
+        assert_eq!(
+            studio.comparer.first_difference(&expected, &studio.memory(&snapshot)).unwrap(),
+            None,
+            "generation {generation}"
+        );
+        drop(paused);
+        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &on_demand());
+        let clone = Guest::resume(snapshot.state(), memory);
+        assert_eq!(clone.nonce(), NONCE);
+        clone.beat();
+        assert!(!fill.is_complete(), "there is something left to complete");
+        (guest, last) = (clone, Some(snapshot));
+    }
+    assert_is_clone(&params, &guest);
+}
+
+/// The clone rewrites its memory while the rest of it arrives: nothing it wrote is overwritten.
+#[test]
+fn the_fill_replaces_nothing() {
+    let Some(_room) = room_for(1) else { return };
+    let work = Work::Dirty(Dirty {
+        rate: Rate::FullSpeed,
+        working_set: 1000,
+        order: Order::Random,
+        words_per_page: 8,
+    });
+    let params = Params { work, ..params() };
+    let source = source(&params, 2);
+    source.beat();
+    let studio = Studio::new(96 * MIB);
+    let snapshot = studio.snapshot(&source, "dirtying");
+    drop(source);
+    for number in 0..4 {
+        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &at_once());
+        let clone = Guest::resume(snapshot.state(), memory);
+        fill.wait().unwrap();
+        clone.beat();
+        let paused = clone.pause();
+        // Every page has the sequence number that the guest's own counters say it must have.
+        guest::verify(&params, paused.memory());
+        let (again, memory) = studio.save_and_compare(&paused, &format!("again-{number}"));
+        guest::verify(&params, &memory);
+        studio.pool.remove(again.name()).unwrap();
+    }
+}
+
+/// What one run touched is there before the next one starts.
+#[test]
+fn a_working_set_spares_the_faults() {
+    let Some(_room) = room_for(1) else { return };
+    let params = params();
+    let studio = Studio::new(64 * MIB);
+    let snapshot = studio.snapshot(&source(&params, 1), "template");
+    let run = |working_set| {
+        let options = Options { working_set, ..on_demand() };
+        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &options);
+        let clone = Guest::resume(snapshot.state(), memory);
+        assert_is_clone(&params, &clone);
+        fill.faults()
+    };
+    assert_eq!(WorkingSet::load(&studio.pool, &snapshot).unwrap(), None);
+    let faults = run(None);
+    WorkingSet::recorded(&snapshot, &faults).store(&studio.pool).unwrap();
+    let working_set = WorkingSet::load(&studio.pool, &snapshot).unwrap().unwrap();
+    assert_eq!(working_set.pages().len(), faults.len());
+    let after = run(Some(working_set.clone())).len();
+    assert!(faults.len() > 50 && after * 10 <= faults.len(), "{} faults, then {after}", faults.len());
+
+    // It is this snapshot's, and no other's.
+    working_set.store(&studio.pool).unwrap();
+    let other = studio.snapshot(&source(&params, 1), "other");
+    assert_eq!(WorkingSet::load(&studio.pool, &other).unwrap(), None);
+    WorkingSet::remove(&studio.pool, &snapshot.manifest().id).unwrap();
+    assert_eq!(WorkingSet::load(&studio.pool, &snapshot).unwrap(), None);
+}
+
+/// The snapshot again, with one bit of one chunk another.
+#[track_caller]
+fn with_flipped_bit(studio: &Studio, snapshot: &Snapshot, chunk: u64) -> Snapshot {
+    let stored = studio.pool.get(snapshot.name()).unwrap();
+    let reservation = studio.pool.reserve("damaged", 0).unwrap();
+    for original in stored.chunks() {
+        let mut bytes = original.bytes().to_vec();
+        if original.key() == chunk {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+        }
+        reservation.put_chunk(original.key(), &bytes).unwrap();
+    }
+    for (label, bytes) in stored.blobs() {
+        reservation.put_blob(label, bytes).unwrap();
+    }
+    Snapshot::open(reservation.seal()).unwrap()
+}
+
+#[track_caller]
+fn assert_lost(ending: &Ending, parts: &[&str]) {
+    assert!(matches!(ending, Ending::MemoryLost { .. }), "{ending}");
+    assert!(!ending.is_orderly());
+    assert_names(ending, parts);
+}
+
+/// A damaged chunk is no matter until it is needed. Then the VM stops, and says why; what has arrived stays readable.
+#[test]
+fn a_flipped_bit_stops_the_clone_that_needs_it() {
+    let Some(_room) = room_for(2) else { return };
+    let params = params();
+    let studio = Studio::new(96 * MIB);
+    let good = studio.snapshot(&source(&params, 1), "good");
+    const CHUNK: u64 = 5;
+    let damaged = with_flipped_bit(&studio, &good, CHUNK);
+    let address = CHUNK * 2 * MIB + 4096;
+    for vcpus_blocked in [true, false] {
+        let (memory, fill) = memory_for(&damaged, TRANSPARENT, &on_demand());
+        let clone = Guest::resume(damaged.state(), memory);
+        assert_eq!(clone.nonce(), NONCE, "it needs other chunks only");
+        let mut byte = [0];
+        if vcpus_blocked {
+            clone.send("s");
+        } else {
+            let error = clone.vm.memory().read(address, &mut byte).unwrap_err();
+            assert!(matches!(error, memory::Error::Lost(_)), "{error}");
+            assert_names(&error, &["chunk 5", "checksum"]);
+        }
+        assert_lost(&clone.end(), &["page", "chunk 5", "checksum"]);
+        assert_names(&fill.wait().unwrap_err(), &["chunk 5", "checksum"]);
+        let error = clone.vm.memory().read(address, &mut byte).unwrap_err();
+        assert!(matches!(error, memory::Error::Lost(_)), "{error}");
+        guest::status(clone.vm.memory());
+        assert!(clone.vm.pause().is_err(), "it has ended");
+    }
+
+    // The background fill meets it without the guest.
+    let (memory, fill) = memory_for(&damaged, TRANSPARENT, &Options::default());
+    assert_names(&fill.wait().unwrap_err(), &["chunk 5", "checksum"]);
+    let late = Guest::resume(damaged.state(), memory);
+    assert_lost(&late.end(), &["chunk 5"]);
+    // So does a save, and the pool is as it was.
+    let (memory, _) = memory_for(&damaged, TRANSPARENT, &on_demand());
+    let clone = Guest::resume(damaged.state(), memory);
+    clone.nonce();
+    let error = studio.try_save(&clone.pause(), "never", &Progress::default()).unwrap_err();
+    assert_names(&error, &["lazy clone", "chunk 5", "checksum"]);
+    studio.check();
+    // And a working set, before anything runs.
+    let (memory, fill) = memory_for(&good, TRANSPARENT, &on_demand());
+    let clone = Guest::resume(good.state(), memory);
+    clone.sum();
+    let faults = fill.faults();
+    let options = Options { working_set: Some(WorkingSet::recorded(&good, &faults)), ..on_demand() };
+    let error = lazy::memory_for(&damaged, TRANSPARENT, &options).unwrap_err();
+    assert!(matches!(error, lazy::Error::Lost(_)), "{error}");
+}
+
+/// What a source does after some pages.
+#[derive(Debug)]
+enum Fate {
+    Panics,
+    Fails,
+    /// Until the door is opened.
+    Blocks(Arc<Door>),
+}
+
+#[derive(Debug, Default)]
+struct Door {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Door {
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+    }
+}
+
+/// A copy of a guest's memory that gives so many pages.
+#[derive(Debug)]
+struct Mortal {
+    memory: GuestMemory,
+    left: AtomicUsize,
+    fate: Fate,
+}
+
+impl Source for Mortal {
+    fn layout(&self) -> Layout {
+        self.memory.layout()
+    }
+
+    fn chunks(&self) -> Vec<Chunk> {
+        chunk::chunks(self.layout())
+    }
+
+    fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError> {
+        let take = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            match &self.fate {
+                Fate::Panics => panic!("as the test wants it"),
+                Fate::Fails => return Err("the other host is gone".into()),
+                Fate::Blocks(door) => door.pass(),
+            }
+        }
+        let region = &self.memory.regions()[chunk.region];
+        Ok(region.read(chunk.offset + page.get() * 4096, out)?)
+    }
+}
+
+/// The handler dies, fails or stalls, while a vCPU waits for it or while this process does: the VM ends with the reason.
+#[test]
+fn a_handler_that_dies_or_stalls_stops_the_clone() {
+    let Some(_room) = room_for(2) else { return };
+    let params = params();
+    let studio = Studio::new(64 * MIB);
+    let snapshot = studio.snapshot(&source(&params, 2), "template");
+    // Enough to answer with its nonce.
+    const PAGES: usize = 1500;
+    let options = Options { limit: Duration::from_millis(300), ..on_demand() };
+    let mortal = |fate| -> (Guest, Fill) {
+        let source = Mortal { memory: studio.memory(&snapshot), left: AtomicUsize::new(PAGES), fate };
+        let (memory, fill) = lazy::memory_from(Box::new(source), TRANSPARENT, &options).unwrap();
+        let clone = Guest::resume(snapshot.state(), memory);
+        assert_eq!(clone.nonce(), NONCE);
+        (clone, fill)
+    };
+    for by_guest in [true, false] {
+        let door = Arc::<Door>::default();
+        let fates = [
+            (Fate::Panics, ["fault handler has died", ""]),
+            (Fate::Fails, ["cannot be had", "the other host is gone"]),
+            (Fate::Blocks(Arc::clone(&door)), ["fault handler", "300ms"]),
+        ];
+        for (fate, parts) in fates {
+            let (clone, fill) = mortal(fate);
+            if by_guest {
+                clone.send("s");
+            } else {
+                let mut all = vec![0; usize::try_from(MEMORY - 2 * MIB).unwrap()];
+                let error = clone.vm.memory().read(2 * MIB, &mut all).unwrap_err();
+                assert_names(&error, &parts);
+            }
+            assert_lost(&clone.end(), &parts);
+            assert_names(&fill.wait().unwrap_err(), &parts);
+            // Neither does this wait for a handler that never comes back.
+            drop(clone);
+        }
+        door.open();
+    }
+
+    // The background fill stalls; the guest, which needs nothing more, is ended all the same.
+    let door = Arc::<Door>::default();
+    let (clone, fill) = mortal(Fate::Blocks(Arc::clone(&door)));
+    let waiting = std::thread::scope(|scope| {
+        let save = scope.spawn(|| clone.vm.memory().supply_all());
+        save.join().unwrap()
+    });
+    assert_names(&waiting.unwrap_err(), &["background fill", "300ms"]);
+    assert_lost(&clone.end(), &["background fill"]);
+    assert!(!fill.is_complete());
+    door.open();
+}
+
+/// Dropped while vCPUs wait for pages and the fill is under way, twenty times over.
+#[test]
+fn dropping_a_lazy_clone_at_any_time_leaves_nothing() {
+    let Some(_room) = room_for(1) else { return };
+    alone("lazy::dropping_a_lazy_clone_at_any_time_leaves_nothing", || {
+        let params = params();
+        let studio = Studio::new(64 * MIB);
+        let snapshot = studio.snapshot(&source(&params, 2), "template");
+        let kinds = [TRANSPARENT, Backing::Shared(PageSize::Base)];
+        let lives = |number: u64| {
+            for (backing, options) in kinds.iter().zip([at_once(), on_demand()]) {
+                let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
+                let clone = Guest::resume(snapshot.state(), memory);
+                clone.send("s");
+                std::thread::sleep(Duration::from_micros(number * 700));
+                drop(clone);
+                assert!(fill.is_complete() || fill.wait().is_err());
+            }
+            drop(memory_for(&snapshot, TRANSPARENT, &at_once()));
+        };
+        (0..3).for_each(lives);
+        let before = Holdings::now();
+        (0..20).for_each(lives);
+        let held = |now: &Holdings| (now.descriptors, now.threads);
+        let after = Holdings::when(|now| held(now) == held(&before));
+        assert_eq!(held(&after), held(&before));
+        assert!(after.mappings <= before.mappings + 10, "{before:?} {after:?}");
+    });
+}
+
+#[test]
+fn what_cannot_be_served_is_refused() {
+    let Some(_room) = room_for(1) else { return };
+    let studio = Studio::new(64 * MIB);
+    let snapshot = studio.snapshot(&source(&params(), 1), "template");
+    for granule_pages in [0, 3, 1024] {
+        let options = Options { granule_pages, ..Options::default() };
+        let error = lazy::memory_for(&snapshot, TRANSPARENT, &options).unwrap_err();
+        assert!(matches!(error, lazy::Error::Granule(pages) if pages == granule_pages), "{error}");
+    }
+    let file = vmm::sys::memfd::create(c"template", MEMORY, false).unwrap();
+    let backing = Backing::OverTemplate(Arc::new(file));
+    let error = lazy::memory_for(&snapshot, backing, &Options::default()).unwrap_err();
+    assert_names(&error, &["memory of its own", "template"]);
+}
+
+/// Every field that is promised, in a run that went well.
+#[test]
+fn the_bench_prints_one_json_object() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let args = ["bench", "lazy", "--memory", "64M", "--count", "2", "--eager", "1", "--json"];
+    let outcome = run(&args);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let number = |pointer: &str| {
+        report
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_f64)
+            .unwrap_or_else(|| panic!("{pointer} in {report}"))
+    };
+    for spread in ["/to_first_output_ms", "/fault_us"] {
+        let [p50, p99] = ["p50", "p99"].map(|part| number(&format!("{spread}/{part}")));
+        assert!(p50 > 0.0 && p99 >= p50, "{report}");
+    }
+    for pointer in ["/memory_bytes", "/eager_to_first_output_ms", "/complete_ms", "/faults"] {
+        assert!(number(pointer) > 0.0, "{pointer} in {report}");
+    }
+    assert!(number("/working_set/faults") * 10.0 <= number("/faults"), "{report}");
+    assert_eq!(report["equal"], true, "{report}");
+    huge.assert_all_back();
+}

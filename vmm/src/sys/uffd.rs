@@ -1,0 +1,273 @@
+//! Serving a mapping's missing pages: `userfaultfd`.
+//!
+//! Source: `Documentation/admin-guide/mm/userfaultfd.rst` and `ioctl_userfaultfd(2)`. A thread that touches a missing page of
+//! a registered range, in user mode or inside `KVM_RUN`, sleeps until somebody installs the page; the kernel never replaces a
+//! page that is there.
+//!
+//! Written by hand because the crate of that name needs libclang to build, for seven structures of integers.
+
+#![expect(unsafe_code, reason = "userfaultfd and its ioctls have no wrapper in the standard library")]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::time::Duration;
+
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::ioctl::{_IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_with_mut_ref};
+
+use super::mmap::{Mapping, OutOfRange};
+
+const UFFD_API: u64 = 0xaa;
+const UFFD_EVENT_PAGEFAULT: u8 = 0x12;
+const FEATURE_MISSING_HUGETLBFS: u64 = 1 << 4;
+const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
+const REGISTER_MODE_MISSING: u64 = 1;
+
+/// `struct uffdio_api`.
+#[repr(C)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+/// `struct uffdio_range`.
+#[repr(C)]
+struct Range {
+    start: u64,
+    len: u64,
+}
+
+/// `struct uffdio_register`.
+#[repr(C)]
+struct Register {
+    range: Range,
+    mode: u64,
+    ioctls: u64,
+}
+
+/// `struct uffdio_copy`.
+#[repr(C)]
+struct Copy {
+    dst: u64,
+    src: u64,
+    len: u64,
+    mode: u64,
+    copied: i64,
+}
+
+/// `struct uffdio_zeropage`.
+#[repr(C)]
+struct ZeroPage {
+    range: Range,
+    mode: u64,
+    zeroed: i64,
+}
+
+const MESSAGE_BYTES: usize = 32;
+/// Of `address` in the page fault variant of `struct uffd_msg`, whose first byte is the event.
+const MESSAGE_ADDRESS: usize = 16;
+
+const API: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x3f, size_of::<Api>());
+const REGISTER: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x00, size_of::<Register>());
+const UNREGISTER: libc::c_ulong = ioctl(_IOC_READ, 0x01, size_of::<Range>());
+const WAKE: libc::c_ulong = ioctl(_IOC_READ, 0x02, size_of::<Range>());
+const COPY: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x03, size_of::<Copy>());
+const ZEROPAGE: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x04, size_of::<ZeroPage>());
+
+// The kernel's headers, expanded.
+const _: () = {
+    assert!(API == 0xc018_aa3f && REGISTER == 0xc020_aa00 && UNREGISTER == 0x8010_aa01);
+    assert!(WAKE == 0x8010_aa02 && COPY == 0xc028_aa03 && ZEROPAGE == 0xc020_aa04);
+};
+
+/// What became of an attempt to install pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Installed {
+    /// The first so many bytes are installed, which may be fewer than wanted; whoever waits for them is awake.
+    Bytes(usize),
+    /// The first page was there already.
+    Present,
+    /// The range is registered no more.
+    Unregistered,
+}
+
+/// A descriptor through which missing pages of this process are reported and installed.
+#[derive(Debug)]
+pub struct Userfault(File);
+
+impl Userfault {
+    /// Opens one that also serves faults inside the kernel, such as KVM's.
+    ///
+    /// # Errors
+    /// The kernel's: `EPERM` without `CAP_SYS_PTRACE` unless `vm.unprivileged_userfaultfd` is 1, `ENOSYS` where it is
+    /// built without, `EINVAL` if it knows no missing pages of shared or huge memory.
+    pub fn open() -> io::Result<Self> {
+        // SAFETY: the call takes flags only.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
+        let fd = libc::c_int::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor the kernel has just made for this call, owned by nobody else.
+        let this = Self(unsafe { File::from_raw_fd(fd) });
+        let features = FEATURE_MISSING_HUGETLBFS | FEATURE_MISSING_SHMEM;
+        this.ioctl(API, &mut Api { api: UFFD_API, features, ioctls: 0 })?;
+        Ok(this)
+    }
+
+    /// Has missing pages of a range of `mapping` reported here from now on.
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidInput` for a range outside the mapping.
+    pub fn register(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
+        let range = range(mapping, offset, len_bytes)?;
+        self.ioctl(REGISTER, &mut Register { range, mode: REGISTER_MODE_MISSING, ioctls: 0 })
+    }
+
+    /// Leaves missing pages of a range to the kernel again, and wakes whoever waits for one.
+    ///
+    /// # Errors
+    /// As [`Userfault::register`].
+    pub fn unregister(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
+        self.ioctl(UNREGISTER, &mut range(mapping, offset, len_bytes)?)
+    }
+
+    /// Installs missing pages at `offset` with these bytes, in the order of their addresses, up to one that is there already.
+    ///
+    /// # Errors
+    /// The kernel's, and `InvalidInput` for a range outside the mapping.
+    pub fn copy(&self, mapping: &Mapping, offset: usize, bytes: &[u8]) -> io::Result<Installed> {
+        let Range { start: dst, len } = range(mapping, offset, bytes.len())?;
+        // The kernel reads `bytes` during the call only.
+        let mut copy = Copy { dst, src: bytes.as_ptr() as u64, len, mode: 0, copied: 0 };
+        let result = self.ioctl(COPY, &mut copy);
+        installed(result, copy.copied, bytes.len())
+    }
+
+    /// The same with zeros, for which no memory is used until somebody writes. Not for huge pages.
+    ///
+    /// # Errors
+    /// As [`Userfault::copy`].
+    pub fn zero(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Installed> {
+        let mut zero = ZeroPage { range: range(mapping, offset, len_bytes)?, mode: 0, zeroed: 0 };
+        let result = self.ioctl(ZEROPAGE, &mut zero);
+        installed(result, zero.zeroed, len_bytes)
+    }
+
+    /// Wakes whoever waits for a page of the range, to try again.
+    ///
+    /// # Errors
+    /// As [`Userfault::copy`].
+    pub fn wake(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
+        self.ioctl(WAKE, &mut range(mapping, offset, len_bytes)?)
+    }
+
+    /// Waits for a fault or for `bell` to ring, but no longer than `limit`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait(&self, bell: &EventFd, limit: Duration) -> io::Result<()> {
+        let event = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut events = [event(self.0.as_raw_fd()), event(bell.as_raw_fd())];
+        let limit = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the array has the two elements the call is told of; both descriptors are borrowed and so open.
+        let result = unsafe { libc::poll(events.as_mut_ptr(), 2, limit) };
+        match io::Error::last_os_error() {
+            error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The address of the next fault nobody has been told of yet; `None` if there is none at the moment.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn next_fault(&self) -> io::Result<Option<u64>> {
+        let mut message = [0; MESSAGE_BYTES];
+        match (&self.0).read(&mut message) {
+            Ok(MESSAGE_BYTES) if message[0] == UFFD_EVENT_PAGEFAULT => {
+                let address = message[MESSAGE_ADDRESS..].first_chunk().expect("a message has 32 bytes");
+                Ok(Some(u64::from_ne_bytes(*address)))
+            }
+            // No other event was asked for.
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ioctl<T>(&self, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
+        // SAFETY: every caller pairs a request with the structure whose size is part of its number, asserted above. The
+        // kernel writes to that structure and, for COPY and ZEROPAGE, to *missing* pages of ranges that `register` named:
+        // memory of a `Mapping`, which is only ever copied in and out, and where no page that is there is replaced.
+        let result = unsafe { ioctl_with_mut_ref(&self.0, request, argument) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+const fn ioctl(direction: u32, number: u32, size_bytes: usize) -> libc::c_ulong {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 40")]
+    ioctl_expr(direction, 0xaa, number, size_bytes as u32)
+}
+
+fn range(mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Range> {
+    let wrong = |error: OutOfRange| io::Error::new(io::ErrorKind::InvalidInput, error);
+    mapping.check(offset, len_bytes).map_err(wrong)?;
+    Ok(Range { start: mapping.host_address() + offset as u64, len: len_bytes as u64 })
+}
+
+fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<Installed> {
+    let Err(error) = result else { return Ok(Installed::Bytes(wanted)) };
+    match error.raw_os_error() {
+        // EAGAIN also says that not all was done.
+        Some(libc::EAGAIN) => Ok(Installed::Bytes(usize::try_from(bytes).unwrap_or(0))),
+        Some(libc::EEXIST) => Ok(Installed::Present),
+        Some(libc::ENOENT) => Ok(Installed::Unregistered),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::super::mmap::{PAGE_SIZE, Source};
+    use super::*;
+
+    #[test]
+    fn a_thread_waits_for_its_page() {
+        let Ok(userfault) = Userfault::open() else { return };
+        let bell = EventFd::new(0).unwrap();
+        let mapping = Mapping::new(Source::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
+        userfault.register(&mapping, 2 * PAGE_SIZE, 4 * PAGE_SIZE).unwrap();
+        assert_eq!(userfault.next_fault().unwrap(), None);
+        let mut byte = [9];
+        mapping.read(PAGE_SIZE, &mut byte).unwrap();
+        assert_eq!(byte, [0], "not registered");
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut byte = [0];
+                mapping.read(3 * PAGE_SIZE + 17, &mut byte).unwrap();
+                byte
+            });
+            userfault.wait(&bell, Duration::from_secs(60)).unwrap();
+            let address = userfault.next_fault().unwrap().unwrap();
+            assert_eq!(address & !(PAGE_SIZE as u64 - 1), mapping.host_address() + 3 * PAGE_SIZE as u64);
+            let pages = [7; 2 * PAGE_SIZE];
+            let result = userfault.copy(&mapping, 3 * PAGE_SIZE, &pages).unwrap();
+            assert_eq!(result, Installed::Bytes(pages.len()));
+            assert_eq!(reader.join().unwrap(), [7]);
+            assert_eq!(userfault.copy(&mapping, 4 * PAGE_SIZE, &pages).unwrap(), Installed::Present);
+            let result = userfault.copy(&mapping, 2 * PAGE_SIZE, &pages).unwrap();
+            assert_eq!(result, Installed::Bytes(PAGE_SIZE), "up to the page that is there");
+            assert_eq!(userfault.zero(&mapping, 6 * PAGE_SIZE, PAGE_SIZE).unwrap(), Installed::Unregistered);
+        });
+        userfault.unregister(&mapping, 2 * PAGE_SIZE, 4 * PAGE_SIZE).unwrap();
+        mapping.read(5 * PAGE_SIZE, &mut byte).unwrap();
+        assert_eq!(byte, [0]);
+        assert!(userfault.register(&mapping, 0, 9 * PAGE_SIZE).is_err());
+    }
+}
