@@ -93,7 +93,7 @@ pub(super) fn file_name(id: u128, listed: bool) -> String {
 }
 
 impl Folder {
-    /// Opens a folder, which becomes one if it is empty. Nothing in it is looked at yet, see [`recover`](mod@super::recover).
+    /// Opens a folder, which becomes one if it is empty. Nothing in it is looked at yet, see [`Recoverer`](super::Recoverer).
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::Folder`], [`Error::OtherHost`], [`Error::Sealing`], [`Error::Key`], [`Error::File`].

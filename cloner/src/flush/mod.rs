@@ -19,6 +19,7 @@ mod form;
 mod gauge;
 mod header;
 mod index;
+mod load;
 mod reader;
 mod recover;
 mod seal;

@@ -1,0 +1,251 @@
+//! One snapshot from its file into the pool: its chunks in runs, on many threads; then the rest of it, and the seal.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::folder::Folder;
+use super::index::{ChunkPlaceV1, IndexV1};
+use super::reader::{Flushed, ReadBuffer};
+use super::recover::{Found, lock};
+use super::writer::stored_checksum;
+use super::{Error, Form};
+use crate::codec::{self, Encoder};
+use crate::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
+use crate::format::{ENCODED_BYTES_MAX, VerifiedChunk};
+use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
+use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
+use crate::walk::Progress;
+
+/// Bytes a thread reads at a time.
+const RUN_BYTES: u64 = 4 << 20;
+
+/// What one thread needs.
+pub(super) struct Worker {
+    buffer: Option<ReadBuffer>,
+    cold: Option<ColdDecoder>,
+    encoder: Encoder,
+    hot: Vec<u8>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+/// A snapshot on its way into the pool.
+pub(super) struct Loading<'a> {
+    pub(super) id: u128,
+    flushed: &'a Flushed,
+    listed: bool,
+    reservation: Reservation,
+    dependencies: Vec<Arc<Stored>>,
+    /// Chunks as they are in the pool.
+    chunks: Mutex<Vec<ChunkEntryV1>>,
+    pub(super) failed: Mutex<Option<Error>>,
+}
+
+/// Chunks of one snapshot that lie one behind the other.
+pub(super) struct Run<'a> {
+    pub(super) loading: usize,
+    first_record: u64,
+    chunks: &'a [ChunkPlaceV1],
+}
+
+impl<'a> Loading<'a> {
+    pub(super) fn start(
+        pool: &Pool,
+        id: u128,
+        found: &'a Found,
+        stored: &BTreeMap<u128, Arc<Stored>>,
+    ) -> Result<Self, Error> {
+        let Found { flushed, listed } = found;
+        let IndexV1 { name, labels, chunks, blobs, form, .. } = flushed.index();
+        let file_bytes =
+            chunks.iter().map(|chunk| chunk.bytes).chain(blobs.iter().map(|blob| blob.bytes)).sum::<u64>();
+        // Of cold chunks it is not known what they get to: they take it from what is free.
+        let promise_bytes = match form {
+            Form::Hot => usize::try_from(file_bytes).unwrap_or(usize::MAX),
+            Form::Cold => 0,
+        };
+        let options = PutOptions { promise_bytes, labels: labels.clone(), claim: None, unlisted: !listed };
+        let reservation = pool.reserve_with(name, options).map_err(in_pool(flushed))?;
+        let dependencies = found.dependencies().map(|other| Arc::clone(&stored[&other])).collect();
+        let (chunks, failed) = (Mutex::default(), Mutex::default());
+        Ok(Self { id, flushed, listed: *listed, reservation, dependencies, chunks, failed })
+    }
+
+    /// The rest of a snapshot whose chunks are all there: blobs, manifest, seal.
+    pub(super) fn finish(self, folder: &Folder, worker: &mut Worker) -> Result<Arc<Stored>, Error> {
+        let Self { flushed, listed, reservation, dependencies, chunks, failed, .. } = self;
+        if let Some(why) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(why);
+        }
+        let mut entries = chunks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        entries.sort_unstable_by_key(|entry| entry.index);
+        let index = flushed.index();
+        let file = || flushed.file.clone();
+        let mut has_manifest = false;
+        for (number, blob) in index.blobs.iter().enumerate() {
+            let buffer = worker.buffer(flushed)?;
+            let len = usize::try_from(blob.bytes).expect("checked against a maximum");
+            let bytes = flushed.read(buffer, blob.offset, len)?;
+            let part = || format!("{:?}", blob.label);
+            let record = (index.chunks.len() + number) as u64;
+            let bytes = flushed.open_record(folder, record, part, bytes)?;
+            let (expected, found) = (blob.checksum, xxh3_64(bytes));
+            if expected != found {
+                return Err(Error::Exchanged { file: file(), part: part(), expected, found });
+            }
+            if blob.label == MANIFEST_LABEL {
+                has_manifest = true;
+                let manifest = checked_manifest(flushed, bytes, &entries)?;
+                reservation.put_blob(&blob.label, &manifest.to_bytes()).map_err(in_pool(flushed))?;
+            } else {
+                reservation.put_blob(&blob.label, bytes).map_err(in_pool(flushed))?;
+            }
+        }
+        if !has_manifest {
+            return Err(Error::NoManifest { name: file() });
+        }
+        for dependency in dependencies {
+            reservation.depend_on(dependency);
+        }
+        tracing::debug!(file = flushed.file, listed, "recovered");
+        Ok(reservation.seal())
+    }
+}
+
+/// The manifest, which must be of the same snapshot as the index and the chunks.
+///
+/// The chunks' checksums are those of their hot form. Chunks that were kept cold have been encoded again, by an encoder that may have got
+/// better since: then the manifest is given their new ones, and the index has vouched for the cold ones.
+fn checked_manifest(flushed: &Flushed, bytes: &[u8], entries: &[ChunkEntryV1]) -> Result<ManifestV1, Error> {
+    let index = flushed.index();
+    let file = || flushed.file.clone();
+    let mut manifest =
+        ManifestV1::from_bytes(bytes).map_err(|source| Error::Manifest { name: file(), source })?;
+    let same_chunks =
+        manifest.chunks.iter().map(|entry| entry.index).eq(entries.iter().map(|entry| entry.index));
+    for (what, same) in [
+        ("their ids", manifest.id == index.id),
+        ("what they depend on", manifest.dependencies == index.dependencies),
+        ("their chunks", same_chunks),
+        ("checksums", index.form == Form::Cold || manifest.chunks == entries),
+    ] {
+        if !same {
+            return Err(Error::Contradiction { file: file(), what });
+        }
+    }
+    manifest.chunks = entries.to_vec();
+    Ok(manifest)
+}
+
+fn in_pool(flushed: &Flushed) -> impl FnOnce(pool::Error) -> Error {
+    let file = flushed.file.clone();
+    move |source| Error::Pool { file, source }
+}
+
+/// Divides a snapshot's chunks into runs to read at once.
+pub(super) fn runs<'a>(at: usize, loading: &Loading<'a>) -> Vec<Run<'a>> {
+    let chunks: &'a [ChunkPlaceV1] = &loading.flushed.index().chunks;
+    let mut runs = Vec::new();
+    let mut start = 0;
+    while start < chunks.len() {
+        let from = chunks[start].offset;
+        let fits = |chunk: &ChunkPlaceV1| chunk.offset + chunk.bytes - from <= RUN_BYTES;
+        let count = chunks[start..].iter().take_while(|chunk| fits(chunk)).count().max(1);
+        runs.push(Run { loading: at, first_record: start as u64, chunks: &chunks[start..start + count] });
+        start += count;
+    }
+    runs
+}
+
+impl Worker {
+    /// A worker that takes its memory when it needs it.
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: None,
+            cold: None,
+            encoder: Encoder::new(codec::Options::default()),
+            hot: Vec::with_capacity(ENCODED_BYTES_MAX),
+        }
+    }
+
+    fn buffer(&mut self, flushed: &Flushed) -> Result<&mut ReadBuffer, Error> {
+        if self.buffer.is_none() {
+            let len = usize::try_from(RUN_BYTES).expect("a few MiB");
+            let buffer =
+                ReadBuffer::new(len).map_err(Error::file(&flushed.file, "have memory for reading it"))?;
+            self.buffer = Some(buffer);
+        }
+        Ok(self.buffer.as_mut().expect("made above"))
+    }
+
+    /// Reads, verifies and stores a run.
+    pub(super) fn load(
+        &mut self,
+        folder: &Folder,
+        loading: &Loading<'_>,
+        run: &Run<'_>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let flushed = loading.flushed;
+        self.buffer(flushed)?;
+        let Self { buffer, cold, encoder, hot } = self;
+        let buffer = buffer.as_mut().expect("made above");
+        let (Some(first), Some(last)) = (run.chunks.first(), run.chunks.last()) else { return Ok(()) };
+        let len = usize::try_from(last.offset + last.bytes - first.offset).expect("a few MiB");
+        let mut bytes = flushed.read(buffer, first.offset, len)?;
+        for (number, place) in run.chunks.iter().enumerate() {
+            let (record, rest) = bytes.split_at_mut(usize::try_from(place.bytes).expect("a few MiB"));
+            bytes = rest;
+            let part = || format!("chunk {}", place.key);
+            let record = flushed.open_record(folder, run.first_record + number as u64, part, record)?;
+            let hot = verified(flushed, place, record, cold, (&mut *encoder, &mut *hot))?;
+            loading.reservation.put_chunk(place.key, hot).map_err(in_pool(flushed))?;
+            let checksum = stored_checksum(hot).unwrap_or(0);
+            let index = u32::try_from(place.key)
+                .map_err(|_| Error::Contradiction { file: flushed.file.clone(), what: "their chunks" })?;
+            lock(&loading.chunks).push(ChunkEntryV1 { index, checksum });
+            progress.add(place.bytes);
+        }
+        Ok(())
+    }
+}
+
+/// The hot form of a record that is what its place says, verified.
+fn verified<'b>(
+    flushed: &Flushed,
+    place: &ChunkPlaceV1,
+    record: &'b [u8],
+    decoder: &mut Option<ColdDecoder>,
+    (encoder, hot): (&mut Encoder, &'b mut Vec<u8>),
+) -> Result<&'b [u8], Error> {
+    let (file, key) = (|| flushed.file.clone(), place.key);
+    let cold_error = |source| Error::ColdChunk { file: file(), key, source };
+    let bytes = match flushed.index().form {
+        Form::Hot => {
+            VerifiedChunk::verify(record).map_err(|source| Error::Chunk { file: file(), key, source })?;
+            record
+        }
+        Form::Cold => {
+            let chunk = VerifiedColdChunk::verify(record).map_err(cold_error)?;
+            let decoder = match decoder {
+                Some(decoder) => decoder,
+                None => decoder.insert(ColdDecoder::new().map_err(cold_error)?),
+            };
+            hot.clear();
+            transcode_to_hot(&chunk, decoder, encoder, hot).map_err(cold_error)?;
+            hot
+        }
+    };
+    let found = stored_checksum(record).unwrap_or(0);
+    if found != place.checksum {
+        let (part, expected) = (format!("chunk {key}"), place.checksum);
+        return Err(Error::Exchanged { file: file(), part, expected, found });
+    }
+    Ok(bytes)
+}
