@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cloner::chunk::{self, Chunk};
 use cloner::format::{Page, PageIndex};
+use cloner::incremental::{IncrementalSaver, Series};
 use cloner::restore::lazy::{self, Fill, Options, Source, SourceError, WorkingSet};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
@@ -15,6 +16,7 @@ use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
 
 use crate::MIB;
 use crate::support::host::Holdings;
+use crate::support::linux::{MEMORY_BYTES, linux};
 use crate::support::program::run;
 use crate::support::{Guest, Studio, alone, assert_names, guest, huge_pages, room_for};
 
@@ -421,6 +423,44 @@ fn what_cannot_be_served_is_refused() {
     let backing = Backing::OverTemplate(Arc::new(file));
     let error = lazy::memory_for(&snapshot, backing, &Options::default()).unwrap_err();
     assert_names(&error, &["memory of its own", "template"]);
+}
+
+/// Linux, three generations of lazy clones: the second is saved while half of it is still to come, the third from an incremental
+/// snapshot.
+#[test]
+fn a_linux_goes_on_while_its_memory_arrives() {
+    let Some(_room) = room_for(2) else { return };
+    let linux = linux();
+    let studio = Studio::new(MEMORY_BYTES);
+    let resume = |snapshot: &Snapshot| {
+        let (memory, fill) = memory_for(snapshot, TRANSPARENT, &on_demand());
+        (Guest::resume(snapshot.state(), memory), fill)
+    };
+    let (first, fill) = resume(&linux.snapshot);
+    assert_eq!(first.tick().nonce, linux.nonce);
+    assert!(!fill.is_complete() && !fill.faults().is_empty());
+
+    let paused = first.pause();
+    let reservation = studio.pool.reserve("full", 0).unwrap();
+    let progress = Progress::default();
+    let (mut series, _) = Series::begin(&studio.saver, &paused, None, reservation, &progress).unwrap();
+    drop(paused);
+    let (second, _) = resume(series.last());
+    assert_eq!(second.ask("nonce"), linux.nonce);
+
+    assert_eq!(first.ask("sh echo changed >/tmp/mark"), "exit=0");
+    let paused = first.pause();
+    let reservation = studio.pool.reserve("next", 0).unwrap();
+    let saver = IncrementalSaver::new(2).unwrap();
+    let (next, report) = saver.save(&mut series, &paused, reservation, &progress).unwrap();
+    assert!(report.dirty_bytes < MEMORY_BYTES / 4, "{report:?}");
+    let (memory, _) = memory_for(&next, TRANSPARENT, &on_demand());
+    assert_eq!(studio.comparer.first_difference(paused.memory(), &memory).unwrap(), None);
+    drop(paused);
+    let (third, _) = resume(&next);
+    third.ask("sh cat /tmp/mark");
+    assert!(third.console.transcript().contains("changed"), "{}", third.console.transcript());
+    assert_eq!(third.tick().nonce, linux.nonce);
 }
 
 /// Every field that is promised, in a run that went well.
