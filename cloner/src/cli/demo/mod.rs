@@ -69,8 +69,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", requires = "power_loss")]
     dir: Option<PathBuf>,
     /// Energy of the simulated battery, in joules (default: 20000)
-    #[arg(long, value_name = "J", requires = "power_loss")]
-    capacity: Option<f64>,
+    #[arg(long = "capacity", value_name = "J", requires = "power_loss")]
+    battery_capacity: Option<f64>,
     /// The part that dies; for the demo itself
     #[arg(long, hide = true, value_name = "DIR", requires = "power_loss")]
     die_in: Option<PathBuf>,

@@ -104,7 +104,7 @@ fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Resu
     let pool = args.pool.open(guest.touched_at_most(args.machine.memory.0) + (8 << 20))?;
     let folder = folder::open(path, &FolderOptions { host: this_host(), ..FolderOptions::default() })?;
     let battery = Battery::new(BatterySpec {
-        capacity_j: args.capacity.unwrap_or(BatterySpec::default().capacity_j),
+        capacity_j: args.battery_capacity.unwrap_or(BatterySpec::default().capacity_j),
         ..BatterySpec::default()
     })?;
     let settings = Settings { poll: Duration::from_millis(20), ..Settings::new(threads()) };
@@ -264,7 +264,7 @@ fn run_child(args: &Args, path: &Path) -> Result<(Facts, bool), Error> {
     if let Some(touched) = args.touched {
         command.arg("--touched").arg(touched.0.to_string());
     }
-    if let Some(capacity) = args.capacity {
+    if let Some(capacity) = args.battery_capacity {
         command.arg("--capacity").arg(capacity.to_string());
     }
     if let Some(size) = args.pool.capacity {

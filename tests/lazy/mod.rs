@@ -1,18 +1,16 @@
 //! Clones whose memory arrives while they run: equal to the source in the end, and never wrong before.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+mod loss;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use cloner::chunk::{self, Chunk};
-use cloner::format::{Page, PageIndex};
 use cloner::incremental::{IncrementalSaver, Series};
-use cloner::restore::lazy::{self, Fill, Options, Source, SourceError, WorkingSet};
+use cloner::restore::lazy::{self, Fill, Options, WorkingSet};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work, check};
-use vmm::Ending;
-use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
+use vmm::memory::{Backing, GuestMemory, PageSize};
 
 use crate::MIB;
 use crate::support::host::Holdings;
@@ -188,195 +186,6 @@ fn a_working_set_spares_the_faults() {
     assert_eq!(WorkingSet::load(&studio.pool, &other).unwrap(), None);
     WorkingSet::remove(&studio.pool, &snapshot.manifest().id).unwrap();
     assert_eq!(WorkingSet::load(&studio.pool, &snapshot).unwrap(), None);
-}
-
-/// The snapshot again, with one bit of one chunk another.
-#[track_caller]
-fn with_flipped_bit(studio: &Studio, snapshot: &Snapshot, chunk: u64) -> Snapshot {
-    let stored = studio.pool.get(snapshot.name()).unwrap();
-    let reservation = studio.pool.reserve("damaged", 0).unwrap();
-    for original in stored.chunks() {
-        let mut bytes = original.bytes().to_vec();
-        if original.key() == chunk {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 0x10;
-        }
-        reservation.put_chunk(original.key(), &bytes).unwrap();
-    }
-    for (label, bytes) in stored.blobs() {
-        reservation.put_blob(label, bytes).unwrap();
-    }
-    Snapshot::open(reservation.seal()).unwrap()
-}
-
-#[track_caller]
-fn assert_lost(ending: &Ending, parts: &[&str]) {
-    assert!(matches!(ending, Ending::MemoryLost { .. }), "{ending}");
-    assert!(!ending.is_orderly());
-    assert_names(ending, parts);
-}
-
-/// A damaged chunk is no matter until it is needed. Then the VM stops, and says why; what has arrived stays readable.
-#[test]
-fn a_flipped_bit_stops_the_clone_that_needs_it() {
-    let Some(_room) = room_for(2) else { return };
-    let params = params();
-    let studio = Studio::new(96 * MIB);
-    let good = studio.snapshot(&source(&params, 1), "good");
-    const CHUNK: u64 = 5;
-    let damaged = with_flipped_bit(&studio, &good, CHUNK);
-    let address = CHUNK * 2 * MIB + 4096;
-    for vcpus_blocked in [true, false] {
-        let (memory, fill) = memory_for(&damaged, TRANSPARENT, &on_demand());
-        let clone = Guest::resume(damaged.state(), memory);
-        assert_eq!(clone.nonce(), NONCE, "it needs other chunks only");
-        let mut byte = [0];
-        if vcpus_blocked {
-            clone.send("s");
-        } else {
-            let error = clone.vm.memory().read(address, &mut byte).unwrap_err();
-            assert!(matches!(error, memory::Error::Lost(_)), "{error}");
-            assert_names(&error, &["chunk 5", "checksum"]);
-        }
-        assert_lost(&clone.end(), &["page", "chunk 5", "checksum"]);
-        assert_names(&fill.wait().unwrap_err(), &["chunk 5", "checksum"]);
-        let error = clone.vm.memory().read(address, &mut byte).unwrap_err();
-        assert!(matches!(error, memory::Error::Lost(_)), "{error}");
-        guest::status(clone.vm.memory());
-        assert!(clone.vm.pause().is_err(), "it has ended");
-    }
-
-    // The background fill meets it without the guest.
-    let (memory, fill) = memory_for(&damaged, TRANSPARENT, &Options::default());
-    assert_names(&fill.wait().unwrap_err(), &["chunk 5", "checksum"]);
-    let late = Guest::resume(damaged.state(), memory);
-    assert_lost(&late.end(), &["chunk 5"]);
-    // So does a save, and the pool is as it was.
-    let (memory, _) = memory_for(&damaged, TRANSPARENT, &on_demand());
-    let clone = Guest::resume(damaged.state(), memory);
-    clone.nonce();
-    let error = studio.try_save(&clone.pause(), "never", &Progress::default()).unwrap_err();
-    assert_names(&error, &["lazy clone", "chunk 5", "checksum"]);
-    studio.check();
-    // And a working set, before anything runs.
-    let (memory, fill) = memory_for(&good, TRANSPARENT, &on_demand());
-    let clone = Guest::resume(good.state(), memory);
-    clone.sum();
-    let faults = fill.faults();
-    let options = Options { working_set: Some(WorkingSet::recorded(&good, &faults)), ..on_demand() };
-    let error = lazy::memory_for(&damaged, TRANSPARENT, &options).unwrap_err();
-    assert!(matches!(error, lazy::Error::Lost(_)), "{error}");
-}
-
-/// What a source does after some pages.
-#[derive(Debug)]
-enum Fate {
-    Panics,
-    Fails,
-    /// Until the door is opened.
-    Blocks(Arc<Door>),
-}
-
-#[derive(Debug, Default)]
-struct Door {
-    open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Door {
-    fn open(&self) {
-        *self.open.lock().unwrap() = true;
-        self.opened.notify_all();
-    }
-
-    fn pass(&self) {
-        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
-    }
-}
-
-/// A copy of a guest's memory that gives so many pages.
-#[derive(Debug)]
-struct Mortal {
-    memory: GuestMemory,
-    left: AtomicUsize,
-    fate: Fate,
-}
-
-impl Source for Mortal {
-    fn layout(&self) -> Layout {
-        self.memory.layout()
-    }
-
-    fn chunks(&self) -> Vec<Chunk> {
-        chunk::chunks(self.layout())
-    }
-
-    fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError> {
-        let take = |left: usize| left.checked_sub(1);
-        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            match &self.fate {
-                Fate::Panics => panic!("as the test wants it"),
-                Fate::Fails => return Err("the other host is gone".into()),
-                Fate::Blocks(door) => door.pass(),
-            }
-        }
-        let region = &self.memory.regions()[chunk.region];
-        Ok(region.read(chunk.offset + page.get() * 4096, out)?)
-    }
-}
-
-/// The handler dies, fails or stalls, while a vCPU waits for it or while this process does: the VM ends with the reason.
-#[test]
-fn a_handler_that_dies_or_stalls_stops_the_clone() {
-    let Some(_room) = room_for(2) else { return };
-    let params = params();
-    let studio = Studio::new(64 * MIB);
-    let snapshot = studio.snapshot(&source(&params, 2), "template");
-    // Enough to answer with its nonce.
-    const PAGES: usize = 1500;
-    let options = Options { limit: Duration::from_millis(300), ..on_demand() };
-    let mortal = |fate| -> (Guest, Fill) {
-        let source = Mortal { memory: studio.memory(&snapshot), left: AtomicUsize::new(PAGES), fate };
-        let (memory, fill) = lazy::memory_from(Box::new(source), TRANSPARENT, &options).unwrap();
-        let clone = Guest::resume(snapshot.state(), memory);
-        assert_eq!(clone.nonce(), NONCE);
-        (clone, fill)
-    };
-    for by_guest in [true, false] {
-        let door = Arc::<Door>::default();
-        let fates = [
-            (Fate::Panics, ["fault handler has died", ""]),
-            (Fate::Fails, ["cannot be had", "the other host is gone"]),
-            (Fate::Blocks(Arc::clone(&door)), ["fault handler", "300ms"]),
-        ];
-        for (fate, parts) in fates {
-            let (clone, fill) = mortal(fate);
-            if by_guest {
-                clone.send("s");
-            } else {
-                let mut all = vec![0; usize::try_from(MEMORY - 2 * MIB).unwrap()];
-                let error = clone.vm.memory().read(2 * MIB, &mut all).unwrap_err();
-                assert_names(&error, &parts);
-            }
-            assert_lost(&clone.end(), &parts);
-            assert_names(&fill.wait().unwrap_err(), &parts);
-            // Neither does this wait for a handler that never comes back.
-            drop(clone);
-        }
-        door.open();
-    }
-
-    // The background fill stalls; the guest, which needs nothing more, is ended all the same.
-    let door = Arc::<Door>::default();
-    let (clone, fill) = mortal(Fate::Blocks(Arc::clone(&door)));
-    let waiting = std::thread::scope(|scope| {
-        let save = scope.spawn(|| clone.vm.memory().supply_all());
-        save.join().unwrap()
-    });
-    assert_names(&waiting.unwrap_err(), &["background fill", "300ms"]);
-    assert_lost(&clone.end(), &["background fill"]);
-    assert!(!fill.is_complete());
-    door.open();
 }
 
 /// Dropped while vCPUs wait for pages and the fill is under way, twenty times over.
