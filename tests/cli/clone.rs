@@ -15,11 +15,27 @@ fn beats(stdout: &str, prefix: &str) -> Vec<u64> {
 fn runs_source_and_clones_side_by_side() {
     let Some(_room) = room_for(3) else { return };
     let Some(huge) = huge_pages(0) else { return };
+    for (how, says) in [
+        (&[][..], "live, frozen by fork()"),
+        (&["--mode", "stop"], "until all was saved"),
+        (&["--shared"], "until all was saved"),
+        (&["--fork"], "as process"),
+        (&["--lazy"], "runs after"),
+    ] {
+        assert_runs_side_by_side(how, says);
+        huge.assert_as_before();
+    }
+    huge.assert_all_back();
+}
+
+/// Each clone goes on from where the source was, and so does the source.
+#[track_caller]
+fn assert_runs_side_by_side(how: &[&str], says: &str) {
     let args =
         ["clone", "--pulse", "--memory", "16M", "--when", "beat [3-9] ", "--clones", "2", "--for", "2"];
-    let Outcome { code, stdout, stderr } = run(&args);
+    let Outcome { code, stdout, stderr } = run(&[&args, how].concat());
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
-    assert!(stdout.contains("the source stood still for"), "{stdout}");
+    assert!(stdout.contains("the source stood still for") && stdout.contains(says), "{stdout}");
 
     let source = beats(&stdout, "source");
     assert!(source.len() > 4 && source[0] == 1, "{stdout}");
@@ -35,7 +51,6 @@ fn runs_source_and_clones_side_by_side() {
     let nonces: Vec<u64> =
         stdout.lines().filter(|line| line.contains("nonce=")).map(|line| value(line, "nonce", 16)).collect();
     assert!(nonces.iter().all(|nonce| *nonce == nonces[0]), "{stdout}");
-    huge.assert_all_back();
 }
 
 #[test]

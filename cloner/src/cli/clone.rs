@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
-use vmm::memory::Backing;
+use vmm::memory::GuestMemory;
 use vmm::{Ending, Vm};
 
 use super::console::Console;
@@ -19,6 +19,7 @@ use crate::live::Limits;
 use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
 use crate::restore::eager::EagerRestorer;
 use crate::restore::fork::{End, ForkedVm, Template, Zygote};
+use crate::restore::lazy;
 use crate::save::Saver;
 use crate::snapshot::Snapshot;
 
@@ -45,6 +46,9 @@ pub(super) struct Args {
     /// Decode the snapshot once and fork the clones from it, each in a process of its own
     #[arg(long)]
     fork: bool,
+    /// Let each clone run at once: its memory arrives as it is touched, and the rest in the background
+    #[arg(long, conflicts_with = "fork")]
+    lazy: bool,
     /// Clones to build
     #[arg(long, value_name = "N", default_value_t = 2)]
     clones: usize,
@@ -156,7 +160,15 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         guests.extend(fork(&restorer, &snapshot, args.clones)?);
     } else {
         for number in 1..=args.clones {
-            guests.push(restore(&restorer, &snapshot, args.machine.backing(), number)?);
+            let started = Instant::now();
+            let memory = if args.lazy {
+                lazy::memory_for(&snapshot, args.machine.backing(), &lazy::Options::default())?.0
+            } else {
+                let progress = interrupt::progress();
+                let decode = || restorer.memory_for(&snapshot, args.machine.backing(), &progress);
+                progress::bar("decoding", &progress, decode)?.0
+            };
+            guests.push(restore(&snapshot, memory, number, started)?);
         }
     }
     watch(&guests, args.seconds.map(Duration::from_secs))
@@ -170,17 +182,13 @@ enum Guest {
     Fork(ForkedVm),
 }
 
-/// Clone `number`, with memory of its own.
+/// Clone `number`, with memory of its own, asked for at `started`.
 fn restore(
-    restorer: &EagerRestorer,
     snapshot: &Snapshot,
-    backing: Backing,
+    memory: GuestMemory,
     number: usize,
+    started: Instant,
 ) -> Result<Guest, Error> {
-    let started = Instant::now();
-    let progress = interrupt::progress();
-    let decode = || restorer.memory_for(snapshot, backing, &progress);
-    let (memory, _) = progress::bar("decoding", &progress, decode)?;
     let vm = Vm::restore(snapshot.state(), memory, console_of(number).writer())
         .map_err(|source| Error::Vm { guest: "a clone", source })?;
     vm.start();
