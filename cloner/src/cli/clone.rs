@@ -122,7 +122,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let limit = Duration::from_secs(args.wait);
     {
         let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
-        let matched = console.wait_for(0, limit, |line| args.when.is_match(line).then_some(()));
+        let matched = console.wait_for(&source, 0, limit, |line| args.when.is_match(line).then_some(()));
         matched.ok_or_else(|| Error::silent("the source", args.when.as_str(), limit, source.ending()))?;
     }
 

@@ -4,9 +4,11 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use vmm::Vm;
+
 use super::interrupt;
 
-/// How often a wait looks whether the user wants to stop.
+/// How often a wait looks whether the guest has ended or the user wants to stop.
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 /// Longest line kept; a guest that never ends its line must not fill the host's memory.
 const LINE_MAX_BYTES: usize = 4096;
@@ -30,8 +32,6 @@ struct State {
     dropped: usize,
     unfinished: Vec<u8>,
     first_byte: Option<Instant>,
-    /// Set once nothing more can come.
-    closed: bool,
     /// Where whole lines are shown, and with which prefix.
     shown: Option<&'static str>,
 }
@@ -75,10 +75,11 @@ impl Console {
         self.lock().lines.iter().map(String::as_str).any(pick)
     }
 
-    /// Waits for a line from `position` on for which `pick` gives something. `None` after `limit`, once the guest is gone,
-    /// or when the user interrupts.
+    /// Waits for a line from `position` on for which `pick` gives something. `None` after `limit`, once the guest of `vm` has
+    /// ended, or when the user interrupts.
     pub(super) fn wait_for<T>(
         &self,
+        vm: &Vm,
         position: usize,
         limit: Duration,
         mut pick: impl FnMut(&str) -> Option<T>,
@@ -87,13 +88,15 @@ impl Console {
         let mut state = self.lock();
         let mut next = position;
         loop {
+            // Before the lines are looked at: what it printed last counts.
+            let ended = vm.ending().is_some();
             let seen = next.saturating_sub(state.dropped).min(state.lines.len());
             if let Some(found) = state.lines[seen..].iter().find_map(|line| pick(line)) {
                 return Some(found);
             }
             next = state.dropped + state.lines.len();
             let left = deadline.checked_duration_since(Instant::now())?;
-            if state.closed || interrupt::requested() {
+            if ended || interrupt::requested() {
                 return None;
             }
             state = self
@@ -131,13 +134,6 @@ impl Write for Writer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.0.lock().closed = true;
-        self.0.0.printed.notify_all();
     }
 }
 

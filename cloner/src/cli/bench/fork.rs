@@ -160,7 +160,7 @@ fn template(args: &Args, pool: &Pool, image: Vec<u8>, ready: Option<&str>) -> Re
     match ready {
         Some(ready) => {
             let _spinner = Spinner::new(String::from("the template fills its memory"));
-            let line = console.wait_for(0, BOOT_LIMIT, |line| line.starts_with(ready).then_some(()));
+            let line = console.wait_for(&source, 0, BOOT_LIMIT, |line| line.starts_with(ready).then_some(()));
             line.ok_or_else(|| Error::silent("the template", ready, BOOT_LIMIT, source.ending()))?;
         }
         None => std::thread::sleep(Duration::from_millis(20)),

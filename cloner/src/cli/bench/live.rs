@@ -179,7 +179,8 @@ impl Bench {
         {
             let _spinner = progress::Spinner::new(String::from("the guest fills its memory"));
             const READY: &str = "pulse: ready";
-            let ready = console.wait_for(0, BOOT_LIMIT, |line| line.starts_with(READY).then_some(()));
+            let ready =
+                console.wait_for(&source, 0, BOOT_LIMIT, |line| line.starts_with(READY).then_some(()));
             ready.ok_or_else(|| Error::silent("the guest", READY, BOOT_LIMIT, source.ending()))?;
         }
         let (saver, restorer) = (Saver::new(threads())?, EagerRestorer::new(threads())?);

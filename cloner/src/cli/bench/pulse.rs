@@ -38,7 +38,8 @@ impl Pulse {
 
     /// Waits for a line that starts like this.
     pub(super) fn wait_for(&self, position: usize, start: &'static str) -> Result<(), Error> {
-        let found = self.console.wait_for(position, LIMIT, |line| line.starts_with(start).then_some(()));
+        let found =
+            self.console.wait_for(&self.vm, position, LIMIT, |line| line.starts_with(start).then_some(()));
         found.ok_or_else(|| Error::silent("pulse", start, LIMIT, self.vm.ending()))
     }
 

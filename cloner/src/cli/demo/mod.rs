@@ -180,7 +180,7 @@ impl<'a> Stage<'a> {
         let vm = Vm::boot(config, console.writer()).map_err(Error::source_vm)?;
         vm.start();
         let spinner = Spinner::new(format!("booting {}", self.guest.name()));
-        let ready = console.wait_for(0, BOOT_LIMIT, |line| self.guest.ready(line));
+        let ready = console.wait_for(&vm, 0, BOOT_LIMIT, |line| self.guest.ready(line));
         drop(spinner);
         let silent = || Error::silent("the source", self.guest.ready_text(), BOOT_LIMIT, vm.ending());
         let identity = ready.ok_or_else(silent)?;
@@ -230,7 +230,7 @@ impl<'a> Stage<'a> {
         vm.console_input(self.guest.question());
         vm.start();
         let clone = Running { vm, console };
-        let answer = clone.console.wait_for(0, ANSWER_LIMIT, |line| self.guest.nonce(line));
+        let answer = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, |line| self.guest.nonce(line));
         let silent = || Error::silent("a clone", "its nonce", ANSWER_LIMIT, clone.vm.ending());
         let answer = answer.ok_or_else(silent)?;
         let first_byte = clone.console.first_byte().expect("it has answered");
@@ -258,7 +258,7 @@ impl<'a> Stage<'a> {
     }
 
     fn next_beat_from(&self, guest: &Running, position: usize) -> Result<u64, Error> {
-        let beat = guest.console.wait_for(position, ANSWER_LIMIT, |line| self.guest.beat(line));
+        let beat = guest.console.wait_for(&guest.vm, position, ANSWER_LIMIT, |line| self.guest.beat(line));
         beat.ok_or_else(|| Error::silent("a guest", "a beat", ANSWER_LIMIT, guest.vm.ending()))
     }
 

@@ -135,11 +135,11 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     let console = Console::new();
     let vm = Vm::boot(&args.machine.config(guest.kernel()), console.writer()).map_err(Error::source_vm)?;
     vm.start();
-    let identity = console.wait_for(0, BOOT_LIMIT, |line| guest.ready(line));
+    let identity = console.wait_for(&vm, 0, BOOT_LIMIT, |line| guest.ready(line));
     let silent = |what: &str, limit| Error::silent("the source", what, limit, vm.ending());
     let identity = identity.ok_or_else(|| silent(guest.ready_text(), BOOT_LIMIT))?;
     let boot_ms = milliseconds(started.elapsed());
-    let beat = console.wait_for(0, ANSWER_LIMIT, |line| guest.beat(line));
+    let beat = console.wait_for(&vm, 0, ANSWER_LIMIT, |line| guest.beat(line));
     beat.ok_or_else(|| silent("a beat", ANSWER_LIMIT))?;
 
     let labels = Labels { priority: Priority(1), ..Labels::default() };
@@ -318,10 +318,10 @@ fn recover_and_clone(
     vm.start();
     let clone = Running { vm, console };
     let silent = |what: &str| Error::silent("the clone", what, ANSWER_LIMIT, clone.vm.ending());
-    let nonce = clone.console.wait_for(0, ANSWER_LIMIT, |line| guest.nonce(line));
+    let nonce = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, |line| guest.nonce(line));
     let nonce = nonce.ok_or_else(|| silent("its nonce"))?;
     let first = clone.console.first_byte().expect("it has answered");
-    let next_beat = clone.console.wait_for(0, ANSWER_LIMIT, |line| guest.beat(line));
+    let next_beat = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, |line| guest.beat(line));
     let next_beat = next_beat.ok_or_else(|| silent("a beat"))?;
     let rebooted = clone.console.any(|line| guest.ready(line).is_some());
 
