@@ -17,5 +17,6 @@ pub mod pool;
 pub mod restore;
 pub mod save;
 pub mod snapshot;
+mod sync;
 mod sys;
 pub mod walk;

@@ -17,10 +17,9 @@
 use std::time::{Duration, Instant};
 
 use vmm::Vm;
-use vmm::memory::{Backing, GuestMemory, PageSize, frozen};
+use vmm::memory::{Backing, PageSize, frozen};
 use vmm::sys::mmap::HUGE_PAGE_SIZE;
 
-use crate::chunk;
 use crate::format::PAGE_BYTES;
 use crate::pool::{self, Reservation, hugepages, meminfo};
 use crate::save::{self, Saver};
@@ -98,7 +97,8 @@ impl Saver {
         limits: Limits,
         progress: &Progress,
     ) -> Result<(Snapshot, Report), Error> {
-        let copy_bound_bytes = admit(vm.memory(), limits)?;
+        let copy_bound_bytes = (self.touched_pages(vm.memory())? * PAGE_BYTES) as u64;
+        admit(copy_bound_bytes, vm.memory().backing(), limits)?;
 
         let requested = Instant::now();
         let paused = vm.pause()?;
@@ -143,21 +143,12 @@ impl Saver {
     }
 }
 
-/// Bytes the source can come to write first while they are saved, if there is room for them.
-fn admit(memory: &GuestMemory, limits: Limits) -> Result<u64, Error> {
-    let mut pages = 0;
-    for chunk in chunk::chunks(memory.layout()) {
-        let mut touched = [0; 8];
-        memory.regions()[chunk.region]
-            .touched(chunk.offset, chunk.pages, &mut touched)
-            .map_err(save::Error::Touched)?;
-        pages += touched.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
-    }
-    let needed_bytes = pages * PAGE_BYTES as u64;
+/// Refuses what could come to take more memory than there is.
+fn admit(needed_bytes: u64, backing: &Backing, limits: Limits) -> Result<(), Error> {
     let available_bytes = match limits.copy_bytes {
         Some(bytes) => bytes,
         // Copies of reserved huge pages are huge pages.
-        None if matches!(memory.backing(), Backing::Private(PageSize::Huge)) => {
+        None if matches!(backing, Backing::Private(PageSize::Huge)) => {
             let free = hugepages::HugePages::read().map_err(Error::Available)?.available();
             (free * HUGE_PAGE_SIZE) as u64
         }
@@ -166,5 +157,5 @@ fn admit(memory: &GuestMemory, limits: Limits) -> Result<u64, Error> {
     if needed_bytes > available_bytes {
         return Err(Error::TooLittleMemory { needed_bytes, available_bytes });
     }
-    Ok(needed_bytes)
+    Ok(())
 }

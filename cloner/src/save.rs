@@ -34,6 +34,7 @@ use crate::pool::{self, Reservation};
 use crate::snapshot::{
     self, ChunkEntryV1, InChunk, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot, SnapshotId,
 };
+use crate::sync::lock;
 use crate::walk::{Progress, StartError, Walker};
 
 /// Why no snapshot was made. Source and pool are as they were.
@@ -168,7 +169,7 @@ impl Saver {
         let basis = Basis::new(against);
         let started = Instant::now();
         let planned = self.plan(memory)?;
-        let touched_pages: usize = planned.iter().map(|planned| planned.touched.len()).sum();
+        let touched_pages = touched_pages(&planned);
         let plan_time = started.elapsed();
 
         let started = Instant::now();
@@ -204,6 +205,11 @@ impl Saver {
         );
         let touched_bytes = (touched_pages * PAGE_BYTES) as u64;
         Ok((snapshot, Report { memory_bytes, touched_bytes, stats, state_time, plan_time, encode_time }))
+    }
+
+    /// Pages of `memory` that hold anything.
+    pub(crate) fn touched_pages(&self, memory: &dyn StillMemory) -> Result<usize, Error> {
+        Ok(touched_pages(&self.plan(memory)?))
     }
 
     /// The chunks that hold anything, in order.
@@ -357,6 +363,10 @@ impl Dedup for Duplicates<'_> {
     }
 }
 
+fn touched_pages(planned: &[Planned]) -> usize {
+    planned.iter().map(|planned| planned.touched.len()).sum()
+}
+
 /// The runs of consecutive pages of a set, as half-open ranges.
 fn runs(pages: &PageSet) -> impl Iterator<Item = (usize, usize)> + '_ {
     let mut next = 0;
@@ -366,10 +376,6 @@ fn runs(pages: &PageSet) -> impl Iterator<Item = (usize, usize)> + '_ {
         next = end;
         Some((start, end))
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

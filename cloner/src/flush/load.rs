@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::folder::Folder;
 use super::index::{ChunkPlaceV1, IndexV1};
 use super::reader::{Flushed, ReadBuffer};
-use super::recover::{Found, lock};
+use super::recover::Found;
 use super::writer::stored_checksum;
 use super::{Error, Form};
 use crate::codec::{self, Encoder};
@@ -16,6 +16,7 @@ use crate::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
 use crate::format::{ENCODED_BYTES_MAX, VerifiedChunk};
 use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
 use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
+use crate::sync::lock;
 use crate::walk::Progress;
 
 /// Bytes a thread reads at a time.

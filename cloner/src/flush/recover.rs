@@ -21,6 +21,7 @@ use super::writer::PROBE_FILE;
 use super::{Error, Form};
 use crate::pool::{Pool, Stored};
 use crate::snapshot::SnapshotId;
+use crate::sync::lock;
 use crate::walk::{Progress, Walker};
 
 /// What a recovery found.
@@ -341,8 +342,4 @@ fn drop_without_dependencies(
         let (file, dependency) = (flushed.file.clone(), SnapshotId::from_number(missing));
         report.drop_file(flushed, Error::Dependency { file, dependency });
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

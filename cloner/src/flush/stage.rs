@@ -5,14 +5,15 @@
 //! there, and touched, before the mains fail.
 
 use std::io;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::files::{BLOCK_BYTES, WriteFile, write_all_at};
 use super::gauge::Gauge;
 use crate::battery::Clock;
+use crate::sync::lock;
 use crate::sys::arena::{PageSize, Span};
 
 /// Bytes of a write, unless a test wants many of them.
@@ -95,10 +96,6 @@ impl<'a> Busy<'a> {
         state.failed |= result.is_err();
         result
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stage {

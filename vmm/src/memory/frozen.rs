@@ -103,7 +103,7 @@ impl StillMemory for FrozenMemory {
 
     fn touched(&self, region: usize, offset: usize, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
         let region = &self.regions[region];
-        region.check(offset, pages * PAGE_SIZE).map_err(io::Error::other)?;
+        OutOfRange::check(offset, pages * PAGE_SIZE, region.len_bytes).map_err(io::Error::other)?;
         if region.over_template {
             super::region::set_first(pages, bitmap);
             return Ok(());
@@ -113,18 +113,9 @@ impl StillMemory for FrozenMemory {
 
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {
         let region = &self.regions[region];
-        region.check(offset, buffer.len()).map_err(AccessError::from)?;
+        OutOfRange::check(offset, buffer.len(), region.len_bytes).map_err(AccessError::from)?;
         self.holder
             .read(region.host_address + offset as u64, buffer)
             .map_err(|source| ReadError::Holder { pid: self.holder.pid(), source })
-    }
-}
-
-impl Region {
-    fn check(&self, offset: usize, len_bytes: usize) -> Result<(), OutOfRange> {
-        match offset.checked_add(len_bytes) {
-            Some(end) if end <= self.len_bytes => Ok(()),
-            _ => Err(OutOfRange { offset, len_bytes, mapped_bytes: self.len_bytes }),
-        }
     }
 }

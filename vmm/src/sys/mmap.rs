@@ -63,6 +63,16 @@ pub struct OutOfRange {
     pub mapped_bytes: usize,
 }
 
+impl OutOfRange {
+    /// Whether `len_bytes` at `offset` lie within `mapped_bytes`.
+    pub(crate) fn check(offset: usize, len_bytes: usize, mapped_bytes: usize) -> Result<(), Self> {
+        match offset.checked_add(len_bytes) {
+            Some(end) if end <= mapped_bytes => Ok(()),
+            _ => Err(Self { offset, len_bytes, mapped_bytes }),
+        }
+    }
+}
+
 impl Mapping {
     /// Maps `len_bytes` of `source` from `file_offset`, aligned to 2 MiB when it is at least that long.
     ///
@@ -252,10 +262,7 @@ impl Mapping {
     /// # Errors
     /// [`OutOfRange`] if they do not.
     pub fn check(&self, offset: usize, len_bytes: usize) -> Result<(), OutOfRange> {
-        match offset.checked_add(len_bytes) {
-            Some(end) if end <= self.len_bytes => Ok(()),
-            _ => Err(OutOfRange { offset, len_bytes, mapped_bytes: self.len_bytes }),
-        }
+        OutOfRange::check(offset, len_bytes, self.len_bytes)
     }
 
     fn checked(&self, offset: usize, len_bytes: usize) -> Result<*mut u8, OutOfRange> {

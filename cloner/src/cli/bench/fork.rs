@@ -141,12 +141,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
             all_ms: all.as_secs_f64() * 1e3,
         },
     };
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).expect("plain structs of numbers")
-    } else {
-        report.fork.table()
-    };
-    writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)?;
+    super::print(&report, args.json, || report.fork.table())?;
     Ok(0)
 }
 

@@ -1,6 +1,5 @@
 //! `cloner bench incremental`: what a snapshot of a VM costs that was saved before, beside a full one at the same instant.
 
-use std::io::{self, Write};
 use std::time::Instant;
 
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
@@ -73,12 +72,7 @@ struct Report {
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let report = measure(args)?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).expect("plain structs of numbers")
-    } else {
-        report.to_string()
-    };
-    writeln!(io::stdout(), "{text}").map_err(Error::Output)?;
+    super::print(&report, args.json, || report.to_string())?;
     if report.equal {
         Ok(0)
     } else {

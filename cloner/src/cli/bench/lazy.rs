@@ -1,6 +1,5 @@
 //! `cloner bench lazy`: clones whose memory arrives while they run, beside clones that wait for it.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
@@ -98,12 +97,7 @@ struct WorkingSetReport {
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let report = measure(args)?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).expect("plain structs of numbers")
-    } else {
-        report.to_string()
-    };
-    writeln!(io::stdout(), "{text}").map_err(Error::Output)?;
+    super::print(&report, args.json, || report.to_string())?;
     if report.equal {
         Ok(0)
     } else {

@@ -1,15 +1,14 @@
 //! `cloner bench live`: what a snapshot costs a guest that never stops writing, beside stop mode in the same run.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_images::pulse::{self, Dirty, Order, Params, Rate, Status, Work, check, layout};
+use guest_images::pulse::{self, Dirty, Order, Params, Rate, Work, check};
 use serde::Serialize;
 use vmm::Vm;
 use vmm::config::{Config, Kernel};
-use vmm::memory::{Backing, GuestMemory, PageSize};
+use vmm::memory::{Backing, PageSize};
 
 use super::super::clone::{OpenPool, PoolArgs, threads};
 use super::super::columns::{Columns, number};
@@ -17,6 +16,7 @@ use super::super::console::Console;
 use super::super::guest::{default_touched, random_nonce};
 use super::super::size::Size;
 use super::super::{Error, interrupt, progress};
+use super::pulse::status;
 use super::times::Milliseconds;
 use crate::live::Limits;
 use crate::pool::hugepages;
@@ -136,12 +136,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         }
     }
     let report = Report { live: bench.report(&collected, mixed.is_none()) };
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).expect("plain structs of numbers and strings")
-    } else {
-        report.live.table()
-    };
-    writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)?;
+    super::print(&report, args.json, || report.live.table())?;
     match mixed {
         None => Ok(0),
         Some(violation) => Err(Error::NotVerified(format!("a snapshot mixes two instants: {violation}"))),
@@ -221,16 +216,16 @@ impl Bench {
 
     /// Adds to `speed` what the guest writes while `work` goes on.
     fn measured<T>(&self, speed: &mut Speed, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        let (started, before) = (Instant::now(), self.written());
+        let (started, before) = (Instant::now(), self.written()?);
         let result = work()?;
         speed.time += started.elapsed();
-        speed.pages += self.written() - before;
+        speed.pages += self.written()? - before;
         Ok(result)
     }
 
     /// Pages the guest has written since it booted.
-    fn written(&self) -> u64 {
-        status(self.source.memory()).map_or(0, |status| status.cpus.iter().map(|cpu| cpu.sequence).sum())
+    fn written(&self) -> Result<u64, Error> {
+        Ok(status(self.source.memory())?.cpus.iter().map(|cpu| cpu.sequence).sum())
     }
 
     /// Whether every word of the snapshot is of one instant.
@@ -238,8 +233,7 @@ impl Bench {
         let progress = interrupt::progress();
         let backing = Backing::Private(PageSize::Transparent);
         let (memory, _) = self.restorer.memory_for(snapshot, backing, &progress)?;
-        let unreadable = || Error::NotVerified(String::from("the guest's status block is not where it was"));
-        let status = status(&memory).ok_or_else(unreadable)?;
+        let status = status(&memory)?;
         let read = |address, buffer: &mut [u8]| {
             memory.read(address, buffer).expect("the guest had memory at all addresses it filled");
         };
@@ -263,12 +257,6 @@ impl Bench {
             equal,
         }
     }
-}
-
-fn status(memory: &GuestMemory) -> Option<Status> {
-    let mut bytes = [0; Status::LEN];
-    memory.read(layout::STATUS, &mut bytes).ok()?;
-    Status::from_bytes(&bytes).ok()
 }
 
 impl Speed {

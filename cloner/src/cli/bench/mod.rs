@@ -13,7 +13,10 @@ mod spread;
 mod table;
 mod times;
 
+use std::io::{self, Write};
+
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::Error;
 
@@ -41,6 +44,16 @@ enum Command {
 }
 
 pub(super) use fork::serve_floor;
+
+/// Prints a report: one JSON object, or its text for people.
+fn print(report: &impl Serialize, json: bool, text: impl FnOnce() -> String) -> Result<(), Error> {
+    let text = if json {
+        serde_json::to_string_pretty(report).expect("plain structs of numbers and strings")
+    } else {
+        text()
+    };
+    writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)
+}
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     match &args.command {

@@ -61,7 +61,8 @@ impl Pulse {
     }
 }
 
-fn status(memory: &GuestMemory) -> Result<Status, Error> {
+/// What the guest says of itself in its memory.
+pub(super) fn status(memory: &GuestMemory) -> Result<Status, Error> {
     let mut bytes = [0; Status::LEN];
     let read = memory.read(layout::STATUS, &mut bytes);
     read.map_err(|source| Error::source_vm(source.into()))?;

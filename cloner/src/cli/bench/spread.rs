@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::measure::percentile;
+
 /// Half of the measurements are no more than `p50`, 99 of 100 no more than `p99`; of fewer than 100, none is more.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Spread {
@@ -16,10 +18,8 @@ impl Spread {
     pub(super) fn of(times: &[Duration], unit: Duration) -> Option<Self> {
         let mut times = times.to_vec();
         times.sort_unstable();
-        let last = times.len().checked_sub(1)?;
-        let at = |per_cent: usize| times[(times.len() * per_cent).div_ceil(100).clamp(1, last + 1) - 1];
-        let value = |time: Duration| time.div_duration_f64(unit);
-        Some(Self { p50: value(at(50)), p99: value(at(99)) })
+        let at = |per_cent| percentile(&times, per_cent).div_duration_f64(unit);
+        (!times.is_empty()).then(|| Self { p50: at(50), p99: at(99) })
     }
 
     pub(super) fn milliseconds(times: &[Duration]) -> Option<Self> {
