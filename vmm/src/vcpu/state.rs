@@ -183,7 +183,9 @@ impl From<&kvm_vcpu_events> for EventsStateV1 {
             exception_injected: exception.injected,
             exception_nr: exception.nr,
             exception_has_error_code: exception.has_error_code,
-            exception_pending: exception.pending,
+            // Without KVM_CAP_EXCEPTION_PAYLOAD, which this VMM does not enable, KVM reports a pending exception as injected,
+            // too, and takes back only that (KVM api.rst, KVM_SET_VCPU_EVENTS).
+            exception_pending: exception.pending & !exception.injected,
             exception_error_code: exception.error_code,
             exception_has_payload,
             exception_payload,
