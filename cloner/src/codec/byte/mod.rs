@@ -22,7 +22,9 @@
 
 mod decode;
 mod encode;
+mod search;
 mod steps;
+mod streams;
 
 pub(super) use decode::ByteDecode;
 pub(super) use encode::{ByteEncoder, MarkBytes, WriteBytes};

@@ -45,8 +45,8 @@ pub(super) trait Lanes: Copy {
     /// The vectors whose tag is `tag`.
     fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask;
 
-    /// How many of the first bytes of `a` and `b` are equal, 0 to 32.
-    fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize;
+    /// Which bytes of `a` and `b` are equal: bit `i` for byte `i`.
+    fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32;
 }
 
 /// An algorithm over [`Lanes`].

@@ -30,8 +30,8 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize {
-        equal_prefix(a, b)
+    fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
+        equal_bytes(a, b)
     }
 }
 
@@ -86,13 +86,10 @@ pub(super) fn tagged(tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
 }
 
 #[inline(always)]
-pub(super) fn equal_prefix(a: &[u8; 32], b: &[u8; 32]) -> usize {
-    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
-    for (word, (&a, &b)) in words.enumerate() {
-        let differs = u64::from_le_bytes(a) ^ u64::from_le_bytes(b);
-        if differs != 0 {
-            return word * 8 + differs.trailing_zeros() as usize / 8;
-        }
+pub(super) fn equal_bytes(a: &[u8; 32], b: &[u8; 32]) -> u32 {
+    let mut equal = 0;
+    for (bit, (a, b)) in a.iter().zip(b).enumerate() {
+        equal |= u32::from(a == b) << bit;
     }
-    32
+    equal
 }

@@ -83,9 +83,9 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize {
-        // SAFETY: the features of `equal_prefix` are among those `Avx2::detect` found.
-        unsafe { equal_prefix(a, b) }
+    fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
+        // SAFETY: the features of `equal_bytes` are among those `Avx2::detect` found.
+        unsafe { equal_bytes(a, b) }
     }
 }
 
@@ -116,21 +116,20 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn equal_prefix(self, a: &[u8; 32], b: &[u8; 32]) -> usize {
-        // SAFETY: the features of `equal_prefix` are among those `Avx512::detect` found.
-        unsafe { equal_prefix(a, b) }
+    fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
+        // SAFETY: the features of `equal_bytes` are among those `Avx512::detect` found.
+        unsafe { equal_bytes(a, b) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn equal_prefix(a: &[u8; 32], b: &[u8; 32]) -> usize {
+fn equal_bytes(a: &[u8; 32], b: &[u8; 32]) -> u32 {
     // SAFETY: `a` has 32 readable bytes.
     let a = unsafe { _mm256_loadu_si256(a.as_ptr().cast()) };
     // SAFETY: `b` has 32 readable bytes.
     let b = unsafe { _mm256_loadu_si256(b.as_ptr().cast()) };
-    let equal = _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b));
-    equal.trailing_ones() as usize
+    _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)).cast_unsigned()
 }
 
 /// Compresses the numbers of 32 vectors at a time. The register is stored whole: Zen 4 is slow to compress into memory.

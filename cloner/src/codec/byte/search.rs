@@ -1,0 +1,220 @@
+//! Which bytes of a page stood elsewhere in it before.
+//!
+//! ```text
+//! from a place on: where do zeros start, or the same distance go on? one look at 32 bytes tells
+//!     before that: have the bytes at this place stood elsewhere? one probe for each place, until one has
+//!     go back over literals that belong to the vector as well
+//! ```
+//!
+//! One probe into a table of where bytes stood last and no second thoughts: a source paused or frozen while its memory is
+//! encoded waits for this. What counts is how long it takes from a vector found to the next probe, since each waits for the
+//! one before it; so lengths come from the words that were compared anyway, and registers are looked at only where zeros or
+//! the same distance may be, or a vector is long.
+
+use std::num::NonZeroUsize;
+
+use crate::format::{PAGE_BYTES, Page};
+
+use super::super::narrow::low_u16;
+use super::super::simd::Lanes;
+use super::STEP_MAX;
+use super::steps::Source;
+
+/// Where the page starts in the window: after zeros, as the decoder has it, as far as vectors reach here.
+pub(super) const PAGE_AT: usize = 64;
+pub(super) const PAGE_END: usize = PAGE_AT + PAGE_BYTES;
+/// Every `u16` is a place in the window, so that none needs to be checked. Most of it is never touched.
+const PLACES: usize = 1 << 16;
+/// After the last place, as far as is read from any.
+const SLACK: usize = 64;
+const SLOT_BITS: u32 = 12;
+/// The least length of a vector from a new distance that is looked for, and of one from the same distance or of zeros.
+const NEW_BYTES: u32 = 5;
+const SAME_BYTES: u32 = 4;
+/// Places looked at together for zeros and the same distance: beyond these, the last [`SAME_BYTES`] of a register hang over.
+const AHEAD: usize = STEP_MAX - SAME_BYTES as usize + 1;
+
+/// The page, and where its bytes stood last.
+pub(super) struct Search {
+    window: Box<[u8; PLACES + SLACK]>,
+    /// Where the bytes with this hash stood last.
+    seen: [u16; 1 << SLOT_BITS],
+}
+
+/// Bytes that can be had by naming them.
+pub(super) struct Vector {
+    pub source: Source,
+    pub start: usize,
+    pub end: usize,
+    /// How far back they stood; for zeros, the distance of the vector before.
+    pub distance: usize,
+}
+
+impl Search {
+    pub(super) fn new() -> Self {
+        let window = vec![0; PLACES + SLACK].into_boxed_slice().try_into().ok().expect("as long as said");
+        Self { window, seen: [0; 1 << SLOT_BITS] }
+    }
+
+    /// Forgets the page before this one.
+    #[inline(always)]
+    pub(super) fn start(&mut self, page: &Page) {
+        self.window[PAGE_AT..PAGE_END].copy_from_slice(page);
+        self.seen.fill(0);
+    }
+
+    /// The first vector at `at` or soon after it; literals since `anchor` may become its first bytes. `distance` is that of the
+    /// vector before. Otherwise where to go on.
+    #[inline(always)]
+    pub(super) fn next<L: Lanes>(
+        &mut self,
+        lanes: L,
+        anchor: usize,
+        at: usize,
+        distance: usize,
+    ) -> Result<Vector, usize> {
+        let here = self.load(at);
+        let zeros = lanes.equal_bytes(&[0; STEP_MAX], here);
+        let same = lanes.equal_bytes(self.load(at - distance), here);
+        let ahead = ((runs(zeros) | runs(same)) | 1 << AHEAD).trailing_zeros() as usize;
+        let limit = (at + ahead).min(PAGE_END - 7);
+
+        let (found, from) = self.probe(at, limit, 1 + (at - anchor) / 64);
+        if let Some(from) = from {
+            let (at, from) = (found, from.get());
+            let end = (at + self.equal(lanes, from, at)).min(PAGE_END);
+            let start = at - self.equal_before(from, at).min(at - anchor);
+            return Ok(Vector { source: Source::New, start, end, distance: at - from });
+        }
+        if ahead == AHEAD || limit == PAGE_END - 7 {
+            return Err(found);
+        }
+        let at = limit;
+        let (mut zeros, mut same) = (run_at(zeros, ahead), run_at(same, ahead));
+        if ahead + zeros == STEP_MAX {
+            zeros = self.more_zeros(lanes, at, zeros);
+        }
+        if ahead + same == STEP_MAX {
+            same = self.more_equal(lanes, at - distance, at, same);
+        }
+        let end = (at + zeros.max(same)).min(PAGE_END);
+        let (source, before) = if zeros >= same {
+            (Source::Zero, self.zeros_before(at))
+        } else {
+            (Source::Same, self.equal_before(at - distance, at))
+        };
+        Ok(Vector { source, start: at - before.min(at - anchor), end, distance })
+    }
+
+    /// Looks for bytes that stood elsewhere, at every `stride`-th place from `at` to before `limit`: where they are and where
+    /// they were, or where it stopped and nothing.
+    ///
+    /// Not inlined: among the other variables this loop would keep its own in memory, and that costs more than the call.
+    #[inline(never)]
+    fn probe(&mut self, mut at: usize, limit: usize, stride: usize) -> (usize, Option<NonZeroUsize>) {
+        while at < limit {
+            let bytes = self.load_u64(at);
+            let slot = &mut self.seen[hash(bytes)];
+            let from = usize::from(*slot);
+            *slot = low_u16(at as u64);
+            if low(self.load_u64(from) ^ bytes, NEW_BYTES) == 0 && from + STEP_MAX <= at {
+                return (at, NonZeroUsize::new(from));
+            }
+            at += stride;
+        }
+        (at, None)
+    }
+
+    /// Equal bytes at two places; beyond the end of the page, any.
+    #[inline(always)]
+    fn equal<L: Lanes>(&self, lanes: L, from: usize, at: usize) -> usize {
+        let first = equal_low(self.load_u64(from), self.load_u64(at));
+        let second = equal_low(self.load_u64(from + 8), self.load_u64(at + 8));
+        match first + if first == 8 { second } else { 0 } {
+            16 => self.more_equal(lanes, from, at, 16),
+            equal => equal,
+        }
+    }
+
+    /// Equal bytes at two places, of which `length` are known to be.
+    #[inline(always)]
+    fn more_equal<L: Lanes>(&self, lanes: L, from: usize, at: usize, mut length: usize) -> usize {
+        loop {
+            let equal = lanes.equal_bytes(self.load(from + length), self.load(at + length)).trailing_ones();
+            length += equal as usize;
+            if equal < 32 || at + length >= PAGE_END {
+                return length;
+            }
+        }
+    }
+
+    /// Zeros at a place, of which `length` are known to be.
+    #[inline(always)]
+    fn more_zeros<L: Lanes>(&self, lanes: L, at: usize, mut length: usize) -> usize {
+        loop {
+            let zeros = lanes.equal_bytes(&[0; STEP_MAX], self.load(at + length)).trailing_ones();
+            length += zeros as usize;
+            if zeros < 32 || at + length >= PAGE_END {
+                return length;
+            }
+        }
+    }
+
+    /// Bytes before two places that are equal as well, up to eight.
+    #[inline(always)]
+    fn equal_before(&self, from: usize, at: usize) -> usize {
+        // Before the window there is nothing, and in its first places only zeros.
+        let from = self.load_u64(from.saturating_sub(8));
+        (self.load_u64(at - 8) ^ from).leading_zeros() as usize / 8
+    }
+
+    /// Zeros before a place, up to eight.
+    #[inline(always)]
+    fn zeros_before(&self, at: usize) -> usize {
+        self.load_u64(at - 8).leading_zeros() as usize / 8
+    }
+
+    /// The bytes at a place.
+    #[inline(always)]
+    pub(super) fn load<const N: usize>(&self, at: usize) -> &[u8; N] {
+        const { assert!(N <= SLACK) };
+        self.window[at % PLACES..].first_chunk().expect("the window goes on after the last place")
+    }
+
+    #[inline(always)]
+    fn load_u64(&self, at: usize) -> u64 {
+        u64::from_le_bytes(*self.load(at))
+    }
+}
+
+/// Equal low bytes of two words.
+#[inline(always)]
+fn equal_low(a: u64, b: u64) -> usize {
+    (a ^ b).trailing_zeros() as usize / 8
+}
+
+/// Where [`SAME_BYTES`] bits in a row start.
+#[inline(always)]
+fn runs(mask: u32) -> u32 {
+    const { assert!(SAME_BYTES == 4) };
+    let pairs = mask & mask >> 1;
+    pairs & pairs >> 2
+}
+
+/// Bits in a row from a place on.
+#[inline(always)]
+fn run_at(mask: u32, at: usize) -> usize {
+    (mask >> at).trailing_ones() as usize
+}
+
+/// The first few bytes of eight.
+#[inline(always)]
+fn low(bytes: u64, count: u32) -> u64 {
+    bytes << (64 - 8 * count)
+}
+
+/// The bytes that a vector from a new distance has at least, to a slot of the table.
+#[inline(always)]
+fn hash(bytes: u64) -> usize {
+    (low(bytes, NEW_BYTES).wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - SLOT_BITS)) as usize
+}
