@@ -2,7 +2,7 @@
 
 use cloner::codec::{PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError};
 use cloner::format::{HEADER_BYTES, MAP_ENTRY_BYTES, SLACK_BYTES};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 /// Bytes of what hot and cold chunks have in front of what the checksum is of.
 const SEALED_FROM: usize = 16;
@@ -13,7 +13,7 @@ pub fn seal(chunk: &mut [u8]) {
     if let Some(field) = chunk.get_mut(SEALED_FROM..SEALED_FROM + 4) {
         field.copy_from_slice(&length.to_le_bytes());
         let seed = u64::from_le_bytes(*chunk.first_chunk().expect("longer than 16 bytes"));
-        let checksum = xxh3_64_with_seed(&chunk[SEALED_FROM..], seed);
+        let checksum = XxHash3_64::oneshot_with_seed(seed, &chunk[SEALED_FROM..]);
         chunk[8..SEALED_FROM].copy_from_slice(&checksum.to_le_bytes());
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 const PAGE: usize = 4096;
 const VECTORS: usize = 512;
@@ -26,7 +26,7 @@ pub(super) trait Elsewhere {
 pub(super) fn decode(encoded: &[u8], elsewhere: &dyn Elsewhere) -> Option<Vec<u8>> {
     let field = |at: usize, size: usize| number(encoded.get(at..at + size)?);
     let (pages, entries) = (field(6, 2)? as usize, field(20, 2)? as usize);
-    let sum = xxh3_64_with_seed(encoded.get(16..)?, field(0, 8)?);
+    let sum = XxHash3_64::oneshot_with_seed(field(0, 8)?, encoded.get(16..)?);
     rule(encoded[..4] == *b"BMC1" && field(4, 2)? == 1 && (1..=512).contains(&pages))?;
     rule(
         field(8, 8)? == sum
@@ -241,7 +241,7 @@ pub(super) fn encode(pages: &[(Vec<u8>, Way)]) -> Vec<u8> {
     encoded.extend(dictionary.into_iter().flat_map(u64::to_le_bytes));
     encoded.extend(records);
     encoded.extend([0; SLACK]);
-    let sum = xxh3_64_with_seed(&encoded[16..], number(&encoded[..8]).unwrap());
+    let sum = XxHash3_64::oneshot_with_seed(number(&encoded[..8]).unwrap(), &encoded[16..]);
     encoded[8..16].copy_from_slice(&sum.to_le_bytes());
     encoded
 }

@@ -17,7 +17,7 @@
 //! It is written last, and only then is the file made durable: a file with a header that holds has all that lies behind it. Numbers
 //! are little-endian.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::files::BLOCK_BYTES;
 use super::seal::NONCE_BYTES;
@@ -110,7 +110,7 @@ impl Header {
         put(&index_at.to_le_bytes());
         put(&index_bytes.to_le_bytes());
         put(&file_bytes.to_le_bytes());
-        let checksum = xxh3_64(&block);
+        let checksum = XxHash3_64::oneshot(&block);
         block[CHECKSUM_AT..USED_BYTES].copy_from_slice(&checksum.to_le_bytes());
         block
     }
@@ -129,7 +129,7 @@ impl Header {
         }
         let mut unsummed = *block;
         unsummed[CHECKSUM_AT..USED_BYTES].fill(0);
-        let (expected, found) = (u64_at(CHECKSUM_AT), xxh3_64(&unsummed));
+        let (expected, found) = (u64_at(CHECKSUM_AT), XxHash3_64::oneshot(&unsummed));
         if expected != found {
             return Err(HeaderError::Checksum { expected, found });
         }

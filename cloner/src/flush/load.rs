@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::folder::Folder;
 use super::index::{ChunkPlaceV1, IndexV1};
@@ -96,7 +96,7 @@ impl<'a> Loading<'a> {
             let part = || format!("{:?}", blob.label);
             let record = (index.chunks.len() + number) as u64;
             let bytes = flushed.open_record(folder, record, part, bytes)?;
-            let (expected, found) = (blob.checksum, xxh3_64(bytes));
+            let (expected, found) = (blob.checksum, XxHash3_64::oneshot(bytes));
             if expected != found {
                 return Err(Error::Exchanged { file: file(), part: part(), expected, found });
             }

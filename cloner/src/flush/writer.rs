@@ -23,7 +23,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::files::{BLOCK_BYTES, Files, WriteFile};
 use super::form::{self, Choice};
@@ -316,7 +316,7 @@ impl Writer {
     ) -> Result<Vec<BlobPlaceV1>, Produced> {
         let mut places = Vec::new();
         for (number, (label, bytes)) in stored.blobs().enumerate() {
-            let checksum = xxh3_64(bytes);
+            let checksum = XxHash3_64::oneshot(bytes);
             let mut bytes = bytes.to_vec();
             self.seal(header, (stored.chunks().len() + number) as u64, &mut bytes);
             let offset = stream.append(&bytes)?;

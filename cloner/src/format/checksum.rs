@@ -3,7 +3,7 @@
 //! Neither resists an adversary, and neither has to: the checksum guards against accidents, and a hash match is always
 //! confirmed by comparing bytes.
 
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::Page;
 use super::header::{CHECKSUM_AT, HASHED_FROM};
@@ -15,14 +15,14 @@ pub struct PageHash(pub u128);
 /// Hashes a page.
 #[must_use]
 pub fn page_hash(page: &Page) -> PageHash {
-    PageHash(xxh3_128(page))
+    PageHash(XxHash3_128::oneshot(page))
 }
 
 /// The checksum of an encoded chunk: XXH3-64 of everything after the checksum field, seeded with the eight bytes before it.
 ///
 /// The seed makes the whole chunk part of the sum while the hashed bytes stay one run.
 pub(crate) fn chunk_checksum(seed: [u8; 8], hashed: &[u8]) -> u64 {
-    xxh3_64_with_seed(hashed, u64::from_le_bytes(seed))
+    XxHash3_64::oneshot_with_seed(u64::from_le_bytes(seed), hashed)
 }
 
 /// Writes the checksum into an otherwise finished encoded chunk.

@@ -13,7 +13,9 @@
 //! Magic and version come first so that a foreign or newer file is named as such, the length before the checksum so
 //! that a truncated file is.
 
-use xxhash_rust::xxh3::Xxh3Default;
+use std::hash::Hasher;
+
+use twox_hash::XxHash3_64;
 
 use super::{VmState, VmStateV1};
 
@@ -176,10 +178,10 @@ fn field<const N: usize>(header: &[u8; HEADER_BYTES], offset: usize) -> [u8; N] 
 }
 
 fn checksum(header: &[u8], text: &[u8]) -> u64 {
-    let mut hasher = Xxh3Default::new();
-    hasher.update(header);
-    hasher.update(text);
-    hasher.digest()
+    let mut hasher = XxHash3_64::new();
+    hasher.write(header);
+    hasher.write(text);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //!   recover the folder, clone: same memory, same nonce, counts on
 //! ```
 
+use std::hash::Hasher;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
 use vmm::Vm;
 use vmm::memory::GuestMemory;
-use xxhash_rust::xxh3::Xxh3Default;
 
 use super::super::clone::threads;
 use super::super::console::Console;
@@ -355,15 +356,15 @@ fn guest(args: &Args) -> Result<Guest, Error> {
 /// XXH3-64 of all of a guest's memory, which stands still.
 fn checksum(memory: &GuestMemory) -> Result<u64, Error> {
     const PART_BYTES: usize = 2 << 20;
-    let mut hash = Xxh3Default::new();
+    let mut hash = XxHash3_64::new();
     let mut part = vec![0; PART_BYTES];
     for region in memory.regions() {
         let len = usize::try_from(region.range().len_bytes).expect("a guest fits into the address space");
         for offset in (0..len).step_by(PART_BYTES) {
             let part = &mut part[..PART_BYTES.min(len - offset)];
             region.read(offset, part).map_err(|error| crate::save::Error::Memory(error.into()))?;
-            hash.update(part);
+            hash.write(part);
         }
     }
-    Ok(hash.digest())
+    Ok(hash.finish())
 }

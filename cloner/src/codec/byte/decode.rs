@@ -33,7 +33,7 @@ impl Kernel for ByteDecode<'_> {
     type Output = Result<(), RecordError>;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, _lanes: L) -> Result<(), RecordError> {
+    fn run<L: Lanes>(self, lanes: L) -> Result<(), RecordError> {
         let Self { record, window, page } = self;
         let bytes = record.bytes();
         let length = |needed_bytes| RecordError::Length { needed_bytes, record_bytes: bytes.len() };
@@ -53,7 +53,7 @@ impl Kernel for ByteDecode<'_> {
         if usize::from(highest) >= MARKERS {
             return Err(RecordError::Marker { marker: highest });
         }
-        let markers = Markers::new(&MOVES, markers);
+        let markers = Markers::new(lanes, &MOVES, markers);
         if markers.page_bytes() != PAGE_BYTES {
             return Err(RecordError::PageLength { bytes: markers.page_bytes() });
         }

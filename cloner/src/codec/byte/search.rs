@@ -52,7 +52,7 @@ pub(super) struct Vector {
 
 impl Search {
     pub(super) fn new() -> Self {
-        let window = vec![0; PLACES + SLACK].into_boxed_slice().try_into().ok().expect("as long as said");
+        let window = vec![0; PLACES + SLACK].into_boxed_slice().try_into().expect("as long as said");
         Self { window, seen: [0; 1 << SLOT_BITS] }
     }
 

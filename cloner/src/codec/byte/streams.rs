@@ -10,7 +10,7 @@ use super::{COUNTS_BYTES, STEP_MAX};
 /// Markers, distances and literals, as they come.
 pub(super) struct Streams {
     /// Every marker but one of no bytes at all stands for two bytes at least, or for one literal.
-    markers: [u8; PAGE_BYTES],
+    markers: [u8; PAGE_BYTES + FIT_MARKERS],
     marker_count: usize,
     distances: [u16; PAGE_BYTES],
     distance_count: usize,
@@ -21,7 +21,7 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) fn new() -> Self {
         Self {
-            markers: [0; PAGE_BYTES],
+            markers: [0; PAGE_BYTES + FIT_MARKERS],
             marker_count: 0,
             distances: [0; PAGE_BYTES],
             distance_count: 0,
@@ -64,17 +64,16 @@ impl Streams {
         self.distance_count += usize::from(vector.source == Source::New);
         let literals = self.push_literals(search, anchor, vector.start);
         let mut left = vector.end - vector.start;
-        let mut fit = fits[literals][left.min(STEP_MAX)];
-        if fit.length == 0 {
-            self.push_run(literals);
-            fit = fits[0][left.min(STEP_MAX)];
-        }
-        while fit.length != 0 {
-            self.push_marker(fit.marker);
+        let mut fit = &fits[literals][left.min(STEP_MAX)];
+        loop {
+            self.markers[self.marker_count..][..FIT_MARKERS].copy_from_slice(&fit.markers);
+            self.marker_count += usize::from(fit.count);
             left -= usize::from(fit.length);
-            fit = next[0][left.min(STEP_MAX)];
+            if left < MORE_BYTES {
+                return vector.end - left;
+            }
+            fit = &next[0][left.min(STEP_MAX)];
         }
-        vector.end - left
     }
 
     /// Emits the literals from `from` to `to`, after which there is no vector.
@@ -124,22 +123,33 @@ impl Streams {
 /// Literals that a step with a vector can take: more are runs of their own before it.
 const LITERALS: usize = 16;
 
-/// For each source, number of literals and length: the marker that covers most of them.
+/// The markers that take a number of literals and then cover most of a vector of 32 bytes or less.
 #[derive(Clone, Copy)]
 struct Fit {
-    marker: u8,
-    /// Bytes of the vector it covers: 0 if this source has no marker so short.
+    markers: [u8; FIT_MARKERS],
+    /// How many of the markers there are; the rest are overwritten by what comes next.
+    count: u8,
+    /// Bytes of the vector they cover.
     length: u8,
 }
 
+/// Of what the markers leave, so much is worth more markers; less may become literals. Every source has shorter ones.
+const MORE_BYTES: usize = 4;
+
+/// Two runs of literals, the longest step there is, and one more of what is left.
+const FIT_MARKERS: usize = 4;
+
+/// By number of literals and length.
 type Fits = [[Fit; STEP_MAX + 1]; LITERALS];
 
-static NEW: Fits = fits(Source::New);
-static SAME: Fits = fits(Source::Same);
-static ZERO: Fits = fits(Source::Zero);
+static NEW: Fits = fits(Source::New, Source::Same);
+static SAME: Fits = fits(Source::Same, Source::Same);
+static ZERO: Fits = fits(Source::Zero, Source::Zero);
 
 /// The marker of a run of literals without a vector, for the lengths that have one.
-static RUNS: [u8; STEP_MAX + 1] = {
+static RUNS: [u8; STEP_MAX + 1] = runs();
+
+const fn runs() -> [u8; STEP_MAX + 1] {
     let mut runs = [0; STEP_MAX + 1];
     let mut marker = 0;
     while marker < MARKERS {
@@ -149,24 +159,72 @@ static RUNS: [u8; STEP_MAX + 1] = {
         marker += 1;
     }
     runs
-};
+}
 
-const fn fits(source: Source) -> Fits {
-    let mut fits = [[Fit { marker: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
+/// Vectors from `source`, of which `next` names what the first marker leaves.
+const fn fits(source: Source, next: Source) -> Fits {
+    let (first, second, runs) = (longest(source), longest(next), runs());
+    let mut fits = [[Fit { markers: [0; FIT_MARKERS], count: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
+    let mut literals = 0;
+    while literals < LITERALS {
+        let mut length = 0;
+        while length <= STEP_MAX {
+            let mut fit = Fit { markers: [0; FIT_MARKERS], count: 0, length: 0 };
+            let mut step = first[literals][length];
+            if step.length == 0 && literals > 0 {
+                if literals > 8 {
+                    fit.push(runs[8], 0);
+                }
+                fit.push(runs[if literals > 8 { literals - 8 } else { literals }], 0);
+                step = first[0][length];
+            }
+            if step.length > 0 {
+                fit.push(step.marker, step.length);
+                let rest = second[0][length - step.length as usize];
+                if rest.length > 0 {
+                    fit.push(rest.marker, rest.length);
+                }
+            }
+            fits[literals][length] = fit;
+            length += 1;
+        }
+        literals += 1;
+    }
+    fits
+}
+
+impl Fit {
+    const fn push(&mut self, marker: u8, length: u8) {
+        self.markers[self.count as usize] = marker;
+        self.count += 1;
+        self.length += length;
+    }
+}
+
+/// A marker and the bytes of a vector it covers: 0 if no marker is so short.
+#[derive(Clone, Copy)]
+struct Longest {
+    marker: u8,
+    length: u8,
+}
+
+/// For each number of literals and length: the marker that covers most.
+const fn longest(source: Source) -> [[Longest; STEP_MAX + 1]; LITERALS] {
+    let mut all = [[Longest { marker: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
     let mut marker = 0;
     while marker < MARKERS {
         let Step { literals, length, source: of } = STEPS[marker];
         if of as u8 == source as u8 {
             let mut longer = length as usize;
             while longer <= STEP_MAX {
-                let fit = &mut fits[literals as usize][longer];
-                if fit.length < length {
-                    *fit = Fit { marker: low_u8(marker as u64), length };
+                let longest = &mut all[literals as usize][longer];
+                if longest.length < length {
+                    *longest = Longest { marker: low_u8(marker as u64), length };
                 }
                 longer += 1;
             }
         }
         marker += 1;
     }
-    fits
+    all
 }

@@ -45,6 +45,9 @@ pub(super) trait Lanes: Copy {
     /// The vectors whose tag is `tag`.
     fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask;
 
+    /// For each table, the sum of its entries at `indices`.
+    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N];
+
     /// Which bytes of `a` and `b` are equal: bit `i` for byte `i`.
     fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32;
 }

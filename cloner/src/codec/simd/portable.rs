@@ -30,6 +30,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
+        sums(tables, indices)
+    }
+
+    #[inline(always)]
     fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
         equal_bytes(a, b)
     }
@@ -83,6 +88,11 @@ pub(super) fn tagged(tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
         }
     }
     set
+}
+
+#[inline(always)]
+pub(super) fn sums<const N: usize>(tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
+    tables.each_ref().map(|table| indices.iter().map(|&index| usize::from(table[usize::from(index)])).sum())
 }
 
 #[inline(always)]

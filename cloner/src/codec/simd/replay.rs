@@ -22,6 +22,7 @@
 use crate::format::{PAGE_BYTES, Page};
 
 use super::super::narrow::low_u32;
+use super::Lanes;
 
 /// Bytes a copy moves, whatever the step needs of them; and the least distance of a vector.
 pub(in super::super) const COPY_BYTES: usize = 32;
@@ -82,24 +83,21 @@ impl Move {
     }
 }
 
-/// All moves, and what each takes in one number: so far apart that the sum over 4095 markers keeps them apart.
+/// All moves, and what each takes: literals, bytes of a vector, distances.
 pub(in super::super) struct Moves {
     moves: [Move; 256],
-    needs: [u64; 256],
+    needs: [[u8; 256]; 3],
 }
 
 impl Moves {
-    const VECTORS: u32 = 20;
-    const DISTANCES: u32 = 40;
-    const NEED: u64 = (1 << 20) - 1;
-
     pub(in super::super) const fn new(moves: [Move; 256]) -> Self {
-        let mut needs = [0; 256];
+        let mut needs = [[0; 256]; 3];
         let mut marker = 0;
         while marker < 256 {
             let Move { literals, length, distance_bits, .. } = moves[marker];
-            let distances = (distance_bits / DISTANCE_BITS) as u64;
-            needs[marker] = literals as u64 | (length as u64) << Self::VECTORS | distances << Self::DISTANCES;
+            needs[0][marker] = literals;
+            needs[1][marker] = length;
+            needs[2][marker] = distance_bits / DISTANCE_BITS;
             marker += 1;
         }
         Self { moves, needs }
@@ -118,21 +116,10 @@ pub(in super::super) struct Markers<'a> {
 
 impl<'a> Markers<'a> {
     /// Adds up the markers.
-    ///
-    /// # Panics
-    /// If there are more than 4095.
     #[inline(always)]
-    pub(in super::super) fn new(moves: &'a Moves, markers: &'a [u8]) -> Self {
-        assert!(markers.len() < 4096, "{} markers", markers.len());
-        let sum =
-            markers.iter().fold(0_u64, |sum, &marker| sum.wrapping_add(moves.needs[usize::from(marker)]));
-        Self {
-            moves,
-            markers,
-            literals: (sum & Moves::NEED) as usize,
-            vectors: (sum >> Moves::VECTORS & Moves::NEED) as usize,
-            distances: (sum >> Moves::DISTANCES & Moves::NEED) as usize,
-        }
+    pub(in super::super) fn new<L: Lanes>(lanes: L, moves: &'a Moves, markers: &'a [u8]) -> Self {
+        let [literals, vectors, distances] = lanes.sums(&moves.needs, markers);
+        Self { moves, markers, literals, vectors, distances }
     }
 
     /// Literal bytes the markers take.

@@ -45,13 +45,14 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512vbmi2");
         has.then_some(Self(()))
     }
 
     pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(
-            enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2"
+            enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2"
         )]
         fn entered<K: Kernel>(avx512: Avx512, kernel: K) -> K::Output {
             kernel.run(avx512)
@@ -80,6 +81,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
         portable::tagged(tags, tag)
+    }
+
+    #[inline(always)]
+    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
+        portable::sums(tables, indices)
     }
 
     #[inline(always)]
@@ -113,6 +119,12 @@ impl Lanes for Avx512 {
     fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
         // SAFETY: the features of `tagged` are among those `Avx512::detect` found.
         unsafe { tagged(tags, tag) }
+    }
+
+    #[inline(always)]
+    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
+        // SAFETY: the features of `sums` are among those `Avx512::detect` found.
+        tables.each_ref().map(|table| unsafe { sum(table, indices) })
     }
 
     #[inline(always)]
@@ -185,4 +197,26 @@ fn tagged(tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
         *word = _mm512_cmpeq_epi8_mask(tags, wanted);
     }
     set
+}
+
+/// Sixty-four look-ups at a time: a table of 256 bytes is four registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn sum(table: &[u8; 256], indices: &[u8]) -> usize {
+    let quarters = table.as_chunks::<64>().0;
+    // SAFETY: each quarter of the table has 64 readable bytes.
+    let load = |quarter: usize| unsafe { _mm512_loadu_si512(quarters[quarter].as_ptr().cast()) };
+    let quarters = [load(0), load(1), load(2), load(3)];
+    let mut sums = _mm512_setzero_si512();
+    for indices in indices.chunks(64) {
+        let present = u64::MAX >> (64 - indices.len());
+        // SAFETY: a masked load reads only the bytes whose bit is set, and there are so many.
+        let indices = unsafe { _mm512_maskz_loadu_epi8(present, indices.as_ptr().cast()) };
+        let low = _mm512_permutex2var_epi8(quarters[0], indices, quarters[1]);
+        let high = _mm512_permutex2var_epi8(quarters[2], indices, quarters[3]);
+        let entries = _mm512_mask_blend_epi8(_mm512_movepi8_mask(indices), low, high);
+        let entries = _mm512_maskz_mov_epi8(present, entries);
+        sums = _mm512_add_epi64(sums, _mm512_sad_epu8(entries, _mm512_setzero_si512()));
+    }
+    (_mm512_reduce_add_epi64(sums).cast_unsigned() & 0xffff_ffff) as usize
 }
