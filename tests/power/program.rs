@@ -35,8 +35,22 @@ fn assert_survived(object: &Value) {
 fn a_guest_survives_a_power_loss() {
     let Some(_room) = room_for(2) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    assert_survived(&object(&run(&["demo", "--power-loss", "--json", "--memory", "64M"])));
+    let folder = Temporary::new();
+    let dir = folder.path().to_str().unwrap();
+    assert_survived(&object(&run(&["demo", "--power-loss", "--json", "--memory", "64M", "--dir", dir])));
     huge.assert_all_back();
+
+    // What it left is a snapshot to look into.
+    let inspected = object(&run(&["inspect", dir, "--json"]));
+    assert_eq!((&inspected["what"], &inspected["bytes"]), (&"snapshot".into(), &(64 << 20).into()));
+    let chunks = inspected["chunks"].as_array().unwrap();
+    assert_eq!(chunks.len(), 32);
+    let unstored = chunks.iter().filter(|chunk| chunk["encoded_bytes"] == 0);
+    assert!(unstored.clone().count() > 0 && unstored.clone().all(|chunk| chunk["ratio"].is_null()));
+    let unique = ["word_marked", "byte_marked", "raw"].map(|kind| inspected["pages"][kind].as_u64().unwrap());
+    assert!(unique.iter().sum::<u64>() > 0, "{inspected}");
+    run(&["inspect", dir, "--snapshot", "nobody"]).assert_failed(1, &["nobody"]);
+    run(&["inspect", "Cargo.toml", "--snapshot", "nobody"]).assert_failed(1, &["Cargo.toml", "flush folder"]);
 }
 
 #[test]

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Error;
+use super::{Error, interrupt, progress};
 use crate::flush::files::RealFiles;
-use crate::flush::{self, Folder, FolderOptions, Key, this_host};
+use crate::flush::{
+    self, Cleaning, Folder, FolderOptions, Form, Key, RecoverReport, Recoverer, Survey, Surveyed, this_host,
+};
+use crate::pool::{Pages, Pool, PoolConfig, Populate};
 
 /// How a folder is opened, besides where it is.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,4 +50,29 @@ pub(super) fn open(path: &Path, options: &FolderOptions) -> Result<Folder, Error
         tracing::warn!(folder = %path.display(), "goes through the page cache: its file system allows nothing else");
     }
     Ok(Folder::open(Arc::new(files), options)?)
+}
+
+/// Reads the snapshots that are wanted, and what they refer to, into `pool`.
+pub(super) fn load(
+    recoverer: &Recoverer,
+    folder: &Folder,
+    pool: &Pool,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<RecoverReport, Error> {
+    let progress = interrupt::progress();
+    let recover = || recoverer.recover(folder, pool, (wanted, Cleaning::Keep), &progress);
+    Ok(progress::bar("reading", &progress, recover)?)
+}
+
+/// Ordinary memory that holds a folder's snapshots, taken as it is used.
+pub(super) fn scratch_pool(survey: &Survey) -> Result<Pool, Error> {
+    /// What cold chunks can get to when they are hot again; seldom more than twice as much.
+    const COLD_FACTOR: u64 = 4;
+    let bytes = |one: &Surveyed| match one.form {
+        Form::Hot => one.file_bytes,
+        Form::Cold => one.file_bytes.saturating_mul(COLD_FACTOR),
+    };
+    let bytes: u64 = survey.snapshots.iter().map(bytes).sum::<u64>() + (2 << 20);
+    let capacity_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    Ok(Pool::new(&PoolConfig { capacity_bytes, pages: Pages::Ordinary, populate: Populate::OnFirstUse })?)
 }

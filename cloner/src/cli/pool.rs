@@ -15,10 +15,8 @@ use super::size::Size;
 use super::{Error, interrupt, progress};
 use crate::battery::RealClock;
 use crate::flush::{
-    ANY_HOST, Cleaning, Dropped, FlushSettings, Flusher, Folder, Form, Gauge, Rate, RecoverReport, Recoverer,
-    Survey, Surveyed,
+    ANY_HOST, Dropped, FlushSettings, Flusher, Folder, Form, Gauge, Rate, Recoverer, Survey, Surveyed,
 };
-use crate::pool::{Pages, Pool, PoolConfig, Populate};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -167,8 +165,8 @@ fn must_list(folder: &Folder, name: &str) -> Result<(), Error> {
 
 fn check(recoverer: &Recoverer, at: &Where) -> Result<Report, Error> {
     let (folder, survey) = survey(recoverer, at)?;
-    let pool = scratch_pool(&survey)?;
-    let found = load(recoverer, &folder, &pool, |_| true)?;
+    let pool = folder::scratch_pool(&survey)?;
+    let found = folder::load(recoverer, &folder, &pool, |_| true)?;
     let mut report = Report::of(Survey { dropped: found.dropped, ..survey });
     report.snapshots.retain(|one| found.recovered.iter().any(|recovered| recovered.name == one.name));
     report.verified_bytes = Some(found.read_bytes);
@@ -182,8 +180,8 @@ fn copy(
     target: Folder,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Report, Error> {
-    let pool = Arc::new(scratch_pool(survey)?);
-    let found = load(recoverer, source, &pool, &wanted)?;
+    let pool = Arc::new(folder::scratch_pool(survey)?);
+    let found = folder::load(recoverer, source, &pool, &wanted)?;
     if let Some(Dropped { name, file, why }) =
         found.dropped.into_iter().find(|dropped| dropped.name.is_some())
     {
@@ -210,30 +208,6 @@ fn copy(
         copied.extend(safe.into_iter().map(|safe| safe.name));
     }
     Ok(Report { copied, ..Report::default() })
-}
-
-fn load(
-    recoverer: &Recoverer,
-    folder: &Folder,
-    pool: &Pool,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<RecoverReport, Error> {
-    let progress = interrupt::progress();
-    let recover = || recoverer.recover(folder, pool, (wanted, Cleaning::Keep), &progress);
-    Ok(progress::bar("reading", &progress, recover)?)
-}
-
-/// Ordinary memory that holds a folder's snapshots, taken as it is used.
-fn scratch_pool(survey: &Survey) -> Result<Pool, Error> {
-    /// What cold chunks can get to when they are hot again; seldom more than twice as much.
-    const COLD_FACTOR: u64 = 4;
-    let bytes = |one: &Surveyed| match one.form {
-        Form::Hot => one.file_bytes,
-        Form::Cold => one.file_bytes.saturating_mul(COLD_FACTOR),
-    };
-    let bytes: u64 = survey.snapshots.iter().map(bytes).sum::<u64>() + (2 << 20);
-    let capacity_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok(Pool::new(&PoolConfig { capacity_bytes, pages: Pages::Ordinary, populate: Populate::OnFirstUse })?)
 }
 
 impl Report {

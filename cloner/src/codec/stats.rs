@@ -83,6 +83,13 @@ impl ChunkStats {
         Ok(stats)
     }
 
+    /// A chunk of `pages` pages of which none was ever touched, and which is therefore not stored.
+    pub(crate) fn untouched(pages: usize) -> Self {
+        let mut stats = Self { page_bytes: (pages * PAGE_BYTES) as u64, ..Self::default() };
+        stats.count_pages(PageKind::Untouched, pages as u64, 0);
+        stats
+    }
+
     pub(super) fn count_page(&mut self, kind: PageKind, bytes: usize) {
         self.count_pages(kind, 1, bytes as u64);
     }

@@ -65,7 +65,7 @@ pub(super) struct Args {
     /// Lose power instead: snapshot, flush on a simulated battery, kill the process, recover, clone
     #[arg(long, conflicts_with_all = ["clones", "generations", "no_compare", "hugepages"])]
     power_loss: bool,
-    /// Folder to flush to (default: a temporary one)
+    /// Folder to flush to, where the snapshot stays (default: a temporary one)
     #[arg(long, value_name = "DIR", requires = "power_loss")]
     dir: Option<PathBuf>,
     /// Energy of the simulated battery, in joules (default: 20000)

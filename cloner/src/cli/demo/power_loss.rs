@@ -330,7 +330,6 @@ fn recover_and_clone(
     let same_nonce = nonce == before.nonce;
     // A line that was being printed at the pause may be lost.
     let goes_on = (before.beat..=before.beat + 2).contains(&next_beat) && !rebooted;
-    durable.remove(NAME)?;
     Ok(Report {
         guest: guest.name(),
         killed,

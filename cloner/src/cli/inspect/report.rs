@@ -1,4 +1,4 @@
-//! What an image is made of, in the shape of its JSON.
+//! What memory is made of, in the shape of its JSON.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::source::What;
 /// Chunks named as the best and the worst.
 const EXTREMES: usize = 3;
 
-/// An encoded image, or one chunk.
+/// An encoded image or snapshot, or one chunk. Ratios are `null` in JSON where nothing is stored.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     /// The name of the file.
@@ -91,6 +91,8 @@ impl Report {
             let vectors = total.word_tags(tag);
             VectorClass { tag: tag.name(), vectors, share: quotient(vectors, vector_count).unwrap_or(0.0) }
         };
+        let unstored = chunks.iter().filter(|stats| stats.encoded_bytes == 0);
+        let unstored = unstored.map(|stats| stats.page_bytes / PAGE_BYTES as u64).sum();
         let chunks: Vec<Chunk> =
             chunks.iter().enumerate().map(|(index, stats)| Chunk::new(index, stats)).collect();
         Self {
@@ -100,7 +102,7 @@ impl Report {
             encoded_bytes: total.encoded_bytes,
             ratio: total.ratio(),
             pages: PageCounts::of(&total),
-            kinds: kinds(&total, what.map_entry_bytes()),
+            kinds: kinds(&total, unstored, what.map_entry_bytes()),
             vectors: WordTag::ALL.into_iter().map(class).collect(),
             vector_count,
             dictionary_entries: total.dictionary_entries,
@@ -134,7 +136,7 @@ impl Chunk {
 
 impl ChunkRatio {
     fn of(chunks: &[Chunk]) -> Self {
-        let mut order: Vec<&Chunk> = chunks.iter().collect();
+        let mut order: Vec<&Chunk> = chunks.iter().filter(|chunk| chunk.encoded_bytes > 0).collect();
         order.sort_by(|left, right| left.ratio.total_cmp(&right.ratio));
         let ratio = |rank: usize| order.get(rank).map_or(1.0, |chunk| chunk.ratio);
         let last = order.len().saturating_sub(1);
@@ -148,14 +150,15 @@ impl ChunkRatio {
     }
 }
 
-/// The kinds that occur.
-fn kinds(stats: &ChunkStats, map_entry_bytes: usize) -> Vec<Kind> {
+/// The kinds that occur. `unstored` of the untouched pages are in chunks that are not stored, and have no map entry.
+fn kinds(stats: &ChunkStats, unstored: u64, map_entry_bytes: usize) -> Vec<Kind> {
     let kinds = PageKind::ALL.into_iter().filter(|&kind| stats[kind].pages > 0);
     let kind = |kind| {
         let pages = stats[kind].pages;
         let dictionary = if kind == PageKind::WordMarked { stats.dictionary_entries * 8 } else { 0 };
-        let encoded_bytes = stats[kind].bytes + pages * map_entry_bytes as u64 + dictionary;
-        let ratio = quotient(pages * PAGE_BYTES as u64, encoded_bytes).expect("map entries are bytes");
+        let mapped = if kind == PageKind::Untouched { pages - unstored } else { pages };
+        let encoded_bytes = stats[kind].bytes + mapped * map_entry_bytes as u64 + dictionary;
+        let ratio = quotient(pages * PAGE_BYTES as u64, encoded_bytes).unwrap_or(f64::INFINITY);
         Kind { kind, pages, encoded_bytes, ratio }
     };
     kinds.map(kind).collect()

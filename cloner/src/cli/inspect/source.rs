@@ -1,7 +1,6 @@
 //! What can be inspected, and how chunks with their figures come out of it.
 //!
-//! The report knows chunks only. A source to come, such as a folder that holds a snapshot, is one more variant of [`Source`] and
-//! one more arm in each of its functions.
+//! The report knows chunks only. A source to come is one more variant of [`Source`] and one more arm in each of its functions.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,12 +9,16 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::super::clone::threads;
+use super::super::folder::{self, FolderArgs};
 use super::super::interrupt;
 use super::super::progress::{self, Spinner};
+use crate::chunk;
 use crate::codec::{self, ChunkStats};
 use crate::cold::{self, COLD_BYTES_MAX, VerifiedColdChunk};
+use crate::flush::{self, Recoverer};
 use crate::format::{self, ENCODED_BYTES_MAX, VerifiedChunk};
 use crate::measure::{self, HotEncoder, Image};
+use crate::snapshot::{self, Snapshot};
 
 /// Why something cannot be inspected.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +31,23 @@ pub(in super::super) enum Error {
     Hot { path: PathBuf, source: codec::Error },
     #[error("{} is no whole cold chunk", path.display())]
     Cold { path: PathBuf, source: cold::Error },
+    #[error("{} holds {}: name one of them with --snapshot", path.display(), list(names))]
+    Which { path: PathBuf, names: Vec<String> },
+    #[error("--snapshot names one in a flush folder, and {} is none", path.display())]
+    NoFolder { path: PathBuf },
+    #[error("snapshot {name} is damaged")]
+    Snapshot { name: String, source: Box<snapshot::Error> },
+    #[error("chunk {index} of snapshot {name} is damaged")]
+    Chunk { name: String, index: u32, source: codec::Error },
     #[error(transparent)]
     Image(#[from] measure::Error),
 }
 
-/// A file whose content has been read.
+fn list(names: &[String]) -> String {
+    if names.is_empty() { String::from("no snapshot") } else { names.join(", ") }
+}
+
+/// A file, or a snapshot, whose content has been read.
 #[derive(Debug)]
 pub(super) enum Source {
     /// The memory of a guest as it is.
@@ -41,6 +56,8 @@ pub(super) enum Source {
     Hot(Vec<u8>),
     /// A chunk in cold form.
     Cold(Vec<u8>),
+    /// A snapshot out of a flush folder, in hot form whatever form it has there.
+    Snapshot(Snapshot),
 }
 
 /// What a source turned out to be.
@@ -50,6 +67,7 @@ pub(super) enum What {
     Image,
     HotChunk,
     ColdChunk,
+    Snapshot,
 }
 
 impl What {
@@ -58,13 +76,14 @@ impl What {
         match self {
             Self::Image => "image",
             Self::HotChunk | Self::ColdChunk => "chunk",
+            Self::Snapshot => "snapshot",
         }
     }
 
     /// The form that the figures are of.
     pub(super) fn form(self) -> &'static str {
         match self {
-            Self::Image | Self::HotChunk => "hot form",
+            Self::Image | Self::HotChunk | Self::Snapshot => "hot form",
             Self::ColdChunk => "cold form",
         }
     }
@@ -72,7 +91,7 @@ impl What {
     /// Bytes of an entry of the page map in this form.
     pub(super) fn map_entry_bytes(self) -> usize {
         match self {
-            Self::Image | Self::HotChunk => format::MAP_ENTRY_BYTES,
+            Self::Image | Self::HotChunk | Self::Snapshot => format::MAP_ENTRY_BYTES,
             Self::ColdChunk => cold::MAP_ENTRY_BYTES,
         }
     }
@@ -90,11 +109,45 @@ impl Source {
         }
     }
 
+    /// Reads a snapshot out of a flush folder: the one with this name, or the only one.
+    pub(super) fn read_snapshot(
+        path: &Path,
+        name: Option<&str>,
+        args: &FolderArgs,
+    ) -> Result<Self, super::super::Error> {
+        if !path.is_dir() {
+            return Err(Error::NoFolder { path: path.to_owned() }.into());
+        }
+        let folder = args.open(path)?;
+        let recoverer = Recoverer::new(threads() * 2)?;
+        let survey = recoverer.survey(&folder)?;
+        let listed = survey.snapshots.iter().filter(|one| one.listed).map(|one| one.name.clone());
+        let names: Vec<String> = listed.collect();
+        let name = match (name, names.as_slice()) {
+            (Some(name), _) if folder.lists(name) => name,
+            (None, [only]) => only,
+            (Some(name), _) => {
+                let (folder, name) = (folder.place(), name.to_owned());
+                return Err(flush::Error::NotFound { folder, name }.into());
+            }
+            (None, _) => return Err(Error::Which { path: path.to_owned(), names }.into()),
+        };
+        let pool = folder::scratch_pool(&survey)?;
+        let found = folder::load(&recoverer, &folder, &pool, |wanted| wanted == name)?;
+        if let Some(dropped) = found.dropped.into_iter().find(|dropped| dropped.name.is_some()) {
+            let name = dropped.name.unwrap_or(dropped.file);
+            return Err(super::super::Error::NotSafe { name, source: dropped.why });
+        }
+        let broken = |error| Error::Snapshot { name: name.to_owned(), source: Box::new(error) };
+        Ok(Self::Snapshot(Snapshot::open(pool.get(name)?).map_err(broken)?))
+    }
+
     pub(super) fn what(&self) -> What {
         match self {
             Self::Image(_) => What::Image,
             Self::Hot(_) => What::HotChunk,
             Self::Cold(_) => What::ColdChunk,
+            Self::Snapshot(_) => What::Snapshot,
         }
     }
 
@@ -111,6 +164,7 @@ impl Source {
                 let wrong = |source| Error::Cold { path: path.to_owned(), source };
                 Ok(vec![VerifiedColdChunk::verify(bytes).map_err(wrong)?.stats()])
             }
+            Self::Snapshot(snapshot) => of_snapshot(snapshot),
         }
     }
 }
@@ -139,4 +193,22 @@ fn encoded(image: &Image) -> Result<Vec<ChunkStats>, measure::Error> {
     progress.start(image.bytes().len() as u64);
     let hot = progress::bar("encoding", &progress, || encoder.encode(image, None, &progress))?;
     Ok(hot.chunk_stats().to_vec())
+}
+
+/// The figures of all chunks of a guest's memory: those of which nothing was ever touched are stored in no bytes.
+fn of_snapshot(snapshot: &Snapshot) -> Result<Vec<ChunkStats>, Error> {
+    let name = || snapshot.name().to_owned();
+    let stats = |chunk: &chunk::Chunk| {
+        let verified = snapshot
+            .verify(chunk)
+            .map_err(|error| Error::Snapshot { name: name(), source: Box::new(error) })?;
+        match verified {
+            Some(verified) => {
+                let index = chunk.index.0;
+                ChunkStats::of(&verified).map_err(|source| Error::Chunk { name: name(), index, source })
+            }
+            None => Ok(ChunkStats::untouched(chunk.pages)),
+        }
+    };
+    chunk::chunks(snapshot.state().layout()).iter().map(stats).collect()
 }
