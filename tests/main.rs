@@ -15,6 +15,7 @@ mod crash;
 mod fork;
 mod hostile_snapshot;
 mod hostile_state;
+mod identity;
 mod incremental;
 mod lazy;
 mod leaks;
