@@ -15,7 +15,7 @@ use vmm::memory::{Backing, PageSize, ReadError, frozen};
 
 use crate::MIB;
 use crate::support::linux::{linux, milliseconds};
-use crate::support::{Guest, Studio, guest, note, room_for};
+use crate::support::{Guest, Studio, assert_names, guest, huge_pages, note, room_for};
 
 const NONCE: u64 = 0x11fe_11fe_0000_0001;
 
@@ -234,6 +234,51 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
         }
     }
     assert!(killed, "never killed in time");
+}
+
+/// What the source writes meanwhile is copied to further huge pages. If there are none, the kernel takes the old ones away from the
+/// holder, whatever was promised when the save began: the snapshot fails, and none is ever made with zeros in their place.
+#[test]
+fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
+    let Some(_room) = room_for(1) else { return };
+    const PAGES: usize = 16;
+    let Some(huge) = huge_pages(PAGES) else { return };
+    {
+        let _alone = alone();
+        let params = dirtying(24 * MIB, Order::Sequential);
+        let studio = Studio::new(128 * MIB);
+        let source = boot(&params, PAGES as u64 * 2 * MIB, 1, PageSize::Huge);
+
+        // Asked beforehand, the host says that it has none left.
+        let error = try_save(&studio, &source, "asked", Limits::default(), &Progress::default()).unwrap_err();
+        let named = matches!(error, live::Error::TooLittleMemory { available_bytes: 0, needed_bytes } if needed_bytes >= 24 * MIB);
+        assert!(named, "{error:?}");
+        assert_unharmed(&studio, &source, &params);
+
+        // They are gone after the question.
+        let limits = Limits { copy_bytes: Some(u64::MAX) };
+        let mut failed = 0;
+        for attempt in 0..20 {
+            let name = format!("attempt-{attempt}");
+            match try_save(&studio, &source, &name, limits, &Progress::default()) {
+                Err(error @ live::Error::Save(save::Error::Touched(_))) => {
+                    assert_names(&error, &["run out of huge pages"]);
+                    failed += 1;
+                }
+                Err(live::Error::Save(save::Error::Memory(ReadError::Holder { .. }))) => failed += 1,
+                // All was read before the source wrote again.
+                Ok((snapshot, _)) => {
+                    guest::verify(&params, &studio.memory(&snapshot));
+                    studio.pool.remove(&name).unwrap();
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+            assert_unharmed(&studio, &source, &params);
+        }
+        assert!(failed > 0, "the source never wrote meanwhile");
+        note(format_args!("live: without huge pages for copies {failed} of 20 snapshots failed"));
+    }
+    huge.assert_all_back();
 }
 
 fn kill(pid: u32) {
