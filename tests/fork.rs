@@ -1,5 +1,6 @@
 //! Forks: machines in processes of their own, over one template that none of them can change.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -8,9 +9,10 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cloner::restore::fork::{End, Error, ForkedVm, Patch, Template, Zygote};
+use cloner::restore::fork::{End, Error, ForkedVm, Template, Zygote};
 use cloner::walk::Progress;
 use guest_images::pulse::{Params, Status, check};
+use vmm::{Announce, Identity};
 
 use crate::MIB;
 use crate::support::console::Console;
@@ -23,21 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A fork and what it prints.
 struct Fork {
     vm: Option<ForkedVm>,
+    identity: Identity,
     console: Console,
     typing: UnixStream,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Fork {
-    fn of(zygote: &Zygote, patch: Option<Patch>) -> Self {
-        let vm = zygote.fork(patch).unwrap();
-        vm.wait_running().unwrap();
+    fn of(zygote: &Zygote, announce: Option<Announce>) -> Self {
+        let vm = zygote.fork(announce).unwrap();
+        let identity = vm.wait_running().unwrap();
         let (console, mut output) = Console::new(PATIENCE);
         let mut reading = vm.console().try_clone().unwrap();
         let typing = vm.console().try_clone().unwrap();
         // Ends when the fork does.
         let reader = thread::spawn(move || drop(io::copy(&mut reading, &mut output)));
-        Self { vm: Some(vm), console, typing, reader: Some(reader) }
+        Self { vm: Some(vm), identity, console, typing, reader: Some(reader) }
     }
 
     fn ask(&mut self, letter: &str, answer: &str) -> String {
@@ -78,10 +81,7 @@ fn is_running(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-fn who(generation: u64) -> Patch {
-    let bytes = Status::identity(generation, 0xabc << 64 | u128::from(generation)).to_vec();
-    Patch { address: Status::IDENTITY, bytes }
-}
+const IN_STATUS: Announce = Announce::InMemory { address: Status::IDENTITY };
 
 fn params() -> Params {
     Params { beat_ms: 20, ..Params::new(NONCE, 4 * MIB) }
@@ -115,12 +115,15 @@ fn forks_are_alike_and_apart() {
     let template = template();
     let before = template_bytes(&template);
     let zygote = zygote(&template);
-    let mut forks: Vec<Fork> = (1..=3).map(|number| Fork::of(&zygote, Some(who(number)))).collect();
-    for (fork, number) in forks.iter_mut().zip(1..) {
-        let line = fork.console.line("pulse: clone").text;
-        assert_eq!(value(&line, "generation", 10), number);
+    let mut forks: Vec<Fork> = (0..3).map(|_| Fork::of(&zygote, Some(IN_STATUS))).collect();
+    for fork in &mut forks {
+        let (line, id) = (fork.console.line("pulse: clone").text, fork.identity.id);
+        assert_eq!(line, format!("pulse: clone generation=1 id={id:032x}"));
         assert_eq!((fork.nonce(), fork.sum()), (NONCE, check::expected_sum(&params())));
     }
+    // Drawn in processes that have the zygote's memory, and whatever random state is in it.
+    let ids: HashSet<u128> = forks.iter().map(|fork| fork.identity.id).collect();
+    assert_eq!(ids.len(), forks.len(), "{ids:x?}");
     // They have all written by now: the identity they took note of, their counters.
     assert!(template_bytes(&template) == before, "a fork has written to the template");
     let mut late = Fork::of(&zygote, None);
@@ -185,10 +188,8 @@ fn what_goes_wrong_is_named() {
     assert!(matches!(error, Error::ZygoteEnded | Error::Channel(_)), "{error:?}");
 
     let zygote = zygote(&template);
-    let error = zygote.fork(Some(Patch { address: 0, bytes: vec![0; Patch::MAX_BYTES + 1] })).unwrap_err();
-    assert!(matches!(error, Error::PatchLength { bytes } if bytes == Patch::MAX_BYTES + 1), "{error:?}");
     // Out of the guest's memory: the fork is refused, and the zygote goes on.
-    let vm = zygote.fork(Some(Patch { address: 8 * MIB - 1, bytes: vec![0; 2] })).unwrap();
+    let vm = zygote.fork(Some(Announce::InMemory { address: 8 * MIB - 1 })).unwrap();
     let error = vm.wait_running().unwrap_err();
     assert!(matches!(&error, Error::Refused(why) if why.contains("0x7fffff")), "{error:?}");
     Fork::of(&zygote, None).end();

@@ -248,6 +248,7 @@ fn every_list_has_limits() {
     for memory_bytes in [0, MIB - 4096, MIB + 1, (64 << 30) + 4096, u64::MAX] {
         assert_out_of_range(&state, |s| s.memory_bytes = memory_bytes, "memory_bytes");
     }
+    assert_out_of_range(&state, |s| s.generation = u64::MAX, "generation");
     for len in [0, 4095, 4097, (64 << 10) + 4] {
         assert_out_of_range(&state, |s| s.vcpus[1].xsave.resize(len, 0), "vcpus[1].xsave length");
     }

@@ -276,7 +276,8 @@ fn the_bench_prints_one_json_object() {
     let args = ["bench", "incremental", "--memory", "64M", "--count", "2", "--dirty", "50", "--json"];
     let outcome = run(&args);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
-    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let object: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let report = &object["incremental"];
     let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"));
     assert!(number("dirtied_bytes") >= number("touched_bytes") / 20.0 * 0.9, "{report}");
     assert!(number("bytes") < number("full_bytes"), "{report}");

@@ -1,10 +1,11 @@
 //! A running Linux is cloned.
 
-use vmm::Ending;
 use vmm::host::{Host, Virtualization};
+use vmm::{Announce, Ending};
 
 use crate::MIB;
 use crate::support::linux::{Linux, Tick, linux, milliseconds};
+use crate::support::modes::{Build, Take, only_holder};
 use crate::support::{Guest, Studio, note, room_for};
 
 /// A clone that has ticked.
@@ -83,6 +84,40 @@ fn three_generations() {
     }
     assert_goes_on(&source, &before);
     assert_eq!(source.ask("nonce"), linux.nonce);
+}
+
+/// A live snapshot of a clone, forked; a live snapshot of the fork, built lazily; an incremental one of that, eager. Each is told who it
+/// is, and all are the same Linux.
+#[test]
+fn live_forked_and_lazy_in_one_chain() {
+    let Some(_room) = room_for(2) else { return };
+    let linux = linux();
+    let _only = only_holder();
+    let studio = Studio::new(128 * MIB);
+    let mut source = clone_of(linux);
+    source.tick();
+    let ways = [(Take::Live, Build::Fork), (Take::Live, Build::Lazy), (Take::Incremental, Build::Eager)];
+    for (generation, (take, build)) in (2..).zip(ways) {
+        let snapshot = studio.take(&source, take, &format!("generation-{generation}"));
+        let clone = studio.build(&snapshot, build);
+        let identity = clone.tell(Announce::OnConsole);
+        assert_eq!(identity.generation, generation);
+        clone.vm.start();
+        assert!(identity.is_confirmed_by(&clone.line("clone ").text), "{}", clone.console.transcript());
+        // The source has gone on meanwhile, the clone from where it was.
+        let (before, tick) = (source.last_tick(), clone.tick());
+        assert!(
+            (linux.tick.number + 1..=before.number + 2).contains(&tick.number),
+            "{tick:?} after {before:?}"
+        );
+        assert_eq!(tick.nonce, linux.nonce);
+        assert_eq!(clone.ask(&format!("sh echo {generation} >>/tmp/chain")), "exit=0");
+        source.tick();
+        source = clone;
+    }
+    source.ask("sh cat /tmp/chain");
+    assert!(source.console.transcript().contains("2\n3\n4\n"), "{}", source.console.transcript());
+    assert!(!source.console.transcript().contains("Linux version"));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use cloner::live::{self, Limits, Report};
@@ -15,15 +14,10 @@ use vmm::memory::{Backing, PageSize, ReadError, frozen};
 
 use crate::MIB;
 use crate::support::linux::{linux, milliseconds};
-use crate::support::{Guest, Studio, guest, note, room_for};
+use crate::support::modes::only_holder;
+use crate::support::{Guest, Studio, assert_names, guest, huge_pages, note, room_for};
 
 const NONCE: u64 = 0x11fe_11fe_0000_0001;
-
-/// Tests here look for the one holder there is.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The children of this process that hold memory: they have this program, and but one descriptor.
 fn holders() -> Vec<u32> {
@@ -88,7 +82,7 @@ fn assert_unharmed(studio: &Studio, source: &Guest, params: &Params) {
 #[test]
 fn two_hundred_live_snapshots_are_each_of_one_instant() {
     let Some(_room) = room_for(1) else { return };
-    let _alone = alone();
+    let _only = only_holder();
     let mut pauses = Vec::new();
     let mut copied = 0;
     for (vcpus, order, pages) in [
@@ -131,7 +125,7 @@ fn two_hundred_live_snapshots_are_each_of_one_instant() {
 #[test]
 fn generations_in_both_modes() {
     let Some(_room) = room_for(2) else { return };
-    let _alone = alone();
+    let _only = only_holder();
     let params = dirtying(4 * MIB, Order::Random);
     let studio = Studio::new(32 * MIB);
     let mut source = boot(&params, 8 * MIB, 2, PageSize::Transparent);
@@ -151,7 +145,7 @@ fn generations_in_both_modes() {
 #[test]
 fn only_what_differs_is_saved_against_a_parent() {
     let Some(_room) = room_for(1) else { return };
-    let _alone = alone();
+    let _only = only_holder();
     let params = Params { beat_ms: 20, ..Params::new(NONCE, 8 * MIB) };
     let studio = Studio::new(32 * MIB);
     let source = boot(&params, 12 * MIB, 1, PageSize::Transparent);
@@ -169,7 +163,7 @@ fn only_what_differs_is_saved_against_a_parent() {
 #[test]
 fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     let Some(_room) = room_for(1) else { return };
-    let _alone = alone();
+    let _only = only_holder();
     let params = dirtying(32 * MIB, Order::Random);
     let studio = Studio::new(128 * MIB);
     let source = boot(&params, 48 * MIB, 2, PageSize::Transparent);
@@ -236,6 +230,51 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     assert!(killed, "never killed in time");
 }
 
+/// What the source writes meanwhile is copied to further huge pages. If there are none, the kernel takes the old ones away from the
+/// holder, whatever was promised when the save began: the snapshot fails, and none is ever made with zeros in their place.
+#[test]
+fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
+    let Some(_room) = room_for(1) else { return };
+    const PAGES: usize = 16;
+    let Some(huge) = huge_pages(PAGES) else { return };
+    {
+        let _only = only_holder();
+        let params = dirtying(24 * MIB, Order::Sequential);
+        let studio = Studio::new(128 * MIB);
+        let source = boot(&params, PAGES as u64 * 2 * MIB, 1, PageSize::Huge);
+
+        // Asked beforehand, the host says that it has none left.
+        let error = try_save(&studio, &source, "asked", Limits::default(), &Progress::default()).unwrap_err();
+        let named = matches!(error, live::Error::TooLittleMemory { available_bytes: 0, needed_bytes } if needed_bytes >= 24 * MIB);
+        assert!(named, "{error:?}");
+        assert_unharmed(&studio, &source, &params);
+
+        // They are gone after the question.
+        let limits = Limits { copy_bytes: Some(u64::MAX) };
+        let mut failed = 0;
+        for attempt in 0..20 {
+            let name = format!("attempt-{attempt}");
+            match try_save(&studio, &source, &name, limits, &Progress::default()) {
+                Err(error @ live::Error::Save(save::Error::Touched(_))) => {
+                    assert_names(&error, &["run out of huge pages"]);
+                    failed += 1;
+                }
+                Err(live::Error::Save(save::Error::Memory(ReadError::Holder { .. }))) => failed += 1,
+                // All was read before the source wrote again.
+                Ok((snapshot, _)) => {
+                    guest::verify(&params, &studio.memory(&snapshot));
+                    studio.pool.remove(&name).unwrap();
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+            assert_unharmed(&studio, &source, &params);
+        }
+        assert!(failed > 0, "the source never wrote meanwhile");
+        note(format_args!("live: without huge pages for copies {failed} of 20 snapshots failed"));
+    }
+    huge.assert_all_back();
+}
+
 fn kill(pid: u32) {
     let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     assert!(status.success());
@@ -244,7 +283,7 @@ fn kill(pid: u32) {
 #[test]
 fn shared_memory_is_refused_by_name() {
     let Some(_room) = room_for(1) else { return };
-    let _alone = alone();
+    let _only = only_holder();
     let params = Params { beat_ms: 20, ..Params::new(NONCE, MIB) };
     let studio = Studio::new(16 * MIB);
     let backing = Backing::Shared(PageSize::Base);
@@ -261,7 +300,7 @@ fn shared_memory_is_refused_by_name() {
 fn linux_is_saved_while_it_runs() {
     let Some(_room) = room_for(2) else { return };
     let linux = linux();
-    let _alone = alone();
+    let _only = only_holder();
     let source = linux.studio.clone_of(&linux.snapshot);
     source.tick();
     let studio = Studio::new(64 * MIB);

@@ -8,6 +8,7 @@
 
 mod bad_config;
 mod boot;
+mod chain;
 mod children;
 mod cli;
 mod clone;
@@ -15,6 +16,7 @@ mod crash;
 mod fork;
 mod hostile_snapshot;
 mod hostile_state;
+mod identity;
 mod incremental;
 mod lazy;
 mod leaks;

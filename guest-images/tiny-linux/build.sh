@@ -20,10 +20,10 @@ Standard output is three lines and nothing else; progress goes to standard error
 
   vmlinux PATH SHA256      ELF kernel, to be entered at its 64-bit entry point
   bzimage PATH SHA256      the same kernel, self-extracting (lz4)
-  initramfs PATH SHA256    uncompressed cpio archive: /init and a static busybox
+  initramfs PATH SHA256    uncompressed cpio archive: /init, a static busybox, and reseed
 
 The kernel is Debian's linux-source-6.1 with kernel.config and the *.patch files of this folder; user space is
-init of this folder and Debian's busybox-static. Missing Debian packages are installed with apt-get (as root;
+init and reseed.c of this folder and Debian's busybox-static. Missing Debian packages are installed with apt-get (as root;
 otherwise the script names them and stops). Root is not needed for anything else.
 
 The cache is $CLONER_CACHE, or $XDG_CACHE_HOME/cloner, or ~/.cache/cloner, and in it:
@@ -105,8 +105,9 @@ kernel_key() {
 initramfs_key() {
     {
         declare -f build_initramfs
-        cat "$here/init"
-    } | key_of busybox-static
+        gcc --version
+        cat "$here/init" "$here/reseed.c"
+    } | key_of busybox-static libc6-dev
 }
 
 # Whether a part is in the cache, unharmed.
@@ -119,7 +120,8 @@ is_cached() {
 build_initramfs() {
     local root=$1/root
     mkdir -p "$root"/{bin,dev,etc,proc,run,tmp}
-    mkfifo "$root/run/ticker"
+    mkfifo "$root/run/ticker" "$root/run/reseed" "$root/run/reseeded"
+    gcc -Os -s -static -Wall -Wextra -Werror -o "$root/bin/reseed" "$here/reseed.c"
     cp /bin/busybox "$root/bin/busybox"
     ln -s busybox "$root/bin/sh"
     cp "$here/init" "$root/init"

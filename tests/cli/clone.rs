@@ -1,7 +1,9 @@
 //! `cloner clone`.
 
+use guest_images::pulse::{self, Params};
+
 use crate::support::program::{Outcome, run};
-use crate::support::{huge_pages, room_for, value};
+use crate::support::{huge_pages, linux, room_for, value};
 
 /// The beats of the guest whose lines begin with `prefix`.
 fn beats(stdout: &str, prefix: &str) -> Vec<u64> {
@@ -47,10 +49,66 @@ fn assert_runs_side_by_side(how: &[&str], says: &str) {
             assert!(beats.windows(2).all(|pair| pair[1] == pair[0] + 1), "{stdout}");
         }
         assert!(!stdout.contains(&format!("{prefix} | pulse: ready")), "{stdout}");
+        let id = id_of(&stdout, prefix);
+        let line = format!("{prefix} | pulse: clone generation=1 id={id}");
+        assert!(stdout.contains(&line), "{line:?} in {stdout}");
     }
     let nonces: Vec<u64> =
         stdout.lines().filter(|line| line.contains("nonce=")).map(|line| value(line, "nonce", 16)).collect();
     assert!(nonces.iter().all(|nonce| *nonce == nonces[0]), "{stdout}");
+}
+
+/// What the program says about who a clone is.
+#[track_caller]
+fn id_of<'a>(stdout: &'a str, clone: &str) -> &'a str {
+    let start = format!("cloner: {clone} (generation 1, id ");
+    let rest = stdout.lines().find_map(|line| line.strip_prefix(&start)?.split_once(") runs"));
+    let (id, _) = rest.unwrap_or_else(|| panic!("no {start:?} in {stdout}"));
+    assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    id
+}
+
+/// A Linux with the agent: each clone has reseeded its random numbers before the next is made.
+#[test]
+fn linux_clones_are_told_who_they_are() {
+    let Some(_room) = room_for(3) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let image = linux::image();
+    let path = |path: &'static std::path::Path| path.to_str().unwrap();
+    let command_line = linux::command_line();
+    let boot =
+        ["--kernel", path(&image.vmlinux), "--initrd", path(&image.initramfs), "--cmdline", &command_line];
+    let args =
+        ["clone", "--memory", "128M", "--when", "tick 1 ", "--fork", "--announce", "console", "--for", "1"];
+    let Outcome { code, stdout, stderr } = run(&[&args[..], &boot].concat());
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    for clone in ["clone 1", "clone 2"] {
+        let id = id_of(&stdout, clone);
+        let answer = format!("{clone} | clone 1 {id} reseeded");
+        let says = format!("cloner: {clone} has reseeded its random numbers after ");
+        for text in [answer, says] {
+            assert!(stdout.contains(&text), "{text:?} in {stdout}");
+        }
+    }
+    assert_ne!(id_of(&stdout, "clone 1"), id_of(&stdout, "clone 2"));
+    huge.assert_all_back();
+}
+
+/// `pulse` has no agent: to it the command is letters, of which e ends it.
+#[test]
+fn a_guest_that_crashes_instead_of_confirming_who_it_is() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let folder = crate::support::folder::Folder::new();
+    let image = pulse::image(&Params { beat_ms: 20, ..Params::new(1, 0) }).unwrap();
+    let image = folder.file("pulse", &image);
+    let args =
+        ["clone", "--flat", image.to_str().unwrap(), "--memory", "2M", "--when", "beat", "--clones", "1"];
+    for how in [&[][..], &["--fork"]] {
+        let outcome = run(&[&args[..], &["--announce", "console"], how].concat());
+        outcome.assert_failed(125, &["cloner: a clone ended too early", "cannot emulate the instruction"]);
+    }
+    huge.assert_all_back();
 }
 
 #[test]

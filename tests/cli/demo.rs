@@ -1,5 +1,7 @@
 //! `cloner demo`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::MIB;
@@ -56,6 +58,8 @@ fn check(object: &Value, guest: &str, memory_bytes: u64, clones: usize) {
 
     let list = object["clones"].as_array().unwrap();
     assert_eq!(list.len(), clones);
+    let ids: HashSet<&str> = list.iter().map(|clone| clone["id"].as_str().unwrap()).collect();
+    assert!(ids.len() == clones && ids.iter().all(|id| id.len() == 32), "{object}");
     for clone in list {
         assert!(clone["mode"].is_string(), "{clone}");
         positive(clone, "/decode_gbps");
@@ -101,6 +105,10 @@ fn goes_on_for_generations_on_several_vcpus_and_huge_pages() {
     let generations = object["generations"].as_array().unwrap();
     let numbers: Vec<&Value> = generations.iter().map(|generation| &generation["generation"]).collect();
     assert_eq!(numbers, [1, 2, 3]);
+    // Two clones of each.
+    let of_clones: Vec<&Value> =
+        object["clones"].as_array().unwrap().iter().map(|clone| &clone["generation"]).collect();
+    assert_eq!(of_clones, [1, 1, 2, 2, 3, 3]);
     assert!(generations.iter().all(|generation| generation["source_resumed"] == true), "{object}");
     huge.assert_all_back();
 }

@@ -280,7 +280,8 @@ fn the_bench_prints_one_json_object() {
     let args = ["bench", "lazy", "--memory", "64M", "--count", "2", "--eager", "1", "--json"];
     let outcome = run(&args);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
-    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let object: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let report = &object["lazy"];
     let number = |pointer: &str| {
         report
             .pointer(pointer)

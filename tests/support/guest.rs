@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use guest_images::pulse::{self, Params, Status, check, layout};
 use vmm::config::{Config, Kernel};
 use vmm::memory::GuestMemory;
-use vmm::{Ending, Paused, Vm, VmState};
+use vmm::{Announce, Ending, Identity, Paused, Vm, VmState};
 
 use super::console::{Console, Line};
 use super::value;
@@ -51,6 +51,13 @@ impl Guest {
         let guest = Self::restore(state, memory);
         guest.vm.start();
         guest
+    }
+
+    /// Tells it who it is.
+    #[track_caller]
+    pub(crate) fn tell(&self, announce: Announce) -> Identity {
+        self.vm.announce(announce).unwrap();
+        self.vm.identity()
     }
 
     #[track_caller]

@@ -4,7 +4,7 @@
 //!
 //! * [`Vm::boot`] builds a machine from a [`Config`]; [`Vm::restore`] builds one from a [`VmState`] and a
 //!   [`GuestMemory`](memory::GuestMemory). How that memory came to be is the caller's business: eager, lazy and forked
-//!   clones differ in nothing else.
+//!   clones differ in nothing else. Either way it has an [`Identity`], which its guest can be told.
 //! * [`Vm::pause`] gives a [`Paused`] guard. Saving is possible through it only, and dropping it lets the machine run.
 //! * Everything loaded is hostile until checked: [`VmState::from_bytes`] is the only way in.
 //!
@@ -30,9 +30,11 @@ pub mod config;
 pub mod devices;
 pub mod floor;
 pub mod host;
+mod identity;
 pub mod interrupt;
 pub mod memory;
 mod pause;
+mod random;
 pub mod state;
 pub mod sys;
 pub mod vcpu;
@@ -40,6 +42,7 @@ mod vm;
 
 pub use bus::Ending;
 pub use config::Config;
+pub use identity::{Announce, Identity};
 pub use pause::Paused;
 pub use state::VmState;
 pub use vm::{Error, Vm};

@@ -41,6 +41,7 @@ impl<'vm> Paused<'vm> {
         let host_tsc = kvm::host_tsc();
         let state = VmStateV1 {
             memory_bytes: self.memory().layout().size_bytes(),
+            generation: self.vm.identity().generation,
             vcpus: self.vm.threads().each(|vcpu| vcpu.save(host_tsc))?,
             interrupts: interrupt::save(self.vm.machine().fd())?,
             devices: self.vm.devices().save(),

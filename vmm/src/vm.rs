@@ -8,6 +8,7 @@ use crate::config::{self, Config};
 use crate::devices::Devices;
 use crate::devices::serial::ConsoleOutput;
 use crate::host::{self, Host};
+use crate::identity::Identity;
 use crate::memory::{self, GuestMemory};
 use crate::pause::Paused;
 use crate::state::{self, VmState};
@@ -65,6 +66,9 @@ pub enum Error {
     /// A vCPU thread cannot be started.
     #[error("cannot start a vCPU thread")]
     Thread(#[source] std::io::Error),
+    /// No random number to tell it from others by.
+    #[error("no random numbers")]
+    Random(#[source] std::io::Error),
     /// The guest has ended, so it can be neither run nor saved.
     #[error("the guest has ended")]
     Ended(#[from] Ending),
@@ -77,6 +81,7 @@ pub struct Vm {
     threads: Threads,
     devices: Arc<Devices>,
     machine: Arc<Machine>,
+    identity: Identity,
     /// Held by whoever has paused the VM.
     pausing: Mutex<()>,
 }
@@ -98,10 +103,11 @@ impl Vm {
             vcpu.set_up(entry, layout, config.vcpus)?;
         }
         let devices = Devices::new(Arc::clone(&machine), output);
-        Self::assemble(machine, vcpus, devices)
+        Self::assemble(machine, vcpus, devices, 0)
     }
 
-    /// Builds a VM from what was saved. [`Vm::start`] lets it go on.
+    /// Builds a VM from what was saved. [`Vm::start`] lets it go on. Its guest takes itself for its source until it is
+    /// [told](Vm::announce) that it is another.
     ///
     /// # Errors
     /// See [`Error`]. Nothing is built unless the state fits `memory` and this host.
@@ -120,10 +126,16 @@ impl Vm {
         // Last: a device that has an interrupt pending raises it again, which needs the controllers as they were.
         let devices = Devices::restore(Arc::clone(&machine), output, &state.devices)
             .map_err(|source| Error::Ioctl { name: "KVM_IRQ_LINE", source })?;
-        Self::assemble(machine, vcpus, devices)
+        Self::assemble(machine, vcpus, devices, state.generation + 1)
     }
 
-    fn assemble(machine: Arc<Machine>, vcpus: Vec<Vcpu>, devices: Devices) -> Result<Self, Error> {
+    fn assemble(
+        machine: Arc<Machine>,
+        vcpus: Vec<Vcpu>,
+        devices: Devices,
+        generation: u64,
+    ) -> Result<Self, Error> {
+        let identity = Identity::new(generation).map_err(Error::Random)?;
         install_kick_handler().map_err(|source| Error::Ioctl { name: "sigaction", source })?;
         let devices = Arc::new(devices);
         let threads = Threads::spawn(vcpus, Arc::new(Control::new()), &devices).map_err(Error::Thread)?;
@@ -133,9 +145,10 @@ impl Vm {
             vcpus = threads.len(),
             memory_bytes = machine.memory().layout().size_bytes(),
             backing = %machine.memory().backing(),
+            %identity,
             "built a VM"
         );
-        Ok(Self { threads, devices, machine, pausing: Mutex::new(()) })
+        Ok(Self { threads, devices, machine, identity, pausing: Mutex::new(()) })
     }
 
     /// Lets a VM that was just built run. Waits while it is paused.
@@ -175,6 +188,12 @@ impl Vm {
     /// Types on the guest's console.
     pub fn console_input(&self, bytes: &[u8]) {
         self.devices.serial().input(bytes);
+    }
+
+    /// Who it is. Its guest knows if it was [told](Vm::announce).
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// How the guest ended, if it has.

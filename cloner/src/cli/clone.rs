@@ -3,18 +3,18 @@
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use regex::Regex;
 use vmm::memory::GuestMemory;
-use vmm::{Ending, Vm};
+use vmm::{Announce, Ending, Identity, Vm};
 
 use super::console::Console;
 use super::guest::{BootArgs, MachineArgs};
 use super::progress::{self, Spinner};
 use super::size::Size;
-use super::{EXIT_INTERRUPTED, Error, interrupt};
+use super::{EXIT_INTERRUPTED, Error, announce, interrupt};
 use crate::live::Limits;
 use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
 use crate::restore::eager::EagerRestorer;
@@ -27,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   cloner clone --kernel vmlinux --initrd rootfs.cpio --memory 512M --when 'login:' --clones 4
   cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 100 --fork
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --announce console
   cloner clone --pulse --when 'beat 3' --for 2";
 
 /// Options of `cloner clone`.
@@ -52,6 +53,10 @@ pub(super) struct Args {
     /// Clones to build
     #[arg(long, value_name = "N", default_value_t = 2)]
     clones: usize,
+    /// How each clone's guest is told who it is, before it runs: `console`, where an agent of yours obeys
+    /// `clone GENERATION ID`, or the guest-physical address of 24 bytes (the built-in guest has its own)
+    #[arg(long, value_name = "HOW", value_parser = announce::parse, conflicts_with = "pulse")]
+    announce: Option<Announce>,
     /// End after so many seconds; else when all guests have ended, or with Ctrl-C
     #[arg(long = "for", value_name = "S")]
     seconds: Option<u64>,
@@ -155,9 +160,13 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         pool.pool.backing(),
     ))?;
 
+    let announce = args.announce.or_else(|| args.boot.announce());
+    if announce.is_none() {
+        say("cloner: the clones are not told who they are, and draw equal random numbers: --announce")?;
+    }
     let mut guests = vec![Guest::Here("source", source)];
     if args.fork {
-        guests.extend(fork(&restorer, &snapshot, args.clones)?);
+        guests.extend(fork(&restorer, &snapshot, args.clones, announce)?);
     } else {
         for number in 1..=args.clones {
             let started = Instant::now();
@@ -168,7 +177,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
                 let decode = || restorer.memory_for(&snapshot, args.machine.backing(), &progress);
                 progress::bar("decoding", &progress, decode)?.0
             };
-            guests.push(restore(&snapshot, memory, number, started)?);
+            guests.push(restore(&snapshot, memory, announce, Number { number, started })?);
         }
     }
     watch(&guests, args.seconds.map(Duration::from_secs))
@@ -178,26 +187,73 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 enum Guest {
     /// In this process, and what it is called.
     Here(&'static str, Vm),
-    /// In its own.
-    Fork(ForkedVm),
+    /// In its own, and the thread that reads its console.
+    Fork(ForkedVm, JoinHandle<io::Result<u64>>),
 }
 
-/// Clone `number`, with memory of its own, asked for at `started`.
+/// Which clone it is, and when it was asked for.
+#[derive(Clone, Copy)]
+struct Number {
+    number: usize,
+    started: Instant,
+}
+
+impl Number {
+    fn say(self, what: impl std::fmt::Display) -> Result<(), Error> {
+        let after = self.started.elapsed().as_secs_f64() * 1e3;
+        say(&format!("cloner: clone {} {what} after {after:.1} ms", self.number))
+    }
+
+    /// Waits until the guest has taken note of who it is, if it says so at all.
+    fn wait_confirmed(
+        self,
+        announce: Option<Announce>,
+        identity: Identity,
+        console: &Console,
+        guest: &Guest,
+    ) -> Result<(), Error> {
+        if announce != Some(Announce::OnConsole) {
+            return Ok(());
+        }
+        let confirmed = |line: &str| identity.is_confirmed_by(line).then_some(());
+        let heard = console.wait_until(|| guest.is_over(), 0, announce::CONFIRM_LIMIT, confirmed);
+        if heard.is_some() {
+            return self.say("has reseeded its random numbers");
+        }
+        // A crash is the better reason.
+        guest.has_ended()?;
+        let wanted = format!("{} reseeded", identity.to_command().trim_end());
+        Err(Error::silent("a clone", &wanted, announce::CONFIRM_LIMIT, None))
+    }
+}
+
+/// A clone with memory of its own.
 fn restore(
     snapshot: &Snapshot,
     memory: GuestMemory,
-    number: usize,
-    started: Instant,
+    announce: Option<Announce>,
+    clone: Number,
 ) -> Result<Guest, Error> {
-    let vm = Vm::restore(snapshot.state(), memory, console_of(number).writer())
-        .map_err(|source| Error::Vm { guest: "a clone", source })?;
+    let console = console_of(clone.number);
+    let error = |source| Error::Vm { guest: "a clone", source };
+    let vm = Vm::restore(snapshot.state(), memory, console.writer()).map_err(error)?;
+    if let Some(announce) = announce {
+        vm.announce(announce).map_err(|source| error(source.into()))?;
+    }
     vm.start();
-    say(&format!("cloner: clone {number} runs after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
-    Ok(Guest::Here("a clone", vm))
+    clone.say(format_args!("({}) runs", vm.identity()))?;
+    let (identity, guest) = (vm.identity(), Guest::Here("a clone", vm));
+    clone.wait_confirmed(announce, identity, &console, &guest)?;
+    Ok(guest)
 }
 
 /// Clones over one template.
-fn fork(restorer: &EagerRestorer, snapshot: &Snapshot, clones: usize) -> Result<Vec<Guest>, Error> {
+fn fork(
+    restorer: &EagerRestorer,
+    snapshot: &Snapshot,
+    clones: usize,
+    announce: Option<Announce>,
+) -> Result<Vec<Guest>, Error> {
     let started = Instant::now();
     let progress = interrupt::progress();
     let decode = || Template::new(restorer, snapshot, &progress);
@@ -207,16 +263,18 @@ fn fork(restorer: &EagerRestorer, snapshot: &Snapshot, clones: usize) -> Result<
     say(&format!("cloner: the template is ready after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
     let mut guests = Vec::with_capacity(clones);
     for number in 1..=clones {
-        let started = Instant::now();
-        let vm = zygote.fork(None)?;
-        vm.wait_running()?;
-        let after = started.elapsed().as_secs_f64() * 1e3;
-        say(&format!("cloner: clone {number} runs after {after:.1} ms, as process {}", vm.pid()))?;
+        let clone = Number { number, started: Instant::now() };
+        let vm = zygote.fork(announce)?;
+        let identity = vm.wait_running()?;
+        clone.say(format_args!("({identity}) runs as process {}", vm.pid()))?;
         let mut printed = vm.console().try_clone().map_err(Error::Program)?;
-        let mut shown = console_of(number).writer();
+        let console = console_of(number);
+        let mut shown = console.writer();
         // Ends with the fork.
-        thread::spawn(move || io::copy(&mut printed, &mut shown));
-        guests.push(Guest::Fork(vm));
+        let reader = thread::spawn(move || io::copy(&mut printed, &mut shown));
+        let guest = Guest::Fork(vm, reader);
+        clone.wait_confirmed(announce, identity, &console, &guest)?;
+        guests.push(guest);
     }
     Ok(guests)
 }
@@ -244,6 +302,14 @@ fn watch(guests: &[Guest], limit: Option<Duration>) -> Result<u8, Error> {
 }
 
 impl Guest {
+    /// Whether it will print no more.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Here(_, vm) => vm.ending().is_some(),
+            Self::Fork(_, reader) => reader.is_finished(),
+        }
+    }
+
     /// Waits a moment for its end, and says how it was.
     fn has_ended(&self) -> Result<bool, Error> {
         const MOMENT: Duration = Duration::from_millis(50);
@@ -255,7 +321,7 @@ impl Guest {
                 }
                 Some(source) => return Err(Error::Ended { guest, source }),
             },
-            Self::Fork(vm) => match vm.wait_timeout(MOMENT)? {
+            Self::Fork(vm, _) => match vm.wait_timeout(MOMENT)? {
                 None => return Ok(false),
                 Some(End { message, orderly: true }) => say(&format!("cloner: a clone: {message}"))?,
                 Some(End { message, .. }) => return Err(Error::ForkCrashed(message)),

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use vmm::Announce;
 use vmm::config::{Config, Kernel};
 use vmm::memory::{Backing, PageSize, layout};
 
 use guest_images::pulse;
 
-use super::Error;
 use super::size::Size;
+use super::{Error, announce};
 
 /// The machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -69,6 +70,11 @@ impl MachineArgs {
 }
 
 impl BootArgs {
+    /// How the guest learns who it is, as far as that is known of it.
+    pub(super) fn announce(&self) -> Option<Announce> {
+        self.pulse.then_some(announce::PULSE)
+    }
+
     pub(super) fn kernel(&self, memory: Size) -> Result<Kernel, Error> {
         if let Some(path) = &self.kernel {
             let (path, initramfs) = (path.clone(), self.initrd.clone());

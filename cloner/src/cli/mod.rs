@@ -1,5 +1,6 @@
 //! The `cloner` program.
 
+mod announce;
 mod battery;
 mod bench;
 mod clone;

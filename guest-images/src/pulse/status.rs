@@ -80,7 +80,7 @@ impl Status {
         })
     }
 
-    /// What to write at [`Self::IDENTITY`] of a clone: it announces itself as soon as it wakes up.
+    /// What to write at [`Self::IDENTITY`] of a clone, as crate `vmm` does: it announces itself as soon as it wakes up.
     #[must_use]
     pub fn identity(generation: u64, unique_id: u128) -> [u8; Self::IDENTITY_LEN] {
         let mut bytes = [0; Self::IDENTITY_LEN];

@@ -1,7 +1,6 @@
 //! The "zero page": what the Linux boot protocol tells the kernel (Documentation/arch/x86/boot.rst, zero-page.rst).
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::ByteValued;
@@ -10,6 +9,7 @@ use super::Error;
 use super::kernel::{Initramfs, Loaded};
 use crate::memory::layout::{self, EBDA_ADDRESS, HIGH_MEMORY_ADDRESS, MMIO_GAP_END};
 use crate::memory::{GuestMemory, Layout};
+use crate::random;
 
 const SETUP_RNG_SEED: u32 = 9;
 const E820_RAM: u32 = 1;
@@ -60,8 +60,7 @@ pub(super) fn write(
 /// A `setup_data` node (next, type, length, data) with random bytes from the host: a guest that has no hardware random
 /// numbers would otherwise start with none, and guess at its own jitter for seconds.
 fn random_seed() -> io::Result<Vec<u8>> {
-    let mut seed = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    let seed: [u8; 32] = random::bytes()?;
     let mut node = vec![0; 8];
     node.extend(SETUP_RNG_SEED.to_le_bytes());
     node.extend(u32::try_from(seed.len()).expect("32").to_le_bytes());

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::still::{ReadError, StillMemory};
-use super::{AccessError, Backing, GuestMemory, Layout, Lost};
+use super::{AccessError, Backing, GuestMemory, Layout, Lost, PageSize};
 use crate::sys::holder::Holder;
 use crate::sys::mmap::{OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
@@ -25,6 +25,18 @@ pub enum Error {
     Pagemap(#[source] io::Error),
 }
 
+/// Reserved huge pages that the source writes to are copied to others. When there are none, the kernel takes the old ones away from
+/// the holder, and by its page table it has never had them.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the host has run out of huge pages: the kernel took {taken_bytes} bytes of them from process {pid}, which holds the \
+     source's memory"
+)]
+struct HugePagesTaken {
+    taken_bytes: u64,
+    pid: u32,
+}
+
 /// A guest's memory at the instant of a pause, held by a process that runs no code ([`Holder`]).
 ///
 /// Dropping it ends that process.
@@ -34,6 +46,8 @@ pub struct FrozenMemory {
     regions: Vec<Region>,
     pagemap: Pagemap,
     holder: Holder,
+    /// Bytes of reserved huge pages that the holder had when it was made, if the guest's memory is made of them.
+    huge_bytes: Option<u64>,
 }
 
 /// Where a region lies, in this process as in the holder.
@@ -63,7 +77,22 @@ impl FrozenMemory {
         let regions = memory.regions().iter().map(region).collect();
         let holder = Holder::fork().map_err(Error::Fork)?;
         let pagemap = holder.pagemap().map_err(Error::Pagemap)?;
-        Ok(Self { layout: memory.layout(), regions, pagemap, holder })
+        let is_huge = matches!(memory.backing(), Backing::Private(PageSize::Huge));
+        let huge_bytes = is_huge.then(|| holder.huge_bytes()).transpose().map_err(Error::Pagemap)?;
+        Ok(Self { layout: memory.layout(), regions, pagemap, holder, huge_bytes })
+    }
+
+    /// Fails if a page that is not there was there once. Without that, it is one that was never touched.
+    fn check_none_taken(&self) -> io::Result<()> {
+        let Some(before) = self.huge_bytes else { return Ok(()) };
+        let taken_bytes = before.saturating_sub(self.holder.huge_bytes()?);
+        if taken_bytes == 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            HugePagesTaken { taken_bytes, pid: self.holder.pid() },
+        ))
     }
 
     /// The process that holds it.
@@ -108,7 +137,10 @@ impl StillMemory for FrozenMemory {
             super::region::set_first(pages, bitmap);
             return Ok(());
         }
-        self.pagemap.touched(region.host_address + offset as u64, pages, bitmap)
+        self.pagemap.touched(region.host_address + offset as u64, pages, bitmap)?;
+        let touched: usize = bitmap.iter().map(|word| word.count_ones() as usize).sum();
+        // Afterwards: a page that is taken from now on cannot be read, which is an error then.
+        if touched < pages { self.check_none_taken() } else { Ok(()) }
     }
 
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {

@@ -11,7 +11,9 @@ pub enum ReadError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The process that holds the memory was killed, or the kernel took memory from it.
-    #[error("process {pid}, which holds the source's memory, cannot be read: was it killed?")]
+    #[error(
+        "process {pid}, which holds the source's memory, cannot be read: was it killed, or has the host run out of huge pages?"
+    )]
     Holder {
         /// The process.
         pid: u32,

@@ -60,12 +60,20 @@ pub enum Error {
 pub struct VmStateV1 {
     /// Bytes of guest memory; the layout follows from it.
     pub memory_bytes: u64,
+    /// How many times it was cloned. Left out for a machine that never was, and so in states from before this was counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
     /// Every vCPU, by index.
     pub vcpus: Vec<VcpuStateV1>,
     /// Interrupt controllers, timer, clock.
     pub interrupts: InterruptStateV1,
     /// Devices.
     pub devices: DeviceStateV1,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A state whose every field was checked.

@@ -33,7 +33,7 @@ const APIC_BASE_ADDRESS: u64 = layout::LOCAL_APIC_ADDRESS as u64;
 const APIC_BASE_FLAGS: u64 = 0xd00;
 
 pub(super) fn validate(state: &VmStateV1) -> Result<(), Error> {
-    let VmStateV1 { memory_bytes, vcpus, interrupts, devices } = state;
+    let VmStateV1 { memory_bytes, generation, vcpus, interrupts, devices } = state;
     if Layout::new(*memory_bytes).is_err() {
         return Err(Error::OutOfRange {
             field: String::from("memory_bytes"),
@@ -44,6 +44,11 @@ pub(super) fn validate(state: &VmStateV1) -> Result<(), Error> {
                 layout::MAX_MEMORY_BYTES
             ),
         });
+    }
+    // A clone has one more.
+    if *generation == u64::MAX {
+        let allowed = format!("0 to {}", u64::MAX - 1);
+        return Err(Error::OutOfRange { field: String::from("generation"), value: *generation, allowed });
     }
     between("vcpus", "length", vcpus.len() as u64, 1, u64::from(layout::MAX_VCPUS))?;
     for (i, vcpu) in vcpus.iter().enumerate() {

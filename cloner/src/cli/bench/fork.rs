@@ -67,11 +67,6 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
-    fork: Forks,
-}
-
-#[derive(Debug, Serialize)]
 struct Forks {
     count: usize,
     memory_bytes: u64,
@@ -129,19 +124,17 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     for fork in alive {
         fork.end()?;
     }
-    let report = Report {
-        fork: Forks {
-            count,
-            memory_bytes: args.memory.0,
-            to_return_ms: Milliseconds::of(&to_return),
-            to_first_output_ms: Milliseconds::of(&to_first_output),
-            floor_ms: Milliseconds::of(&floors),
-            private_bytes_per_fork: private_bytes / u64::from(args.count),
-            host_bytes_per_fork: host_bytes as u64 / u64::from(args.count),
-            all_ms: all.as_secs_f64() * 1e3,
-        },
+    let report = Forks {
+        count,
+        memory_bytes: args.memory.0,
+        to_return_ms: Milliseconds::of(&to_return),
+        to_first_output_ms: Milliseconds::of(&to_first_output),
+        floor_ms: Milliseconds::of(&floors),
+        private_bytes_per_fork: private_bytes / u64::from(args.count),
+        host_bytes_per_fork: host_bytes as u64 / u64::from(args.count),
+        all_ms: all.as_secs_f64() * 1e3,
     };
-    super::print(&report, args.json, || report.fork.table())?;
+    super::print("fork", &report, args.json, || report.table())?;
     Ok(0)
 }
 

@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   cloner bench incremental --memory 2G                       1 % of what was touched is dirtied in between
   cloner bench incremental --memory 2G --dirty 250           a quarter of it
-  cloner bench incremental --memory 1G --json | jq .time_ms
+  cloner bench incremental --memory 1G --json | jq .incremental.time_ms
 
 Each round lets the guest dirty its share once over, pauses it, saves what changed, saves everything as the baseline, and
 compares a target of the former with the source, byte for byte. Times are medians, from the request to the return, and
@@ -72,7 +72,7 @@ struct Report {
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let report = measure(args)?;
-    super::print(&report, args.json, || report.to_string())?;
+    super::print("incremental", &report, args.json, || report.to_string())?;
     if report.equal {
         Ok(0)
     } else {

@@ -28,6 +28,7 @@ Examples:
   cloner bench lazy --memory 8G --touched 256M      compare with: --memory 1G --touched 256M
   cloner bench lazy --memory 4G --touched 2G        where waiting for all memory hurts
   cloner bench lazy --memory 1G --granule 1         one page for each fault
+  cloner bench lazy --json | jq .lazy.fault_us
 
 Each round builds a lazy clone, asks it for its nonce, waits for the first byte of the answer, then for all of its memory; and
 an eager clone, likewise. Times are from the request on and include building the VM. Then one clone sums up all it has
@@ -97,7 +98,7 @@ struct WorkingSetReport {
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let report = measure(args)?;
-    super::print(&report, args.json, || report.to_string())?;
+    super::print("lazy", &report, args.json, || report.to_string())?;
     if report.equal {
         Ok(0)
     } else {

@@ -71,11 +71,6 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
-    live: Live,
-}
-
-#[derive(Debug, Serialize)]
 struct Live {
     memory_bytes: u64,
     touched_bytes: u64,
@@ -135,8 +130,8 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
             mixed.get_or_insert(violation);
         }
     }
-    let report = Report { live: bench.report(&collected, mixed.is_none()) };
-    super::print(&report, args.json, || report.live.table())?;
+    let report = bench.report(&collected, mixed.is_none());
+    super::print("live", &report, args.json, || report.table())?;
     match mixed {
         None => Ok(0),
         Some(violation) => Err(Error::NotVerified(format!("a snapshot mixes two instants: {violation}"))),

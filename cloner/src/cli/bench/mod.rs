@@ -13,6 +13,7 @@ mod spread;
 mod table;
 mod times;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use clap::Subcommand;
@@ -45,10 +46,16 @@ enum Command {
 
 pub(super) use fork::serve_floor;
 
-/// Prints a report: one JSON object, or its text for people.
-fn print(report: &impl Serialize, json: bool, text: impl FnOnce() -> String) -> Result<(), Error> {
+/// Prints a report: one JSON object that holds it under the name of the bench, or its text for people.
+fn print(
+    name: &'static str,
+    report: &impl Serialize,
+    json: bool,
+    text: impl FnOnce() -> String,
+) -> Result<(), Error> {
     let text = if json {
-        serde_json::to_string_pretty(report).expect("plain structs of numbers and strings")
+        serde_json::to_string_pretty(&BTreeMap::from([(name, report)]))
+            .expect("plain structs of numbers and strings")
     } else {
         text()
     };

@@ -5,17 +5,11 @@ use std::borrow::Cow;
 use guest_images::{pulse, tiny_linux};
 use vmm::config::Kernel;
 use vmm::host::{Host, Virtualization};
+use vmm::{Announce, Identity};
 
-use super::super::Error;
 use super::super::guest::{default_touched, pulse_params, random_nonce};
 use super::super::size::Size;
-
-/// What a guest says of itself when it has booted, and what its clones must say as well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    /// A random number that the guest keeps in memory only.
-    pub(super) nonce: String,
-}
+use super::super::{Error, announce};
 
 /// A guest of the demo.
 pub(super) enum Guest {
@@ -73,10 +67,27 @@ impl Guest {
         }
     }
 
-    /// The line by which the guest says that it has booted.
-    pub(super) fn ready(&self, line: &str) -> Option<Identity> {
-        let rest = line.strip_prefix(self.ready_text())?;
-        Some(Identity { nonce: first_word(rest)?.to_owned() })
+    /// The line by which the guest says that it has booted, and its nonce: a random number that it keeps in memory only, and that
+    /// its clones must know as well.
+    pub(super) fn ready(&self, line: &str) -> Option<String> {
+        first_word(line.strip_prefix(self.ready_text())?).map(str::to_owned)
+    }
+
+    /// How a clone is told who it is.
+    pub(super) const fn announce(&self) -> Announce {
+        match self {
+            Self::Pulse { .. } => announce::PULSE,
+            Self::Linux(_) => Announce::OnConsole,
+        }
+    }
+
+    /// Whether this is the line by which a clone says that it has taken note.
+    pub(super) fn confirms(&self, identity: Identity, line: &str) -> bool {
+        let Identity { generation, id } = identity;
+        match self {
+            Self::Pulse { .. } => line == format!("pulse: clone generation={generation} id={id:032x}"),
+            Self::Linux(_) => identity.is_confirmed_by(line),
+        }
     }
 
     /// What to type to be told the nonce.

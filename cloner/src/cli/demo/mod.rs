@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use vmm::host::Host;
 use vmm::{Config, Vm};
 
-use self::guest::{Guest, Identity};
+use self::guest::Guest;
 use self::report::{CloneReport, Generation, Report};
 use super::clone::{OpenPool, PoolArgs, threads};
 use super::console::Console;
@@ -117,8 +117,8 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let (stage, _reserved) = Stage::set(args, guest)?;
     let memcpy = memcpy::bytes_per_second(threads());
 
-    let (source, identity, boot_time) = stage.boot(&config)?;
-    story.booted(args, &config, &stage.guest, boot_time, &identity)?;
+    let (source, nonce, boot_time) = stage.boot(&config)?;
+    story.booted(args, &config, &stage.guest, boot_time, &nonce)?;
 
     let mut report = Report::new(stage.guest.name(), args.machine.memory.0, memcpy);
     let mut guests = vec![source];
@@ -130,7 +130,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         let mut outcome = taken.generation.clone();
         outcome.source_resumed = resumed_beat > taken.beat;
         for _ in 0..args.clones {
-            let (clone, result) = stage.clone_of(&taken, &identity)?;
+            let (clone, result) = stage.clone_of(&taken, &nonce)?;
             outcome.clones.push(result);
             clones.push(clone);
         }
@@ -174,7 +174,7 @@ impl<'a> Stage<'a> {
         Ok((stage, reserved))
     }
 
-    fn boot(&self, config: &Config) -> Result<(Running, Identity, Duration), Error> {
+    fn boot(&self, config: &Config) -> Result<(Running, String, Duration), Error> {
         let started = Instant::now();
         let console = Console::new();
         let vm = Vm::boot(config, console.writer()).map_err(Error::source_vm)?;
@@ -183,11 +183,11 @@ impl<'a> Stage<'a> {
         let ready = console.wait_for(&vm, 0, BOOT_LIMIT, |line| self.guest.ready(line));
         drop(spinner);
         let silent = || Error::silent("the source", self.guest.ready_text(), BOOT_LIMIT, vm.ending());
-        let identity = ready.ok_or_else(silent)?;
+        let nonce = ready.ok_or_else(silent)?;
         let boot_time = started.elapsed();
         let source = Running { vm, console };
         self.next_beat(&source)?;
-        Ok((source, identity, boot_time))
+        Ok((source, nonce, boot_time))
     }
 
     /// Takes a snapshot, and a copy of the memory to compare clones with.
@@ -207,7 +207,7 @@ impl<'a> Stage<'a> {
         Ok(Taken { snapshot, memory, beat, generation })
     }
 
-    fn clone_of(&self, taken: &Taken, identity: &Identity) -> Result<(Running, CloneReport), Error> {
+    fn clone_of(&self, taken: &Taken, nonce: &str) -> Result<(Running, CloneReport), Error> {
         let Taken { snapshot, memory: expected, beat, generation } = taken;
         let progress = interrupt::progress();
         let requested = Instant::now();
@@ -226,20 +226,23 @@ impl<'a> Stage<'a> {
         let vm = Vm::restore(snapshot.state(), memory, console.writer())
             .map_err(|source| Error::Vm { guest: "a clone", source })?;
         let build = started.elapsed();
-        // Typed before the guest runs, so that its answer is the first thing it does.
-        vm.console_input(self.guest.question());
+        // Before the guest runs, so that its answers are the first thing it does.
+        tell_and_ask(&vm, &self.guest)?;
         vm.start();
         let clone = Running { vm, console };
-        let answer = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, |line| self.guest.nonce(line));
-        let silent = || Error::silent("a clone", "its nonce", ANSWER_LIMIT, clone.vm.ending());
-        let answer = answer.ok_or_else(silent)?;
+        let identity = clone.vm.identity();
+        self.heard(&clone, "that it knows who it is", |line| {
+            self.guest.confirms(identity, line).then_some(())
+        })?;
+        let answer = self.heard(&clone, "its nonce", |line| self.guest.nonce(line))?;
         let first_byte = clone.console.first_byte().expect("it has answered");
         let next = self.next_beat_from(&clone, 0)?;
         let rebooted = clone.console.any(|line| self.guest.ready(line).is_some());
         Ok((
             clone,
             CloneReport {
-                generation: generation.number(),
+                generation: identity.generation,
+                id: format!("{:032x}", identity.id),
                 mode: "eager",
                 decode_gbps: report::gigabytes_per_second(generation.touched_bytes, restored.decode_time),
                 verify_ms: report::milliseconds(restored.verify_time),
@@ -248,9 +251,20 @@ impl<'a> Stage<'a> {
                 first_output_ms: report::milliseconds(first_byte - requested - compared),
                 memory_equal: difference.map(|difference| difference.is_none()),
                 // Same nonce, same count (a line that was being printed at the pause may be lost), and no second boot.
-                verified: answer == identity.nonce && (*beat..=*beat + 2).contains(&next) && !rebooted,
+                verified: answer == *nonce && (*beat..=*beat + 2).contains(&next) && !rebooted,
             },
         ))
+    }
+
+    /// Waits for a clone to say something.
+    fn heard<T>(
+        &self,
+        clone: &Running,
+        wanted: &'static str,
+        pick: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T, Error> {
+        let heard = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, pick);
+        heard.ok_or_else(|| Error::silent("a clone", wanted, ANSWER_LIMIT, clone.vm.ending()))
     }
 
     fn next_beat(&self, guest: &Running) -> Result<u64, Error> {
@@ -268,6 +282,14 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Tells a clone who it is, and asks it for its nonce.
+fn tell_and_ask(clone: &Vm, guest: &Guest) -> Result<(), Error> {
+    let told = clone.announce(guest.announce());
+    told.map_err(|source| Error::Vm { guest: "a clone", source: source.into() })?;
+    clone.console_input(guest.question());
+    Ok(())
+}
+
 /// Tells what happens, unless JSON is wanted.
 struct Story {
     quiet: bool,
@@ -280,7 +302,7 @@ impl Story {
         config: &Config,
         guest: &Guest,
         time: Duration,
-        identity: &Identity,
+        nonce: &str,
     ) -> Result<(), Error> {
         let cpus = if args.machine.cpus == 1 { "vCPU" } else { "vCPUs" };
         let virtualization = Host::get().map_err(|e| Error::source_vm(e.into()))?.virtualization();
@@ -292,9 +314,8 @@ impl Story {
             config.backing,
         ))?;
         self.say(&format!(
-            "booted    in {:.1} ms; nonce {}, which exists only in its memory",
+            "booted    in {:.1} ms; nonce {nonce}, which exists only in its memory",
             report::milliseconds(time),
-            identity.nonce
         ))
     }
 

@@ -29,7 +29,7 @@ use super::super::size::Size;
 use super::super::{Error, folder, interrupt};
 use super::guest::Guest;
 use super::report::milliseconds;
-use super::{ANSWER_LIMIT, Args, BOOT_LIMIT, Running};
+use super::{ANSWER_LIMIT, Args, BOOT_LIMIT, Running, tell_and_ask};
 use crate::battery::{Battery, BatterySpec, Mains, PowerState, SimulatedPower};
 use crate::durable::{Admitted, DurablePool, Settings};
 use crate::flush::{FolderOptions, RecoverReport, this_host};
@@ -76,6 +76,8 @@ struct Report {
     memory_equal: bool,
     same_nonce: bool,
     next_beat: u64,
+    /// Of the clone: 32 hexadecimal digits.
+    id: String,
     verified: bool,
 }
 
@@ -136,9 +138,9 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     let console = Console::new();
     let vm = Vm::boot(&args.machine.config(guest.kernel()), console.writer()).map_err(Error::source_vm)?;
     vm.start();
-    let identity = console.wait_for(&vm, 0, BOOT_LIMIT, |line| guest.ready(line));
+    let nonce = console.wait_for(&vm, 0, BOOT_LIMIT, |line| guest.ready(line));
     let silent = |what: &str, limit| Error::silent("the source", what, limit, vm.ending());
-    let identity = identity.ok_or_else(|| silent(guest.ready_text(), BOOT_LIMIT))?;
+    let nonce = nonce.ok_or_else(|| silent(guest.ready_text(), BOOT_LIMIT))?;
     let boot_ms = milliseconds(started.elapsed());
     let beat = console.wait_for(&vm, 0, ANSWER_LIMIT, |line| guest.beat(line));
     beat.ok_or_else(|| silent("a beat", ANSWER_LIMIT))?;
@@ -170,7 +172,7 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
         return Err(Error::NotVerified(String::from("the battery was empty before the snapshot was safe")));
     }
     let facts = Facts {
-        nonce: identity.nonce,
+        nonce,
         beat,
         memory,
         touched_bytes: report.touched_bytes,
@@ -315,7 +317,7 @@ fn recover_and_clone(
     let console = Console::new();
     let vm = Vm::restore(snapshot.state(), memory, console.writer())
         .map_err(|source| Error::Vm { guest: "the clone", source })?;
-    vm.console_input(guest.question());
+    tell_and_ask(&vm, guest)?;
     vm.start();
     let clone = Running { vm, console };
     let silent = |what: &str| Error::silent("the clone", what, ANSWER_LIMIT, clone.vm.ending());
@@ -325,6 +327,8 @@ fn recover_and_clone(
     let next_beat = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, |line| guest.beat(line));
     let next_beat = next_beat.ok_or_else(|| silent("a beat"))?;
     let rebooted = clone.console.any(|line| guest.ready(line).is_some());
+    let identity = clone.vm.identity();
+    let knows = clone.console.any(|line| guest.confirms(identity, line));
 
     let one = found.recovered.iter().find(|one| one.name == NAME);
     let same_nonce = nonce == before.nonce;
@@ -342,7 +346,8 @@ fn recover_and_clone(
         memory_equal,
         same_nonce,
         next_beat,
-        verified: killed && memory_equal && same_nonce && goes_on,
+        id: format!("{:032x}", identity.id),
+        verified: killed && memory_equal && same_nonce && goes_on && knows,
         before,
     })
 }

@@ -80,7 +80,9 @@ pub(super) struct Generation {
 /// One clone.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct CloneReport {
-    pub(super) generation: u16,
+    pub(super) generation: u64,
+    /// 32 hexadecimal digits that no other clone has. Its guest has been told, and has confirmed it.
+    pub(super) id: String,
     pub(super) mode: &'static str,
     pub(super) decode_gbps: f64,
     pub(super) verify_ms: f64,
@@ -186,10 +188,6 @@ impl Generation {
         }
     }
 
-    pub(super) const fn number(&self) -> u16 {
-        self.generation
-    }
-
     /// The generation for people.
     pub(super) fn lines(&self, memcpy: f64) -> Vec<String> {
         let Self { encode, pages, .. } = self;
@@ -228,7 +226,7 @@ impl Generation {
                 pages.byte_marked,
                 pages.raw,
             ),
-            String::from("clone     decode GB/s   build ms   first output ms   memory      guest"),
+            String::from("clone     decode GB/s   build ms   first output ms   memory       guest"),
         ];
         for (i, clone) in self.clones.iter().enumerate() {
             let memory = match clone.memory_equal {
@@ -237,12 +235,13 @@ impl Generation {
                 None => "not compared",
             };
             lines.push(format!(
-                "{:<9} {:>11.2} {:>10.2} {:>17.1}   {memory:<11} {}",
+                "{:<9} {:>11.2} {:>10.2} {:>17.1}   {memory:<12} {}; is {:.8}…",
                 format!("{}.{}", self.generation, i + 1),
                 clone.decode_gbps,
                 clone.build_ms,
                 clone.first_output_ms,
                 if clone.verified { "same nonce, goes on" } else { "NOT THE SAME" },
+                clone.id,
             ));
         }
         lines

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm::{Announce, Identity};
 
-use super::wire::{Answer, Channel, Patch, Report, Request};
+use super::wire::{Answer, Channel, Report, Request};
 use super::{Error, Template};
 
 /// The sub-command by which the `cloner` program becomes a zygote.
@@ -50,18 +51,15 @@ impl Zygote {
 
     /// Makes a fork. It is building itself when this returns; [`ForkedVm::wait_running`] tells when it runs.
     ///
-    /// `patch` is written into its memory before it runs.
+    /// Its guest is told who it is before it runs, if `announce` says how.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn fork(&self, patch: Option<Patch>) -> Result<ForkedVm, Error> {
-        if let Some(bytes) = patch.as_ref().map(|patch| patch.bytes.len()).filter(|n| *n > Patch::MAX_BYTES) {
-            return Err(Error::PatchLength { bytes });
-        }
+    pub fn fork(&self, announce: Option<Announce>) -> Result<ForkedVm, Error> {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
         let fds = [their_console.as_fd(), their_control.as_fd()];
-        match self.ask::<1>(&Request::Fork { patch }, &fds)? {
+        match self.ask::<1>(&Request::Fork { announce }, &fds)? {
             (Answer::Forked { pid }, [pidfd]) => Ok(ForkedVm { pid, pidfd, console, control }),
             (answer, _) => Err(refused(answer)),
         }
@@ -141,13 +139,13 @@ impl ForkedVm {
         &self.console
     }
 
-    /// Waits until it runs.
+    /// Waits until it runs, and tells who it is.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason if it could not be built, [`Error::ForkEnded`] if it was killed.
-    pub fn wait_running(&self) -> Result<(), Error> {
+    pub fn wait_running(&self) -> Result<Identity, Error> {
         match self.control.receive::<Report, 0>()? {
-            Some((Report::Running, [])) => Ok(()),
+            Some((Report::Running(identity), [])) => Ok(identity),
             Some((Report::Failed(why) | Report::Ended { message: why, .. }, [])) => Err(Error::Refused(why)),
             None => Err(Error::ForkEnded),
         }
@@ -165,7 +163,7 @@ impl ForkedVm {
                 return Ok(None);
             }
             match self.control.receive::<Report, 0>()? {
-                Some((Report::Running, [])) => {}
+                Some((Report::Running(_), [])) => {}
                 Some((Report::Ended { message, orderly }, [])) => return Ok(Some(End { message, orderly })),
                 Some((Report::Failed(why), [])) => return Err(Error::Refused(why)),
                 None => return Err(Error::ForkEnded),

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use vmm::Vm;
+use vmm::{Announce, Vm};
 
-use super::wire::{Channel, Patch, Report};
+use super::wire::{Channel, Report};
 use super::zygote::chain;
 use super::{Error, Template};
 use crate::sys::fork::end_at_once;
 
 /// Builds the machine, runs it to its end and says how it ended. If whoever wanted it is gone, the process ends at once.
-pub(super) fn run(template: &Template, patch: Option<&Patch>, console: UnixStream, control: Channel) {
-    let vm = match build(template, patch, &console) {
+pub(super) fn run(template: &Template, announce: Option<Announce>, console: UnixStream, control: Channel) {
+    let vm = match build(template, announce, &console) {
         Ok(vm) => Arc::new(vm),
         Err(error) => {
             // Nobody left to tell.
@@ -25,7 +25,7 @@ pub(super) fn run(template: &Template, patch: Option<&Patch>, console: UnixStrea
     };
     vm.start();
     let control = Arc::new(control);
-    let attended = control.send(&Report::Running, &[]).and_then(|()| {
+    let attended = control.send(&Report::Running(vm.identity()), &[]).and_then(|()| {
         let (vm, control) = (Arc::clone(&vm), Arc::clone(&control));
         thread::Builder::new().name(String::from("attend")).spawn(move || attend(&vm, &console, &control))
     });
@@ -40,13 +40,14 @@ pub(super) fn run(template: &Template, patch: Option<&Patch>, console: UnixStrea
     end_at_once(0);
 }
 
-fn build(template: &Template, patch: Option<&Patch>, console: &UnixStream) -> Result<Vm, Error> {
-    let memory = template.memory()?;
-    if let Some(Patch { address, bytes }) = patch {
-        memory.write(*address, bytes)?;
-    }
+fn build(template: &Template, announce: Option<Announce>, console: &UnixStream) -> Result<Vm, Error> {
     let output = Box::new(Output(console.try_clone()?));
-    Vm::restore(template.state(), memory, output).map_err(|error| Error::Refused(chain(&error)))
+    let vm = Vm::restore(template.state(), template.memory()?, output);
+    let vm = vm.map_err(|error| Error::Refused(chain(&error)))?;
+    if let Some(announce) = announce {
+        vm.announce(announce)?;
+    }
+    Ok(vm)
 }
 
 /// The console, which somebody reads or nobody: a guest whose console is closed runs on.

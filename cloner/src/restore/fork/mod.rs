@@ -31,7 +31,6 @@ use vmm::{memory, state};
 
 pub use client::{End, ForkedVm, Zygote};
 pub use template::Template;
-pub use wire::Patch;
 pub use zygote::{Role, serve};
 
 use super::eager;
@@ -56,8 +55,8 @@ pub enum Error {
     /// The state is not one.
     #[error("the template's state")]
     State(#[from] state::envelope::Error),
-    /// No memory over the template.
-    #[error("cannot map the template")]
+    /// No memory over the template, or none where the guest is to be told who it is.
+    #[error("the fork's memory")]
     Memory(#[from] memory::Error),
     /// The program that should be the zygote does not start.
     #[error("cannot start {program} as a zygote")]
@@ -73,12 +72,6 @@ pub enum Error {
     /// The zygote is gone.
     #[error("the zygote has ended")]
     ZygoteEnded,
-    /// A patch that is too long.
-    #[error("a patch of {bytes} bytes; {} are possible", Patch::MAX_BYTES)]
-    PatchLength {
-        /// Its length.
-        bytes: usize,
-    },
     /// The zygote or the fork says what went wrong there.
     #[error("{0}")]
     Refused(String),

@@ -10,25 +10,12 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use vmm::{Announce, Identity};
 
-/// Longest message. The largest holds a [`Patch`].
+/// Longest message. The largest says why something failed.
 const MESSAGE_MAX_BYTES: usize = 16 << 10;
 /// Most descriptors beside a message.
 const FDS_MAX: usize = 2;
-
-/// Bytes to write into a fork's memory before it runs, such as who it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Patch {
-    /// Guest-physical address.
-    pub address: u64,
-    /// At most [`Patch::MAX_BYTES`].
-    pub bytes: Vec<u8>,
-}
-
-impl Patch {
-    /// Longest patch, in bytes.
-    pub const MAX_BYTES: usize = 2048;
-}
 
 /// To the zygote.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,7 +23,7 @@ pub(super) enum Request {
     /// Beside it: the sealed template, a file with the state.
     SetUp,
     /// Beside it: the fork's console, its end of the control channel.
-    Fork { patch: Option<Patch> },
+    Fork { announce: Option<Announce> },
 }
 
 /// From the zygote.
@@ -53,7 +40,7 @@ pub(super) enum Answer {
 /// From a fork.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    Running,
+    Running(Identity),
     Failed(String),
     Ended { message: String, orderly: bool },
 }
@@ -151,7 +138,7 @@ mod tests {
         let (here, there) = Channel::pair().unwrap();
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         here.send(&Request::SetUp, &[file.as_fd(), file.as_fd()]).unwrap();
-        here.send(&Request::Fork { patch: None }, &[]).unwrap();
+        here.send(&Request::Fork { announce: None }, &[]).unwrap();
         let (first, [_, _]) = there.receive::<Request, 2>().unwrap().unwrap();
         assert!(matches!(first, Request::SetUp));
         assert!(there.receive::<Request, 2>().is_err(), "without its descriptors");
@@ -165,11 +152,6 @@ mod tests {
         let (here, there) = Channel::pair().unwrap();
         here.send(&"something else", &[]).unwrap();
         assert!(there.receive::<Request, 0>().is_err());
-        let patch = Patch { address: 0, bytes: vec![255; MESSAGE_MAX_BYTES] };
-        assert!(here.send(&Request::Fork { patch: Some(patch) }, &[]).is_err());
-        // The longest patch fits.
-        let patch = Patch { address: u64::MAX, bytes: vec![255; Patch::MAX_BYTES] };
-        here.send(&Request::Fork { patch: Some(patch) }, &[]).unwrap();
-        assert!(there.receive::<Request, 0>().unwrap().is_some());
+        assert!(here.send(&Answer::Failed("x".repeat(MESSAGE_MAX_BYTES)), &[]).is_err());
     }
 }

@@ -39,7 +39,7 @@ pub fn serve(channel: OwnedFd) -> Result<Role, Error> {
     fork::forget_children();
     channel.send(&Answer::Ready, &[])?;
     while let Some((request, fds)) = channel.receive::<Request, 2>()? {
-        let Request::Fork { patch } = request else {
+        let Request::Fork { announce } = request else {
             channel.send(&Answer::Failed(String::from("a zygote is set up once")), &[])?;
             continue;
         };
@@ -47,7 +47,7 @@ pub fn serve(channel: OwnedFd) -> Result<Role, Error> {
             Ok(Side::Child) => {
                 drop(channel);
                 let [console, control] = fds;
-                guest::run(&template, patch.as_ref(), UnixStream::from(console), Channel::from_fd(control));
+                guest::run(&template, announce, UnixStream::from(console), Channel::from_fd(control));
                 return Ok(Role::Fork);
             }
             Ok(Side::Parent { child }) => {

@@ -1,0 +1,55 @@
+//! `cloner bench live` and `fork`: every field that is promised, in a run that went well.
+
+use serde_json::Value;
+
+use crate::MIB;
+use crate::support::program::run;
+use crate::support::{huge_pages, room_for};
+
+/// What the bench prints under its name.
+#[track_caller]
+fn report(args: &[&str]) -> Value {
+    let outcome = run(&[&["bench"], args, &["--json"]].concat());
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
+    let mut object: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    object[args[0]].take()
+}
+
+#[track_caller]
+fn assert_positive(report: &Value, pointers: &[&str]) {
+    for pointer in pointers {
+        let number = report.pointer(pointer).and_then(Value::as_f64);
+        assert!(number.is_some_and(|number| number > 0.0), "{pointer} in {report}");
+    }
+}
+
+#[track_caller]
+fn assert_spread(report: &Value, pointer: &str) {
+    let of = |part| report.pointer(&format!("{pointer}/{part}")).and_then(Value::as_f64);
+    let [p50, p99, max] = ["p50", "p99", "max"].map(|part| of(part).unwrap_or_else(|| panic!("{report}")));
+    assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{pointer} in {report}");
+}
+
+#[test]
+fn of_live_snapshots_prints_one_json_object() {
+    let Some(_room) = room_for(1) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let report = report(&["live", "--memory", "64M", "--count", "5"]);
+    assert_eq!((&report["memory_bytes"], &report["equal"]), (&Value::from(64 * MIB), &Value::from(true)));
+    assert_spread(&report, "/pause_ms");
+    assert_positive(&report, &["/stop_pause_ms", "/total_ms", "/copied_bytes", "/guest_slowdown"]);
+    huge.assert_all_back();
+}
+
+#[test]
+fn of_forks_prints_one_json_object() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let report = report(&["fork", "--memory", "16M", "--count", "3"]);
+    assert_eq!((&report["count"], &report["memory_bytes"]), (&Value::from(3), &Value::from(16 * MIB)));
+    for pointer in ["/to_return_ms", "/to_first_output_ms", "/floor_ms"] {
+        assert_spread(&report, pointer);
+    }
+    assert_positive(&report, &["/private_bytes_per_fork", "/all_ms"]);
+    huge.assert_all_back();
+}

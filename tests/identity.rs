@@ -1,0 +1,133 @@
+//! Clones know that they are clones, and which: they have a generation and an id, and do not draw each other's random numbers.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use cloner::restore::fork::{Template, Zygote};
+use cloner::restore::lazy;
+use cloner::snapshot::Snapshot;
+use cloner::walk::Progress;
+use guest_images::pulse::{Params, Status};
+use vmm::memory::{self, Backing, PageSize};
+use vmm::{Announce, VmState};
+
+use crate::MIB;
+use crate::support::linux::linux;
+use crate::support::{Guest, Studio, guest, note, program, room_for};
+
+/// However it is cloned, a clone is of the generation after its source's, and no two have the same id.
+#[test]
+fn every_way_to_clone_gives_a_generation_and_an_id() {
+    let Some(_room) = room_for(2) else { return };
+    let studio = Studio::new(16 * MIB);
+    let mut source = Guest::boot(&guest::pulse(&Params::new(7, MIB), 4 * MIB, 1));
+    source.line("pulse: ready");
+    assert_eq!(source.vm.identity().generation, 0);
+    let mut ids = HashSet::from([source.vm.identity().id]);
+    for generation in 1..=3 {
+        let name = format!("generation-{generation}");
+        let snapshot = studio.snapshot(&source, &name);
+        // As it goes to a disk or to another process.
+        let state = VmState::from_bytes(&snapshot.state().to_bytes()).unwrap();
+
+        let eager = Guest::restore(&state, studio.memory(&snapshot));
+        let backing = Backing::Private(PageSize::Transparent);
+        let (memory, _) = lazy::memory_for(&snapshot, backing, &lazy::Options::default()).unwrap();
+        let lazy = Guest::restore(&state, memory);
+        let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
+        let over_template = Guest::restore(template.state(), template.memory().unwrap());
+        let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+        let forks = [zygote.fork(None).unwrap(), zygote.fork(None).unwrap()];
+        let forked = forks.iter().map(|fork| fork.wait_running().unwrap());
+
+        let here = [&eager, &lazy, &over_template].map(|clone| clone.vm.identity());
+        for identity in here.into_iter().chain(forked) {
+            assert_eq!(identity.generation, generation);
+            assert!(ids.insert(identity.id), "{identity} twice");
+        }
+        eager.vm.start();
+        source = eager;
+    }
+}
+
+#[test]
+fn an_identity_needs_memory_to_be_written_to() {
+    let Some(_room) = room_for(1) else { return };
+    let source = Guest::boot(&guest::pulse(&Params::new(7, 0), MIB, 1));
+    source.line("pulse: ready");
+    let error = source.vm.announce(Announce::InMemory { address: MIB - 23 }).unwrap_err();
+    assert!(matches!(error, memory::Error::NoMemory { len_bytes: 24, .. }), "{error}");
+    source.tell(Announce::InMemory { address: Status::IDENTITY });
+    assert_eq!(guest::status(source.vm.memory()).unique_id, source.vm.identity().id);
+}
+
+/// Clones of one snapshot, of a Linux that has just drawn random numbers.
+struct Siblings {
+    studio: Studio,
+    snapshot: Snapshot,
+}
+
+impl Siblings {
+    fn new() -> Self {
+        let linux = linux();
+        let studio = Studio::new(64 * MIB);
+        let source = linux.studio.clone_of(&linux.snapshot);
+        source.ask("quiet");
+        // A kernel reseeds itself when its seed is old and somebody draws: a snapshot in between would part siblings by chance.
+        source.ask("random");
+        let snapshot = studio.snapshot(&source, "template");
+        Self { studio, snapshot }
+    }
+
+    /// What a clone draws, as the first thing it does, or the second if it is told who it is.
+    fn draw(&self, announce: Option<Announce>) -> String {
+        let clone = Guest::restore(self.snapshot.state(), self.studio.memory(&self.snapshot));
+        let identity = announce.map(|announce| clone.tell(announce));
+        clone.send("random\n");
+        clone.vm.start();
+        if let Some(identity) = identity {
+            assert!(identity.is_confirmed_by(&clone.line("clone ").text), "{}", clone.console.transcript());
+            assert_eq!(identity.generation, 2, "a clone of the clone above");
+        }
+        clone.line("random ").text
+    }
+}
+
+/// Clones that are not told that they are clones draw the same random bytes; told, they do not.
+#[test]
+fn linux_clones_draw_different_random_bytes() {
+    let Some(_room) = room_for(2) else { return };
+    // On a busy host it may take a clone so long to draw that its kernel finds the seed old, and reseeds by itself.
+    let alike = (1..=5).find(|_| {
+        let untold = Siblings::new();
+        let first = untold.draw(None);
+        first == untold.draw(None)
+    });
+    let attempts = alike.expect("clones that are not told draw alike: is there still something to show?");
+    note(format_args!("tiny-linux: untold clones drew the same bytes, at attempt {attempts}"));
+
+    let told = Siblings::new();
+    let drawn: HashSet<String> = (0..4).map(|_| told.draw(Some(Announce::OnConsole))).collect();
+    assert_eq!(drawn.len(), 4, "{drawn:?}");
+    assert!(!drawn.contains(&told.draw(None)), "{drawn:?}");
+}
+
+#[test]
+fn a_linux_knows_who_it_is_and_refuses_what_is_no_identity() {
+    let Some(_room) = room_for(1) else { return };
+    let linux = linux();
+    let clone = linux.studio.clone_of(&linux.snapshot);
+    assert_eq!(clone.ask("clone"), "0", "it takes itself for its source");
+    for wrong in ["clone 1", "clone x 0123456789abcdef0123456789abcdef", "clone 1 0123", "clone 1 ZZ"] {
+        clone.send(&format!("{wrong}\n"));
+        clone.line("error clone: ");
+    }
+    assert_eq!(clone.ask("clone"), "0");
+    let identity = clone.tell(Announce::OnConsole);
+    assert!(identity.is_confirmed_by(&clone.line("clone 1 ").text));
+    assert_eq!(clone.ask("clone"), format!("1 {:032x}", identity.id));
+    // And so does whoever it is cloned to, until it is told better.
+    let studio = Studio::new(64 * MIB);
+    let snapshot = studio.snapshot(&clone, "told");
+    assert_eq!(studio.clone_of(&snapshot).ask("clone"), format!("1 {:032x}", identity.id));
+}

@@ -1,0 +1,104 @@
+//! Every way to take a snapshot, and every way to build a clone.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cloner::incremental::{IncrementalSaver, Series};
+use cloner::live::Limits;
+use cloner::restore::fork::Template;
+use cloner::restore::lazy::{self, Options};
+use cloner::snapshot::Snapshot;
+use cloner::walk::Progress;
+use vmm::memory::{Backing, GuestMemory, PageSize};
+
+use super::{Guest, Studio};
+
+/// How a snapshot is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Take {
+    Stop,
+    Live,
+    /// The second of a series.
+    Incremental,
+}
+
+/// How a clone is built, in this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Build {
+    Eager,
+    /// Over a template.
+    Fork,
+    /// Nothing arrives but what is touched.
+    Lazy,
+}
+
+pub(crate) const TAKES: [Take; 3] = [Take::Stop, Take::Live, Take::Incremental];
+pub(crate) const BUILDS: [Build; 3] = [Build::Eager, Build::Fork, Build::Lazy];
+
+/// Keeps other tests from taking live snapshots: some count the processes that hold memory.
+pub(crate) fn only_holder() -> MutexGuard<'static, ()> {
+    static ONLY: Mutex<()> = Mutex::new(());
+    ONLY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Studio {
+    /// Takes a snapshot of a machine, which runs on. If it stood still meanwhile, targets are proven equal to it.
+    #[track_caller]
+    pub(crate) fn take(&self, source: &Guest, how: Take, name: &str) -> Snapshot {
+        let reserve = |name: &str| self.pool.reserve(name, 0).unwrap();
+        let progress = Progress::default();
+        match how {
+            Take::Stop => self.save_and_compare(&source.pause(), name).0,
+            Take::Live => {
+                let limits = Limits::default();
+                self.saver.save_live(&source.vm, None, reserve(name), limits, &progress).unwrap().0
+            }
+            Take::Incremental => {
+                let first = format!("before-{name}");
+                let begun = Series::begin(&self.saver, &source.pause(), None, reserve(&first), &progress);
+                let (mut series, _) = begun.unwrap();
+                // It works for a while, as any guest here does that is loud.
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                let paused = source.pause();
+                let saver = IncrementalSaver::new(2).unwrap();
+                let (snapshot, report) = saver.save(&mut series, &paused, reserve(name), &progress).unwrap();
+                assert!(report.dirty_bytes > 0, "{report:?}");
+                self.assert_equal(paused.memory(), &self.memory(&snapshot));
+                paused.untrack_dirty().unwrap();
+                // Its content stays as long as the other refers to it.
+                self.pool.remove(&first).unwrap();
+                snapshot
+            }
+        }
+    }
+
+    /// Builds a clone, which does not run yet. Its memory, or memory made in the same way, is proven equal to what was decoded.
+    #[track_caller]
+    pub(crate) fn build(&self, snapshot: &Snapshot, how: Build) -> Guest {
+        let memory = self.memory_by(snapshot, how);
+        self.assert_equal(&self.memory(snapshot), &memory);
+        // The comparison has brought all of a lazy clone's.
+        let memory = if matches!(how, Build::Lazy) { self.memory_by(snapshot, how) } else { memory };
+        Guest::restore(snapshot.state(), memory)
+    }
+
+    fn memory_by(&self, snapshot: &Snapshot, how: Build) -> GuestMemory {
+        match how {
+            Build::Eager => self.memory(snapshot),
+            Build::Fork => {
+                let template = Template::new(&self.restorer, snapshot, &Progress::default());
+                template.unwrap().memory().unwrap()
+            }
+            Build::Lazy => {
+                let backing = Backing::Private(PageSize::Transparent);
+                let options = Options { background: None, ..Options::default() };
+                lazy::memory_for(snapshot, backing, &options).unwrap().0
+            }
+        }
+    }
+
+    #[track_caller]
+    fn assert_equal(&self, expected: &GuestMemory, found: &GuestMemory) {
+        let difference = self.comparer.first_difference(expected, found).unwrap();
+        assert_eq!(difference, None, "first page that differs");
+    }
+}
