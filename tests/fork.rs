@@ -1,86 +1,22 @@
 //! Forks: machines in processes of their own, over one template that none of them can change.
 
-use std::fs;
-use std::io::{self, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use cloner::restore::fork::{End, Error, ForkedVm, Patch, Template, Zygote};
+use cloner::process::{self, End, Patch};
+use cloner::restore::fork::{Error, Template, Zygote};
 use cloner::walk::Progress;
-use guest_images::pulse::{Params, Status, check};
+use guest_images::pulse::{Params, check};
 
 use crate::MIB;
-use crate::support::console::Console;
 use crate::support::linux::linux;
+use crate::support::process::{PATIENCE, Process, eventually, is_running, kill, who};
 use crate::support::{Guest, Studio, guest, program, room_for, value};
 
 const NONCE: u64 = 0xf0f0_0000_f0f0_0001;
-const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A fork and what it prints.
-struct Fork {
-    vm: Option<ForkedVm>,
-    console: Console,
-    typing: UnixStream,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Fork {
-    fn of(zygote: &Zygote, patch: Option<Patch>) -> Self {
-        let vm = zygote.fork(patch).unwrap();
-        vm.wait_running().unwrap();
-        let (console, mut output) = Console::new(PATIENCE);
-        let mut reading = vm.console().try_clone().unwrap();
-        let typing = vm.console().try_clone().unwrap();
-        // Ends when the fork does.
-        let reader = thread::spawn(move || drop(io::copy(&mut reading, &mut output)));
-        Self { vm: Some(vm), console, typing, reader: Some(reader) }
-    }
-
-    fn ask(&mut self, letter: &str, answer: &str) -> String {
-        self.typing.write_all(letter.as_bytes()).unwrap();
-        self.console.line(answer).text
-    }
-
-    fn nonce(&mut self) -> u64 {
-        value(&self.ask("n", "pulse: nonce="), "nonce", 16)
-    }
-
-    fn sum(&mut self) -> u64 {
-        value(&self.ask("s", "pulse: sum="), "sum", 16)
-    }
-
-    fn pid(&self) -> u32 {
-        self.vm.as_ref().unwrap().pid()
-    }
-
-    /// Ends it, and makes sure that it is gone.
-    fn end(mut self) {
-        let pid = self.pid();
-        self.vm.take().unwrap().end().unwrap();
-        assert!(!is_running(pid));
-    }
-}
-
-impl Drop for Fork {
-    fn drop(&mut self) {
-        drop(self.vm.take());
-        let _ = self.typing.shutdown(Shutdown::Both);
-        let _ = self.reader.take().unwrap().join();
-    }
-}
-
-/// Neither gone nor a zombie.
-fn is_running(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-fn who(generation: u64) -> Patch {
-    let bytes = Status::identity(generation, 0xabc << 64 | u128::from(generation)).to_vec();
-    Patch { address: Status::IDENTITY, bytes }
+#[track_caller]
+fn fork(zygote: &Zygote, patch: Option<Patch>) -> Process {
+    Process::of(zygote.fork(patch).unwrap())
 }
 
 fn params() -> Params {
@@ -115,16 +51,16 @@ fn forks_are_alike_and_apart() {
     let template = template();
     let before = template_bytes(&template);
     let zygote = zygote(&template);
-    let mut forks: Vec<Fork> = (1..=3).map(|number| Fork::of(&zygote, Some(who(number)))).collect();
-    for (fork, number) in forks.iter_mut().zip(1..) {
-        let line = fork.console.line("pulse: clone").text;
+    let forks: Vec<Process> = (1..=3).map(|number| fork(&zygote, Some(who(number)))).collect();
+    for (fork, number) in forks.iter().zip(1..) {
+        let line = fork.line("pulse: clone");
         assert_eq!(value(&line, "generation", 10), number);
         assert_eq!((fork.nonce(), fork.sum()), (NONCE, check::expected_sum(&params())));
     }
     // They have all written by now: the identity they took note of, their counters.
     assert!(template_bytes(&template) == before, "a fork has written to the template");
-    let mut late = Fork::of(&zygote, None);
-    late.console.line("pulse: beat");
+    let late = fork(&zygote, None);
+    late.line("pulse: beat");
     assert_eq!((late.nonce(), late.sum()), (NONCE, check::expected_sum(&params())));
     assert!(!late.console.transcript().contains("pulse: clone"), "it is told who others are");
     late.end();
@@ -142,36 +78,19 @@ fn who_lives_on_when_somebody_dies() {
     let Some(_room) = room_for(2) else { return };
     let template = template();
     let first = zygote(&template);
-    let mut fork = Fork::of(&first, None);
+    let old = fork(&first, None);
     kill(first.pid());
     assert!(matches!(eventually(|| first.fork(None).err()), Error::ZygoteEnded | Error::Channel(_)));
-    assert_eq!(fork.nonce(), NONCE);
-    fork.end();
+    assert_eq!(old.nonce(), NONCE);
+    old.end();
     drop(first);
 
     let second = zygote(&template);
-    let fork = Fork::of(&second, None);
-    let killed = fork.vm.as_ref().unwrap();
-    kill(fork.pid());
-    assert!(matches!(killed.wait_timeout(PATIENCE), Err(Error::ForkEnded)));
+    let killed = fork(&second, None);
+    kill(killed.pid());
+    assert!(matches!(killed.vm().wait_timeout(PATIENCE), Err(process::Error::Ended)));
     // Its siblings to come do not notice.
-    Fork::of(&second, None).end();
-}
-
-fn kill(pid: u32) {
-    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-    assert!(status.success());
-}
-
-fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
-    (0..10_000)
-        .find_map(|_| {
-            attempt().or_else(|| {
-                thread::sleep(Duration::from_millis(1));
-                None
-            })
-        })
-        .unwrap()
+    fork(&second, None).end();
 }
 
 #[test]
@@ -186,12 +105,15 @@ fn what_goes_wrong_is_named() {
 
     let zygote = zygote(&template);
     let error = zygote.fork(Some(Patch { address: 0, bytes: vec![0; Patch::MAX_BYTES + 1] })).unwrap_err();
-    assert!(matches!(error, Error::PatchLength { bytes } if bytes == Patch::MAX_BYTES + 1), "{error:?}");
+    assert!(
+        matches!(error, Error::Process(process::Error::PatchLength { bytes }) if bytes == Patch::MAX_BYTES + 1),
+        "{error:?}"
+    );
     // Out of the guest's memory: the fork is refused, and the zygote goes on.
     let vm = zygote.fork(Some(Patch { address: 8 * MIB - 1, bytes: vec![0; 2] })).unwrap();
     let error = vm.wait_running().unwrap_err();
-    assert!(matches!(&error, Error::Refused(why) if why.contains("0x7fffff")), "{error:?}");
-    Fork::of(&zygote, None).end();
+    assert!(matches!(&error, process::Error::Refused(why) if why.contains("0x7fffff")), "{error:?}");
+    fork(&zygote, None).end();
 }
 
 #[test]
@@ -208,13 +130,13 @@ fn linux_forks() {
     let linux = linux();
     let template = Template::new(&linux.studio.restorer, &linux.snapshot, &Progress::default()).unwrap();
     let zygote = zygote(&template);
-    let mut forks = [Fork::of(&zygote, None), Fork::of(&zygote, None)];
-    for (fork, code) in forks.iter_mut().zip([7, 0]) {
+    let forks = [fork(&zygote, None), fork(&zygote, None)];
+    for (fork, code) in forks.iter().zip([7, 0]) {
         assert!(fork.ask("nonce\n", "nonce ").contains(&linux.nonce));
-        assert!(fork.console.line("tick ").text.contains(&linux.nonce));
+        assert!(fork.line("tick ").contains(&linux.nonce));
         assert!(!fork.console.transcript().contains("Linux version"));
         fork.ask(&format!("poweroff {code}\n"), "poweroff");
-        let end = fork.vm.as_ref().unwrap().wait_timeout(PATIENCE).unwrap();
+        let end = fork.vm().wait_timeout(PATIENCE).unwrap();
         assert_eq!(
             end,
             Some(End { message: format!("the guest shut down with code {code}"), orderly: true })

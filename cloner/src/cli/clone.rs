@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
+use vmm::config::Config;
 use vmm::memory::GuestMemory;
 use vmm::{Ending, Vm};
 
@@ -17,8 +19,9 @@ use super::size::Size;
 use super::{EXIT_INTERRUPTED, Error, interrupt};
 use crate::live::Limits;
 use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
+use crate::process::{End, GuestProcess};
 use crate::restore::eager::EagerRestorer;
-use crate::restore::fork::{End, ForkedVm, Template, Zygote};
+use crate::restore::fork::{Template, Zygote};
 use crate::restore::lazy;
 use crate::save::Saver;
 use crate::snapshot::Snapshot;
@@ -27,7 +30,11 @@ const EXAMPLES: &str = "\
 Examples:
   cloner clone --kernel vmlinux --initrd rootfs.cpio --memory 512M --when 'login:' --clones 4
   cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 100 --fork
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 3 --branch
   cloner clone --pulse --when 'beat 3' --for 2";
+
+/// What a clone is called in messages.
+const A_CLONE: &str = "a clone";
 
 /// Options of `cloner clone`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +53,9 @@ pub(super) struct Args {
     /// Decode the snapshot once and fork the clones from it, each in a process of its own
     #[arg(long)]
     fork: bool,
+    /// Branch the clones straight off the running source, which has a process of its own: nothing is encoded or decoded
+    #[arg(long, conflicts_with_all = ["fork", "lazy", "mode", "shared"])]
+    branch: bool,
     /// Let each clone run at once: its memory arrives as it is touched, and the rest in the background
     #[arg(long, conflicts_with = "fork")]
     lazy: bool,
@@ -112,6 +122,9 @@ pub(super) fn threads() -> usize {
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let config = args.machine.config(args.boot.kernel(args.machine.memory)?);
+    if args.branch {
+        return branch(args, &config);
+    }
     let pool = args.pool.open(args.machine.memory.0 / 2 + (16 << 20))?;
     let saver = Saver::new(threads())?;
     let restorer = EagerRestorer::new(threads())?;
@@ -178,8 +191,8 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 enum Guest {
     /// In this process, and what it is called.
     Here(&'static str, Vm),
-    /// In its own.
-    Fork(ForkedVm),
+    /// In its own, and what it is called.
+    There(&'static str, GuestProcess),
 }
 
 /// Clone `number`, with memory of its own, asked for at `started`.
@@ -190,10 +203,10 @@ fn restore(
     started: Instant,
 ) -> Result<Guest, Error> {
     let vm = Vm::restore(snapshot.state(), memory, console_of(number).writer())
-        .map_err(|source| Error::Vm { guest: "a clone", source })?;
+        .map_err(|source| Error::Vm { guest: A_CLONE, source })?;
     vm.start();
     say(&format!("cloner: clone {number} runs after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
-    Ok(Guest::Here("a clone", vm))
+    Ok(Guest::Here(A_CLONE, vm))
 }
 
 /// Clones over one template.
@@ -212,13 +225,61 @@ fn fork(restorer: &EagerRestorer, snapshot: &Snapshot, clones: usize) -> Result<
         vm.wait_running()?;
         let after = started.elapsed().as_secs_f64() * 1e3;
         say(&format!("cloner: clone {number} runs after {after:.1} ms, as process {}", vm.pid()))?;
-        let mut printed = vm.console().try_clone().map_err(Error::Program)?;
-        let mut shown = console_of(number).writer();
-        // Ends with the fork.
-        thread::spawn(move || io::copy(&mut printed, &mut shown));
-        guests.push(Guest::Fork(vm));
+        show(&vm, &console_of(number), || ())?;
+        guests.push(Guest::There(A_CLONE, vm));
     }
     Ok(guests)
+}
+
+/// A source in a process of its own, and clones that are branches of it.
+fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
+    let program = std::env::current_exe().map_err(Error::Program)?;
+    let source = GuestProcess::boot(&program, config)?;
+    source.wait_running()?;
+    let console = Console::shown("source  | ");
+    let silent = Arc::new(AtomicBool::new(false));
+    let falls_silent = Arc::clone(&silent);
+    show(&source, &console, move || falls_silent.store(true, Ordering::Relaxed))?;
+    {
+        let limit = Duration::from_secs(args.wait);
+        let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
+        let ended = || silent.load(Ordering::Relaxed);
+        let matched = console.wait_until(ended, 0, limit, |line| args.when.is_match(line).then_some(()));
+        if matched.is_none() {
+            // Its end says more than its silence, if it has ended.
+            Guest::There("the source", source).has_ended()?;
+            return Err(Error::silent("the source", args.when.as_str(), limit, None));
+        }
+    }
+    let mut guests = Vec::with_capacity(args.clones + 1);
+    for number in 1..=args.clones {
+        let started = Instant::now();
+        let (vm, report) = source.branch(None, Limits::default())?;
+        vm.wait_running()?;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        say(&format!(
+            "cloner: clone {number} runs after {:.1} ms, as process {}; the source stood still for {:.1} ms (fork())",
+            ms(started.elapsed()),
+            vm.pid(),
+            ms(report.pause),
+        ))?;
+        show(&vm, &console_of(number), || ())?;
+        guests.push(Guest::There(A_CLONE, vm));
+    }
+    guests.insert(0, Guest::There("the source", source));
+    watch(&guests, args.seconds.map(Duration::from_secs))
+}
+
+/// Shows what a guest in a process of its own prints, until it ends.
+fn show(vm: &GuestProcess, console: &Console, at_end: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let mut printed = vm.console().try_clone().map_err(Error::Program)?;
+    let mut shown = console.writer();
+    thread::spawn(move || {
+        // Whichever way it ends, there is no more to show.
+        let _ = io::copy(&mut printed, &mut shown);
+        at_end();
+    });
+    Ok(())
 }
 
 fn console_of(number: usize) -> Console {
@@ -255,10 +316,10 @@ impl Guest {
                 }
                 Some(source) => return Err(Error::Ended { guest, source }),
             },
-            Self::Fork(vm) => match vm.wait_timeout(MOMENT)? {
+            Self::There(guest, vm) => match vm.wait_timeout(MOMENT)? {
                 None => return Ok(false),
-                Some(End { message, orderly: true }) => say(&format!("cloner: a clone: {message}"))?,
-                Some(End { message, .. }) => return Err(Error::ForkCrashed(message)),
+                Some(End { message, orderly: true }) => say(&format!("cloner: {guest}: {message}"))?,
+                Some(End { message, .. }) => return Err(Error::Crashed { guest, message }),
             },
         }
         Ok(true)

@@ -82,6 +82,17 @@ impl Console {
         vm: &Vm,
         position: usize,
         limit: Duration,
+        pick: impl FnMut(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.wait_until(|| vm.ending().is_some(), position, limit, pick)
+    }
+
+    /// The same of a guest that is elsewhere; `ended` says whether it will print any more.
+    pub(super) fn wait_until<T>(
+        &self,
+        ended: impl Fn() -> bool,
+        position: usize,
+        limit: Duration,
         mut pick: impl FnMut(&str) -> Option<T>,
     ) -> Option<T> {
         let deadline = Instant::now() + limit;
@@ -89,7 +100,7 @@ impl Console {
         let mut next = position;
         loop {
             // Before the lines are looked at: what it printed last counts.
-            let ended = vm.ending().is_some();
+            let ended = ended();
             let seen = next.saturating_sub(state.dropped).min(state.lines.len());
             if let Some(found) = state.lines[seen..].iter().find_map(|line| pick(line)) {
                 return Some(found);
