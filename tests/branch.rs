@@ -423,3 +423,20 @@ fn the_guest_command_wants_a_socket() {
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(outcome.stderr.contains("cloner: "), "{outcome:?}");
 }
+
+#[test]
+fn the_bench_reports_what_was_asked_for() {
+    let Some(_room) = room_for(4) else { return };
+    let args =
+        ["bench", "branch", "--memory", "32M", "--count", "2", "--alive", "2", "--ordinary-pages", "--json"];
+    let outcome = program::run(&args);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
+    let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let branch = &json["branch"];
+    assert_eq!(branch["memory_bytes"], 32 * MIB);
+    assert_eq!((branch["count"].as_u64(), branch["equal"].as_bool()), (Some(2), Some(true)));
+    for times in ["pause_ms", "to_first_output_ms", "pool_to_first_output_ms", "in_a_row_pause_ms"] {
+        let [p50, p99] = ["p50", "p99"].map(|at| branch[times][at].as_f64().unwrap());
+        assert!(p50 > 0.0 && p99 >= p50, "{times}: {json}");
+    }
+}
