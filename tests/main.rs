@@ -8,6 +8,7 @@
 
 mod bad_config;
 mod boot;
+mod branch;
 mod chain;
 mod children;
 mod cli;

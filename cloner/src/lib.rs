@@ -14,6 +14,7 @@ pub mod incremental;
 pub mod live;
 pub mod measure;
 pub mod pool;
+pub mod process;
 pub mod restore;
 pub mod save;
 pub mod snapshot;

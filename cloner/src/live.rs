@@ -82,6 +82,21 @@ pub struct Report {
     pub copy_bound_bytes: u64,
 }
 
+impl Limits {
+    /// Bytes that may be spent on copies of such memory.
+    pub(crate) fn available_bytes(self, backing: &Backing) -> Result<u64, pool::Error> {
+        match self.copy_bytes {
+            Some(bytes) => Ok(bytes),
+            // Copies of reserved huge pages are huge pages.
+            None if matches!(backing, Backing::Private(PageSize::Huge)) => {
+                let free = hugepages::HugePages::read()?.available();
+                Ok((free * HUGE_PAGE_SIZE) as u64)
+            }
+            None => Ok(meminfo::available_bytes()? as u64),
+        }
+    }
+}
+
 impl Saver {
     /// Saves a VM into `reservation` while it runs on; with `against`, only what differs from that snapshot.
     ///
@@ -145,15 +160,7 @@ impl Saver {
 
 /// Refuses what could come to take more memory than there is.
 fn admit(needed_bytes: u64, backing: &Backing, limits: Limits) -> Result<(), Error> {
-    let available_bytes = match limits.copy_bytes {
-        Some(bytes) => bytes,
-        // Copies of reserved huge pages are huge pages.
-        None if matches!(backing, Backing::Private(PageSize::Huge)) => {
-            let free = hugepages::HugePages::read().map_err(Error::Available)?.available();
-            (free * HUGE_PAGE_SIZE) as u64
-        }
-        None => meminfo::available_bytes().map_err(Error::Available)? as u64,
-    };
+    let available_bytes = limits.available_bytes(backing).map_err(Error::Available)?;
     if needed_bytes > available_bytes {
         return Err(Error::TooLittleMemory { needed_bytes, available_bytes });
     }

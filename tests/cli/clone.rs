@@ -18,7 +18,8 @@ fn runs_source_and_clones_side_by_side() {
     let Some(_room) = room_for(3) else { return };
     let Some(huge) = huge_pages(0) else { return };
     for (how, says) in [
-        (&[][..], "live, frozen by fork()"),
+        (&["--branch"][..], "fork() of its process"),
+        (&[], "live, frozen by fork()"),
         (&["--mode", "stop"], "until all was saved"),
         (&["--shared"], "until all was saved"),
         (&["--fork"], "as process"),
@@ -115,8 +116,11 @@ fn a_guest_that_crashes_instead_of_confirming_who_it_is() {
 fn gives_up_when_the_console_never_matches() {
     let Some(_room) = room_for(1) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    let outcome = run(&["clone", "--pulse", "--memory", "8M", "--when", "never said", "--wait", "1"]);
-    outcome.assert_failed(1, &["cloner: the source", "never said", "within 1 s"]);
+    let args = ["clone", "--pulse", "--memory", "8M", "--when", "never said", "--wait", "1"];
+    for how in [&[][..], &["--branch"]] {
+        let outcome = run(&[&args, how].concat());
+        outcome.assert_failed(1, &["cloner: the source", "never said", "within 1 s"]);
+    }
     huge.assert_all_back();
 }
 
@@ -127,8 +131,10 @@ fn a_source_that_crashes_before_it_is_cloned() {
     let folder = crate::support::folder::Folder::new();
     // An interrupt table without entries, then an invalid instruction: push 0; push 0; lidt [rsp]; ud2 (on a stack).
     let image = folder.file("crash", &[0xbc, 0, 0, 1, 0, 0x6a, 0, 0x6a, 0, 0x0f, 1, 0x1c, 0x24, 0x0f, 0x0b]);
-    let outcome =
-        run(&["clone", "--flat", image.to_str().unwrap(), "--memory", "2M", "--when", "x", "--wait", "60"]);
-    outcome.assert_failed(125, &["cloner: the source ended too early", "triple fault", "RIP"]);
+    let args = ["clone", "--flat", image.to_str().unwrap(), "--memory", "2M", "--when", "x", "--wait", "60"];
+    for how in [&[][..], &["--branch"]] {
+        let outcome = run(&[&args, how].concat());
+        outcome.assert_failed(125, &["cloner: the source ended too early", "triple fault", "RIP"]);
+    }
     huge.assert_all_back();
 }

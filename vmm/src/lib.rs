@@ -6,6 +6,7 @@
 //!   [`GuestMemory`](memory::GuestMemory). How that memory came to be is the caller's business: eager, lazy and forked
 //!   clones differ in nothing else. Either way it has an [`Identity`], which its guest can be told.
 //! * [`Vm::pause`] gives a [`Paused`] guard. Saving is possible through it only, and dropping it lets the machine run.
+//! * [`Vm::branch`] makes a second machine of a running one, in a child of its process.
 //! * Everything loaded is hostile until checked: [`VmState::from_bytes`] is the only way in.
 //!
 //! Guests run on two kinds of host, see [`host`]. All `unsafe` is in [`sys`].
@@ -25,6 +26,7 @@
 //! ```
 
 pub mod boot;
+pub mod branch;
 pub mod bus;
 pub mod config;
 pub mod devices;

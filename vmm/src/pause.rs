@@ -66,6 +66,11 @@ impl<'vm> Paused<'vm> {
         FrozenMemory::of(self.memory())
     }
 
+    /// Proof that no vCPU thread does anything.
+    pub(crate) fn parked(&self) -> Parked<'_> {
+        Parked { threads: self.vm.threads().numbers(), _while: self }
+    }
+
     /// Tracks dirty pages from now on; at this instant there are none. Starts over if they were tracked already.
     ///
     /// While they are, the guest's first write to each page costs a fault, and KVM maps its memory in 4 KiB pages.
@@ -123,6 +128,23 @@ impl<'vm> Paused<'vm> {
         let started = self.started;
         drop(self);
         started.elapsed()
+    }
+}
+
+/// The vCPU threads of a VM that is paused.
+///
+/// Each waits, with nothing in its hands but its [`Control`](crate::vcpu::thread::Control), whose lock it may hold for moments
+/// when it is woken in vain; every other lock of the VM is free.
+#[derive(Debug)]
+pub(crate) struct Parked<'paused> {
+    threads: Vec<u32>,
+    _while: &'paused Paused<'paused>,
+}
+
+impl Parked<'_> {
+    /// Their numbers.
+    pub(crate) fn threads(&self) -> &[u32] {
+        &self.threads
     }
 }
 

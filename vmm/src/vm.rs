@@ -1,5 +1,7 @@
 //! A virtual machine: memory, vCPU threads, devices.
 
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,10 +67,13 @@ pub enum Error {
     Vcpu(#[from] vcpu::Error),
     /// A vCPU thread cannot be started.
     #[error("cannot start a vCPU thread")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
     /// No random number to tell it from others by.
     #[error("no random numbers")]
-    Random(#[source] std::io::Error),
+    Random(#[source] io::Error),
+    /// There is no descriptor that tells of the guest's end.
+    #[error("cannot make a pipe")]
+    Pipe(#[source] io::Error),
     /// The guest has ended, so it can be neither run nor saved.
     #[error("the guest has ended")]
     Ended(#[from] Ending),
@@ -82,8 +87,17 @@ pub struct Vm {
     devices: Arc<Devices>,
     machine: Arc<Machine>,
     identity: Identity,
+    end: End,
     /// Held by whoever has paused the VM.
     pausing: Mutex<()>,
+}
+
+/// A pipe that can be read from once the guest has ended.
+#[derive(Debug)]
+struct End {
+    reader: PipeReader,
+    /// The only strong reference: what threads have that are gone is no reason to keep it open.
+    _writer: Arc<PipeWriter>,
 }
 
 impl Vm {
@@ -138,7 +152,10 @@ impl Vm {
         let identity = Identity::new(generation).map_err(Error::Random)?;
         install_kick_handler().map_err(|source| Error::Ioctl { name: "sigaction", source })?;
         let devices = Arc::new(devices);
-        let threads = Threads::spawn(vcpus, Arc::new(Control::new()), &devices).map_err(Error::Thread)?;
+        let (reader, writer) = io::pipe().map_err(Error::Pipe)?;
+        let writer = Arc::new(writer);
+        let control = Arc::new(Control::new(&writer));
+        let threads = Threads::spawn(vcpus, control, &devices).map_err(Error::Thread)?;
         let stopper = threads.stopper();
         machine.memory().on_loss(move |lost| stopper.stop(Ending::MemoryLost { what: lost.reason() }));
         tracing::info!(
@@ -148,7 +165,8 @@ impl Vm {
             %identity,
             "built a VM"
         );
-        Ok(Self { threads, devices, machine, identity, pausing: Mutex::new(()) })
+        let end = End { reader, _writer: writer };
+        Ok(Self { threads, devices, machine, identity, end, pausing: Mutex::new(()) })
     }
 
     /// Lets a VM that was just built run. Waits while it is paused.
@@ -202,6 +220,12 @@ impl Vm {
         self.threads.control().ending()
     }
 
+    /// A descriptor to poll: it can be read from once the guest has ended, and should not be.
+    #[must_use]
+    pub fn end(&self) -> BorrowedFd<'_> {
+        self.end.reader.as_fd()
+    }
+
     /// Waits until the guest ends.
     #[must_use]
     pub fn wait(&self) -> Ending {
@@ -218,6 +242,18 @@ impl Vm {
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {
         self.machine.memory()
+    }
+
+    /// Takes a VM apart whose threads do not exist: it was built by a process of which this one is a child. Its descriptors are
+    /// closed, which its own process does not notice; what is left is the memory, which belongs to this process.
+    ///
+    /// The threads' control block, which one of them may have locked, stays behind in memory.
+    pub(crate) fn abandon(self) -> GuestMemory {
+        let Self { threads, devices, machine, identity: _, end: _, pausing: _ } = self;
+        threads.abandon();
+        drop(devices);
+        let machine = Arc::into_inner(machine).expect("vCPUs and devices are gone, nobody else has it");
+        machine.into_memory()
     }
 
     pub(crate) const fn threads(&self) -> &Threads {

@@ -1,24 +1,26 @@
 //! `cloner clone`: boot, wait for the console, clone, and let all run side by side.
 
-use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
+use vmm::config::Config;
 use vmm::memory::GuestMemory;
-use vmm::{Announce, Ending, Identity, Vm};
+use vmm::{Announce, Vm};
 
 use super::console::Console;
 use super::guest::{BootArgs, MachineArgs};
+use super::guests::{Guest, Number, console_of, say, show, watch};
 use super::progress::{self, Spinner};
 use super::size::Size;
-use super::{EXIT_INTERRUPTED, Error, announce, interrupt};
+use super::{Error, announce, interrupt};
 use crate::live::Limits;
 use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
+use crate::process::GuestProcess;
 use crate::restore::eager::EagerRestorer;
-use crate::restore::fork::{End, ForkedVm, Template, Zygote};
+use crate::restore::fork::{Template, Zygote};
 use crate::restore::lazy;
 use crate::save::Saver;
 use crate::snapshot::Snapshot;
@@ -27,8 +29,12 @@ const EXAMPLES: &str = "\
 Examples:
   cloner clone --kernel vmlinux --initrd rootfs.cpio --memory 512M --when 'login:' --clones 4
   cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 100 --fork
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 3 --branch
   cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --announce console
   cloner clone --pulse --when 'beat 3' --for 2";
+
+/// What a clone is called in messages.
+const A_CLONE: &str = "a clone";
 
 /// Options of `cloner clone`.
 #[derive(Debug, clap::Args)]
@@ -47,6 +53,9 @@ pub(super) struct Args {
     /// Decode the snapshot once and fork the clones from it, each in a process of its own
     #[arg(long)]
     fork: bool,
+    /// Branch the clones straight off the running source, which has a process of its own: nothing is encoded or decoded
+    #[arg(long, conflicts_with_all = ["fork", "lazy", "mode", "shared"])]
+    branch: bool,
     /// Let each clone run at once: its memory arrives as it is touched, and the rest in the background
     #[arg(long, conflicts_with = "fork")]
     lazy: bool,
@@ -65,6 +74,17 @@ pub(super) struct Args {
     mode: Option<Mode>,
     #[command(flatten)]
     pool: PoolArgs,
+}
+
+impl Args {
+    /// How the clones are told who they are. If nobody tells them, it is said.
+    fn announced(&self) -> Result<Option<Announce>, Error> {
+        let announce = self.announce.or_else(|| self.boot.announce());
+        if announce.is_none() {
+            say("cloner: the clones are not told who they are, and draw equal random numbers: --announce")?;
+        }
+        Ok(announce)
+    }
 }
 
 /// What the source does while its memory is saved.
@@ -117,6 +137,9 @@ pub(super) fn threads() -> usize {
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let config = args.machine.config(args.boot.kernel(args.machine.memory)?);
+    if args.branch {
+        return branch(args, &config);
+    }
     let pool = args.pool.open(args.machine.memory.0 / 2 + (16 << 20))?;
     let saver = Saver::new(threads())?;
     let restorer = EagerRestorer::new(threads())?;
@@ -160,10 +183,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         pool.pool.backing(),
     ))?;
 
-    let announce = args.announce.or_else(|| args.boot.announce());
-    if announce.is_none() {
-        say("cloner: the clones are not told who they are, and draw equal random numbers: --announce")?;
-    }
+    let announce = args.announced()?;
     let mut guests = vec![Guest::Here("source", source)];
     if args.fork {
         guests.extend(fork(&restorer, &snapshot, args.clones, announce)?);
@@ -183,50 +203,6 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     watch(&guests, args.seconds.map(Duration::from_secs))
 }
 
-/// A guest that runs.
-enum Guest {
-    /// In this process, and what it is called.
-    Here(&'static str, Vm),
-    /// In its own, and the thread that reads its console.
-    Fork(ForkedVm, JoinHandle<io::Result<u64>>),
-}
-
-/// Which clone it is, and when it was asked for.
-#[derive(Clone, Copy)]
-struct Number {
-    number: usize,
-    started: Instant,
-}
-
-impl Number {
-    fn say(self, what: impl std::fmt::Display) -> Result<(), Error> {
-        let after = self.started.elapsed().as_secs_f64() * 1e3;
-        say(&format!("cloner: clone {} {what} after {after:.1} ms", self.number))
-    }
-
-    /// Waits until the guest has taken note of who it is, if it says so at all.
-    fn wait_confirmed(
-        self,
-        announce: Option<Announce>,
-        identity: Identity,
-        console: &Console,
-        guest: &Guest,
-    ) -> Result<(), Error> {
-        if announce != Some(Announce::OnConsole) {
-            return Ok(());
-        }
-        let confirmed = |line: &str| identity.is_confirmed_by(line).then_some(());
-        let heard = console.wait_until(|| guest.is_over(), 0, announce::CONFIRM_LIMIT, confirmed);
-        if heard.is_some() {
-            return self.say("has reseeded its random numbers");
-        }
-        // A crash is the better reason.
-        guest.has_ended()?;
-        let wanted = format!("{} reseeded", identity.to_command().trim_end());
-        Err(Error::silent("a clone", &wanted, announce::CONFIRM_LIMIT, None))
-    }
-}
-
 /// A clone with memory of its own.
 fn restore(
     snapshot: &Snapshot,
@@ -235,14 +211,14 @@ fn restore(
     clone: Number,
 ) -> Result<Guest, Error> {
     let console = console_of(clone.number);
-    let error = |source| Error::Vm { guest: "a clone", source };
+    let error = |source| Error::Vm { guest: A_CLONE, source };
     let vm = Vm::restore(snapshot.state(), memory, console.writer()).map_err(error)?;
     if let Some(announce) = announce {
         vm.announce(announce).map_err(|source| error(source.into()))?;
     }
     vm.start();
     clone.say(format_args!("({}) runs", vm.identity()))?;
-    let (identity, guest) = (vm.identity(), Guest::Here("a clone", vm));
+    let (identity, guest) = (vm.identity(), Guest::Here(A_CLONE, vm));
     clone.wait_confirmed(announce, identity, &console, &guest)?;
     Ok(guest)
 }
@@ -264,73 +240,49 @@ fn fork(
     let mut guests = Vec::with_capacity(clones);
     for number in 1..=clones {
         let clone = Number { number, started: Instant::now() };
-        let vm = zygote.fork(announce)?;
-        let identity = vm.wait_running()?;
-        clone.say(format_args!("({identity}) runs as process {}", vm.pid()))?;
-        let mut printed = vm.console().try_clone().map_err(Error::Program)?;
-        let console = console_of(number);
-        let mut shown = console.writer();
-        // Ends with the fork.
-        let reader = thread::spawn(move || io::copy(&mut printed, &mut shown));
-        let guest = Guest::Fork(vm, reader);
-        clone.wait_confirmed(announce, identity, &console, &guest)?;
-        guests.push(guest);
+        guests.push(in_its_process(zygote.fork(announce)?, announce, clone)?);
     }
     Ok(guests)
 }
 
-fn console_of(number: usize) -> Console {
-    // Leaked: one short text per clone, for as long as the process lives.
-    let prefix: &'static str = format!("clone {number:<2}| ").leak();
-    Console::shown(prefix)
-}
-
-/// Waits for the guests to end, the time to be over, or Ctrl-C.
-fn watch(guests: &[Guest], limit: Option<Duration>) -> Result<u8, Error> {
-    let deadline = limit.map(|limit| Instant::now() + limit);
-    for guest in guests {
-        while !guest.has_ended()? {
-            if interrupt::requested() {
-                return Ok(EXIT_INTERRUPTED);
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(0);
-            }
+/// A source in a process of its own, and clones that are branches of it.
+fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
+    let announce = args.announced()?;
+    let program = std::env::current_exe().map_err(Error::Program)?;
+    let source = GuestProcess::boot(&program, config)?;
+    source.wait_running()?;
+    let console = Console::shown("source  | ");
+    let reader = show(&source, &console)?;
+    {
+        let limit = Duration::from_secs(args.wait);
+        let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
+        let over = || reader.is_finished();
+        let matched = console.wait_until(over, 0, limit, |line| args.when.is_match(line).then_some(()));
+        if matched.is_none() {
+            // Its end says more than its silence, if it has ended.
+            Guest::There("the source", source, reader).has_ended()?;
+            return Err(Error::silent("the source", args.when.as_str(), limit, None));
         }
     }
-    Ok(0)
+    let mut guests = Vec::with_capacity(args.clones + 1);
+    for number in 1..=args.clones {
+        let clone = Number { number, started: Instant::now() };
+        let (vm, report) = source.branch(announce, Limits::default())?;
+        guests.push(in_its_process(vm, announce, clone)?);
+        let pause = report.pause.as_secs_f64() * 1e3;
+        say(&format!("cloner: the source stood still for {pause:.1} ms (fork() of its process)"))?;
+    }
+    guests.insert(0, Guest::There("the source", source, reader));
+    watch(&guests, args.seconds.map(Duration::from_secs))
 }
 
-impl Guest {
-    /// Whether it will print no more.
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Here(_, vm) => vm.ending().is_some(),
-            Self::Fork(_, reader) => reader.is_finished(),
-        }
-    }
-
-    /// Waits a moment for its end, and says how it was.
-    fn has_ended(&self) -> Result<bool, Error> {
-        const MOMENT: Duration = Duration::from_millis(50);
-        match self {
-            Self::Here(guest, vm) => match vm.wait_timeout(MOMENT) {
-                None => return Ok(false),
-                Some(ending @ (Ending::Reset | Ending::Shutdown { .. })) => {
-                    say(&format!("cloner: {guest}: {ending}"))?;
-                }
-                Some(source) => return Err(Error::Ended { guest, source }),
-            },
-            Self::Fork(vm, _) => match vm.wait_timeout(MOMENT)? {
-                None => return Ok(false),
-                Some(End { message, orderly: true }) => say(&format!("cloner: a clone: {message}"))?,
-                Some(End { message, .. }) => return Err(Error::ForkCrashed(message)),
-            },
-        }
-        Ok(true)
-    }
-}
-
-fn say(line: &str) -> Result<(), Error> {
-    writeln!(io::stdout(), "{line}").map_err(Error::Output)
+/// A clone that has a process of its own, once it runs and knows who it is.
+fn in_its_process(vm: GuestProcess, announce: Option<Announce>, clone: Number) -> Result<Guest, Error> {
+    let identity = vm.wait_running()?;
+    clone.say(format_args!("({identity}) runs as process {}", vm.pid()))?;
+    let console = console_of(clone.number);
+    let reader = show(&vm, &console)?;
+    let guest = Guest::There(A_CLONE, vm, reader);
+    clone.wait_confirmed(announce, identity, &console, &guest)?;
+    Ok(guest)
 }

@@ -9,6 +9,7 @@ mod console;
 mod demo;
 mod folder;
 mod guest;
+mod guests;
 mod inspect;
 mod interrupt;
 mod memcpy;
@@ -21,15 +22,15 @@ mod terminal;
 use std::error::Error as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 use vmm::Ending;
 
 use crate::{
-    battery as power, compare, durable, flush, incremental, live, measure, pool as ram, restore, save,
-    snapshot, walk,
+    battery as power, compare, durable, flush, incremental, live, measure, pool as ram, process, restore,
+    save, snapshot, walk,
 };
 
 /// Something failed.
@@ -81,6 +82,9 @@ enum Command {
     /// Become a process that is forked; started by cloner itself, with a socket as standard input.
     #[command(hide = true)]
     Zygote,
+    /// Become the process of a guest; started by cloner itself, with a socket as standard input.
+    #[command(hide = true)]
+    Guest,
     /// The baseline of `bench fork`, which starts it.
     #[command(hide = true)]
     Floor { memory: String, state: String },
@@ -123,6 +127,10 @@ enum Error {
     Program(#[source] io::Error),
     #[error("fork")]
     Fork(#[from] restore::fork::Error),
+    #[error(transparent)]
+    Forked(#[from] vmm::sys::fork::Error),
+    #[error("guest process")]
+    Process(#[from] process::Error),
     #[error("incremental snapshot")]
     Incremental(#[from] incremental::Error),
     #[error("lazy restore")]
@@ -145,8 +153,8 @@ enum Error {
     Silent { guest: &'static str, wanted: String, seconds: u64 },
     #[error("{guest} ended too early")]
     Ended { guest: &'static str, source: Ending },
-    #[error("a clone ended too early: {0}")]
-    ForkCrashed(String),
+    #[error("{guest} ended too early: {message}")]
+    Crashed { guest: &'static str, message: String },
     #[error("{0}")]
     NotVerified(String),
     #[error("terminal")]
@@ -178,7 +186,7 @@ impl Error {
         match self {
             Self::Usage(_) => 2,
             Self::Ended { source, .. } if crashed(source) => EXIT_GUEST_CRASHED,
-            Self::ForkCrashed(_) => EXIT_GUEST_CRASHED,
+            Self::Crashed { .. } => EXIT_GUEST_CRASHED,
             Self::Vm { source: vmm::Error::Ended(ending), .. } if crashed(ending) => EXIT_GUEST_CRASHED,
             _ if interrupt::requested() => EXIT_INTERRUPTED,
             _ => EXIT_FAILURE,
@@ -191,9 +199,10 @@ impl Error {
 pub fn main() -> ExitCode {
     let args = Args::parse();
     start_logging(args.verbose);
-    // Before anything that starts a thread: these two fork.
+    // Before anything that starts a thread: these fork.
     match &args.command {
-        Command::Zygote => return zygote(),
+        Command::Zygote => return served(|channel| Ok(restore::fork::serve(channel)?)),
+        Command::Guest => return served(|channel| Ok(process::serve(channel)?)),
         Command::Floor { memory, state } => return floor(memory, state),
         _ => {}
     }
@@ -205,7 +214,7 @@ pub fn main() -> ExitCode {
         Command::Battery(args) => battery::run(args),
         Command::Pool(args) => pool::run(args),
         Command::Inspect(args) => inspect::run(args),
-        Command::Zygote | Command::Floor { .. } => Ok(EXIT_FAILURE),
+        Command::Zygote | Command::Guest | Command::Floor { .. } => Ok(EXIT_FAILURE),
     });
     match result {
         Ok(code) => ExitCode::from(code),
@@ -229,10 +238,10 @@ fn floor(memory: &str, state: &str) -> ExitCode {
 }
 
 /// Serves on standard input.
-fn zygote() -> ExitCode {
+fn served(serve: impl FnOnce(OwnedFd) -> Result<(), Error>) -> ExitCode {
     let take = || {
         let channel = io::stdin().as_fd().try_clone_to_owned()?;
-        // Forks must not inherit a second copy: it would keep the connection open when the zygote is gone.
+        // Children must not inherit a second copy: it would keep the connection open when this process is gone.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         Ok(channel)
     };
@@ -243,10 +252,10 @@ fn zygote() -> ExitCode {
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    match restore::fork::serve(channel) {
-        Ok(_) => ExitCode::SUCCESS,
+    match serve(channel) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&Error::Fork(error));
+            report(&error);
             ExitCode::from(EXIT_FAILURE)
         }
     }

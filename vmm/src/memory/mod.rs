@@ -6,6 +6,7 @@
 pub mod backing;
 pub mod dirty;
 pub mod frozen;
+mod huge;
 pub mod layout;
 mod region;
 mod still;
@@ -21,14 +22,15 @@ pub use backing::{Backing, PageSize};
 use dirty::Tracking;
 pub use dirty::{DirtySet, Epoch};
 pub use frozen::FrozenMemory;
+pub use huge::{HugeRange, Sharing};
 pub use layout::Layout;
 use region::Touched;
-pub use region::{AccessError, Region};
+pub use region::{AccessError, Region, set_first};
 pub use still::{ReadError, StillMemory};
 pub use supplier::{Lost, Supplier};
 
 use crate::sys::kvm;
-use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, PAGE_SIZE, Source};
+use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, Source};
 use crate::sys::pagemap::Pagemap;
 
 /// Why there is no guest memory, or an access to it failed.
@@ -148,28 +150,17 @@ impl GuestMemory {
         &mut self.regions
     }
 
-    /// Puts back together the transparent huge pages that copy-on-write has split, for as much of the memory as was touched.
-    /// Returns how many 2 MiB ranges are huge pages now.
-    ///
-    /// The guest may run meanwhile. Memory on other pages is left alone. What the kernel cannot do is left as it is: memory
-    /// in small pages works, but takes longer to freeze the next time (milliseconds per GiB instead of a tenth of that).
-    ///
-    /// # Errors
-    /// A page table that cannot be read.
-    pub fn collapse(&self) -> io::Result<usize> {
-        const PAGES: usize = HUGE_PAGE_SIZE / PAGE_SIZE;
-        let mut huge = 0;
-        if !matches!(self.backing, Backing::Private(PageSize::Transparent)) {
-            return Ok(huge);
-        }
-        for region in &self.regions {
-            for offset in (0..region.mapping().len_bytes() / HUGE_PAGE_SIZE).map(|i| i * HUGE_PAGE_SIZE) {
-                let mut touched = [0; PAGES / 64];
-                region.touched(offset, PAGES, &mut touched)?;
-                huge += usize::from(touched != [0; PAGES / 64] && region.mapping().collapse(offset).is_ok());
-            }
-        }
-        Ok(huge)
+    /// Whether somebody brings, or brought, what was missing of it.
+    pub(crate) const fn is_supplied(&self) -> bool {
+        self.supplier.is_some()
+    }
+
+    /// The same memory for this process, which got it from its parent by `fork()`: what was open or noted for the parent is
+    /// opened anew, or forgotten.
+    pub(crate) fn inherited(self) -> io::Result<Self> {
+        let Self { layout, backing, view, supplier: _, regions, tracking: _ } = self;
+        let regions = regions.into_iter().map(Region::inherited).collect::<io::Result<_>>()?;
+        Ok(Self { layout, backing, view, supplier: None, regions, tracking: Tracking::default() })
     }
 
     const fn tracking(&self) -> &Tracking {

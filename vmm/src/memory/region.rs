@@ -56,6 +56,25 @@ impl Region {
         Ok(Self { range, view, mapping, touched, written, supplier: None })
     }
 
+    /// See [`GuestMemory::inherited`](super::GuestMemory::inherited).
+    pub(super) fn inherited(self) -> io::Result<Self> {
+        let Self { range, view, mapping, touched, written: _, supplier: _ } = self;
+        let touched = match touched {
+            // The one that is open is the parent's.
+            Touched::PageTable(_) => Touched::PageTable(Pagemap::open()?),
+            Touched::File | Touched::Everything => touched,
+        };
+        Ok(Self { range, view, mapping, touched, written: WrittenPages::default(), supplier: None })
+    }
+
+    /// The page table that says which pages there are, where it knows.
+    pub(super) const fn page_table(&self) -> Option<&Pagemap> {
+        match &self.touched {
+            Touched::PageTable(pagemap) => Some(pagemap),
+            Touched::File | Touched::Everything => None,
+        }
+    }
+
     /// The guest-physical range.
     #[must_use]
     pub const fn range(&self) -> Range {
@@ -150,7 +169,7 @@ impl Region {
 ///
 /// # Panics
 /// If there are fewer.
-pub(super) fn set_first(pages: usize, bitmap: &mut [u64]) {
+pub fn set_first(pages: usize, bitmap: &mut [u64]) {
     assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
     for (i, word) in bitmap.iter_mut().enumerate() {
         let bits = pages.saturating_sub(i * 64).min(64);

@@ -7,10 +7,7 @@
 //! The child makes two system calls, waits in a third for the parent to die, and then ends: no allocator, no lock and no
 //! handler of the parent can be in a state that harms it, and no crash of the parent leaves it behind.
 
-#![expect(
-    unsafe_code,
-    reason = "clone, process_vm_readv, pidfd_open and waitid have no wrapper in the standard library"
-)]
+#![expect(unsafe_code, reason = "clone, pidfd_open and waitid have no wrapper in the standard library")]
 
 use std::fs;
 use std::io;
@@ -19,6 +16,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::pagemap::Pagemap;
+use super::process::read_memory;
 
 /// A frozen copy of this process. Dropping it ends it.
 #[derive(Debug)]
@@ -69,18 +67,8 @@ impl Holder {
     /// The kernel's: `ESRCH` if it has been killed, `EFAULT` where it has no memory. `UnexpectedEof` if only a part could
     /// be read.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let wanted = buffer.len();
-        let ours = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: wanted };
-        let address = usize::try_from(address).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let theirs = libc::iovec { iov_base: ptr::without_provenance_mut(address), iov_len: wanted };
-        // SAFETY: `ours` is one exclusively borrowed buffer, which the kernel writes; what `theirs` names is looked up in the
-        // other process and reported if it is not there. `pid` is a child not yet waited for, so it is nobody else's.
-        let read = unsafe { libc::process_vm_readv(self.pid, &raw const ours, 1, &raw const theirs, 1, 0) };
-        match usize::try_from(read) {
-            Ok(read) if read == wanted => Ok(()),
-            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(_) => Err(io::Error::last_os_error()),
-        }
+        // `pid` is a child not yet waited for, so it is nobody else's.
+        read_memory(self.pid(), address, buffer)
     }
 
     /// Its page table.

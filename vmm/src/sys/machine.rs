@@ -74,6 +74,15 @@ impl Machine {
         &self.fd
     }
 
+    /// The memory alone, once the machine is gone.
+    #[must_use]
+    pub fn into_memory(self) -> GuestMemory {
+        let Self { fd, memory } = self;
+        // First, as when both are dropped.
+        drop(fd);
+        memory
+    }
+
     /// The guest memory.
     #[must_use]
     pub const fn memory(&self) -> &GuestMemory {

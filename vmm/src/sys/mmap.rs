@@ -65,7 +65,10 @@ pub struct OutOfRange {
 
 impl OutOfRange {
     /// Whether `len_bytes` at `offset` lie within `mapped_bytes`.
-    pub(crate) fn check(offset: usize, len_bytes: usize, mapped_bytes: usize) -> Result<(), Self> {
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(offset: usize, len_bytes: usize, mapped_bytes: usize) -> Result<(), Self> {
         match offset.checked_add(len_bytes) {
             Some(end) if end <= mapped_bytes => Ok(()),
             _ => Err(Self { offset, len_bytes, mapped_bytes }),

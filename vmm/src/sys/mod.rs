@@ -3,11 +3,13 @@
 //! Each file wraps one thing the kernel offers in a type that cannot be misused: the rest of the crate sees values,
 //! offsets and errors, never addresses.
 
+pub mod fork;
 pub mod holder;
 pub mod kvm;
 pub mod machine;
 pub mod memfd;
 pub mod mmap;
 pub mod pagemap;
+pub mod process;
 pub mod signal;
 pub mod uffd;

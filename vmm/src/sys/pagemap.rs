@@ -1,7 +1,7 @@
 //! Which pages of a mapping have ever been touched.
 //!
 //! Source: `Documentation/admin-guide/mm/pagemap.rst`. Each 8-byte entry of `/proc/self/pagemap` describes one virtual
-//! page; bit 63 says present, bit 62 says swapped out. Everything else was never touched (or was given back) and reads
+//! page; bit 63 says present, bit 62 says swapped out, bit 56 says that no other process maps it. Everything else was never touched (or was given back) and reads
 //! as zero, or as the template's page where the mapping is private over a file.
 //!
 //! `mincore` is no substitute: for anonymous memory it does not count a page that was swapped out.
@@ -15,6 +15,9 @@ use super::mmap::PAGE_SIZE;
 const ENTRY_SIZE: usize = 8;
 const ENTRIES_PER_READ: usize = 512;
 const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
+
+/// Bit 56 of an entry: nobody else has the page mapped.
+const OWN: u64 = 1 << 56;
 
 /// Bits 0 to 54 of an entry: the number of the physical page. Zero for readers without `CAP_SYS_ADMIN`.
 const FRAME: u64 = (1 << 55) - 1;
@@ -70,6 +73,27 @@ impl Pagemap {
             page += batch;
         }
         Ok(Some(parted))
+    }
+
+    /// Counts the pages from `host_address` on that are present or swapped out, and those of them that are present and mapped by no
+    /// other process.
+    ///
+    /// # Errors
+    /// As [`Pagemap::touched`].
+    pub fn own(&self, host_address: u64, pages: usize) -> io::Result<(usize, usize)> {
+        let (mut present, mut own) = (0, 0);
+        let mut entries = [0; ENTRIES_PER_READ * ENTRY_SIZE];
+        for page in (0..pages).step_by(ENTRIES_PER_READ) {
+            let entries = &mut entries[..(pages - page).min(ENTRIES_PER_READ) * ENTRY_SIZE];
+            let first = host_address / PAGE_SIZE as u64 + page as u64;
+            self.0.read_exact_at(entries, first * ENTRY_SIZE as u64)?;
+            for entry in entries.as_chunks().0 {
+                let entry = u64::from_ne_bytes(*entry);
+                present += usize::from(entry & PRESENT_OR_SWAPPED != 0);
+                own += usize::from(entry & OWN != 0);
+            }
+        }
+        Ok((present, own))
     }
 
     /// Sets bit `i` of `bitmap` when the page at `host_address + 4096 * i` is present or swapped out.

@@ -8,6 +8,9 @@
 //!        │        kick, EINTR          (any) ── stop, kick ──► thread exits
 //! ```
 //!
+//! A thread that is parked owns nothing but its [`Control`] and its [`Place`], in which its vCPU lies: whoever finds himself in a
+//! process without these threads can still take the VM apart ([`Threads::abandon`]).
+//!
 //! One [`Control`] serves all vCPUs of a VM: it says what is wanted, and counts who has parked. A vCPU parks only after
 //! `KVM_RUN` returned EINTR, so that a parked vCPU has no pending I/O.
 //!
@@ -16,8 +19,10 @@
 //! the guest, the signal interrupts it; if it is not, KVM sees the flag when it gets there. The thread clears the flag
 //! before it looks at what is wanted, never after, so that a flag set meanwhile costs one spurious return at worst.
 
-use std::io;
+use std::io::{self, PipeWriter, Write};
+use std::mem;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
@@ -26,6 +31,7 @@ use vmm_sys_util::signal::Killable;
 use super::Vcpu;
 use crate::bus::Ending;
 use crate::devices::Devices;
+use crate::sys::fork::thread_number;
 use crate::sys::kvm::ImmediateExit;
 use crate::sys::signal::kick_signal;
 
@@ -41,6 +47,8 @@ enum Wanted {
 pub(crate) struct Control {
     state: Mutex<State>,
     changed: Condvar,
+    /// Where to write when the guest ends.
+    end: Weak<PipeWriter>,
 }
 
 #[derive(Debug)]
@@ -51,9 +59,10 @@ struct State {
 }
 
 impl Control {
-    pub(crate) fn new() -> Self {
+    /// With a pipe, kept by somebody else, that is to be written to when the guest ends.
+    pub(crate) fn new(end: &Arc<PipeWriter>) -> Self {
         let state = State { wanted: Wanted::Parked, parked: 0, ending: None };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), end: Arc::downgrade(end) }
     }
 
     /// How the guest ended, if it has.
@@ -85,7 +94,7 @@ impl Control {
 
     /// Says what was wanted before.
     fn want(&self, wanted: Wanted) -> Wanted {
-        let before = std::mem::replace(&mut self.lock().wanted, wanted);
+        let before = mem::replace(&mut self.lock().wanted, wanted);
         self.changed.notify_all();
         before
     }
@@ -116,8 +125,17 @@ impl Control {
 
     fn end(&self, ending: Ending) {
         // The first one counts: what other vCPUs meet afterwards follows from it.
-        self.lock().ending.get_or_insert(ending);
+        let mut state = self.lock();
+        let first = state.ending.is_none();
+        state.ending.get_or_insert(ending);
+        drop(state);
         self.changed.notify_all();
+        if first
+            && let Some(end) = self.end.upgrade()
+            && let Err(error) = (&*end).write_all(&[0])
+        {
+            tracing::warn!(%error, "cannot tell that the guest has ended");
+        }
     }
 
     fn keep_running(&self) -> bool {
@@ -129,6 +147,24 @@ impl Control {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a thread finds what it runs. The lock is held while the guest runs and free while the thread is parked, which is when
+/// others may use the vCPU.
+#[derive(Debug)]
+struct Place {
+    /// The thread's number, once it has parked for the first time.
+    thread: AtomicU32,
+    /// Empty only when the thread does not exist any more.
+    seat: Mutex<Option<Seat>>,
+}
+
+/// A vCPU and what it needs to run.
+#[derive(Debug)]
+struct Seat {
+    vcpu: Vcpu,
+    immediate_exit: Arc<ImmediateExit>,
+    devices: Arc<Devices>,
 }
 
 /// The thread of one vCPU, from outside.
@@ -154,7 +190,7 @@ pub(crate) struct Threads {
     control: Arc<Control>,
     /// Empty once they are being joined: who has the lock can kick them.
     threads: Arc<Mutex<Vec<Thread>>>,
-    vcpus: Vec<Arc<Mutex<Vcpu>>>,
+    places: Vec<Arc<Place>>,
 }
 
 /// Ends a guest from any thread, if it is still there. Does not wait for the vCPUs to stop.
@@ -181,16 +217,17 @@ impl Threads {
     /// # Errors
     /// The kernel's, for threads and for the mapping of their `kvm_run` pages.
     pub(crate) fn spawn(vcpus: Vec<Vcpu>, control: Arc<Control>, devices: &Arc<Devices>) -> io::Result<Self> {
-        let mut this = Self { control, threads: Arc::default(), vcpus: Vec::new() };
+        let mut this = Self { control, threads: Arc::default(), places: Vec::new() };
         for vcpu in vcpus {
             let immediate_exit = Arc::new(vcpu.immediate_exit()?);
             let name = format!("vcpu-{}", vcpu.index());
-            let vcpu = Arc::new(Mutex::new(vcpu));
-            let (control, devices) = (Arc::clone(&this.control), Arc::clone(devices));
-            let (own, flag) = (Arc::clone(&vcpu), Arc::clone(&immediate_exit));
-            let handle = Builder::new().name(name).spawn(move || run(&own, &flag, &control, &devices))?;
+            let (flag, devices) = (Arc::clone(&immediate_exit), Arc::clone(devices));
+            let seat = Mutex::new(Some(Seat { vcpu, immediate_exit: flag, devices }));
+            let place = Arc::new(Place { thread: AtomicU32::new(0), seat });
+            let (own, control) = (Arc::clone(&place), Arc::clone(&this.control));
+            let handle = Builder::new().name(name).spawn(move || run(&own, &control))?;
             lock(&this.threads).push(Thread { handle, immediate_exit });
-            this.vcpus.push(vcpu);
+            this.places.push(place);
         }
         Ok(this)
     }
@@ -208,12 +245,36 @@ impl Threads {
         &self,
         mut operation: impl FnMut(&mut Vcpu) -> Result<T, E>,
     ) -> Result<Vec<T>, E> {
-        self.vcpus.iter().map(|vcpu| operation(&mut lock(vcpu))).collect()
+        let each = |place: &Arc<Place>| {
+            let mut seat = lock(&place.seat);
+            operation(&mut seat.as_mut().expect("taken by `abandon` only, with the threads").vcpu)
+        };
+        self.places.iter().map(each).collect()
     }
 
     /// Number of vCPUs.
     pub(crate) const fn len(&self) -> usize {
-        self.vcpus.len()
+        self.places.len()
+    }
+
+    /// The numbers of the threads, each of which must have parked.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        // Relaxed: the number was stored before the thread parked, and parking is seen under the control's lock.
+        self.places.iter().map(|place| place.thread.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Drops the vCPUs of threads that do not exist: they were parked in a process of which this one is a child.
+    pub(crate) fn abandon(mut self) {
+        for place in mem::take(&mut self.places) {
+            drop(lock(&place.seat).take());
+        }
+        for Thread { handle, immediate_exit } in mem::take(&mut *lock(&self.threads)) {
+            drop(immediate_exit);
+            // There is nothing to detach or to join.
+            mem::forget(handle);
+        }
+        // Dropping it would lock the control, which one of the threads may have done for ever.
+        mem::forget(self);
     }
 
     pub(crate) fn stopper(&self) -> Stopper {
@@ -228,7 +289,7 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.control.want(Wanted::Gone);
-        let threads = std::mem::take(&mut *lock(&self.threads));
+        let threads = mem::take(&mut *lock(&self.threads));
         threads.iter().for_each(Thread::kick);
         for thread in threads {
             if thread.handle.join().is_err() {
@@ -238,10 +299,12 @@ impl Drop for Threads {
     }
 }
 
-fn run(vcpu: &Mutex<Vcpu>, immediate_exit: &ImmediateExit, control: &Control, devices: &Devices) {
+fn run(place: &Place, control: &Control) {
+    place.thread.store(thread_number(), Ordering::Relaxed);
     while control.park_until_wanted() {
-        // The lock is held while the guest runs and free while it is parked, which is when others may use the vCPU.
-        let mut vcpu = lock(vcpu);
+        let mut seat = lock(&place.seat);
+        let Seat { vcpu, immediate_exit, devices } =
+            seat.as_mut().expect("taken by `abandon` only, in a process without this thread");
         loop {
             immediate_exit.set(false);
             if !control.keep_running() {

@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guest_images::pulse::{self, Params};
-use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
+use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 use serde::Serialize;
 use vmm::Vm;
 use vmm::config::{Config, Kernel};
+use vmm::sys::fork::{Side, fork};
 
 use super::super::clone::{PoolArgs, threads};
 use super::super::columns::Columns;
@@ -23,10 +24,11 @@ use super::super::size::Size;
 use super::super::{Error, interrupt};
 use super::times::Milliseconds;
 use crate::pool::{Pool, meminfo};
+use crate::process::GuestProcess;
 use crate::restore::eager::EagerRestorer;
-use crate::restore::fork::{ForkedVm, Template, Zygote};
+use crate::restore::fork::{Template, Zygote};
 use crate::save::Saver;
-use crate::sys::fork::{Side, end_at_once, fork};
+use crate::sys::fork::end_at_once;
 use crate::walk::Progress;
 
 const EXAMPLES: &str = "\
@@ -165,7 +167,7 @@ fn template(args: &Args, pool: &Pool, image: Vec<u8>, ready: Option<&str>) -> Re
 }
 
 /// Asks a fork of `pulse` who it is.
-fn answers(fork: &ForkedVm, nonce: u64) -> Result<(), Error> {
+fn answers(fork: &GuestProcess, nonce: u64) -> Result<(), Error> {
     let mut console = fork.console();
     console.set_read_timeout(Some(BOOT_LIMIT)).map_err(Error::Program)?;
     console.write_all(b"n").map_err(Error::Program)?;
@@ -188,7 +190,7 @@ fn first_byte(stream: &mut impl Read) -> Result<(), Error> {
 }
 
 /// Memory that a fork has to itself.
-fn private_bytes(fork: &ForkedVm) -> io::Result<u64> {
+fn private_bytes(fork: &GuestProcess) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", fork.pid()))?;
     let private = text.lines().filter(|line| line.starts_with("Private_"));
     let kib = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
@@ -261,7 +263,7 @@ pub(in super::super) fn serve_floor(memory: &str, state: &str) -> Result<u8, Err
     socket.write_all(&[0]).map_err(Error::Program)?;
     let mut request = [0];
     while socket.read(&mut request).map_err(Error::Program)? == 1 {
-        let Side::Parent { child } = fork().map_err(Error::Program)? else {
+        let Side::Parent(child) = fork()? else {
             let mut run = || -> Result<(), Error> {
                 let memory = template.memory().map_err(|error| Error::Fork(error.into()))?;
                 let mut told = Ok(());
@@ -271,9 +273,9 @@ pub(in super::super) fn serve_floor(memory: &str, state: &str) -> Result<u8, Err
             };
             end_at_once(u8::from(run().is_err()));
         };
-        let status = waitpid(Some(child), WaitOptions::empty());
+        let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
         let status = status.map_err(|errno| Error::Program(errno.into()))?;
-        if status.is_none_or(|(_, status)| status.exit_status() != Some(0)) {
+        if status.is_none_or(|status| status.exit_status() != Some(0)) {
             return Err(Error::NotVerified(String::from("the floor of the bench did not run")));
         }
         socket.write_all(&[0]).map_err(Error::Program)?;

@@ -1,5 +1,6 @@
 //! `cloner bench`: how fast the parts are, on this machine and the user's own data.
 
+mod branch;
 mod codec;
 mod flush;
 mod fork;
@@ -32,6 +33,8 @@ pub(super) struct Args {
 enum Command {
     /// Encode and decode a raw memory image beside memcpy, lz4 and zstd on the same pages.
     Codec(codec::Args),
+    /// Make second machines of one that never stops writing, beside the way through the pool.
+    Branch(branch::Args),
     /// Fork a template many times, beside the bare cost of the same KVM calls.
     Fork(fork::Args),
     /// Take snapshots of a guest that never stops writing, live and in stop mode.
@@ -65,6 +68,7 @@ fn print(
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     match &args.command {
         Command::Codec(args) => codec::run(args),
+        Command::Branch(args) => branch::run(args),
         Command::Fork(args) => fork::run(args),
         Command::Live(args) => live::run(args),
         Command::Flush(args) => flush::run(args),

@@ -1,18 +1,16 @@
-//! The side that wants forks.
+//! The side that wants forks: of a zygote.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vmm::{Announce, Identity};
+use vmm::Announce;
 
-use super::wire::{Answer, Channel, Report, Request};
+use super::wire::{Answer, Request};
 use super::{Error, Template};
+use crate::process::{Channel, GuestProcess};
 
 /// The sub-command by which the `cloner` program becomes a zygote.
 pub(super) const SUBCOMMAND: &str = "zygote";
@@ -49,18 +47,18 @@ impl Zygote {
         }
     }
 
-    /// Makes a fork. It is building itself when this returns; [`ForkedVm::wait_running`] tells when it runs.
+    /// Makes a fork. It is building itself when this returns; [`GuestProcess::wait_running`] tells when it runs.
     ///
     /// Its guest is told who it is before it runs, if `announce` says how.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn fork(&self, announce: Option<Announce>) -> Result<ForkedVm, Error> {
+    pub fn fork(&self, announce: Option<Announce>) -> Result<GuestProcess, Error> {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
         let fds = [their_console.as_fd(), their_control.as_fd()];
         match self.ask::<1>(&Request::Fork { announce }, &fds)? {
-            (Answer::Forked { pid }, [pidfd]) => Ok(ForkedVm { pid, pidfd, console, control }),
+            (Answer::Forked { pid }, [pidfd]) => Ok(GuestProcess::new(pid, pidfd, console, control)),
             (answer, _) => Err(refused(answer)),
         }
     }
@@ -105,92 +103,5 @@ fn refused(answer: Answer) -> Error {
         Answer::Ready | Answer::Forked { .. } => {
             Error::Refused(String::from("an answer to another question"))
         }
-    }
-}
-
-/// A clone in a process of its own. Dropping it ends it, in its own time.
-#[derive(Debug)]
-pub struct ForkedVm {
-    pid: u32,
-    pidfd: OwnedFd,
-    console: UnixStream,
-    control: Channel,
-}
-
-/// How a fork ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    /// What the guest did, in words.
-    pub message: String,
-    /// Whether it shut down or asked for a reset, rather than crash.
-    pub orderly: bool,
-}
-
-impl ForkedVm {
-    /// Its process number.
-    #[must_use]
-    pub const fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Its console: what is read was printed, what is written is typed.
-    #[must_use]
-    pub const fn console(&self) -> &UnixStream {
-        &self.console
-    }
-
-    /// Waits until it runs, and tells who it is.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] with the reason if it could not be built, [`Error::ForkEnded`] if it was killed.
-    pub fn wait_running(&self) -> Result<Identity, Error> {
-        match self.control.receive::<Report, 0>()? {
-            Some((Report::Running(identity), [])) => Ok(identity),
-            Some((Report::Failed(why) | Report::Ended { message: why, .. }, [])) => Err(Error::Refused(why)),
-            None => Err(Error::ForkEnded),
-        }
-    }
-
-    /// Waits until it ends, but no longer than `limit`. `None` if it runs on.
-    ///
-    /// # Errors
-    /// [`Error::ForkEnded`] if it was killed and could not say how it ended; the kernel's.
-    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<End>, Error> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !readable(&self.control, left)? {
-                return Ok(None);
-            }
-            match self.control.receive::<Report, 0>()? {
-                Some((Report::Running(_), [])) => {}
-                Some((Report::Ended { message, orderly }, [])) => return Ok(Some(End { message, orderly })),
-                Some((Report::Failed(why), [])) => return Err(Error::Refused(why)),
-                None => return Err(Error::ForkEnded),
-            }
-        }
-    }
-
-    /// Ends it, and waits until its process is gone.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn end(self) -> Result<(), Error> {
-        let Self { pidfd, console, control, .. } = self;
-        drop((console, control));
-        while !readable(&pidfd, Duration::from_secs(1))? {}
-        Ok(())
-    }
-}
-
-/// Waits until there is something to read, or nothing will ever be.
-fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool, Error> {
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    let timeout =
-        Timespec::try_from(limit).map_err(|_| Error::Channel(io::ErrorKind::InvalidInput.into()))?;
-    match poll(&mut fds, Some(&timeout)) {
-        // The caller asks again if it wants to.
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        result => Ok(result.map_err(io::Error::from)? > 0),
     }
 }

@@ -16,11 +16,10 @@
 //! A process per fork, because virtual machines in one process share one address space and its locks: they slow each other
 //! down by the hundred. The zygote has a single thread, so that its `fork()` is safe; it never runs a guest.
 //!
-//! A fork ends when the control channel is closed, from either side: if this process dies, so do all of them.
+//! A fork is a [guest process](crate::process): it ends when its control channel is closed, from either side, and can be branched.
 //! [`Template::memory`] is the way to fork in one's own process.
 
 mod client;
-mod guest;
 mod template;
 mod wire;
 mod zygote;
@@ -29,11 +28,12 @@ use std::io;
 
 use vmm::{memory, state};
 
-pub use client::{End, ForkedVm, Zygote};
+pub use client::Zygote;
 pub use template::Template;
-pub use zygote::{Role, serve};
+pub use zygote::serve;
 
 use super::eager;
+use crate::process;
 
 /// Why there is no fork.
 #[derive(Debug, thiserror::Error)]
@@ -66,16 +66,16 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// The zygote, or a fork, cannot be talked to.
-    #[error("the connection to the zygote or the fork failed")]
+    /// The zygote cannot be talked to.
+    #[error("the connection to the zygote failed")]
     Channel(#[from] io::Error),
     /// The zygote is gone.
     #[error("the zygote has ended")]
     ZygoteEnded,
-    /// The zygote or the fork says what went wrong there.
+    /// The zygote says what went wrong there.
     #[error("{0}")]
     Refused(String),
-    /// The fork ended before it ran.
-    #[error("the fork ended before it ran")]
-    ForkEnded,
+    /// The fork's process.
+    #[error("fork")]
+    Process(#[from] process::Error),
 }

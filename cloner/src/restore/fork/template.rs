@@ -12,6 +12,7 @@ use vmm::sys::memfd;
 use super::Error;
 use crate::chunk;
 use crate::format::{CHUNK_BYTES, PAGE_BYTES};
+use crate::process::{read_state, state_file};
 use crate::restore::eager::EagerRestorer;
 use crate::snapshot::Snapshot;
 use crate::walk::Progress;
@@ -40,14 +41,7 @@ impl Template {
 
     /// From what another process was handed.
     pub(crate) fn received(memory: File, saved_state: File) -> Result<Self, Error> {
-        let len_bytes = saved_state.metadata().map_err(Error::Template)?.len();
-        let mut bytes = vec![
-            0;
-            usize::try_from(len_bytes)
-                .map_err(|_| Error::Template(io::ErrorKind::InvalidData.into()))?
-        ];
-        saved_state.read_exact_at(&mut bytes, 0).map_err(Error::Template)?;
-        let state = VmState::from_bytes(&bytes)?;
+        let state = read_state(&saved_state).map_err(Error::Template)??;
         let wanted = state.layout().size_bytes();
         let found = memory.metadata().map_err(Error::Template)?.len();
         if wanted != found {
@@ -113,14 +107,6 @@ fn copy_to_file(memory: &GuestMemory) -> io::Result<File> {
             file.write_all_at(page, starts[chunk.region] + (chunk.offset + place * PAGE_BYTES) as u64)?;
         }
     }
-    memfd::seal(&file)?;
-    Ok(file)
-}
-
-fn state_file(state: &VmState) -> io::Result<File> {
-    let bytes = state.to_bytes();
-    let file = memfd::create(c"state", bytes.len() as u64, false)?;
-    file.write_all_at(&bytes, 0)?;
     memfd::seal(&file)?;
     Ok(file)
 }

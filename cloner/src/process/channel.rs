@@ -1,0 +1,131 @@
+//! How processes of this program talk to each other: one message per packet, descriptors beside it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Longest message. The largest holds a kernel command line, or says why something failed.
+const MESSAGE_MAX_BYTES: usize = 16 << 10;
+/// Most descriptors beside a message.
+const FDS_MAX: usize = 3;
+
+/// One end of a connection that keeps messages apart and notices when the other end is gone.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(one), Self(other)))
+    }
+
+    /// `file` is one end of a pair, or nothing that is sent will arrive.
+    pub(crate) const fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    pub(crate) fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message).expect("plain enums of numbers and strings");
+        if bytes.len() > MESSAGE_MAX_BYTES {
+            let why = format!("a message of {} bytes; {MESSAGE_MAX_BYTES} are possible", bytes.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let sent = sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut beside, SendFlags::NOSIGNAL)?;
+        if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    /// The next message with exactly `N` descriptors beside it; `None` if the other end is gone.
+    pub(crate) fn receive<T: DeserializeOwned, const N: usize>(
+        &self,
+    ) -> io::Result<Option<(T, [OwnedFd; N])>> {
+        let Some((message, fds)) = self.receive_any()? else { return Ok(None) };
+        let count = fds.len();
+        let fds = fds.try_into().map_err(|_| invalid(format!("{count} descriptors instead of {N}")))?;
+        Ok(Some((message, fds)))
+    }
+
+    /// The next message and whatever descriptors are beside it.
+    pub(crate) fn receive_any<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = [0; MESSAGE_MAX_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.0, into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => break result?,
+            }
+        };
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(invalid(String::from("a message that is too long")));
+        }
+        let mut fds = Vec::new();
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        let message = serde_json::from_slice(&bytes[..received.bytes]).map_err(|e| invalid(e.to_string()))?;
+        Ok(Some((message, fds)))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_one_by_one_with_their_descriptors() {
+        let (here, there) = Channel::pair().unwrap();
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        here.send(&"first", &[file.as_fd(), file.as_fd()]).unwrap();
+        here.send(&"second", &[]).unwrap();
+        let (first, [_, _]) = there.receive::<String, 2>().unwrap().unwrap();
+        assert_eq!(first, "first");
+        assert!(there.receive::<String, 2>().is_err(), "without its descriptors");
+        drop(here);
+        assert!(there.receive::<String, 0>().unwrap().is_none());
+        assert!(there.send(&"nobody there", &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        let (here, there) = Channel::pair().unwrap();
+        here.send(&"something else", &[]).unwrap();
+        assert!(there.receive::<u64, 0>().is_err());
+        assert!(here.send(&"x".repeat(MESSAGE_MAX_BYTES), &[]).is_err());
+        // With its quotes, the longest text there is.
+        here.send(&"x".repeat(MESSAGE_MAX_BYTES - 2), &[]).unwrap();
+        assert!(there.receive::<String, 0>().unwrap().is_some());
+    }
+}

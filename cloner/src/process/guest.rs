@@ -1,0 +1,358 @@
+//! A guest process from inside: one machine, and one thread that serves its console and its control channel.
+//!
+//! ```text
+//!              ┌────────────────────────────────────────────┐
+//!   built ──►  │ attend: type, branch, until the guest ends │ ──► say how ──► exit
+//!              └──────┬─────────────────────────────▲───────┘
+//!                branch│ fork()                      │
+//!                      ├── in the source ────────────┤
+//!                      └── in the branch: build ─────┘
+//! ```
+//!
+//! No other thread but the vCPUs' may ever run here: it could hold a lock when the process is forked.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm::branch::{Branched, Heir, Made};
+use vmm::memory::{Backing, GuestMemory};
+use vmm::{Announce, Vm, VmState};
+
+use super::mend::Mender;
+use super::wire::{Answer, Order, Report, Request};
+use super::{Channel, Error, chain, state_file};
+use crate::live::Limits;
+use crate::pool::meminfo;
+use crate::sys::fork::{end_at_once, forget_children};
+
+/// How often a vCPU that waits for a full console looks whether it keeps others waiting.
+const CONSOLE_WAIT: Duration = Duration::from_millis(20);
+
+/// Makes this process a guest's: takes a configuration over `channel`, boots it, and serves it until it ends or the other end of
+/// the channel is closed. The process must have no other thread. Does not return once there is a guest.
+///
+/// # Errors
+/// The channel's, and [`Error::Ended`] if its other end is closed before there is a guest. What concerns the guest is reported
+/// over the channel.
+pub fn serve(channel: OwnedFd) -> Result<(), Error> {
+    let channel = Channel::from_fd(channel);
+    let Some((request, [console, image])) = channel.receive::<Request, 2>()? else {
+        return Err(Error::Ended);
+    };
+    let Request::Boot(boot) = request else {
+        let why = String::from("a guest process wants its guest first");
+        channel.send(&Report::Failed(why.clone()), &[])?;
+        return Err(Error::Refused(why));
+    };
+    forget_children();
+    let config = boot.config(&File::from(image))?;
+    run(UnixStream::from(console), channel, |output| Ok(Vm::boot(&config, output)?))
+}
+
+/// A machine out of state and memory, whose guest is told who it is if `announce` says how.
+pub(crate) fn restore(
+    state: &VmState,
+    memory: GuestMemory,
+    announce: Option<Announce>,
+    output: Box<dyn Write + Send>,
+) -> Result<Vm, Error> {
+    let vm = Vm::restore(state, memory, output)?;
+    if let Some(announce) = announce {
+        vm.announce(announce)?;
+    }
+    Ok(vm)
+}
+
+/// Runs the machine that `build` makes with this console to its end and says how it ended; this process ends with it. If whoever
+/// wanted it is gone, it ends at once.
+pub(crate) fn run(
+    console: UnixStream,
+    control: Channel,
+    build: impl FnOnce(Box<dyn Write + Send>) -> Result<Vm, Error>,
+) -> ! {
+    let mut guest = Guest::start(console, control, build);
+    loop {
+        guest = match guest.attend() {
+            Event::Typed(bytes) => {
+                guest.vm.console_input(&bytes);
+                guest
+            }
+            Event::Silenced => Guest { typing: false, ..guest },
+            Event::Branch(order, sockets) => guest.branch(&order, sockets),
+            Event::Nothing => guest.mend(),
+            Event::Ended => guest.end(),
+            Event::Unwanted => end_at_once(0),
+        };
+    }
+}
+
+/// A machine that runs, and its connections.
+struct Guest {
+    vm: Vm,
+    console: UnixStream,
+    /// Whether the console's other end is open.
+    typing: bool,
+    control: Channel,
+    /// Set while the machine is to be paused: see [`Output`].
+    hurry: Arc<AtomicBool>,
+    mender: Mender,
+}
+
+/// What there is to do.
+enum Event {
+    Typed(Vec<u8>),
+    Silenced,
+    Branch(Order, Sockets),
+    Ended,
+    Unwanted,
+    Nothing,
+}
+
+/// What comes with an order.
+struct Sockets {
+    console: UnixStream,
+    control: Channel,
+    answers: Channel,
+}
+
+impl Guest {
+    /// Ends this process if there is no machine to be had.
+    fn start(
+        console: UnixStream,
+        control: Channel,
+        build: impl FnOnce(Box<dyn Write + Send>) -> Result<Vm, Error>,
+    ) -> Self {
+        let hurry = Arc::new(AtomicBool::new(false));
+        let built =
+            Output::new(&console, &hurry).map_err(Error::from).and_then(|output| build(Box::new(output)));
+        let vm = match built {
+            Ok(vm) => vm,
+            Err(error) => fail(&control, &error),
+        };
+        vm.start();
+        if control.send(&Report::Running(vm.identity()), &[]).is_err() {
+            end_at_once(0);
+        }
+        Self { vm, console, typing: true, control, hurry, mender: Mender::idle() }
+    }
+
+    /// Waits for something to do.
+    fn attend(&self) -> Event {
+        loop {
+            let end = self.vm.end();
+            let mut fds = [
+                PollFd::new(&self.control, PollFlags::IN),
+                PollFd::new(&end, PollFlags::IN),
+                PollFd::new(&self.console, PollFlags::IN),
+            ];
+            let watched = if self.typing { &mut fds[..] } else { &mut fds[..2] };
+            let limit =
+                self.mender.idle_for().map(|limit| Timespec::try_from(limit).expect("seconds at most"));
+            match poll(watched, limit.as_ref()) {
+                Ok(0) => return Event::Nothing,
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => end_at_once(1),
+            }
+            let [control, end, console] = fds.map(|fd| !fd.revents().is_empty());
+            if control {
+                match self.request() {
+                    Some(event) => return event,
+                    None => continue,
+                }
+            }
+            if end {
+                return Event::Ended;
+            }
+            if console && let Some(event) = self.typed() {
+                return event;
+            }
+        }
+    }
+
+    /// `None` if it is none that a running guest knows: whoever sent it notices by the descriptors that came with it.
+    fn request(&self) -> Option<Event> {
+        match self.control.receive_any::<Request>() {
+            Ok(None) => Some(Event::Unwanted),
+            Ok(Some((Request::Branch(order), fds))) => {
+                let [console, control, answers] = fds.try_into().ok()?;
+                let (control, answers) = (Channel::from_fd(control), Channel::from_fd(answers));
+                Some(Event::Branch(order, Sockets { console: UnixStream::from(console), control, answers }))
+            }
+            Ok(Some((request, _))) => {
+                tracing::warn!(?request, "no request to a guest that runs");
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(%error, "no request");
+                None
+            }
+            Err(_) => Some(Event::Unwanted),
+        }
+    }
+
+    fn typed(&self) -> Option<Event> {
+        let mut typed = [0; 4096];
+        match (&self.console).read(&mut typed) {
+            Ok(0) => Some(Event::Silenced),
+            Ok(count) => Some(Event::Typed(typed[..count].to_vec())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+            Err(_) => Some(Event::Silenced),
+        }
+    }
+
+    fn mend(mut self) -> Self {
+        self.mender.step(self.vm.memory());
+        self
+    }
+
+    fn end(self) -> ! {
+        let ending = self.vm.wait();
+        let report = Report::Ended { message: ending.to_string(), orderly: ending.is_orderly() };
+        // Nobody is left to tell if this fails.
+        let _ = self.control.send(&report, &[]);
+        // What the kernel does anyway when the process ends it does without anybody waiting for it.
+        end_at_once(0);
+    }
+
+    /// Forks this process. Returns the guest of whichever process it is then.
+    fn branch(self, order: &Order, sockets: Sockets) -> Self {
+        let Sockets { console, control, answers } = sockets;
+        let copy_bound_bytes =
+            match admit(self.vm.memory().backing(), Limits { copy_bytes: order.copy_bytes }) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    refuse(&answers, &error);
+                    return self;
+                }
+            };
+        let Self { vm, console: own_console, typing, control: own_control, hurry, mut mender } = self;
+        hurry.store(true, Ordering::Relaxed);
+        match vm.branch() {
+            Branched::Source { vm, made } => {
+                hurry.store(false, Ordering::Relaxed);
+                match made {
+                    Ok(made) => {
+                        report(&answers, &made, copy_bound_bytes);
+                        mender.share(vm.memory());
+                    }
+                    Err(error) => refuse(&answers, &error.into()),
+                }
+                Self { vm, console: own_console, typing, control: own_control, hurry, mender }
+            }
+            Branched::Branch(heir) => {
+                // The source's: whoever has the other ends must not take this process for it.
+                drop((own_console, own_control, answers));
+                let mut branch = become_branch(heir.map_err(Error::from), order, console, control);
+                branch.mender.share(branch.vm.memory());
+                branch
+            }
+        }
+    }
+}
+
+fn become_branch(
+    heir: Result<Box<Heir>, Error>,
+    order: &Order,
+    console: UnixStream,
+    control: Channel,
+) -> Guest {
+    if order.hold
+        && let Ok(heir) = &heir
+        && let Err(error) = hold(heir, &control)
+    {
+        fail(&control, &error);
+    }
+    Guest::start(console, control, |output| {
+        let Heir { state, memory } = *heir?;
+        restore(&state, memory, order.announce, output)
+    })
+}
+
+/// Stands still, to be read from outside, until it shall run. Ends this process if nobody wants that.
+fn hold(heir: &Heir, control: &Channel) -> Result<(), Error> {
+    let host_addresses = heir.memory.regions().iter().map(|region| region.mapping().host_address()).collect();
+    let over_template = matches!(heir.memory.backing(), Backing::OverTemplate(_));
+    let state = state_file(&heir.state)?;
+    control.send(&Report::Holding { host_addresses, over_template }, &[state.as_fd()])?;
+    drop(state);
+    match control.receive::<Request, 0>()? {
+        Some((Request::Run, [])) => Ok(()),
+        Some(_) => Err(Error::Refused(String::from("a guest that holds still can only be let run"))),
+        None => end_at_once(0),
+    }
+}
+
+/// Tells whoever asked for a branch that it is there.
+fn report(answers: &Channel, made: &Made, copy_bound_bytes: u64) {
+    let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let Made { child, pause, fork_time } = made;
+    let answer =
+        Answer::Branched { pid: child.pid, pause_ns: ns(*pause), fork_ns: ns(*fork_time), copy_bound_bytes };
+    // If whoever asked is gone, the branch notices by itself.
+    let _ = answers.send(&answer, &[child.pidfd.as_fd()]);
+}
+
+/// Tells whoever asked for a branch that there is none. If he is gone, nobody minds.
+fn refuse(answers: &Channel, error: &Error) {
+    let _ = answers.send(&Answer::Refused(chain(error)), &[]);
+}
+
+/// Tells whoever wanted this process that there is no machine, and ends it. If he is gone, nobody minds.
+fn fail(control: &Channel, error: &Error) -> ! {
+    let _ = control.send(&Report::Failed(chain(error)), &[]);
+    end_at_once(0);
+}
+
+/// How much memory source and branch may come to have twice: all that this process has to itself. Refused, if that is more than
+/// there is.
+fn admit(backing: &Backing, limits: Limits) -> Result<u64, Error> {
+    let needed_bytes = meminfo::private_bytes()? as u64;
+    let available_bytes = limits.available_bytes(backing)?;
+    if needed_bytes > available_bytes {
+        return Err(Error::TooLittleMemory { needed_bytes, available_bytes });
+    }
+    Ok(needed_bytes)
+}
+
+/// The console, which somebody reads or nobody. A guest whose console is closed runs on. One whose console is full waits, but not
+/// while the machine is to be paused, for which its vCPU is waited for: then what it wanted to print is lost.
+struct Output {
+    console: UnixStream,
+    hurry: Arc<AtomicBool>,
+}
+
+impl Output {
+    fn new(console: &UnixStream, hurry: &Arc<AtomicBool>) -> io::Result<Self> {
+        let console = console.try_clone()?;
+        console.set_write_timeout(Some(CONSOLE_WAIT))?;
+        Ok(Self { console, hurry: Arc::clone(hurry) })
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.console.write(bytes) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+                {
+                    return Ok(bytes.len());
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && !self.hurry.load(Ordering::Relaxed) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! The state of a machine as a file that another process can be handed.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use vmm::VmState;
+use vmm::state::envelope;
+use vmm::sys::memfd;
+
+/// A sealed memfd with the state.
+pub(crate) fn state_file(state: &VmState) -> io::Result<File> {
+    let bytes = state.to_bytes();
+    let file = memfd::create(c"state", bytes.len() as u64, false)?;
+    file.write_all_at(&bytes, 0)?;
+    memfd::seal(&file)?;
+    Ok(file)
+}
+
+/// The state in a file that somebody else has made.
+pub(crate) fn read_state(file: &File) -> io::Result<Result<VmState, envelope::Error>> {
+    let len_bytes = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut bytes = vec![0; len_bytes];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(VmState::from_bytes(&bytes))
+}

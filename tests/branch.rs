@@ -1,0 +1,440 @@
+//! Branches: second machines out of running ones, of one instant, and without a trace in their source whatever happens.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use cloner::live::Limits;
+use cloner::process::{Error, FrozenGuest, GuestProcess};
+use cloner::restore::fork::{Template, Zygote};
+use cloner::restore::lazy;
+use cloner::walk::Progress;
+use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work, check, layout};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use vmm::branch::{self, Branched};
+use vmm::config::Kernel;
+use vmm::memory::{Backing, PageSize, StillMemory};
+use vmm::sys::fork;
+use vmm::{Announce, Config};
+
+use crate::support::linux::{linux, milliseconds};
+use crate::support::process::{IN_STATUS, PATIENCE, Process, eventually, is_running, kill};
+use crate::support::{Guest, Studio, guest, note, program, room_for, value};
+use crate::{KIB, MIB};
+
+const NONCE: u64 = 0xb2a2_c400_b2a2_c400;
+
+/// Each vCPU writes to its share of all memory as fast as it can, every write with its number.
+fn dirtying(filled_bytes: u64, order: Order) -> Params {
+    let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
+    Params { beat_ms: 20, work, ..Params::new(NONCE, filled_bytes) }
+}
+
+fn idle() -> Params {
+    Params { beat_ms: 20, ..Params::new(NONCE, 2 * MIB) }
+}
+
+#[track_caller]
+fn boot(params: &Params, memory_bytes: u64, vcpus: u8, backing: Backing) -> Process {
+    let source = Process::boot(&Config { backing, ..guest::pulse(params, memory_bytes, vcpus) });
+    source.line("pulse: ready");
+    source
+}
+
+fn private() -> Backing {
+    Backing::Private(PageSize::Transparent)
+}
+
+#[track_caller]
+fn freeze(process: &Process) -> FrozenGuest {
+    process.vm().freeze(Limits::default()).unwrap().0
+}
+
+/// Checks every word of the filled memory of a machine at this instant, and says how far it had come.
+#[track_caller]
+fn verify(params: &Params, process: &Process) -> Status {
+    verify_frozen(params, &freeze(process))
+}
+
+#[track_caller]
+fn verify_frozen(params: &Params, frozen: &FrozenGuest) -> Status {
+    let read = |address, buffer: &mut [u8]| frozen.read_guest(address, buffer).unwrap();
+    let mut bytes = [0; Status::LEN];
+    read(layout::STATUS, &mut bytes);
+    let status = Status::from_bytes(&bytes).unwrap();
+    check::verify(params, &status, frozen.layout().low_bytes(), read).unwrap();
+    status
+}
+
+/// The memory of a frozen guest, page by page.
+fn pages(frozen: &FrozenGuest) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for (region, range) in frozen.layout().ranges().enumerate() {
+        for offset in (0..usize::try_from(range.len_bytes).unwrap()).step_by(4096) {
+            let mut page = vec![0; 4096];
+            frozen.read(region, offset, &mut page).unwrap();
+            all.push(page);
+        }
+    }
+    all
+}
+
+/// What a process has open, apart from the numbers of sockets, pipes and the like.
+fn descriptors(process: &Process) -> Vec<String> {
+    let folder = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap();
+    let names = folder.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
+    let mut names: Vec<String> = names
+        .map(|name| name.to_string_lossy().split(':').next().unwrap().to_owned())
+        .map(|name| if name.ends_with("/pagemap") { String::from("pagemap") } else { name })
+        .collect();
+    names.sort();
+    names
+}
+
+/// Under vCPUs that never stop writing: no branch mixes two instants, and neither sees what the other writes, in three generations,
+/// all of which are alive.
+#[test]
+fn branches_are_of_one_instant_and_apart() {
+    let Some(_room) = room_for(4) else { return };
+    let mut pauses = Vec::new();
+    for (vcpus, order, pages) in [
+        (1, Order::Random, PageSize::Transparent),
+        (2, Order::Sequential, PageSize::Base),
+        (4, Order::Random, PageSize::Transparent),
+    ] {
+        let params = dirtying(4 * MIB, order);
+        let mut line = vec![boot(&params, 8 * MIB, vcpus, Backing::Private(pages))];
+        for generation in 1..=3 {
+            let source = line.last().unwrap();
+            let before = verify(&params, source);
+            let (branch, report) = source.branch(Some(IN_STATUS));
+            assert_eq!(value(&branch.line("pulse: clone"), "generation", 10), generation);
+            assert_eq!(branch.identity.generation, generation);
+            assert_eq!(branch.nonce(), NONCE);
+            assert!(!branch.console.transcript().contains("pulse: ready"), "it goes on, it does not begin");
+            for (before, after) in before.cpus.iter().zip(&verify(&params, &branch).cpus) {
+                assert!(after.sequence > before.sequence, "it went back");
+            }
+            assert!(report.pause >= report.fork_time && report.copy_bound_bytes >= 4 * MIB, "{report:?}");
+            pauses.push(milliseconds(report.pause));
+            line.push(branch);
+        }
+        for process in &line {
+            process.beat();
+            verify(&params, process);
+        }
+        assert_eq!(
+            descriptors(&line[1]),
+            descriptors(&line[3]),
+            "what a generation leaves open the next one has"
+        );
+        // The middle of the chain goes; what came of it stays.
+        line.remove(1).end();
+        for process in line {
+            verify(&params, &process);
+            process.end();
+        }
+    }
+    pauses.sort_by(f64::total_cmp);
+    note(format_args!(
+        "branch: {} branches, source paused {:.2} ms median, {:.2} at most",
+        pauses.len(),
+        pauses[pauses.len() / 2],
+        pauses[pauses.len() - 1]
+    ));
+}
+
+/// Two branches of a machine that does nothing are equal in every byte and every register.
+#[test]
+fn a_branch_begins_as_its_source_stood() {
+    let Some(_room) = room_for(1) else { return };
+    // mov dx, 0x3f8; mov al, '\n'; out dx, al; again: jmp again, with interrupts off; and a megabyte behind it that is its own.
+    let mut image = vec![0x66, 0xba, 0xf8, 0x03, 0xb0, b'\n', 0xee, 0xeb, 0xfe];
+    image.extend((0..MIB / 8).flat_map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()));
+    let kernel = Kernel::Flat { image: image.clone().into() };
+    let source = Process::boot(&Config { vcpus: 1, ..Config::new(8 * MIB, kernel) });
+    // By then its page tables are marked as accessed.
+    source.line("");
+    let [one, other] = [freeze(&source), freeze(&source)];
+    let memory = pages(&one);
+    assert_eq!(memory.len(), 2048);
+    let at = usize::try_from(layout::LOAD_ADDRESS).unwrap();
+    assert!(memory.concat()[at..at + image.len()] == image);
+    let differing = |(number, (one, other)): (usize, (&Vec<u8>, &Vec<u8>))| {
+        let at = one.iter().zip(other).position(|(one, other)| one != other)?;
+        Some(format!("page {number} at {at:#x}: {} and {}", one[at], other[at]))
+    };
+    let differences: Vec<String> =
+        memory.iter().zip(&pages(&other)).enumerate().filter_map(differing).collect();
+    assert_eq!(differences, Vec::<String>::new());
+    let [one, other] = [&one, &other].map(|frozen| frozen.state().get().clone());
+    assert_eq!(one.devices, other.devices);
+    assert_eq!(
+        (one.vcpus[0].regs.clone(), one.vcpus[0].sregs.clone()),
+        (other.vcpus[0].regs.clone(), other.vcpus[0].sregs.clone())
+    );
+}
+
+/// What one of two branches writes stays its own, whether the other runs or stands still.
+#[test]
+fn a_frozen_guest_stays_as_it_is() {
+    let Some(_room) = room_for(2) else { return };
+    let params = idle();
+    let source = boot(&params, 8 * MIB, 2, private());
+    let [one, other] = [freeze(&source), freeze(&source)];
+    let before = pages(&other);
+    let running = Process::of(one.run().unwrap());
+    assert_eq!((running.nonce(), running.sum()), (NONCE, check::expected_sum(&params)));
+    running.beat();
+    source.beat();
+    for process in [&running, &source] {
+        assert!(pages(&freeze(process)) != before, "a guest that beats writes");
+    }
+    assert!(pages(&other) == before);
+    verify_frozen(&params, &other);
+}
+
+/// Boot, freeze, save into the pool, decode, fork, branch, and branch that: all ways lead on.
+#[test]
+fn generations_of_all_kinds() {
+    let Some(_room) = room_for(4) else { return };
+    let params = dirtying(4 * MIB, Order::Random);
+    let studio = Studio::new(32 * MIB);
+    let source = boot(&params, 8 * MIB, 2, private());
+    let frozen = freeze(&source);
+    let reservation = studio.pool.reserve("frozen", 0).unwrap();
+    let (snapshot, report) = frozen.save(&studio.saver, None, reservation, &Progress::default()).unwrap();
+    assert!(report.touched_bytes >= 4 * MIB);
+    drop(frozen);
+    let memory = studio.memory(&snapshot);
+    guest::verify(&params, &memory);
+
+    let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
+    let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+    let fork = Process::of(zygote.fork(None).unwrap());
+    let (branch, _) = fork.branch(Some(IN_STATUS));
+    let (grandchild, _) = branch.branch(Some(IN_STATUS));
+    drop(zygote);
+    fork.end();
+    assert_eq!(value(&grandchild.line("pulse: clone"), "generation", 10), 3);
+    for process in [&source, &branch, &grandchild] {
+        assert_eq!(process.nonce(), NONCE);
+        verify(&params, process);
+    }
+}
+
+#[test]
+fn what_cannot_be_branched_is_refused_by_name() {
+    let Some(_room) = room_for(2) else { return };
+    let params = idle();
+    let refused = |process: &Process, limits: Limits, what: &[&str]| {
+        let error = process.vm().branch(None, limits).unwrap_err();
+        let Error::Refused(why) = &error else { panic!("{error:?}") };
+        assert!(what.iter().all(|part| why.contains(part)), "{why}");
+        assert_eq!(process.nonce(), NONCE);
+    };
+    let shared = boot(&params, 4 * MIB, 1, Backing::Shared(PageSize::Base));
+    refused(&shared, Limits::default(), &["shared memfd", "private"]);
+    shared.end();
+
+    let source = boot(&params, 4 * MIB, 1, private());
+    refused(&source, Limits { copy_bytes: Some(64 * KIB) }, &["65536 bytes are available", "twice"]);
+    // Out of the guest's memory: found by the branch.
+    let outside = Announce::InMemory { address: 4 * MIB - 1 };
+    let (branch, _) = source.vm().branch(Some(outside), Limits::default()).unwrap();
+    let error = branch.wait_running().unwrap_err();
+    assert!(matches!(&error, Error::Refused(why) if why.contains("0x3fffff")), "{error:?}");
+    assert_eq!(source.nonce(), NONCE);
+    // When its guest has ended.
+    source.send("q");
+    let end = source.vm().wait_timeout(PATIENCE).unwrap().unwrap();
+    assert!(end.orderly, "{end:?}");
+    let error = source.vm().branch(None, Limits::default()).unwrap_err();
+    assert!(matches!(error, Error::Ended), "{error:?}");
+}
+
+/// The process of these tests has threads that nobody has parked, and a lazy clone has somebody who fills it.
+#[test]
+fn a_process_with_other_threads_is_not_forked() {
+    let Some(_room) = room_for(2) else { return };
+    let studio = Studio::new(16 * MIB);
+    let source = Guest::boot(&guest::pulse(&idle(), 4 * MIB, 2));
+    source.line("pulse: ready");
+    let snapshot = studio.snapshot(&source, "lazy");
+    let Guest { vm, console, .. } = source;
+    let Branched::Source { vm, made } = vm.branch() else { panic!("this is no child") };
+    let error = made.unwrap_err();
+    let branch::Error::Fork(fork::Error::UnknownThreads { names }) = &error else { panic!("{error:?}") };
+    assert!(!names.contains("vcpu"), "{names}");
+    // It runs on.
+    console.line("pulse: beat ");
+    vm.console_input(b"n");
+    console.line("pulse: nonce=");
+
+    let (memory, fill) = lazy::memory_for(&snapshot, private(), &lazy::Options::default()).unwrap();
+    let clone = Guest::resume(snapshot.state(), memory);
+    let Guest { vm, console, .. } = clone;
+    let Branched::Source { vm: _vm, made } = vm.branch() else { panic!("this is no child") };
+    assert!(matches!(made.unwrap_err(), branch::Error::Lazy));
+    console.line("pulse: beat ");
+    drop(fill);
+}
+
+/// Copy-on-write splits the huge pages of a machine that was branched. Where it has written enough they come back, while the branch
+/// is there.
+#[test]
+fn huge_pages_come_back_while_both_run() {
+    let Some(_room) = room_for(2) else { return };
+    let params = dirtying(16 * MIB, Order::Random);
+    let source = boot(&params, 24 * MIB, 1, private());
+    let kib = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", source.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+    };
+    let before = kib("AnonHugePages:");
+    if before < 8 * KIB {
+        note(format_args!("branch: the host gave {before} KiB of huge pages: nothing to come back"));
+        return;
+    }
+    // All is shared at first. What is its own again was copied by the page, so that no huge page is as it was.
+    let frozen = freeze(&source);
+    eventually(|| (kib("Private_Dirty:") >= 12 * KIB).then_some(()));
+    let after = eventually(|| Some(kib("AnonHugePages:")).filter(|now| *now >= before / 4 * 3));
+    note(format_args!("branch: {before} KiB on huge pages, and {after} soon after a branch"));
+    verify_frozen(&params, &frozen);
+    verify(&params, &source);
+}
+
+/// Whatever happens to a branch, its source counts on; and the other way round.
+#[test]
+fn who_lives_on_when_somebody_dies() {
+    let Some(_room) = room_for(3) else { return };
+    let params = dirtying(8 * MIB, Order::Random);
+    let source = boot(&params, 16 * MIB, 1, private());
+
+    // Killed while it is being built, or when it runs: whoever waits for it is told.
+    for _ in 0..5 {
+        let (branch, _) = source.vm().branch(None, Limits::default()).unwrap();
+        kill(branch.pid());
+        let error = branch.wait_timeout(PATIENCE).unwrap_err();
+        assert!(matches!(error, Error::Ended), "{error:?}");
+        source.beat();
+    }
+    let frozen = freeze(&source);
+    let (pid, mut byte) = (frozen.process().pid(), [0]);
+    kill(pid);
+    eventually(|| frozen.read(0, 0, &mut byte).err());
+    verify(&params, &source);
+
+    // The source is killed: its branches do not notice, and can be branched.
+    let (branch, _) = source.branch(None);
+    kill(source.pid());
+    assert!(matches!(source.vm().wait_timeout(PATIENCE), Err(Error::Ended)));
+    assert!(matches!(source.vm().branch(None, Limits::default()), Err(Error::Ended | Error::Channel(_))));
+    let (grandchild, _) = branch.branch(None);
+    verify(&params, &grandchild);
+
+    // Nobody wants it any more.
+    let pid = branch.pid();
+    drop(branch);
+    eventually(|| (!is_running(pid)).then_some(()));
+    grandchild.beat();
+    verify(&params, &grandchild);
+}
+
+/// There is no address space for a second machine: the branch says so, and the source goes on.
+#[test]
+fn a_branch_that_cannot_be_built_says_why() {
+    let Some(_room) = room_for(2) else { return };
+    let source = boot(&idle(), 4 * MIB, 1, private());
+    // Once, so that the source has all the memory it needs itself.
+    source.branch(None).0.end();
+    let status = fs::read_to_string(format!("/proc/{}/status", source.pid())).unwrap();
+    let used = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let used: u64 = used.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    let pid = Pid::from_raw(i32::try_from(source.pid()).unwrap());
+    let limit = |bytes| Rlimit { current: bytes, maximum: None };
+    prlimit(pid, Resource::As, limit(Some((used - 16) * KIB))).unwrap();
+    let (branch, _) = source.vm().branch(None, Limits::default()).unwrap();
+    let error = branch.wait_running().unwrap_err();
+    assert!(matches!(&error, Error::Refused(why) if why.contains("Cannot allocate memory")), "{error:?}");
+    prlimit(pid, Resource::As, limit(None)).unwrap();
+    assert_eq!(source.nonce(), NONCE);
+    assert_eq!(source.branch(None).0.nonce(), NONCE);
+}
+
+/// A vCPU that waits for its console to be read is no reason for a branch to wait.
+#[test]
+fn a_console_that_nobody_reads_stops_nobody() {
+    let Some(_room) = room_for(2) else { return };
+    // mov dx, 0x3f8; mov al, '.'; again: out dx, al; jmp again.
+    let image = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 0xee, 0xeb, 0xfd].as_slice().into();
+    let config = Config::new(2 * MIB, Kernel::Flat { image });
+    let source = GuestProcess::boot(Path::new(program::PATH), &config).unwrap();
+    source.wait_running().unwrap();
+    // Full when it holds as much as it did a moment ago, and some.
+    let mut before = 0;
+    eventually(|| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let now = rustix::io::ioctl_fionread(source.console()).unwrap();
+        (std::mem::replace(&mut before, now) == now && now > 0).then_some(())
+    });
+    let (branch, _) = source.branch(None, Limits::default()).unwrap();
+    branch.wait_running().unwrap();
+    for mut console in [branch.console(), source.console()] {
+        let mut some = vec![0; 64 << 10];
+        console.read_exact(&mut some).unwrap();
+        assert!(some.iter().all(|byte| *byte == b'.'));
+    }
+}
+
+/// Linux between two instructions of its kernel: both go on from there, and neither knows what the other is told.
+#[test]
+fn linux_branches() {
+    let Some(_room) = room_for(3) else { return };
+    let linux = linux();
+    let template = Template::new(&linux.studio.restorer, &linux.snapshot, &Progress::default()).unwrap();
+    let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+    let source = Process::of(zygote.fork(None).unwrap());
+    source.line("tick ");
+    let (branch, report) = source.branch(None);
+    let (second, _) = branch.branch(None);
+    for process in [&source, &branch, &second] {
+        assert!(process.ask("nonce\n", "nonce ").contains(&linux.nonce));
+        assert!(process.line("tick ").contains(&linux.nonce));
+    }
+    assert!(!branch.console.transcript().contains("Linux version"));
+    branch.ask("poweroff 7\n", "poweroff");
+    assert_eq!(
+        branch.vm().wait_timeout(PATIENCE).unwrap().unwrap().message,
+        "the guest shut down with code 7"
+    );
+    source.line("tick ");
+    second.line("tick ");
+    note(format_args!("branch: tiny-linux paused {:.2} ms", milliseconds(report.pause)));
+}
+
+#[test]
+fn the_guest_command_wants_a_socket() {
+    let outcome = program::run(&["guest"]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("cloner: "), "{outcome:?}");
+}
+
+#[test]
+fn the_bench_reports_what_was_asked_for() {
+    let Some(_room) = room_for(4) else { return };
+    let args =
+        ["bench", "branch", "--memory", "32M", "--count", "2", "--alive", "2", "--ordinary-pages", "--json"];
+    let outcome = program::run(&args);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
+    let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let branch = &json["branch"];
+    assert_eq!(branch["memory_bytes"], 32 * MIB);
+    assert_eq!((branch["count"].as_u64(), branch["equal"].as_bool()), (Some(2), Some(true)));
+    for times in ["pause_ms", "to_first_output_ms", "pool_to_first_output_ms", "in_a_row_pause_ms"] {
+        let [p50, p99] = ["p50", "p99"].map(|at| branch[times][at].as_f64().unwrap());
+        assert!(p50 > 0.0 && p99 >= p50, "{times}: {json}");
+    }
+}

@@ -1,0 +1,138 @@
+//! A machine in a process of its own, and its console.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use cloner::live::Limits;
+use cloner::process::{BranchReport, GuestProcess};
+use guest_images::pulse::Status;
+use vmm::{Announce, Config, Identity};
+
+use super::console::Console;
+use super::{program, value};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A guest process and what its guest prints. Dropping it ends it.
+pub(crate) struct Process {
+    vm: Option<GuestProcess>,
+    pub(crate) identity: Identity,
+    pub(crate) console: Console,
+    typing: UnixStream,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Waits until it runs.
+    #[track_caller]
+    pub(crate) fn of(vm: GuestProcess) -> Self {
+        let identity = vm.wait_running().unwrap();
+        let (console, mut output) = Console::new(PATIENCE);
+        let mut reading = vm.console().try_clone().unwrap();
+        let typing = vm.console().try_clone().unwrap();
+        // Ends when the guest's process does.
+        let reader = thread::spawn(move || drop(io::copy(&mut reading, &mut output)));
+        Self { vm: Some(vm), identity, console, typing, reader: Some(reader) }
+    }
+
+    #[track_caller]
+    pub(crate) fn boot(config: &Config) -> Self {
+        Self::of(GuestProcess::boot(Path::new(program::PATH), config).unwrap())
+    }
+
+    #[track_caller]
+    pub(crate) fn branch(&self, announce: Option<Announce>) -> (Self, BranchReport) {
+        let (vm, report) = self.vm().branch(announce, Limits::default()).unwrap();
+        (Self::of(vm), report)
+    }
+
+    pub(crate) fn vm(&self) -> &GuestProcess {
+        self.vm.as_ref().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn line(&self, start: &str) -> String {
+        self.console.line(start).text
+    }
+
+    pub(crate) fn send(&self, typed: &str) {
+        (&self.typing).write_all(typed.as_bytes()).unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn ask(&self, typed: &str, answer: &str) -> String {
+        self.send(typed);
+        self.line(answer)
+    }
+
+    /// What `pulse` says its nonce is.
+    #[track_caller]
+    pub(crate) fn nonce(&self) -> u64 {
+        value(&self.ask("n", "pulse: nonce="), "nonce", 16)
+    }
+
+    /// What `pulse` says its memory sums up to.
+    #[track_caller]
+    pub(crate) fn sum(&self) -> u64 {
+        value(&self.ask("s", "pulse: sum="), "sum", 16)
+    }
+
+    /// The next beat of `pulse`.
+    #[track_caller]
+    pub(crate) fn beat(&self) -> u64 {
+        let line = self.line("pulse: beat ");
+        line.split(' ').nth(2).and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.vm().pid()
+    }
+
+    /// Ends it, and makes sure that it is gone.
+    #[track_caller]
+    pub(crate) fn end(mut self) {
+        let pid = self.pid();
+        self.vm.take().unwrap().end().unwrap();
+        assert!(!is_running(pid));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.vm.take());
+        let _ = self.typing.shutdown(Shutdown::Both);
+        let _ = self.reader.take().unwrap().join();
+    }
+}
+
+/// Neither gone nor about to be: a zombie, or dead.
+pub(crate) fn is_running(pid: u32) -> bool {
+    let gone = |stat: &str| stat.contains(") Z ") || stat.contains(") X ");
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !gone(&stat))
+}
+
+pub(crate) fn kill(pid: u32) {
+    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// What `attempt` gives, within ten seconds.
+#[track_caller]
+pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    (0..10_000)
+        .find_map(|_| {
+            attempt().or_else(|| {
+                thread::sleep(Duration::from_millis(1));
+                None
+            })
+        })
+        .unwrap()
+}
+
+/// Where `pulse` looks for who it is.
+pub(crate) const IN_STATUS: Announce = Announce::InMemory { address: Status::IDENTITY };

@@ -1,0 +1,122 @@
+//! A second VM out of a running one, by `fork()` of the process that has it.
+//!
+//! ```text
+//!  pause ─► save state ─► fork() ─┬─► resume                                           the source, in its process
+//!                                 └─► take the VM apart ─► state + memory ─► Vm::restore   the branch, in the child
+//! ```
+//!
+//! Nothing is encoded, decoded or copied: the kernel shares every private page between source and branch until one of them writes
+//! it. KVM's descriptors belong to the process that opened them, so the branch builds a VM of its own, as any clone does: memory
+//! goes in, a VM comes out.
+//!
+//! The process may have no thread but the one that calls and the vCPUs', which are parked: see [`crate::sys::fork`].
+
+use std::io;
+use std::mem;
+use std::time::Duration;
+
+use crate::memory::{Backing, GuestMemory};
+use crate::state::VmState;
+use crate::sys::fork::{self, Child, Side, fork_beside};
+use crate::vm::{self, Vm};
+
+/// Why there is no branch. The source is unharmed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What one process writes to shared memory, all see.
+    #[error("a VM whose memory is {0} cannot be branched: only private memory becomes two by fork()")]
+    NotPrivate(String),
+    /// It has somebody who brings what is missing, to one process.
+    #[error("a lazy clone cannot be branched: its memory arrives in one process only")]
+    Lazy,
+    /// The VM cannot be paused, or its state not saved.
+    #[error("cannot pause and save the VM")]
+    Vm(#[from] vm::Error),
+    /// The process cannot be forked.
+    #[error("cannot fork the process of the VM")]
+    Fork(#[from] fork::Error),
+    /// The memory cannot be taken over by the child.
+    #[error("the branch cannot take over its memory")]
+    Memory(#[source] io::Error),
+}
+
+/// Where [`Vm::branch`] returned.
+#[derive(Debug)]
+pub enum Branched {
+    /// In the process that called. The VM is as before: it runs on, if it did.
+    Source {
+        /// The VM.
+        vm: Vm,
+        /// The child in which this returned as well.
+        made: Result<Made, Error>,
+    },
+    /// In the child.
+    Branch(Result<Box<Heir>, Error>),
+}
+
+/// A branch as its source sees it.
+#[derive(Debug)]
+pub struct Made {
+    /// Its process.
+    pub child: Child,
+    /// How long the source stood still.
+    pub pause: Duration,
+    /// The part of it that was `fork()`.
+    pub fork_time: Duration,
+}
+
+/// What a branch is made of.
+#[derive(Debug)]
+pub struct Heir {
+    /// The source's state at the pause.
+    pub state: VmState,
+    /// Its memory at the pause; nobody else has it any more.
+    pub memory: GuestMemory,
+}
+
+impl Vm {
+    /// Forks this process and with it the VM, which stands still meanwhile.
+    ///
+    /// Returns twice. The child has nothing of the VM but state and memory; its descriptors and threads are gone. Whatever else
+    /// the process had open, the child has open too.
+    ///
+    /// # Errors
+    /// See [`Error`]; there is no child then, but for [`Error::Memory`], with which it returns in the child, and
+    /// [`fork::Error::Pidfd`].
+    #[must_use]
+    pub fn branch(self) -> Branched {
+        match forked(&self) {
+            Err(error) => Branched::Source { vm: self, made: Err(error) },
+            Ok((Some(made), _)) => Branched::Source { vm: self, made: Ok(made) },
+            Ok((None, state)) => {
+                let heir = |memory| Box::new(Heir { state, memory });
+                Branched::Branch(self.abandon().inherited().map(heir).map_err(Error::Memory))
+            }
+        }
+    }
+}
+
+/// The state at the pause, in both processes; what was made, in the source's only.
+fn forked(vm: &Vm) -> Result<(Option<Made>, VmState), Error> {
+    match vm.memory().backing() {
+        Backing::Private(_) | Backing::OverTemplate(_) => {}
+        Backing::Shared(_) => return Err(Error::NotPrivate(vm.memory().backing().to_string())),
+    }
+    if vm.memory().is_supplied() {
+        return Err(Error::Lazy);
+    }
+    let paused = vm.pause()?;
+    let state = paused.save()?;
+    let before = paused.elapsed();
+    match fork_beside(&paused.parked())? {
+        Side::Parent(child) => {
+            let fork_time = paused.elapsed() - before;
+            Ok((Some(Made { child, pause: paused.resume(), fork_time }), state))
+        }
+        Side::Child => {
+            // It would let threads run that do not exist.
+            mem::forget(paused);
+            Ok((None, state))
+        }
+    }
+}
