@@ -11,6 +11,7 @@ mod folder;
 mod guest;
 mod inspect;
 mod interrupt;
+mod known;
 mod memcpy;
 mod pool;
 mod progress;
