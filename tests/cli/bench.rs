@@ -50,6 +50,26 @@ fn of_forks_prints_one_json_object() {
     for pointer in ["/to_return_ms", "/to_first_output_ms", "/floor_ms"] {
         assert_spread(&report, pointer);
     }
+    assert_eq!(report["guest"], "pulse");
     assert_positive(&report, &["/private_bytes_per_fork", "/all_ms"]);
+    huge.assert_all_back();
+}
+
+/// A quiet Linux, forked: each answers, or the bench fails.
+#[test]
+fn of_forks_of_linux() {
+    let Some(_room) = room_for(3) else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    // Built first, if it must be: the bench has no patience for that.
+    crate::support::linux::image();
+    let args = ["bench", "fork", "--linux", "--memory", "128M", "--count", "3", "--json"];
+    let outcome = run(&args);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let object: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(
+        (&object["fork"]["guest"], &object["fork"]["count"]),
+        (&Value::from("tiny-linux"), &Value::from(3))
+    );
+    assert_positive(&object["fork"], &["/private_bytes_per_fork", "/all_ms"]);
     huge.assert_all_back();
 }

@@ -12,6 +12,7 @@ mod guest;
 mod guests;
 mod inspect;
 mod interrupt;
+mod known;
 mod memcpy;
 mod pool;
 mod progress;

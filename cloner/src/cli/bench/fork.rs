@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use guest_images::pulse::{self, Params};
+use guest_images::pulse::Params;
 use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 use serde::Serialize;
 use vmm::Vm;
@@ -19,6 +19,7 @@ use super::super::clone::{PoolArgs, threads};
 use super::super::columns::Columns;
 use super::super::console::Console;
 use super::super::guest::{default_touched, random_nonce};
+use super::super::known::Guest;
 use super::super::progress::Spinner;
 use super::super::size::Size;
 use super::super::{Error, interrupt};
@@ -34,11 +35,13 @@ use crate::walk::Progress;
 const EXAMPLES: &str = "\
 Examples:
   cloner bench fork --count 2000              two thousand forks alive at once
+  cloner bench fork --linux --memory 128M     a tiny Linux, quiet: how many fit
   cloner bench fork --memory 4G --touched 1G  the size of the memory does not matter
   cloner bench fork --json | jq .fork.to_first_output_ms
 
 The floor is fork() and the KVM calls that build the same machine, in a straight line without threads, devices or console, in
-turn with real forks in the same run. The exit code is 1 if any fork did not answer.";
+turn with real forks in the same run, of a guest that does nothing but print, while all others are alive. Each of these is asked for its
+nonce first. The exit code is 1 if any did not answer.";
 
 /// A guest that does nothing but write to its console: mov dx, 0x3f8; mov al, '.'; again: out dx, al; jmp again.
 const WRITES_DOTS: [u8; 9] = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 0xee, 0xeb, 0xfd];
@@ -56,8 +59,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     memory: Size,
     /// Memory the template has filled (default: a quarter of its memory)
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", conflicts_with = "linux")]
     touched: Option<Size>,
+    /// Keep forks of a tiny Linux alive instead of the built-in bare-metal guest's; builds it first if need be
+    #[arg(long)]
+    linux: bool,
     /// Forks alive at once
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
@@ -70,6 +76,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Serialize)]
 struct Forks {
+    guest: &'static str,
     count: usize,
     memory_bytes: u64,
     to_return_ms: Milliseconds,
@@ -85,12 +92,16 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let count = usize::from(args.count);
     raise_descriptor_limit(u64::from(args.count) * FDS_PER_FORK + 256)?;
     let program = std::env::current_exe().map_err(Error::Program)?;
-    let touched_bytes = args.touched.map_or_else(|| default_touched(args.memory.0), |size| size.0) & !0xfff;
-    let pool = args.pool.open(touched_bytes + (16 << 20))?;
+    let guest = if args.linux {
+        Guest::linux()?
+    } else {
+        let touched = args.touched.map_or_else(|| default_touched(args.memory.0), |size| size.0) & !0xfff;
+        Guest::pulse_with(&Params { beat_ms: 0, ..Params::new(random_nonce(), touched) })?
+    };
+    let pool = args.pool.open(guest.touched_at_most(args.memory.0) + (16 << 20))?;
 
-    let params = Params { beat_ms: 0, ..Params::new(random_nonce(), touched_bytes) };
-    let idle = template(args, &pool.pool, pulse::image(&params)?, Some("pulse: ready"))?;
-    let dots = template(args, &pool.pool, WRITES_DOTS.to_vec(), None)?;
+    let (idle, nonce) = idle_template(args, &pool.pool, &guest)?;
+    let dots = dots_template(args, &pool.pool)?;
     let (idle_zygote, dots_zygote) = (Zygote::start(&program, &idle)?, Zygote::start(&program, &dots)?);
     let floor = Floor::start(&program, &dots)?;
 
@@ -105,7 +116,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         alive.push(idle_zygote.fork(None)?);
     }
     for fork in &alive {
-        answers(fork, params.nonce)?;
+        answers(fork, &guest, &nonce)?;
     }
     let all = started.elapsed();
     drop(spinner);
@@ -127,6 +138,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         fork.end()?;
     }
     let report = Forks {
+        guest: guest.name(),
         count,
         memory_bytes: args.memory.0,
         to_return_ms: Milliseconds::of(&to_return),
@@ -140,21 +152,34 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// A template of a guest that runs this image; taken when it has printed `ready`, or once it runs.
-fn template(args: &Args, pool: &Pool, image: Vec<u8>, ready: Option<&str>) -> Result<Template, Error> {
-    let config = Config::new(args.memory.0, Kernel::Flat { image: Cow::Owned(image) });
+/// A template of a guest that is ready and does nothing, and its nonce.
+fn idle_template(args: &Args, pool: &Pool, guest: &Guest) -> Result<(Template, String), Error> {
     let console = Console::new();
-    let output: Box<dyn Write + Send> = if ready.is_some() { console.writer() } else { Box::new(io::sink()) };
-    let source = Vm::boot(&config, output).map_err(Error::source_vm)?;
+    let config = Config::new(args.memory.0, guest.kernel());
+    let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;
     source.start();
-    match ready {
-        Some(ready) => {
-            let _spinner = Spinner::new(String::from("the template fills its memory"));
-            let line = console.wait_for(&source, 0, BOOT_LIMIT, |line| line.starts_with(ready).then_some(()));
-            line.ok_or_else(|| Error::silent("the template", ready, BOOT_LIMIT, source.ending()))?;
-        }
-        None => std::thread::sleep(Duration::from_millis(20)),
+    let _spinner = Spinner::new(String::from("the template boots"));
+    let silent = |wanted| Error::silent("the template", wanted, BOOT_LIMIT, source.ending());
+    let nonce = console.wait_for(&source, 0, BOOT_LIMIT, |line| guest.ready(line));
+    let nonce = nonce.ok_or_else(|| silent(guest.ready_text()))?;
+    if let Some((command, answer)) = guest.quiet() {
+        source.console_input(command);
+        let quiet = console.wait_for(&source, 0, BOOT_LIMIT, |line| (line == answer).then_some(()));
+        quiet.ok_or_else(|| silent(answer))?;
     }
+    Ok((template_of(&source, pool)?, nonce))
+}
+
+/// A template of a guest that writes dots.
+fn dots_template(args: &Args, pool: &Pool) -> Result<Template, Error> {
+    let config = Config::new(args.memory.0, Kernel::Flat { image: Cow::Borrowed(&WRITES_DOTS) });
+    let source = Vm::boot(&config, Box::new(io::sink())).map_err(Error::source_vm)?;
+    source.start();
+    std::thread::sleep(Duration::from_millis(20));
+    template_of(&source, pool)
+}
+
+fn template_of(source: &Vm, pool: &Pool) -> Result<Template, Error> {
     let progress = Progress::default();
     let reservation = pool.reserve("template", 0)?;
     let paused = source.pause().map_err(Error::source_vm)?;
@@ -166,23 +191,22 @@ fn template(args: &Args, pool: &Pool, image: Vec<u8>, ready: Option<&str>) -> Re
     Ok(template)
 }
 
-/// Asks a fork of `pulse` who it is.
-fn answers(fork: &GuestProcess, nonce: u64) -> Result<(), Error> {
+/// Asks a fork who it is.
+fn answers(fork: &GuestProcess, guest: &Guest, nonce: &str) -> Result<(), Error> {
     let mut console = fork.console();
     console.set_read_timeout(Some(BOOT_LIMIT)).map_err(Error::Program)?;
-    console.write_all(b"n").map_err(Error::Program)?;
+    console.write_all(guest.question()).map_err(Error::Program)?;
     let mut answer = Vec::new();
     let mut byte = [0];
     while !answer.ends_with(b"\n") {
         console.read_exact(&mut byte).map_err(Error::Program)?;
         answer.push(byte[0]);
     }
-    let wanted = format!("nonce={nonce:016x}");
     let answer = String::from_utf8_lossy(&answer);
-    if answer.contains(&wanted) {
+    if guest.nonce(answer.trim_end()).as_deref() == Some(nonce) {
         return Ok(());
     }
-    Err(Error::NotVerified(format!("a fork answered {:?}, not {wanted}", answer.trim())))
+    Err(Error::NotVerified(format!("a fork answered {:?}, not with the nonce {nonce}", answer.trim())))
 }
 
 fn first_byte(stream: &mut impl Read) -> Result<(), Error> {
@@ -295,11 +319,12 @@ impl Forks {
             columns.row([String::from(name), format!("{p50:.2}"), format!("{p99:.2}"), format!("{max:.2}")]);
         }
         format!(
-            "forks     {} alive at once, {} of memory each\n\
+            "forks     {} of {} alive at once, {} of memory each\n\
              answered  all, {:.0} ms after the first was asked for\n\
              memory    {} private, {} of the host's, per fork\n\
              floor     first output at {:.2} × the bare KVM calls\n\n{columns}",
             self.count,
+            self.guest,
             Size(self.memory_bytes),
             self.all_ms,
             Size(self.private_bytes_per_fork),

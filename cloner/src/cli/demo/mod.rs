@@ -1,6 +1,5 @@
 //! `cloner demo`: the whole path, told in a few lines and a table.
 
-mod guest;
 mod power_loss;
 mod report;
 
@@ -11,11 +10,11 @@ use std::time::{Duration, Instant};
 use vmm::host::Host;
 use vmm::{Config, Vm};
 
-use self::guest::Guest;
 use self::report::{CloneReport, Generation, Report};
 use super::clone::{OpenPool, PoolArgs, threads};
 use super::console::Console;
 use super::guest::MachineArgs;
+use super::known::Guest;
 use super::progress::{self, Spinner};
 use super::size::Size;
 use super::{Error, interrupt, memcpy};

@@ -24,10 +24,10 @@ use vmm::memory::GuestMemory;
 
 use super::super::clone::threads;
 use super::super::console::Console;
+use super::super::known::Guest;
 use super::super::progress::{self, Spinner};
 use super::super::size::Size;
 use super::super::{Error, folder, interrupt};
-use super::guest::Guest;
 use super::report::milliseconds;
 use super::{ANSWER_LIMIT, Args, BOOT_LIMIT, Running, tell_and_ask};
 use crate::battery::{Battery, BatterySpec, Mains, PowerState, SimulatedPower};

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::super::size::Size;
 use crate::format::{PAGE_BYTES, PageKind};
 use crate::pool::Backing;
-use crate::save;
 use crate::snapshot::Snapshot;
+use crate::{measure, save};
 
 /// The whole run. Figures at the top level are the first generation's.
 #[derive(Debug, Serialize)]
@@ -172,7 +172,7 @@ impl Generation {
                 logical_gbps: gigabytes_per_second(report.memory_bytes, report.encode_time),
             },
             snapshot_bytes,
-            ratio: quotient(report.touched_bytes, snapshot_bytes),
+            ratio: measure::quotient(report.touched_bytes, snapshot_bytes).unwrap_or_default(),
             pages: PagesReport {
                 untouched: report.memory_bytes / PAGE_BYTES as u64 - report.touched_bytes / PAGE_BYTES as u64,
                 zero: pages(PageKind::Zero),
@@ -252,14 +252,7 @@ pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-pub(super) fn gigabytes_per_second(bytes: u64, duration: Duration) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let bytes = bytes as f64;
-    bytes / duration.as_secs_f64() / 1e9
-}
-
-fn quotient(left: u64, right: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-    let quotient = left as f64 / right as f64;
-    quotient
+/// Zero if there was nothing to do.
+pub(super) fn gigabytes_per_second(bytes: u64, time: Duration) -> f64 {
+    measure::gigabytes_per_second(bytes, time).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The two guests of the demo, and how to tell from their consoles who they are and how far they have come.
+//! The two guests that come with the program, and how to tell from their consoles who they are and how far they have come.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use vmm::config::Kernel;
 use vmm::host::{Host, Virtualization};
 use vmm::{Announce, Identity};
 
-use super::super::guest::{default_touched, pulse_params, random_nonce};
-use super::super::size::Size;
-use super::super::{Error, announce};
+use super::guest::{default_touched, pulse_params, random_nonce};
+use super::size::Size;
+use super::{Error, announce};
 
-/// A guest of the demo.
+/// A guest that the demo and the benches can talk to.
 pub(super) enum Guest {
     Pulse { image: Vec<u8>, touched_bytes: u64 },
     Linux(tiny_linux::Image),
@@ -20,8 +20,11 @@ pub(super) enum Guest {
 impl Guest {
     pub(super) fn pulse(memory: Size, touched: Option<u64>) -> Result<Self, Error> {
         let touched_bytes = touched.unwrap_or_else(|| default_touched(memory.0)) & !0xfff;
-        let image = pulse::image(&pulse_params(random_nonce(), touched_bytes))?;
-        Ok(Self::Pulse { image, touched_bytes })
+        Self::pulse_with(&pulse_params(random_nonce(), touched_bytes))
+    }
+
+    pub(super) fn pulse_with(params: &pulse::Params) -> Result<Self, Error> {
+        Ok(Self::Pulse { image: pulse::image(params)?, touched_bytes: params.touched_bytes })
     }
 
     pub(super) fn linux() -> Result<Self, Error> {
@@ -87,6 +90,14 @@ impl Guest {
         match self {
             Self::Pulse { .. } => line == format!("pulse: clone generation={generation} id={id:032x}"),
             Self::Linux(_) => identity.is_confirmed_by(line),
+        }
+    }
+
+    /// What to type so that it does nothing until it is asked, and what it answers; if it does not do so by itself.
+    pub(super) const fn quiet(&self) -> Option<(&'static [u8], &'static str)> {
+        match self {
+            Self::Pulse { .. } => None,
+            Self::Linux(_) => Some((b"quiet\n", "quiet")),
         }
     }
 

@@ -1,0 +1,181 @@
+//! States that are states, but not for this memory, this host or this KVM.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use vmm::host::Host;
+use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
+use vmm::state::{self, VmStateV1};
+use vmm::vcpu::cpuid::Mismatch;
+use vmm::{Vm, VmState};
+
+use super::ranges::{NUMBERS, fits};
+use super::{from_json, real, with};
+use crate::MIB;
+use crate::support::host::Holdings;
+use crate::support::json::{any_index, leaves};
+use crate::support::{alone, assert_names, chain, note, room_for};
+
+/// Tries to restore a state that is valid, but not for this memory or this host.
+#[track_caller]
+fn refused_here(state: VmStateV1, memory_bytes: u64) -> state::Error {
+    let memory =
+        GuestMemory::new(Layout::new(memory_bytes).unwrap(), Backing::Private(PageSize::Base)).unwrap();
+    let state = VmState::try_from(state).unwrap();
+    match Vm::restore(&state, memory, Box::new(std::io::sink())) {
+        Err(vmm::Error::State(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn memory_of_another_size() {
+    let Some(_room) = room_for(1) else { return };
+    let state = real(1);
+    for memory_bytes in [MIB + 4096, 2 * MIB, 5 << 30] {
+        let error = refused_here(state.get().clone(), memory_bytes);
+        assert_eq!(error, state::Error::MemorySize { state_bytes: MIB, memory_bytes });
+        assert_names(&error, &[&MIB.to_string(), &memory_bytes.to_string()]);
+    }
+}
+
+#[test]
+fn a_foreign_processor() {
+    let Some(_room) = room_for(1) else { return };
+    let state = real(2);
+    // Another vendor, on any of the vCPUs.
+    let mut foreign = state.get().clone();
+    let leaf = foreign.vcpus[1].cpuid.iter_mut().find(|leaf| leaf.function == 0).unwrap();
+    (leaf.ebx, leaf.edx, leaf.ecx) = (0x7561_6843, 0x2020_6f6e, 0x6b6e_6148);
+    let error = refused_here(foreign, MIB);
+    assert!(matches!(error, state::Error::Cpu(Mismatch::Vendor { .. })), "{error:?}");
+    assert_names(&error, &["Chauno  Hank"]);
+
+    // A state without the leaf that names a vendor is of no known one.
+    let mut nameless = state.get().clone();
+    nameless.vcpus[0].cpuid.retain(|leaf| leaf.function != 0);
+    assert!(matches!(refused_here(nameless, MIB), state::Error::Cpu(Mismatch::Vendor { .. })));
+
+    // Features this host has not, one by one; the error names leaf and bit.
+    let mut tried = 0;
+    for (leaf, register) in [(1, "ECX"), (1, "EDX"), (7, "EBX"), (7, "ECX"), (7, "EDX"), (0x8000_0001, "ECX")]
+    {
+        for bit in 0..32 {
+            // Those that are no features: TSC deadline, OSXSAVE, hypervisor.
+            if host_has(leaf, register, bit) || (leaf, register) == (1, "ECX") && [24, 27, 31].contains(&bit)
+            {
+                continue;
+            }
+            let mut foreign = state.get().clone();
+            let entry =
+                foreign.vcpus[1].cpuid.iter_mut().find(|e| e.function == leaf && e.index == 0).unwrap();
+            *match register {
+                "EBX" => &mut entry.ebx,
+                "ECX" => &mut entry.ecx,
+                _ => &mut entry.edx,
+            } |= 1 << bit;
+            let error = refused_here(foreign, MIB);
+            assert_eq!(error, state::Error::Cpu(Mismatch::Feature { leaf, subleaf: 0, register, bit }));
+            assert_names(&error, &[&format!("leaf {leaf:#x}.0 {register} bit {bit}")]);
+            tried += 1;
+        }
+    }
+    assert!(tried > 5, "{tried} features");
+}
+
+/// Whether KVM can give the feature, or the processor has it, which a page-table based KVM lets the guest see.
+fn host_has(leaf: u32, register: &str, bit: u32) -> bool {
+    let supported = Host::get().unwrap().supported_cpuid().as_slice();
+    let supported = supported.iter().find(|e| e.function == leaf && e.index == 0);
+    let native = core::arch::x86_64::__cpuid_count(leaf, 0);
+    let (supported, native) = match register {
+        "EBX" => (supported.map(|e| e.ebx), native.ebx),
+        "ECX" => (supported.map(|e| e.ecx), native.ecx),
+        _ => (supported.map(|e| e.edx), native.edx),
+    };
+    (supported.unwrap_or(0) | native) >> bit & 1 == 1
+}
+
+#[test]
+fn extended_registers_of_another_size() {
+    let Some(_room) = room_for(1) else { return };
+    let mut state = real(2).get().clone();
+    let len = state.vcpus[1].xsave.len() + 64;
+    state.vcpus[1].xsave.resize(len, 0);
+    let error = refused_here(state, MIB);
+    assert!(matches!(&error, state::Error::OutOfRange { value, .. } if *value == len as u64), "{error:?}");
+    assert_names(&error, &["vcpus[1].xsave length", &len.to_string(), "KVM_CAP_XSAVE2"]);
+}
+
+/// What is checked before anything is built leaves nothing built.
+#[test]
+fn states_that_are_refused_open_nothing() {
+    let Some(_room) = room_for(1) else { return };
+    alone("hostile_state::here::states_that_are_refused_open_nothing", || {
+        let state = real(2);
+        let bytes = state.to_bytes();
+        let memory = |memory_bytes| {
+            GuestMemory::new(Layout::new(memory_bytes).unwrap(), Backing::Private(PageSize::Base)).unwrap()
+        };
+        let mut foreign = state.get().clone();
+        foreign.vcpus[1].cpuid.retain(|leaf| leaf.function != 0);
+        let foreign = VmState::try_from(foreign).unwrap();
+        let refuse = || {
+            assert!(VmState::from_bytes(&bytes[..bytes.len() / 2]).is_err());
+            for (state, memory_bytes) in [(&state, 2 * MIB), (&foreign, MIB)] {
+                let result = Vm::restore(state, memory(memory_bytes), Box::new(std::io::sink()));
+                assert!(matches!(result, Err(vmm::Error::State(_))), "{result:?}");
+            }
+        };
+        refuse();
+        let before = Holdings::now();
+        (0..50).for_each(|_| refuse());
+        assert_eq!(Holdings::now(), before);
+    });
+}
+
+/// Numbers only KVM can judge, each at both ends: the machine is built, or KVM's refusal is passed on and names the call.
+#[test]
+fn every_number_at_its_ends_is_restored_or_refused_by_kvm() {
+    let Some(_room) = room_for(1) else { return };
+    alone("hostile_state::here::every_number_at_its_ends_is_restored_or_refused_by_kvm", || {
+        let state = real(1);
+        let json = serde_json::to_value(state.get()).unwrap();
+        let restore = |state: &VmState| {
+            let memory = GuestMemory::new(state.layout(), Backing::Private(PageSize::Base)).unwrap();
+            Vm::restore(state, memory, Box::new(std::io::sink())).map(drop)
+        };
+        restore(&state).unwrap();
+        let before = Holdings::now();
+        let (mut built, mut refused) = (0, BTreeSet::new());
+        let mut seen = BTreeSet::new();
+        let leaves = leaves(&json);
+        for pointer in leaves.keys() {
+            // Each MSR on its own, but one element of all other lists.
+            let once = if pointer.contains("/msrs/") { pointer.clone() } else { any_index(pointer) };
+            let Some((_, type_max, allowed)) = NUMBERS.iter().find(|(pattern, ..)| fits(pattern, pointer))
+            else {
+                continue;
+            };
+            if !json.pointer(pointer).unwrap().is_number() || !seen.insert(once) {
+                continue;
+            }
+            for value in allowed.examples(*type_max).1 {
+                let state = from_json(&with(&json, pointer, json!(value))).unwrap();
+                match restore(&state) {
+                    Ok(()) => built += 1,
+                    Err(error) => {
+                        let text = chain(&error);
+                        let named =
+                            matches!(error, vmm::Error::State(state::Error::Cpu(_))) || text.contains("KVM");
+                        assert!(named, "{pointer} = {value:#x}: {text}");
+                        refused.insert(pointer);
+                    }
+                }
+            }
+        }
+        note(format_args!("hostile numbers: {built} restored; KVM refuses some of {refused:?}"));
+        assert!(built > 100 && refused.len() > 3);
+        assert_eq!(Holdings::now(), before);
+    });
+}
