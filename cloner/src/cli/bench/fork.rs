@@ -39,9 +39,9 @@ Examples:
   cloner bench fork --memory 4G --touched 1G  the size of the memory does not matter
   cloner bench fork --json | jq .fork.to_first_output_ms
 
-The floor is fork() and the KVM calls that build the same machine, in a straight line without threads, devices or console, in
-turn with real forks in the same run, of a guest that does nothing but print, while all others are alive. Each of these is asked for its
-nonce first. The exit code is 1 if any did not answer.";
+All forks alive are asked for their nonce. Then, while they live, forks of a guest that does nothing but print are timed in turn
+with the floor: fork() and the KVM calls that build the same machine, in a straight line without threads, devices or console.
+The exit code is 1 if any fork did not answer.";
 
 /// A guest that does nothing but write to its console: mov dx, 0x3f8; mov al, '.'; again: out dx, al; jmp again.
 const WRITES_DOTS: [u8; 9] = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 0xee, 0xeb, 0xfd];
