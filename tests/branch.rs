@@ -22,10 +22,10 @@ use crate::support::process::{IN_STATUS, PATIENCE, Process, eventually, is_runni
 use crate::support::{Guest, Studio, guest, note, program, room_for, value};
 use crate::{KIB, MIB};
 
-const NONCE: u64 = 0xb2a2_c400_b2a2_c400;
+pub(crate) const NONCE: u64 = 0xb2a2_c400_b2a2_c400;
 
 /// Each vCPU writes to its share of all memory as fast as it can, every write with its number.
-fn dirtying(filled_bytes: u64, order: Order) -> Params {
+pub(crate) fn dirtying(filled_bytes: u64, order: Order) -> Params {
     let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
     Params { beat_ms: 20, work, ..Params::new(NONCE, filled_bytes) }
 }
@@ -35,7 +35,7 @@ fn idle() -> Params {
 }
 
 #[track_caller]
-fn boot(params: &Params, memory_bytes: u64, vcpus: u8, backing: Backing) -> Process {
+pub(crate) fn boot(params: &Params, memory_bytes: u64, vcpus: u8, backing: Backing) -> Process {
     let source = Process::boot(&Config { backing, ..guest::pulse(params, memory_bytes, vcpus) });
     source.line("pulse: ready");
     source
@@ -57,7 +57,7 @@ fn verify(params: &Params, process: &Process) -> Status {
 }
 
 #[track_caller]
-fn verify_frozen(params: &Params, frozen: &FrozenGuest) -> Status {
+pub(crate) fn verify_frozen(params: &Params, frozen: &FrozenGuest) -> Status {
     let read = |address, buffer: &mut [u8]| frozen.read_guest(address, buffer).unwrap();
     let mut bytes = [0; Status::LEN];
     read(layout::STATUS, &mut bytes);

@@ -9,6 +9,7 @@
 mod bad_config;
 mod boot;
 mod branch;
+mod branch_huge;
 mod chain;
 mod children;
 mod cli;

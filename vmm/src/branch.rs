@@ -15,9 +15,10 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use crate::memory::{Backing, GuestMemory};
+use crate::memory::{Backing, GuestMemory, PageSize};
 use crate::state::VmState;
 use crate::sys::fork::{self, Child, Side, fork_beside};
+use crate::sys::process::huge_bytes;
 use crate::vm::{self, Vm};
 
 /// Why there is no branch. The source is unharmed.
@@ -32,6 +33,9 @@ pub enum Error {
     /// The VM cannot be paused, or its state not saved.
     #[error("cannot pause and save the VM")]
     Vm(#[from] vm::Error),
+    /// The kernel does not say how many huge pages the process has.
+    #[error("cannot tell how many huge pages the VM has")]
+    HugePages(#[source] io::Error),
     /// The process cannot be forked.
     #[error("cannot fork the process of the VM")]
     Fork(#[from] fork::Error),
@@ -72,6 +76,9 @@ pub struct Heir {
     pub state: VmState,
     /// Its memory at the pause; nobody else has it any more.
     pub memory: GuestMemory,
+    /// Bytes of reserved huge pages at the pause, if the memory is made of them. When the host runs out of them, the kernel takes some
+    /// away from the branch, whose next access to them is a bus error.
+    pub huge_bytes: Option<u64>,
 }
 
 impl Vm {
@@ -87,9 +94,9 @@ impl Vm {
     pub fn branch(self) -> Branched {
         match forked(&self) {
             Err(error) => Branched::Source { vm: self, made: Err(error) },
-            Ok((Some(made), _)) => Branched::Source { vm: self, made: Ok(made) },
-            Ok((None, state)) => {
-                let heir = |memory| Box::new(Heir { state, memory });
+            Ok((Some(made), ..)) => Branched::Source { vm: self, made: Ok(made) },
+            Ok((None, state, huge_bytes)) => {
+                let heir = |memory| Box::new(Heir { state, memory, huge_bytes });
                 Branched::Branch(self.abandon().inherited().map(heir).map_err(Error::Memory))
             }
         }
@@ -97,7 +104,7 @@ impl Vm {
 }
 
 /// The state at the pause, in both processes; what was made, in the source's only.
-fn forked(vm: &Vm) -> Result<(Option<Made>, VmState), Error> {
+fn forked(vm: &Vm) -> Result<(Option<Made>, VmState, Option<u64>), Error> {
     match vm.memory().backing() {
         Backing::Private(_) | Backing::OverTemplate(_) => {}
         Backing::Shared(_) => return Err(Error::NotPrivate(vm.memory().backing().to_string())),
@@ -107,16 +114,18 @@ fn forked(vm: &Vm) -> Result<(Option<Made>, VmState), Error> {
     }
     let paused = vm.pause()?;
     let state = paused.save()?;
+    let is_huge = matches!(vm.memory().backing(), Backing::Private(PageSize::Huge));
+    let huge_bytes = is_huge.then(|| huge_bytes(std::process::id())).transpose().map_err(Error::HugePages)?;
     let before = paused.elapsed();
     match fork_beside(&paused.parked())? {
         Side::Parent(child) => {
             let fork_time = paused.elapsed() - before;
-            Ok((Some(Made { child, pause: paused.resume(), fork_time }), state))
+            Ok((Some(Made { child, pause: paused.resume(), fork_time }), state, huge_bytes))
         }
         Side::Child => {
             // It would let threads run that do not exist.
             mem::forget(paused);
-            Ok((None, state))
+            Ok((None, state, huge_bytes))
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use vmm::VmState;
+use vmm::memory::frozen::check_none_taken;
 use vmm::memory::{self, Layout, ReadError, StillMemory, layout};
 use vmm::sys::mmap::{OutOfRange, PAGE_SIZE};
 use vmm::sys::pagemap::Pagemap;
@@ -31,13 +32,17 @@ pub struct FrozenGuest {
     host_addresses: Vec<u64>,
     /// Private over a template, whose bytes no page table shows until they are touched.
     over_template: bool,
+    /// Bytes of reserved huge pages at that instant, if its memory is made of them.
+    huge_bytes: Option<u64>,
 }
 
 impl FrozenGuest {
     pub(super) fn of(process: GuestProcess) -> Result<Self, Error> {
         let (report, fds) = process.control().receive_any::<Report>()?.ok_or(Error::Ended)?;
-        let (host_addresses, over_template) = match report {
-            Report::Holding { host_addresses, over_template } => (host_addresses, over_template),
+        let (host_addresses, over_template, huge_bytes) = match report {
+            Report::Holding { host_addresses, over_template, huge_bytes } => {
+                (host_addresses, over_template, huge_bytes)
+            }
             Report::Failed(why) | Report::Ended { message: why, .. } => return Err(Error::Refused(why)),
             Report::Running(_) => return Err(Error::Refused(String::from("it runs"))),
         };
@@ -54,7 +59,7 @@ impl FrozenGuest {
         if !process.is_alive()? {
             return Err(Error::Ended);
         }
-        Ok(Self { process, state, pagemap, host_addresses, over_template })
+        Ok(Self { process, state, pagemap, host_addresses, over_template, huge_bytes })
     }
 
     /// The process that holds it.
@@ -132,7 +137,13 @@ impl StillMemory for FrozenGuest {
             memory::set_first(pages, bitmap);
             return Ok(());
         }
-        self.pagemap.touched(self.host_addresses[region] + offset as u64, pages, bitmap)
+        self.pagemap.touched(self.host_addresses[region] + offset as u64, pages, bitmap)?;
+        let touched: usize = bitmap.iter().map(|word| word.count_ones() as usize).sum();
+        // Afterwards: a page that is taken from now on cannot be read, which is an error then.
+        match self.huge_bytes {
+            Some(before) if touched < pages => check_none_taken(self.process.pid(), before),
+            _ => Ok(()),
+        }
     }
 
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {

@@ -270,7 +270,7 @@ fn become_branch(
         fail(&control, &error);
     }
     Guest::start(console, control, |output| {
-        let Heir { state, memory } = *heir?;
+        let Heir { state, memory, huge_bytes: _ } = *heir?;
         restore(&state, memory, order.announce, output)
     })
 }
@@ -280,7 +280,10 @@ fn hold(heir: &Heir, control: &Channel) -> Result<(), Error> {
     let host_addresses = heir.memory.regions().iter().map(|region| region.mapping().host_address()).collect();
     let over_template = matches!(heir.memory.backing(), Backing::OverTemplate(_));
     let state = state_file(&heir.state)?;
-    control.send(&Report::Holding { host_addresses, over_template }, &[state.as_fd()])?;
+    control.send(
+        &Report::Holding { host_addresses, over_template, huge_bytes: heir.huge_bytes },
+        &[state.as_fd()],
+    )?;
     drop(state);
     match control.receive::<Request, 0>()? {
         Some((Request::Run, [])) => Ok(()),

@@ -47,6 +47,7 @@ pub(super) enum Report {
     Holding {
         host_addresses: Vec<u64>,
         over_template: bool,
+        huge_bytes: Option<u64>,
     },
     Running(Identity),
     Failed(String),

@@ -7,6 +7,7 @@ use super::{AccessError, Backing, GuestMemory, Layout, Lost, PageSize};
 use crate::sys::holder::Holder;
 use crate::sys::mmap::{OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
+use crate::sys::process::huge_bytes;
 
 /// Why memory cannot be frozen. The VM is unharmed.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ pub enum Error {
 }
 
 /// Reserved huge pages that the source writes to are copied to others. When there are none, the kernel takes the old ones away from
-/// the holder, and by its page table it has never had them.
+/// the process that holds them, and by its page table it has never had them.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the host has run out of huge pages: the kernel took {taken_bytes} bytes of them from process {pid}, which holds the \
@@ -35,6 +36,18 @@ pub enum Error {
 struct HugePagesTaken {
     taken_bytes: u64,
     pid: u32,
+}
+
+/// Fails unless a process still has all the reserved huge pages it had: `before` bytes of them. Without that, a page that is not
+/// there is one that was never touched.
+///
+/// # Errors
+/// `OutOfMemory` that says how many are gone; the kernel's.
+pub fn check_none_taken(pid: u32, before: u64) -> io::Result<()> {
+    match before.saturating_sub(huge_bytes(pid)?) {
+        0 => Ok(()),
+        taken_bytes => Err(io::Error::new(io::ErrorKind::OutOfMemory, HugePagesTaken { taken_bytes, pid })),
+    }
 }
 
 /// A guest's memory at the instant of a pause, held by a process that runs no code ([`Holder`]).
@@ -78,21 +91,8 @@ impl FrozenMemory {
         let holder = Holder::fork().map_err(Error::Fork)?;
         let pagemap = holder.pagemap().map_err(Error::Pagemap)?;
         let is_huge = matches!(memory.backing(), Backing::Private(PageSize::Huge));
-        let huge_bytes = is_huge.then(|| holder.huge_bytes()).transpose().map_err(Error::Pagemap)?;
+        let huge_bytes = is_huge.then(|| huge_bytes(holder.pid())).transpose().map_err(Error::Pagemap)?;
         Ok(Self { layout: memory.layout(), regions, pagemap, holder, huge_bytes })
-    }
-
-    /// Fails if a page that is not there was there once. Without that, it is one that was never touched.
-    fn check_none_taken(&self) -> io::Result<()> {
-        let Some(before) = self.huge_bytes else { return Ok(()) };
-        let taken_bytes = before.saturating_sub(self.holder.huge_bytes()?);
-        if taken_bytes == 0 {
-            return Ok(());
-        }
-        Err(io::Error::new(
-            io::ErrorKind::OutOfMemory,
-            HugePagesTaken { taken_bytes, pid: self.holder.pid() },
-        ))
     }
 
     /// The process that holds it.
@@ -140,7 +140,10 @@ impl StillMemory for FrozenMemory {
         self.pagemap.touched(region.host_address + offset as u64, pages, bitmap)?;
         let touched: usize = bitmap.iter().map(|word| word.count_ones() as usize).sum();
         // Afterwards: a page that is taken from now on cannot be read, which is an error then.
-        if touched < pages { self.check_none_taken() } else { Ok(()) }
+        match self.huge_bytes {
+            Some(before) if touched < pages => check_none_taken(self.holder.pid(), before),
+            _ => Ok(()),
+        }
     }
 
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {

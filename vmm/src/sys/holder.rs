@@ -9,7 +9,6 @@
 
 #![expect(unsafe_code, reason = "clone, pidfd_open and waitid have no wrapper in the standard library")]
 
-use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -77,17 +76,6 @@ impl Holder {
     /// The kernel's.
     pub fn pagemap(&self) -> io::Result<Pagemap> {
         Pagemap::of(self.pid())
-    }
-
-    /// Bytes of reserved huge pages that it has mapped.
-    ///
-    /// # Errors
-    /// The kernel's; `InvalidData` if it has been killed.
-    pub fn huge_bytes(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:")?.strip_suffix("kB"));
-        let kib = kib.and_then(|kib| kib.trim().parse::<u64>().ok()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(kib << 10)
     }
 
     /// Ends it, as anybody could: what a test does to see what happens then.
@@ -204,7 +192,7 @@ mod tests {
         holder.pagemap().unwrap().touched(mapping.host_address(), 8, &mut touched).unwrap();
         assert_eq!(touched, [1]);
         // It closes its descriptors, and dies, when it is given a processor.
-        let descriptors = || fs::read_dir(format!("/proc/{}/fd", holder.pid())).unwrap().count();
+        let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", holder.pid())).unwrap().count();
         assert_eq!(soon(|| (descriptors() == 1).then_some(())), Some(()));
 
         holder.kill().unwrap();

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "process_vm_readv has no wrapper in the standard library")]
 
+use std::fs;
 use std::io;
 use std::ptr;
 
@@ -24,4 +25,15 @@ pub fn read_memory(pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> 
         Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         Err(_) => Err(io::Error::last_os_error()),
     }
+}
+
+/// Bytes of reserved huge pages that a process has mapped.
+///
+/// # Errors
+/// The kernel's; `InvalidData` if it has been killed.
+pub fn huge_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:")?.strip_suffix("kB"));
+    let kib = kib.and_then(|kib| kib.trim().parse::<u64>().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(kib << 10)
 }
