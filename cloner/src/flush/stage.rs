@@ -54,7 +54,11 @@ struct Write {
 #[derive(Debug)]
 pub(super) struct Broken;
 
-/// How the writes go: whether one has failed, and how long the device has had anything to do, which is what the gauge is told, however many writes there are at a time.
+/// How the writes go: whether one has failed, and how long the device has had anything to do, which is what the gauge is told, however
+/// many writes there are at a time.
+///
+/// It is told when the device has nothing to do, because only then it is known what its time went into: a write that is under way may
+/// have taken most of it, and counts for nothing yet.
 #[derive(Debug)]
 struct Busy<'a> {
     clock: &'a dyn Clock,
@@ -65,10 +69,14 @@ struct Busy<'a> {
 #[derive(Debug, Default)]
 struct BusyState {
     writes: usize,
-    /// Up to when the gauge has been told.
-    told: Duration,
+    /// Since when the gauge has been told nothing, and what was written since.
+    since: Duration,
+    bytes: u64,
     failed: bool,
 }
+
+/// So much is told while the device is busy, too: a write under way makes little difference then.
+const MUCH_BYTES: u64 = 64 << 20;
 
 impl<'a> Busy<'a> {
     fn new(clock: &'a dyn Clock, gauge: &'a Gauge) -> Self {
@@ -83,17 +91,20 @@ impl<'a> Busy<'a> {
         {
             let mut state = lock(&self.state);
             if state.writes == 0 {
-                state.told = self.clock.now();
+                state.since = self.clock.now();
             }
             state.writes += 1;
         }
         let result = write();
         let mut state = lock(&self.state);
-        let now = self.clock.now();
-        self.gauge.wrote(bytes, now.saturating_sub(state.told));
-        state.told = now;
         state.writes -= 1;
+        state.bytes += bytes;
         state.failed |= result.is_err();
+        if state.writes == 0 || state.bytes >= MUCH_BYTES {
+            let now = self.clock.now();
+            self.gauge.wrote(state.bytes, now.saturating_sub(state.since));
+            (state.since, state.bytes) = (now, 0);
+        }
         result
     }
 }
