@@ -61,18 +61,11 @@ impl GuestProcess {
         let (message, image) = Boot::of(config)?;
         let (console, their_console) = UnixStream::pair()?;
         let (control, theirs) = Channel::pair()?;
-        let process = Command::new(program)
-            .arg(SUBCOMMAND)
-            .stdin(Stdio::from(theirs.into_fd()))
-            .stdout(Stdio::null())
-            // Ctrl-C is for the one that waits at the terminal; it closes the channel then.
-            .process_group(0)
-            .spawn()
-            .map(Reaped)
+        let process = Reaped::spawn(program, SUBCOMMAND, theirs)
             .map_err(|source| Error::Start { program: program.display().to_string(), source })?;
         let pid = Pid::from_child(&process.0);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
-        let pid = process.0.id();
+        let pid = process.id();
         let guest = Self { pid, pidfd, console, control, reaped: Some(process) };
         guest.ask(&Request::Boot(message), &[their_console.as_fd(), image.as_fd()])?;
         Ok(guest)
@@ -210,13 +203,31 @@ impl GuestProcess {
 
 /// A child of this process, which is waited for when this is dropped: it ends at once by then, having nothing to clean up.
 #[derive(Debug)]
-struct Reaped(Child);
+pub(crate) struct Reaped(Child);
+
+impl Reaped {
+    /// Starts `program` with one argument and its end of a channel as standard input.
+    pub(crate) fn spawn(program: &Path, subcommand: &str, channel: Channel) -> io::Result<Self> {
+        Command::new(program)
+            .arg(subcommand)
+            .stdin(Stdio::from(channel.into_fd()))
+            .stdout(Stdio::null())
+            // Ctrl-C is for the one that waits at the terminal; it closes the channel then.
+            .process_group(0)
+            .spawn()
+            .map(Self)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Reaped {
     fn drop(&mut self) {
         if let Err(error) = self.0.wait() {
             // Somebody else has waited for it.
-            tracing::debug!(%error, "a guest process was gone");
+            tracing::debug!(%error, "a child was gone");
         }
     }
 }

@@ -32,6 +32,7 @@ use std::io;
 use vmm::{branch, memory, state};
 
 pub(crate) use channel::Channel;
+pub(crate) use client::Reaped;
 pub use client::{BranchReport, End, GuestProcess};
 pub use frozen::FrozenGuest;
 pub use guest::serve;

@@ -1,24 +1,22 @@
 //! `cloner bench branch`: a second machine out of one that never stops writing, beside the way through the pool in the same run.
 
-use std::borrow::Cow;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_images::pulse::{self, Dirty, Order, Params, Rate, Status, Work, check, layout};
+use guest_images::pulse::{Params, Status, check, layout};
 use serde::Serialize;
 use vmm::Vm;
-use vmm::config::{Config, Kernel};
 use vmm::memory::{Backing, PageSize};
 
 use super::super::clone::{OpenPool, PoolArgs, threads};
 use super::super::columns::Columns;
 use super::super::console::Console;
-use super::super::guest::{default_touched, random_nonce};
 use super::super::progress::Spinner;
 use super::super::size::Size;
 use super::super::{Error, interrupt};
+use super::dirtying::GuestArgs;
 use super::times::Milliseconds;
 use crate::live::Limits;
 use crate::pool::hugepages;
@@ -48,24 +46,8 @@ const BASELINE_EVERY: u16 = 5;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Memory of the guest, 1M to 64G
-    #[arg(long, value_name = "SIZE", default_value = "1G")]
-    memory: Size,
-    /// Virtual processors of the guest, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    cpus: u8,
-    /// Memory it fills, all of which it then writes to (default: a quarter of its memory)
-    #[arg(long, value_name = "SIZE")]
-    touched: Option<Size>,
-    /// Bytes per second it writes to, in pages of 4 KiB (default: as many as it can)
-    #[arg(long, value_name = "SIZE")]
-    dirty_rate: Option<Size>,
-    /// Guest memory on reserved 2 MiB pages (default: transparent huge pages)
-    #[arg(long, conflicts_with = "base_pages")]
-    hugepages: bool,
-    /// Guest memory on 4 KiB pages
-    #[arg(long)]
-    base_pages: bool,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// Branches to make, each when the one before has ended
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
@@ -176,34 +158,11 @@ fn frozen(guest: &GuestProcess) -> Result<FrozenGuest, Error> {
 
 impl Bench {
     fn set(args: &Args) -> Result<Self, Error> {
-        let touched_bytes =
-            args.touched.map_or_else(|| default_touched(args.memory.0), |size| size.0) & !0xfff;
-        let pages_per_second = |size: Size| u32::try_from(size.0.div_ceil(4096)).unwrap_or(u32::MAX);
-        let rate =
-            args.dirty_rate.map_or(Rate::FullSpeed, |rate| Rate::PagesPerSecond(pages_per_second(rate)));
-        let work = Work::Dirty(Dirty { rate, working_set: 1000, order: Order::Random, words_per_page: 8 });
-        let params = Params { beat_ms: 0, work, ..Params::new(random_nonce(), touched_bytes) };
-        let pages = match (args.hugepages, args.base_pages) {
-            (true, _) => PageSize::Huge,
-            (_, true) => PageSize::Base,
-            _ => PageSize::Transparent,
-        };
+        let (params, pages) = (args.guest.params(), args.guest.pages());
         // As many again for each machine that copies them by writing: a branch, what it is frozen into, the baseline.
-        let reserved = if args.hugepages {
-            let machines = u64::from(args.alive.max(2)) + 2;
-            let pages = args.memory.0.div_ceil(vmm::sys::mmap::HUGE_PAGE_SIZE as u64) * machines;
-            Some(hugepages::reserve(usize::try_from(pages).unwrap_or(usize::MAX))?)
-        } else {
-            None
-        };
-        let pool = args.pool.open(touched_bytes + (16 << 20))?;
-        let kernel = Kernel::Flat { image: Cow::Owned(pulse::image(&params)?) };
-        let config = Config {
-            memory_bytes: args.memory.0,
-            backing: Backing::Private(pages),
-            vcpus: args.cpus,
-            kernel,
-        };
+        let reserved = args.guest.reserve(u64::from(args.alive.max(2)) + 2)?;
+        let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
+        let config = args.guest.config(&params)?;
         let program = std::env::current_exe().map_err(Error::Program)?;
         let source = GuestProcess::boot(&program, &config)?;
         source.wait_running()?;

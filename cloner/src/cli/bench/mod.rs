@@ -2,6 +2,7 @@
 
 mod branch;
 mod codec;
+mod dirtying;
 mod flush;
 mod fork;
 mod incremental;

@@ -2,15 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use vmm::Announce;
 
 use super::wire::{Answer, Request};
 use super::{Error, Template};
-use crate::process::{Channel, GuestProcess};
+use crate::process::{Channel, GuestProcess, Reaped};
 
 /// The sub-command by which the `cloner` program becomes a zygote.
 pub(super) const SUBCOMMAND: &str = "zygote";
@@ -18,9 +16,9 @@ pub(super) const SUBCOMMAND: &str = "zygote";
 /// A process that makes forks of one template. Dropping it ends it; forks live on.
 #[derive(Debug)]
 pub struct Zygote {
-    // `None` only while it is being dropped: closing the channel is what ends the process.
-    channel: Option<Channel>,
-    process: Child,
+    // Before the process, which is waited for: closing the channel is what ends it.
+    channel: Channel,
+    process: Reaped,
 }
 
 impl Zygote {
@@ -31,15 +29,9 @@ impl Zygote {
     /// See [`Error`].
     pub fn start(program: &Path, template: &Template) -> Result<Self, Error> {
         let (channel, theirs) = Channel::pair()?;
-        let process = Command::new(program)
-            .arg(SUBCOMMAND)
-            .stdin(Stdio::from(theirs.into_fd()))
-            .stdout(Stdio::null())
-            // Ctrl-C is for the one that waits at the terminal; it closes the channel then.
-            .process_group(0)
-            .spawn()
+        let process = Reaped::spawn(program, SUBCOMMAND, theirs)
             .map_err(|source| Error::Start { program: program.display().to_string(), source })?;
-        let zygote = Self { channel: Some(channel), process };
+        let zygote = Self { channel, process };
         let fds = [template.file().as_fd(), template.saved_state().as_fd()];
         match zygote.ask::<0>(&Request::SetUp, &fds)? {
             (Answer::Ready, []) => Ok(zygote),
@@ -75,25 +67,14 @@ impl Zygote {
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Answer, [OwnedFd; N]), Error> {
-        let channel = self.channel.as_ref().ok_or(Error::ZygoteEnded)?;
-        channel.send(request, fds)?;
-        let (answer, fds) = channel.receive_any::<Answer>()?.ok_or(Error::ZygoteEnded)?;
+        self.channel.send(request, fds)?;
+        let (answer, fds) = self.channel.receive_any::<Answer>()?.ok_or(Error::ZygoteEnded)?;
         if let Answer::Failed(why) = answer {
             return Err(Error::Refused(why));
         }
         let fds =
             fds.try_into().map_err(|_| Error::Refused(String::from("an answer without its descriptor")))?;
         Ok((answer, fds))
-    }
-}
-
-impl Drop for Zygote {
-    fn drop(&mut self) {
-        self.channel = None;
-        // It ends at once, having nothing to clean up. An error means that somebody else has waited for it.
-        if let Err(error) = self.process.wait() {
-            tracing::debug!(%error, "the zygote was gone");
-        }
     }
 }
 
