@@ -112,9 +112,16 @@ fn branches_are_of_one_instant_and_apart() {
             assert_eq!(branch.identity.generation, generation);
             assert_eq!(branch.nonce(), NONCE);
             assert!(!branch.console.transcript().contains("pulse: ready"), "it goes on, it does not begin");
-            for (before, after) in before.cpus.iter().zip(&verify(&params, &branch).cpus) {
-                assert!(after.sequence > before.sequence, "it went back");
-            }
+            // A vCPU that had no processor between the two looks is where it was; looked at again, it has gone on.
+            eventually(|| {
+                let after = verify(&params, &branch);
+                let mut pairs = before.cpus.iter().zip(&after.cpus);
+                assert!(
+                    pairs.clone().all(|(before, after)| after.sequence >= before.sequence),
+                    "it went back"
+                );
+                pairs.all(|(before, after)| after.sequence > before.sequence).then_some(())
+            });
             assert!(report.pause >= report.fork_time && report.copy_bound_bytes >= 4 * MIB, "{report:?}");
             pauses.push(milliseconds(report.pause));
             line.push(branch);
