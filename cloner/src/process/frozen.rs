@@ -138,12 +138,7 @@ impl StillMemory for FrozenGuest {
             return Ok(());
         }
         self.pagemap.touched(self.host_addresses[region] + offset as u64, pages, bitmap)?;
-        let touched: usize = bitmap.iter().map(|word| word.count_ones() as usize).sum();
-        // Afterwards: a page that is taken from now on cannot be read, which is an error then.
-        match self.huge_bytes {
-            Some(before) if touched < pages => check_none_taken(self.process.pid(), before),
-            _ => Ok(()),
-        }
+        check_none_taken(self.process.pid(), self.huge_bytes, pages, bitmap)
     }
 
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {

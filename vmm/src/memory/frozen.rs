@@ -38,12 +38,16 @@ struct HugePagesTaken {
     pid: u32,
 }
 
-/// Fails unless a process still has all the reserved huge pages it had: `before` bytes of them. Without that, a page that is not
-/// there is one that was never touched.
+/// Fails if some of `pages` are not in `touched`, unless a process still has all the reserved huge pages it had: `before` bytes of
+/// them, if it had any. Without that, a page that is not there is one that was never touched.
+///
+/// To be asked after the page table: a page that is taken from then on cannot be read, which is an error, too.
 ///
 /// # Errors
 /// `OutOfMemory` that says how many are gone; the kernel's.
-pub fn check_none_taken(pid: u32, before: u64) -> io::Result<()> {
+pub fn check_none_taken(pid: u32, before: Option<u64>, pages: usize, touched: &[u64]) -> io::Result<()> {
+    let there: usize = touched.iter().map(|word| word.count_ones() as usize).sum();
+    let Some(before) = before.filter(|_| there < pages) else { return Ok(()) };
     match before.saturating_sub(huge_bytes(pid)?) {
         0 => Ok(()),
         taken_bytes => Err(io::Error::new(io::ErrorKind::OutOfMemory, HugePagesTaken { taken_bytes, pid })),
@@ -138,12 +142,7 @@ impl StillMemory for FrozenMemory {
             return Ok(());
         }
         self.pagemap.touched(region.host_address + offset as u64, pages, bitmap)?;
-        let touched: usize = bitmap.iter().map(|word| word.count_ones() as usize).sum();
-        // Afterwards: a page that is taken from now on cannot be read, which is an error then.
-        match self.huge_bytes {
-            Some(before) if touched < pages => check_none_taken(self.holder.pid(), before),
-            _ => Ok(()),
-        }
+        check_none_taken(self.holder.pid(), self.huge_bytes, pages, bitmap)
     }
 
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {
