@@ -310,7 +310,7 @@ impl Basis {
         let Some(parent) = self.parent() else { return Ok(false) };
         let Some(encoded) = parent.verify(chunk)? else { return Ok(false) };
         let index = chunk.index.0;
-        decode_chunk(&encoded, &InChunk::new(parent, chunk.index), Fresh::Unknown, out)
+        decode_chunk(&encoded, &InChunk::new(parent, chunk.index), Fresh::Scratch, out)
             .map_err(|source| snapshot::Error::Decode { index, source })?;
         Ok(true)
     }

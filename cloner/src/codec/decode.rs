@@ -48,13 +48,17 @@ impl Resolve for NoResolve {
     }
 }
 
-/// What the memory to decode into holds. First touch of a fresh page costs more than decoding one.
+/// What the memory to decode into holds, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
-    /// All zero already, as a new mapping is: untouched and zero pages are not written, and so never populated.
+    /// All zero already, as a new mapping is: untouched and zero pages are not written, and so never populated. First touch of
+    /// a fresh page costs more than decoding one.
     Zeroed,
     /// Anything: every page is written.
     Unknown,
+    /// Anything, and it will be read at once: every page is written, and stays in the caches. Otherwise pages are written past
+    /// them, since a chunk of guest memory would only push out what is needed next.
+    Scratch,
 }
 
 /// Decodes all pages of a chunk into `memory`, which must be exactly as long as they are.
@@ -85,12 +89,17 @@ pub fn decode_chunk_on(
     if chunk_bytes != memory_bytes {
         return Err(Error::MemoryLength { chunk_bytes, memory_bytes });
     }
-    let mut window = None;
+    let mut desk = Desk::new();
+    let mut past_caches = backend.past_caches();
     for (index, page) in chunk.page_indices().zip(memory.as_chunks_mut().0) {
         if fresh == Fresh::Zeroed && chunk.kind(index).is_some_and(PageKind::reads_zero) {
             continue;
         }
-        decode_page_on(backend, chunk, index, resolver, &mut window, page)?;
+        let (_, decoded) = desk.decode(backend, chunk, index, resolver)?;
+        match fresh {
+            Fresh::Zeroed | Fresh::Unknown => past_caches.write(decoded, page),
+            Fresh::Scratch => *page = *decoded,
+        }
     }
     Ok(())
 }
@@ -105,46 +114,72 @@ pub fn decode_page(
     resolver: &impl Resolve,
     page: &mut Page,
 ) -> Result<PageKind, Error> {
-    decode_page_on(Backend::detect(), chunk, index, resolver, &mut None, page)
+    let mut desk = Desk::new();
+    let (kind, decoded) = desk.decode(Backend::detect(), chunk, index, resolver)?;
+    *page = *decoded;
+    Ok(kind)
 }
 
-fn decode_page_on(
-    backend: Backend,
-    chunk: &VerifiedChunk<'_>,
-    index: PageIndex,
-    resolver: &impl Resolve,
-    window: &mut Option<Window>,
-    page: &mut Page,
-) -> Result<PageKind, Error> {
-    let (kind, record) = chunk.record(index)?;
-    let bytes = record.bytes();
-    let resolved =
-        |result: Result<(), _>| result.map_err(|source| Error::Resolve { page: index, kind, source });
-    let decoded = match kind {
-        PageKind::Untouched | PageKind::Zero => {
-            page.fill(0);
-            Ok(())
+/// Where a page is put together: memory that stays in the first-level cache, unlike the place it goes to.
+#[repr(align(64))]
+struct Desk {
+    page: Page,
+    /// Made for the first page that needs it.
+    window: Option<Window>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { page: [0; PAGE_BYTES], window: None }
+    }
+
+    /// The page, wherever it is: on the desk, or in the chunk.
+    fn decode<'a>(
+        &'a mut self,
+        backend: Backend,
+        chunk: &VerifiedChunk<'a>,
+        index: PageIndex,
+        resolver: &impl Resolve,
+    ) -> Result<(PageKind, &'a Page), Error> {
+        static ZERO: Page = [0; PAGE_BYTES];
+        let Self { page, window } = self;
+        let (kind, record) = chunk.record(index)?;
+        let bytes = record.bytes();
+        let resolved = |result: Result<(), _>| {
+            result.map_err(|source| Error::Resolve { page: index, kind, source })
+        };
+        let decoded = match kind {
+            PageKind::Untouched | PageKind::Zero => return Ok((kind, &ZERO)),
+            PageKind::Fill => number(bytes).map(|vector| fill(vector, page)),
+            PageKind::Dup => match number(bytes) {
+                Ok(reference) => Ok(resolved(resolver.dup(PageRef(reference), page))?),
+                Err(wrong) => Err(wrong),
+            },
+            PageKind::Parent => Ok(resolved(resolver.parent(index, page))?),
+            PageKind::Patch => {
+                resolved(resolver.parent(index, page))?;
+                patch::decode(bytes, page)
+            }
+            PageKind::WordMarked => {
+                backend.run(WordDecode { record: bytes, dictionary: chunk.dictionary(), page })
+            }
+            PageKind::ByteMarked => {
+                let window = window.get_or_insert_with(Window::new);
+                match backend.run(ByteDecode { record, window }) {
+                    Ok(page) => return Ok((kind, page)),
+                    Err(wrong) => Err(wrong),
+                }
+            }
+            PageKind::Raw => match raw(bytes) {
+                Ok(page) => return Ok((kind, page)),
+                Err(wrong) => Err(wrong),
+            },
+        };
+        match decoded {
+            Ok(()) => Ok((kind, page)),
+            Err(source) => Err(Error::Record { page: index, kind, source }),
         }
-        PageKind::Fill => number(bytes).map(|vector| fill(vector, page)),
-        PageKind::Dup => match number(bytes) {
-            Ok(reference) => return resolved(resolver.dup(PageRef(reference), page)).map(|()| kind),
-            Err(wrong) => Err(wrong),
-        },
-        PageKind::Parent => return resolved(resolver.parent(index, page)).map(|()| kind),
-        PageKind::Patch => {
-            resolved(resolver.parent(index, page))?;
-            patch::decode(bytes, page)
-        }
-        PageKind::WordMarked => {
-            backend.run(WordDecode { record: bytes, dictionary: chunk.dictionary(), page })
-        }
-        PageKind::ByteMarked => {
-            let window = window.get_or_insert_with(Window::new);
-            backend.run(ByteDecode { record, window, page })
-        }
-        PageKind::Raw => raw(bytes).map(|bytes| page.copy_from_slice(bytes)),
-    };
-    decoded.map(|()| kind).map_err(|source| Error::Record { page: index, kind, source })
+    }
 }
 
 fn number(record: &[u8]) -> Result<u64, RecordError> {

@@ -1,13 +1,13 @@
 //! From a chunk's pages to its encoded bytes.
 //!
 //! ```text
-//! for each page: untouched? zero? one vector repeated? the parent's? kept elsewhere? few vectors patched?
-//!                if none of these: it is unique; count its vectors
-//! choose the dictionary
-//! for each page: append its record: for a unique page by word markers, by byte markers, or raw
+//! plan a page:   untouched? zero? one vector repeated? the parent's? kept elsewhere? few vectors patched?
+//!                if none of these, it is unique
+//! plan pages and count the vectors of unique ones, until enough were counted; choose the dictionary
+//! for each page: plan it, if that was not done; append its record: for a unique page by word markers, by byte markers, or raw
 //! ```
 //!
-//! Two passes, because the dictionary lies before the records and is known only when every unique page has been counted.
+//! The census comes before the rest, because the dictionary lies before the records.
 
 use crate::format::{
     CHUNK_PAGES, ChunkHeader, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES, PAGE_VECTORS, Page, PageIndex, PageKind,
@@ -15,8 +15,8 @@ use crate::format::{
 };
 
 use super::byte::{ByteEncoder, MarkBytes, WriteBytes};
-use super::page::{PageSet, fill_value, load_vectors};
-use super::word::{Dictionary, MarkWords, SAMPLE, WordEncoder, WriteWords};
+use super::page::{PageSet, fill_value, load_vectors, zero_vectors};
+use super::word::{Dictionary, MarkWords, WordEncoder, WriteWords};
 use super::{Backend, ChunkStats, Error, PageRef, patch};
 
 /// How to encode.
@@ -112,10 +112,7 @@ enum Plan {
     Dup(PageRef),
     Parent,
     Patch,
-    /// `known` of its sampled vectors were zero or seen before.
-    Unique {
-        known: usize,
-    },
+    Unique,
 }
 
 /// Encodes chunks, one after another. Keep one per thread: it holds all the scratch memory encoding needs.
@@ -149,31 +146,7 @@ impl Encoder {
         dedup: &mut impl Dedup,
         out: &mut Vec<u8>,
     ) -> ChunkStats {
-        self.plan(input, dedup);
-        self.write(input, out)
-    }
-
-    fn plan(&mut self, input: &ChunkInput<'_>, dedup: &mut impl Dedup) {
-        self.plans.clear();
-        self.dictionary.clear();
-        for (index, page) in PageIndex::first(input.pages.len()).zip(input.pages) {
-            let plan = if input.kept(index).is_some() {
-                Plan::Kept
-            } else if input.touched.contains(index.get()) {
-                let parent = input.parent.map(|parent| &parent[index.get()]);
-                plan(index, page, parent, dedup)
-            } else {
-                Plan::Untouched
-            };
-            self.plans.push(match plan {
-                Plan::Unique { .. } => Plan::Unique { known: self.dictionary.count(index, page) },
-                other => other,
-            });
-        }
-        self.dictionary.choose();
-    }
-
-    fn write(&mut self, input: &ChunkInput<'_>, out: &mut Vec<u8>) -> ChunkStats {
+        self.take_census(input, dedup);
         let start = out.len();
         let pages = input.pages.len();
         let front = ChunkHeader::new(pages, self.dictionary.entries().len(), 0);
@@ -186,7 +159,8 @@ impl Encoder {
         stats.page_bytes = (pages * PAGE_BYTES) as u64;
         for index in PageIndex::first(pages) {
             let before = out.len();
-            let kind = self.write_record(input, index, out, &mut stats);
+            let plan = self.plans.get(index.get()).copied().unwrap_or_else(|| plan(input, index, dedup));
+            let kind = self.write_record(input, index, plan, out, &mut stats);
             stats.count_page(kind, out.len() - before);
             let entry =
                 MapEntry { kind, end: u32::try_from(out.len() - records_at).expect("a chunk is small") };
@@ -209,15 +183,35 @@ impl Encoder {
         stats
     }
 
+    /// Plans pages until enough vectors have been counted to choose a dictionary.
+    fn take_census(&mut self, input: &ChunkInput<'_>, dedup: &mut impl Dedup) {
+        self.plans.clear();
+        self.dictionary.clear();
+        let mut counted = 0;
+        for (index, page) in PageIndex::first(input.pages.len()).zip(input.pages) {
+            let plan = plan(input, index, dedup);
+            self.plans.push(plan);
+            if matches!(plan, Plan::Unique) {
+                self.dictionary.count(index, page);
+                counted += 1;
+                if counted == CENSUS_PAGES {
+                    break;
+                }
+            }
+        }
+        self.dictionary.choose();
+    }
+
     fn write_record(
         &mut self,
         input: &ChunkInput<'_>,
         index: PageIndex,
+        plan: Plan,
         out: &mut Vec<u8>,
         stats: &mut ChunkStats,
     ) -> PageKind {
         let page = &input.pages[index.get()];
-        match self.plans[index.get()] {
+        match plan {
             Plan::Kept => {
                 let Kept { kind, record } = input.kept(index).expect("only a kept page is planned as such");
                 out.extend_from_slice(record);
@@ -239,27 +233,21 @@ impl Encoder {
                 patch::encode(page, &parent[index.get()], out);
                 PageKind::Patch
             }
-            Plan::Unique { known } => self.write_unique(page, known, out, stats),
+            Plan::Unique => self.write_unique(page, out, stats),
         }
     }
 
     /// Marks a page in the way that serves it, or keeps it as it is.
     ///
-    /// Word markers decode faster and byte markers are mostly smaller; trying both would cost more than either is worth. The
-    /// census has told how many vectors of the page are zero or common, and so how well word markers will do.
-    fn write_unique(
-        &mut self,
-        page: &Page,
-        known: usize,
-        out: &mut Vec<u8>,
-        stats: &mut ChunkStats,
-    ) -> PageKind {
+    /// Word markers are faster, both ways, and byte markers are mostly smaller; trying both would cost more than either is
+    /// worth. The more zero vectors a page has, the more of its others are pointers and integers, which word markers do well.
+    fn write_unique(&mut self, page: &Page, out: &mut Vec<u8>, stats: &mut ChunkStats) -> PageKind {
         let Self { options: Options { backend }, dictionary, words, bytes, .. } = self;
-        if KNOWN.contains(&known) {
+        if WORD_ZEROS.contains(&zero_vectors(page)) {
             let vectors = load_vectors(page);
             let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary });
             if marks.record_bytes <= WORD_RECORD_MAX {
-                backend.run(WriteWords { encoder: words, vectors: &vectors, out });
+                backend.run(WriteWords { encoder: words, page, vectors: &vectors, out });
                 stats.count_words(&marks.counts);
                 return PageKind::WordMarked;
             }
@@ -274,30 +262,36 @@ impl Encoder {
     }
 }
 
-/// Of the sampled vectors of a page, so many must be known for word markers to be tried, from three of five; but not more than
-/// seven of eight, because a page of so few different vectors takes few byte markers, and so little time.
-const KNOWN: std::ops::Range<usize> = SAMPLED * 3 / 5..SAMPLED * 7 / 8;
-const SAMPLED: usize = PAGE_VECTORS / SAMPLE;
+/// The dictionary is chosen by so many unique pages, the first: an eighth of a chunk tells most, and the rest of the pages need
+/// to be fetched from memory only once.
+const CENSUS_PAGES: usize = CHUNK_PAGES / 8;
+/// Word markers are tried for pages with so many zero vectors; not for more than seven of eight, because a page of so few other
+/// vectors takes few byte markers, and so little time.
+const WORD_ZEROS: std::ops::Range<usize> = 80..PAGE_VECTORS * 7 / 8;
 /// Larger records of word markers are not worth their speed.
 const WORD_RECORD_MAX: usize = PAGE_BYTES / 2;
 /// A page whose markers would spare less than this is kept raw: copying is faster than decoding.
 const RECORD_BYTES_MAX: usize = PAGE_BYTES - PAGE_BYTES / 10;
 
-fn plan(index: PageIndex, page: &Page, parent: Option<&Page>, dedup: &mut impl Dedup) -> Plan {
+fn plan(input: &ChunkInput<'_>, index: PageIndex, dedup: &mut impl Dedup) -> Plan {
+    let page = &input.pages[index.get()];
+    if input.kept(index).is_some() {
+        return Plan::Kept;
+    }
+    if !input.touched.contains(index.get()) {
+        return Plan::Untouched;
+    }
     match fill_value(page) {
         Some(0) => return Plan::Zero,
         Some(vector) => return Plan::Fill(vector),
         None => {}
     }
+    let parent = input.parent.map(|parent| &parent[index.get()]);
     if parent == Some(page) {
         return Plan::Parent;
     }
     if let Some(reference) = dedup.find(index, page) {
         return Plan::Dup(reference);
     }
-    if parent.is_some_and(|parent| patch::pays(page, parent)) {
-        Plan::Patch
-    } else {
-        Plan::Unique { known: 0 }
-    }
+    if parent.is_some_and(|parent| patch::pays(page, parent)) { Plan::Patch } else { Plan::Unique }
 }

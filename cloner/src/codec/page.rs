@@ -77,6 +77,12 @@ pub(super) fn fill_value(page: &Page) -> Option<u64> {
     vectors.chunks_exact(RUN).all(same).then(|| u64::from_le_bytes(vectors[0]))
 }
 
+/// How many vectors of a page are zero.
+#[inline(always)]
+pub(super) fn zero_vectors(page: &Page) -> usize {
+    vector_bytes(page).iter().map(|&vector| usize::from(u64::from_ne_bytes(vector) == 0)).sum()
+}
+
 /// The vectors of a page.
 #[inline(always)]
 pub(super) fn load_vectors(page: &Page) -> Vectors {

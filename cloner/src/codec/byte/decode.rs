@@ -22,19 +22,18 @@ static MOVES: Moves = {
     Moves::new(moves)
 };
 
-/// Decodes one BYTE-MARKED record.
+/// Decodes one BYTE-MARKED record: gives the page, in the window.
 pub(in super::super) struct ByteDecode<'a> {
     pub record: Record<'a>,
     pub window: &'a mut Window,
-    pub page: &'a mut Page,
 }
 
-impl Kernel for ByteDecode<'_> {
-    type Output = Result<(), RecordError>;
+impl<'a> Kernel for ByteDecode<'a> {
+    type Output = Result<&'a Page, RecordError>;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> Result<(), RecordError> {
-        let Self { record, window, page } = self;
+    fn run<L: Lanes>(self, lanes: L) -> Result<&'a Page, RecordError> {
+        let Self { record, window } = self;
         let bytes = record.bytes();
         let length = |needed_bytes| RecordError::Length { needed_bytes, record_bytes: bytes.len() };
         let &[a, b, c] = bytes.first_chunk::<COUNTS_BYTES>().ok_or(length(COUNTS_BYTES))?;
@@ -63,7 +62,6 @@ impl Kernel for ByteDecode<'_> {
         }
         let bytes = record.with_slack();
         markers.replay(&bytes[distances_at..], &bytes[literals_at..], window);
-        page.copy_from_slice(window.page());
-        Ok(())
+        Ok(window.page())
     }
 }

@@ -25,12 +25,27 @@ pub(super) type VectorMask = [u64; PAGE_VECTORS / 64];
 /// The numbers of a set's vectors in ascending order, with room for a whole register after the last.
 pub(super) type Positions = [u16; PAGE_VECTORS + 32];
 
+/// Bytes of the widest register.
+pub(super) const REGISTER_BYTES: usize = 64;
+
 /// What instruction sets do differently.
 ///
 /// A value of an implementing type is the proof that this machine can run it.
 pub(super) trait Lanes: Copy {
     /// Lists the vectors of a set.
     fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16];
+
+    /// Writes the `elements` of a set one after the other; returns the bytes they take. What follows them in `out` may be
+    /// overwritten as far as a register reaches.
+    ///
+    /// # Panics
+    /// If `out` has not [`REGISTER_BYTES`] more than they take.
+    fn compress<const N: usize>(
+        self,
+        set: &VectorMask,
+        elements: &[[u8; N]; PAGE_VECTORS],
+        out: &mut [u8],
+    ) -> usize;
 
     /// Puts successive `literals` at the vectors of `set` and zero everywhere else.
     ///
@@ -95,13 +110,14 @@ impl Backend {
     /// Every backend of this machine, for tests and comparisons.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let mut backends = vec![Self::PORTABLE];
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-        {
-            backends.extend(Avx2::detect().map(|avx2| Self(Set::Avx2(avx2))));
-            backends.extend(Avx512::detect().map(|avx512| Self(Set::Avx512(avx512))));
-        }
-        backends
+        let more = [
+            Avx2::detect().map(|avx2| Self(Set::Avx2(avx2))),
+            Avx512::detect().map(|avx512| Self(Set::Avx512(avx512))),
+        ];
+        #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
+        let more = [];
+        [Some(Self::PORTABLE)].into_iter().chain(more).flatten().collect()
     }
 
     /// `portable`, `avx2` or `avx512`.

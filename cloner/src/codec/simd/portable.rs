@@ -2,7 +2,7 @@
 
 use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
 
-use super::{Lanes, Positions, VectorMask};
+use super::{Lanes, Positions, REGISTER_BYTES, VectorMask};
 
 /// Runs on every machine.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,16 @@ impl Lanes for Portable {
     #[inline(always)]
     fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
         positions(set, list)
+    }
+
+    #[inline(always)]
+    fn compress<const N: usize>(
+        self,
+        set: &VectorMask,
+        elements: &[[u8; N]; PAGE_VECTORS],
+        out: &mut [u8],
+    ) -> usize {
+        compress(set, elements, out)
     }
 
     #[inline(always)]
@@ -62,6 +72,28 @@ pub(super) fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u
         }
     }
     &list[..count]
+}
+
+#[inline(always)]
+pub(super) fn compress<const N: usize>(
+    set: &VectorMask,
+    elements: &[[u8; N]; PAGE_VECTORS],
+    out: &mut [u8],
+) -> usize {
+    let bytes = N * count(set);
+    let mut places = out[..bytes + REGISTER_BYTES].as_chunks_mut().0.iter_mut();
+    for (&word, elements) in set.iter().zip(elements.as_chunks::<64>().0) {
+        for (bit, place) in bits(word).zip(&mut places) {
+            *place = elements[usize::from(bit % 64)];
+        }
+    }
+    bytes
+}
+
+/// How many vectors a set has.
+#[inline(always)]
+pub(super) fn count(set: &VectorMask) -> usize {
+    set.iter().map(|word| word.count_ones() as usize).sum()
 }
 
 #[inline(always)]

@@ -8,7 +8,8 @@ use std::arch::x86_64::*;
 
 use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
 
-use super::{Kernel, Lanes, Positions, VectorMask, portable};
+use super::super::narrow::low_u8;
+use super::{Kernel, Lanes, Positions, REGISTER_BYTES, VectorMask, portable};
 
 /// AVX2 with the bit operations of its time.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,16 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn compress<const N: usize>(
+        self,
+        set: &VectorMask,
+        elements: &[[u8; N]; PAGE_VECTORS],
+        out: &mut [u8],
+    ) -> usize {
+        portable::compress(set, elements, out)
+    }
+
+    #[inline(always)]
     fn expand(
         self,
         set: &VectorMask,
@@ -103,13 +114,27 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn compress<const N: usize>(
+        self,
+        set: &VectorMask,
+        elements: &[[u8; N]; PAGE_VECTORS],
+        out: &mut [u8],
+    ) -> usize {
+        let bytes = N * portable::count(set);
+        assert!(bytes + REGISTER_BYTES <= out.len(), "{bytes} bytes, room for {}", out.len());
+        // SAFETY: the features of `compress` are among those `Avx512::detect` found, and there is room, as just asserted.
+        unsafe { compress(set, elements, out) }
+        bytes
+    }
+
+    #[inline(always)]
     fn expand(
         self,
         set: &VectorMask,
         literals: &[[u8; VECTOR_BYTES]],
         page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
     ) {
-        let count: usize = set.iter().map(|word| word.count_ones() as usize).sum();
+        let count = portable::count(set);
         assert!(count <= literals.len(), "{count} vectors, {} literals", literals.len());
         // SAFETY: the features of `expand` are among those `Avx512::detect` found, and there are literals enough.
         unsafe { expand(set, literals, page) }
@@ -165,6 +190,35 @@ fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
     &list[..count]
 }
 
+/// Compresses as many elements at a time as a register has.
+///
+/// # Safety
+/// `out` must have room for the elements of the set and a register more.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+unsafe fn compress<const N: usize>(set: &VectorMask, elements: &[[u8; N]; PAGE_VECTORS], out: &mut [u8]) {
+    const { assert!(N.is_power_of_two() && N <= 8) };
+    let lanes = REGISTER_BYTES / N;
+    let all = u64::MAX >> (64 - lanes);
+    let mut place = out.as_mut_ptr();
+    let registers = elements.as_flattened().as_chunks::<REGISTER_BYTES>().0;
+    for (first, register) in (0..).step_by(lanes).zip(registers) {
+        let mask = set[first / 64] >> (first % 64) & all;
+        // SAFETY: `register` has 64 readable bytes.
+        let loaded = unsafe { _mm512_loadu_si512(register.as_ptr().cast()) };
+        let compressed = match N {
+            1 => _mm512_maskz_compress_epi8(mask, loaded),
+            2 => _mm512_maskz_compress_epi16((mask & 0xffff_ffff) as u32, loaded),
+            4 => _mm512_maskz_compress_epi32((mask & 0xffff) as u16, loaded),
+            _ => _mm512_maskz_compress_epi64((mask & 0xff) as u8, loaded),
+        };
+        // SAFETY: `place` is after the elements before, and the caller has room for all of them and a register.
+        unsafe { _mm512_storeu_si512(place.cast(), compressed) };
+        // SAFETY: not after the room for all elements.
+        place = unsafe { place.add(mask.count_ones() as usize * N) };
+    }
+}
+
 /// # Safety
 /// There must be a literal for every vector of `set`.
 #[inline]
@@ -175,14 +229,18 @@ unsafe fn expand(
     page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
 ) {
     let mut taken = 0;
-    let masks = set.iter().flat_map(|word| word.to_le_bytes());
-    for (mask, vectors) in masks.zip(page.as_chunks_mut::<8>().0) {
-        let next = literals.as_ptr().wrapping_add(taken);
-        // SAFETY: only as many literals are read as the mask has bits, and the caller has one for each.
-        let expanded = unsafe { _mm512_maskz_expandloadu_epi64(mask, next.cast()) };
-        // SAFETY: `vectors` has 64 writable bytes.
-        unsafe { _mm512_storeu_si512(vectors.as_mut_ptr().cast(), expanded) };
-        taken += mask.count_ones() as usize;
+    for (&word, vectors) in set.iter().zip(page.as_chunks_mut::<64>().0) {
+        for (mask, vectors) in word.to_le_bytes().into_iter().zip(vectors.as_chunks_mut::<8>().0) {
+            let count = mask.count_ones();
+            let next = literals.as_ptr().wrapping_add(taken);
+            // Loaded, then expanded: Zen 4 is slow to expand from memory.
+            // SAFETY: only as many literals are read as the mask has bits, and the caller has one for each.
+            let loaded = unsafe { _mm512_maskz_loadu_epi64(low_u8((1 << count) - 1), next.cast()) };
+            let expanded = _mm512_maskz_expand_epi64(mask, loaded);
+            // SAFETY: `vectors` has 64 writable bytes.
+            unsafe { _mm512_storeu_si512(vectors.as_mut_ptr().cast(), expanded) };
+            taken += count as usize;
+        }
     }
 }
 

@@ -17,7 +17,7 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// An entry costs eight bytes and spares about five per page it serves: fewer pages than this do not pay for it.
 const PAGES_MIN: u16 = 3;
 /// One vector of so many is counted.
-pub(in super::super) const SAMPLE: usize = 4;
+const SAMPLE: usize = 2;
 /// The marker of vectors without one.
 const NONE: u16 = u16::MAX;
 
@@ -55,22 +55,16 @@ impl Dictionary {
     }
 
     /// Counts a sample of one page's vectors. Pages must have different numbers.
-    ///
-    /// Returns how many of them were zero or had been counted before: the more, the better word markers serve the page.
-    #[inline(always)]
-    pub(in super::super) fn count(&mut self, page: PageIndex, bytes: &Page) -> usize {
+    pub(in super::super) fn count(&mut self, page: PageIndex, bytes: &Page) {
         let number = low_u16(page.get() as u64);
-        let mut known = 0;
         for (place, group) in (page.get()..).zip(vector_bytes(bytes).as_chunks::<SAMPLE>().0) {
             // Another place in every group and page, or arrays of structures would always show the same field.
             let vector = u64::from_le_bytes(group[place % SAMPLE]);
             if vector == 0 {
-                known += 1;
                 continue;
             }
             let slot = &mut self.slots[slot_of(vector)];
             if slot.vector == vector {
-                known += 1;
                 slot.pages += u16::from(slot.last_page != number);
                 slot.last_page = number;
             } else if slot.pages == 0 {
@@ -79,7 +73,6 @@ impl Dictionary {
                 slot.pages -= 1;
             }
         }
-        known
     }
 
     /// Ends the census: names the vectors that pay for an entry, in order of frequency.

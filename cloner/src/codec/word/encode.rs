@@ -1,12 +1,12 @@
 //! From a page to word markers.
 
-use crate::format::PAGE_VECTORS;
+use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
-use super::super::narrow::{low_u8, low_u16, low_u32};
-use super::super::page::Vectors;
-use super::super::simd::{Kernel, Lanes, Positions, VectorMask};
+use super::super::narrow::{low_u16, low_u32};
+use super::super::page::{Vectors, vector_bytes};
+use super::super::simd::{Kernel, Lanes, REGISTER_BYTES, VectorMask};
 use super::dictionary::is_hot;
-use super::{Dictionary, PLANES, Streams, TagCounts, WordTag};
+use super::{Dictionary, PLANES, PLANES_BYTES, Streams, TagCounts, WordTag};
 
 const REPEAT_SLOTS: usize = 1024;
 const HIGH48_SLOTS: usize = 512;
@@ -19,8 +19,9 @@ pub(in super::super) struct WordEncoder {
     /// The tag of each vector.
     tags: [u8; PAGE_VECTORS],
     /// The dictionary marker or the base position of each vector whose tag has one.
-    names: [u16; PAGE_VECTORS],
+    names: [[u8; 2]; PAGE_VECTORS],
     counts: TagCounts,
+    record: [u8; RECORD_ROOM],
 }
 
 /// The marks of a page: how large its record will be.
@@ -32,7 +33,12 @@ pub(in super::super) struct WordMarks {
 
 impl WordEncoder {
     pub(in super::super) fn new() -> Self {
-        Self { tags: [0; PAGE_VECTORS], names: [0; PAGE_VECTORS], counts: [0; WordTag::COUNT] }
+        Self {
+            tags: [0; PAGE_VECTORS],
+            names: [[0; 2]; PAGE_VECTORS],
+            counts: [0; WordTag::COUNT],
+            record: [0; RECORD_ROOM],
+        }
     }
 }
 
@@ -54,7 +60,7 @@ impl Kernel for MarkWords<'_> {
         for (at, &vector) in (0..).zip(vectors) {
             let (tag, name) = mark(vector, at, dictionary, &mut seen);
             encoder.tags[usize::from(at)] = tag as u8;
-            encoder.names[usize::from(at)] = name;
+            encoder.names[usize::from(at)] = name.to_le_bytes();
             encoder.counts[tag as usize] += 1;
         }
         WordMarks { record_bytes: Streams::of(&encoder.counts).record_bytes(), counts: encoder.counts }
@@ -126,7 +132,8 @@ fn mark(vector: u64, at: u16, dictionary: &Dictionary, seen: &mut Seen<'_>) -> (
 
 /// Writes the record of the page that was marked last.
 pub(in super::super) struct WriteWords<'a> {
-    pub encoder: &'a WordEncoder,
+    pub encoder: &'a mut WordEncoder,
+    pub page: &'a Page,
     pub vectors: &'a Vectors,
     pub out: &'a mut Vec<u8>,
 }
@@ -136,59 +143,118 @@ impl Kernel for WriteWords<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { encoder: WordEncoder { tags, names, .. }, vectors, out } = self;
+        let Self { encoder: WordEncoder { tags, names, counts, record }, page, vectors, out } = self;
         let sets = WordTag::ALL.map(|tag| lanes.tagged(tags, tag as u8));
+        let mut record = Record { lanes, bytes: record, end: 0 };
         for bit in 0..PLANES {
             let tags_with = |bit: usize| sets.iter().enumerate().filter(move |(tag, _)| tag >> bit & 1 == 1);
-            let plane: VectorMask =
-                std::array::from_fn(|word| tags_with(bit).fold(0, |all, (_, set)| all | set[word]));
-            out.extend(plane.iter().flat_map(|word| word.to_le_bytes()));
+            for word in 0..PAGE_VECTORS / 64 {
+                let plane = tags_with(bit).fold(0, |all, (_, set)| all | set[word]);
+                record.push(&plane.to_le_bytes());
+            }
         }
+        let set = |tag: WordTag| &sets[tag as usize];
+        let has = |tag: WordTag| counts[tag as usize] != 0;
 
-        let mut list: Positions = [0; PAGE_VECTORS + 32];
-        let mut of = |tag: WordTag, each: &mut dyn FnMut(usize)| {
-            let list = lanes.positions(&sets[tag as usize], &mut list);
-            list.iter().for_each(|&at| each(usize::from(at) % PAGE_VECTORS));
-        };
-        let mut numbers = Numbers { numbers: [0; PAGE_VECTORS], count: 0 };
-        of(WordTag::Hot, &mut |at| out.push(low_u8(names[at].into())));
-        of(WordTag::Dictionary, &mut |at| numbers.push(names[at]));
-        numbers.write::<4>(out);
-        of(WordTag::Small, &mut |at| out.extend_from_slice(&low_u16(vectors[at]).to_le_bytes()));
-        of(WordTag::Partial32, &mut |at| out.extend_from_slice(&low_u32(vectors[at]).to_le_bytes()));
-        of(WordTag::Partial16, &mut |at| out.extend_from_slice(&low_u16(vectors[at]).to_le_bytes()));
-        for tag in [WordTag::Partial32, WordTag::Partial16, WordTag::Repeat] {
-            of(tag, &mut |at| numbers.push(names[at]));
+        let mut numbers = Numbers::new();
+        numbers.add(lanes, set(WordTag::Hot), names);
+        record.push_low_bytes(&numbers);
+        if has(WordTag::Dictionary) {
+            numbers.clear();
+            numbers.add(lanes, set(WordTag::Dictionary), names);
+            record.push_low_bytes(&numbers);
+            record.push_high_bits::<4>(&numbers);
         }
-        numbers.write::<1>(out);
-        of(WordTag::Literal, &mut |at| out.extend_from_slice(&vectors[at].to_le_bytes()));
+        let low16 = vectors.map(|vector| low_u16(vector).to_le_bytes());
+        record.compress(set(WordTag::Small), &low16);
+        if has(WordTag::Partial32) {
+            record.compress(set(WordTag::Partial32), &vectors.map(|vector| low_u32(vector).to_le_bytes()));
+        }
+        record.compress(set(WordTag::Partial16), &low16);
+        numbers.clear();
+        for tag in [WordTag::Partial32, WordTag::Partial16, WordTag::Repeat] {
+            numbers.add(lanes, set(tag), names);
+        }
+        record.push_low_bytes(&numbers);
+        record.push_high_bits::<1>(&numbers);
+        record.compress(set(WordTag::Literal), vector_bytes(page));
+        out.extend_from_slice(record.bytes());
+    }
+}
+
+/// Room for the longest record, one of 512 literals, and for what is written after the end of it.
+const RECORD_ROOM: usize = PLANES_BYTES + PAGE_VECTORS * VECTOR_BYTES + REGISTER_BYTES;
+
+/// A record being written.
+struct Record<'a, L> {
+    lanes: L,
+    bytes: &'a mut [u8; RECORD_ROOM],
+    end: usize,
+}
+
+impl<L: Lanes> Record<'_, L> {
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.end]
+    }
+
+    #[inline(always)]
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.end..][..bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    #[inline(always)]
+    fn compress<const N: usize>(&mut self, set: &VectorMask, elements: &[[u8; N]; PAGE_VECTORS]) {
+        self.end += self.lanes.compress(set, elements, &mut self.bytes[self.end..]);
+    }
+
+    #[inline(always)]
+    fn push_low_bytes(&mut self, numbers: &Numbers) {
+        let numbers = numbers.get();
+        for (low, number) in self.bytes[self.end..][..numbers.len()].iter_mut().zip(numbers) {
+            *low = number[0];
+        }
+        self.end += numbers.len();
+    }
+
+    /// Appends `HIGH_BITS` bits of each number, packed lowest first.
+    #[inline(always)]
+    fn push_high_bits<const HIGH_BITS: usize>(&mut self, numbers: &Numbers) {
+        let numbers = numbers.get().chunks(8 / HIGH_BITS);
+        let bytes = numbers.len();
+        for (high, some) in self.bytes[self.end..][..bytes].iter_mut().zip(numbers) {
+            *high = some.iter().rev().fold(0, |bits, number| bits << HIGH_BITS | number[1]);
+        }
+        self.end += bytes;
     }
 }
 
 /// Numbers of more than eight bits, to be written as two streams.
 struct Numbers {
-    numbers: [u16; PAGE_VECTORS],
-    count: usize,
+    numbers: [u8; 2 * PAGE_VECTORS + REGISTER_BYTES],
+    bytes: usize,
 }
 
 impl Numbers {
     #[inline(always)]
-    fn push(&mut self, number: u16) {
-        self.numbers[self.count % PAGE_VECTORS] = number;
-        self.count += 1;
+    fn new() -> Self {
+        Self { numbers: [0; 2 * PAGE_VECTORS + REGISTER_BYTES], bytes: 0 }
     }
 
-    /// Appends the low bytes, then `HIGH_BITS` bits each, packed lowest first; the numbers are gone then.
     #[inline(always)]
-    fn write<const HIGH_BITS: usize>(&mut self, out: &mut Vec<u8>) {
-        let numbers = &self.numbers[..self.count];
-        out.extend(numbers.iter().map(|&number| low_u8(number.into())));
-        out.extend(numbers.chunks(8 / HIGH_BITS).map(|some| {
-            let high = |byte: u64, (place, &number): (usize, &u16)| {
-                byte | u64::from(number >> 8) << (place * HIGH_BITS)
-            };
-            low_u8(some.iter().enumerate().fold(0, high))
-        }));
-        self.count = 0;
+    fn clear(&mut self) {
+        self.bytes = 0;
+    }
+
+    /// Adds the names of a set's vectors. Sets must be disjoint between two calls of `clear`.
+    #[inline(always)]
+    fn add(&mut self, lanes: impl Lanes, set: &VectorMask, names: &[[u8; 2]; PAGE_VECTORS]) {
+        self.bytes += lanes.compress(set, names, &mut self.numbers[self.bytes..]);
+    }
+
+    #[inline(always)]
+    fn get(&self) -> &[[u8; 2]] {
+        self.numbers[..self.bytes].as_chunks().0
     }
 }

@@ -21,7 +21,7 @@ mod dictionary;
 mod encode;
 
 pub(super) use decode::WordDecode;
-pub(super) use dictionary::{Dictionary, SAMPLE};
+pub(super) use dictionary::Dictionary;
 pub(super) use encode::{MarkWords, WordEncoder, WriteWords};
 
 use crate::format::PAGE_VECTORS;
