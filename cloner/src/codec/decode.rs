@@ -145,9 +145,8 @@ impl Desk {
         let Self { page, window } = self;
         let (kind, record) = chunk.record(index)?;
         let bytes = record.bytes();
-        let resolved = |result: Result<(), _>| {
-            result.map_err(|source| Error::Resolve { page: index, kind, source })
-        };
+        let resolved =
+            |result: Result<(), _>| result.map_err(|source| Error::Resolve { page: index, kind, source });
         let decoded = match kind {
             PageKind::Untouched | PageKind::Zero => return Ok((kind, &ZERO)),
             PageKind::Fill => number(bytes).map(|vector| fill(vector, page)),

@@ -85,9 +85,19 @@ impl Case {
 
 fn decode(backend: Backend, encoded: &[u8], kept: &Kept) -> Vec<u8> {
     let chunk = VerifiedChunk::verify(encoded).unwrap();
-    let mut memory = vec![0xee; chunk.page_count() * PAGE_BYTES];
-    decode_chunk_on(backend, &chunk, kept, Fresh::Unknown, &mut memory).unwrap();
-    memory
+    let bytes = chunk.page_count() * PAGE_BYTES;
+    let mut scratch = vec![0xee; bytes];
+    decode_chunk_on(backend, &chunk, kept, Fresh::Scratch, &mut scratch).unwrap();
+    // As guest memory is, and as no heap is.
+    let mut memory = vec![0xee; bytes + PAGE_BYTES];
+    let aligned = memory.as_ptr().align_offset(PAGE_BYTES);
+    for start in [aligned, (aligned + 1) % PAGE_BYTES] {
+        memory.fill(0xee);
+        decode_chunk_on(backend, &chunk, kept, Fresh::Unknown, &mut memory[start..start + bytes]).unwrap();
+        assert!(memory[start..start + bytes] == scratch, "{}: page at {start}", backend.name());
+        assert!(memory[..start].iter().chain(&memory[start + bytes..]).all(|&byte| byte == 0xee));
+    }
+    scratch
 }
 
 impl naive::Elsewhere for Kept {

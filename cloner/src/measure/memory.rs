@@ -1,7 +1,9 @@
 //! Large buffers of one kind, so that no coder gets better memory than another.
 
 use std::collections::TryReserveError;
+use std::ops::{Deref, DerefMut};
 
+use crate::format::CHUNK_BYTES;
 use crate::sys::huge;
 
 /// An empty buffer with this capacity, in huge pages where the host has some; for sizes that somebody else chose.
@@ -24,6 +26,36 @@ pub(super) fn touched(bytes: usize) -> Vec<u8> {
     let mut memory = with_capacity(bytes);
     memory.resize(bytes, POISON);
     memory
+}
+
+/// Memory to decode to: aligned to huge pages, as guest memory is.
+pub(super) struct Target {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Target {
+    /// A target of this length, every page of it touched. What it holds is no coder's output.
+    pub(super) fn new(bytes: usize) -> Self {
+        let mut memory = with_capacity(bytes + CHUNK_BYTES);
+        let start = memory.as_ptr().align_offset(CHUNK_BYTES);
+        memory.resize(start + bytes, POISON);
+        Self { bytes: memory, start }
+    }
+}
+
+impl Deref for Target {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl DerefMut for Target {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
 }
 
 pub(super) const POISON: u8 = 0xa5;

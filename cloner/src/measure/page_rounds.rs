@@ -67,7 +67,7 @@ impl<'a> PageRounds<'a> {
     /// # Errors
     /// That of a pass; [`Error::NotEqual`], or [`Error::Cancelled`].
     pub fn run(&mut self, rounds: usize, progress: &Progress) -> Result<(), Error> {
-        let mut target = memory::touched(self.expected.len());
+        let mut target = memory::Target::new(self.expected.len());
         let places: &mut [Page] = target.as_chunks_mut().0;
         let expected: &[Page] = self.expected.as_chunks().0;
         let mut order: Vec<usize> = (0..places.len()).collect();

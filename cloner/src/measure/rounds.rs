@@ -71,7 +71,7 @@ impl<'a> Rounds<'a> {
     /// # Errors
     /// That of a pass; [`Error::NotEqual`], or [`Error::Cancelled`].
     pub fn run(&mut self, rounds: usize, progress: &Progress) -> Result<(), Error> {
-        let mut target = memory::touched(self.target_bytes);
+        let mut target = memory::Target::new(self.target_bytes);
         for pass in &mut self.passes {
             // What the pass before has decoded may be the very bytes this one is to decode.
             target.fill(memory::POISON);

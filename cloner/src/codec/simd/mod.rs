@@ -6,11 +6,13 @@
 //!
 //! `--features portable` leaves only the portable backend, for other machines and for comparison.
 
+mod past_caches;
 mod portable;
 mod replay;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod x86_64;
 
+pub(super) use past_caches::PastCaches;
 pub(super) use replay::{COPY_BYTES, Markers, Move, Moves, Window};
 
 use portable::Portable;
@@ -130,6 +132,11 @@ impl Backend {
             #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
             Set::Avx512(_) => "avx512",
         }
+    }
+
+    /// Writes pages that will not be read soon.
+    pub(super) fn past_caches(self) -> PastCaches {
+        PastCaches::new(self)
     }
 
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {

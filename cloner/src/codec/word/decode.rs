@@ -24,9 +24,14 @@ impl Kernel for WordDecode<'_> {
         let short = RecordError::Length { needed_bytes: PLANES_BYTES, record_bytes: record.len() };
         let (planes, mut streams) = record.split_first_chunk::<PLANES_BYTES>().ok_or(short)?;
         let planes = planes_of(planes);
-        let sets = WordTag::ALL.map(|tag| tag_set(&planes, tag));
-        let lengths =
-            Streams::of(&sets.map(|set| set.iter().map(|word| low_u16(word.count_ones().into())).sum()));
+        // Not by `map`, which is not inlined, and so not compiled for the instruction set.
+        let (mut sets, mut counts) = ([[0; PAGE_VECTORS / 64]; WordTag::COUNT], [0; WordTag::COUNT]);
+        for tag in WordTag::ALL {
+            let set = tag_set(&planes, tag);
+            counts[tag as usize] = set.iter().map(|word| low_u16(word.count_ones().into())).sum();
+            sets[tag as usize] = set;
+        }
+        let lengths = Streams::of(&counts);
         if lengths.record_bytes() != record.len() {
             let needed_bytes = lengths.record_bytes();
             return Err(RecordError::Length { needed_bytes, record_bytes: record.len() });
@@ -37,15 +42,16 @@ impl Kernel for WordDecode<'_> {
             stream
         };
         let hot = take(lengths.hot);
-        let cold = Numbers::join::<4>(take(lengths.dictionary_low), take(lengths.dictionary_high))?;
+        let (cold_low, cold_high) = (take(lengths.dictionary_low), take(lengths.dictionary_high));
         let small = take(lengths.small).as_chunks::<2>().0;
         let partial32 = take(lengths.partial32).as_chunks().0;
         let partial16 = take(lengths.partial16).as_chunks().0;
-        let bases = Numbers::join::<1>(take(lengths.base_low), take(lengths.base_high))?;
+        let (base_low, base_high) = (take(lengths.base_low), take(lengths.base_high));
         let literals = take(lengths.literal).as_chunks().0;
 
         let vectors = vector_bytes_mut(page);
         let mut list: Positions = [0; PAGE_VECTORS + 32];
+        let mut numbers: Numbers = [0; PAGE_VECTORS];
         let entry = |marker: u16| match dictionary.get(usize::from(marker)) {
             Some(&entry) => Ok(entry),
             None => Err(RecordError::Dictionary { marker, entries: dictionary.len() }),
@@ -54,21 +60,31 @@ impl Kernel for WordDecode<'_> {
         let set = |tag: WordTag| &sets[tag as usize];
 
         lanes.expand(set(WordTag::Literal), literals, vectors);
-        for (&at, &marker) in lanes.positions(set(WordTag::Hot), &mut list).iter().zip(hot) {
-            vectors[slot(at)] = entry(marker.into())?;
+        if !hot.is_empty() {
+            for (&at, &marker) in lanes.positions(set(WordTag::Hot), &mut list).iter().zip(hot) {
+                vectors[slot(at)] = entry(marker.into())?;
+            }
         }
-        for (&at, &marker) in lanes.positions(set(WordTag::Dictionary), &mut list).iter().zip(cold.get()) {
-            vectors[slot(at)] = entry(marker)?;
+        if !cold_low.is_empty() {
+            let cold = join::<4>(cold_low, cold_high, &mut numbers)?;
+            for (&at, &marker) in lanes.positions(set(WordTag::Dictionary), &mut list).iter().zip(cold) {
+                vectors[slot(at)] = entry(marker)?;
+            }
         }
-        for (&at, &low) in lanes.positions(set(WordTag::Small), &mut list).iter().zip(small) {
-            vectors[slot(at)] = [low[0], low[1], 0, 0, 0, 0, 0, 0];
+        if !small.is_empty() {
+            for (&at, &low) in lanes.positions(set(WordTag::Small), &mut list).iter().zip(small) {
+                vectors[slot(at)] = [low[0], low[1], 0, 0, 0, 0, 0, 0];
+            }
         }
-        let (of_partial32, bases) = bases.get().split_at(partial32.len());
+        let bases = join::<1>(base_low, base_high, &mut numbers)?;
+        let (of_partial32, bases) = bases.split_at(partial32.len());
         let (of_partial16, of_repeat) = bases.split_at(partial16.len());
-        let at = lanes.positions(set(WordTag::Partial32), &mut list);
-        for ((&at, &low), &base) in at.iter().zip(partial32).zip(of_partial32) {
-            let high = u64::from_le_bytes(vectors[slot(base)]) & !0xffff_ffff;
-            vectors[slot(at)] = (high | u64::from(u32::from_le_bytes(low))).to_le_bytes();
+        if !partial32.is_empty() {
+            let at = lanes.positions(set(WordTag::Partial32), &mut list);
+            for ((&at, &low), &base) in at.iter().zip(partial32).zip(of_partial32) {
+                let high = u64::from_le_bytes(vectors[slot(base)]) & !0xffff_ffff;
+                vectors[slot(at)] = (high | u64::from(u32::from_le_bytes(low))).to_le_bytes();
+            }
         }
         let at = lanes.positions(set(WordTag::Partial16), &mut list);
         for ((&at, &low), &base) in at.iter().zip(partial16).zip(of_partial16) {
@@ -99,38 +115,47 @@ fn planes_of(bytes: &[u8; PLANES_BYTES]) -> [VectorMask; PLANES] {
 #[inline(always)]
 fn tag_set(planes: &[VectorMask; PLANES], tag: WordTag) -> VectorMask {
     let inverted = |bit: usize| if tag as usize >> bit & 1 == 0 { u64::MAX } else { 0 };
-    std::array::from_fn(|word| {
-        (planes[0][word] ^ inverted(0)) & (planes[1][word] ^ inverted(1)) & (planes[2][word] ^ inverted(2))
-    })
+    let [inverted0, inverted1, inverted2] = [inverted(0), inverted(1), inverted(2)];
+    let mut set = [0; PAGE_VECTORS / 64];
+    for (word, set) in set.iter_mut().enumerate() {
+        *set = (planes[0][word] ^ inverted0) & (planes[1][word] ^ inverted1) & (planes[2][word] ^ inverted2);
+    }
+    set
 }
 
 /// Numbers of more than eight bits, put together from the two streams they lie in.
-struct Numbers {
-    numbers: [u16; PAGE_VECTORS],
-    count: usize,
-}
+type Numbers = [u16; PAGE_VECTORS];
 
-impl Numbers {
-    /// Joins low bytes with `HIGH_BITS` bits each, packed lowest first.
-    #[inline(always)]
-    fn join<const HIGH_BITS: usize>(low: &[u8], high: &[u8]) -> Result<Self, RecordError> {
-        let per_byte = 8 / HIGH_BITS;
-        let used_bits = low.len() * HIGH_BITS % 8;
-        if used_bits != 0 && high.last().is_some_and(|last| last >> used_bits != 0) {
-            return Err(RecordError::Padding);
-        }
-        let mut numbers = [0; PAGE_VECTORS];
-        for ((numbers, low), &high) in numbers.chunks_mut(per_byte).zip(low.chunks(per_byte)).zip(high) {
-            for (place, (number, &low)) in numbers.iter_mut().zip(low).enumerate() {
-                let high = high >> (place * HIGH_BITS) & ((1 << HIGH_BITS) - 1);
-                *number = u16::from(high) << 8 | u16::from(low);
-            }
-        }
-        Ok(Self { numbers, count: low.len() })
+/// Joins low bytes with `HIGH_BITS` bits each, packed lowest first.
+#[inline(always)]
+fn join<'n, const HIGH_BITS: usize>(
+    low: &[u8],
+    high: &[u8],
+    numbers: &'n mut Numbers,
+) -> Result<&'n [u16], RecordError> {
+    let used_bits = low.len() * HIGH_BITS % 8;
+    if used_bits != 0 && high.last().is_some_and(|last| last >> used_bits != 0) {
+        return Err(RecordError::Padding);
     }
-
-    #[inline(always)]
-    fn get(&self) -> &[u16] {
-        &self.numbers[..self.count.min(PAGE_VECTORS)]
+    // Eight numbers at a time, of fixed places, so that it compiles to a few operations on registers.
+    let eight = |low: &[u8; 8], high: &[u8], numbers: &mut [u16; 8]| {
+        let high = high.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
+        for (place, (number, &low)) in numbers.iter_mut().zip(low).enumerate() {
+            let high = low_u16((high >> (place * HIGH_BITS) & ((1 << HIGH_BITS) - 1)).into());
+            *number = high << 8 | u16::from(low);
+        }
+    };
+    let (lows, last_low) = low.as_chunks::<8>();
+    let (highs, last_high) = high.split_at(lows.len() * HIGH_BITS);
+    let mut places = numbers.as_chunks_mut::<8>().0.iter_mut();
+    for ((low, high), place) in lows.iter().zip(highs.chunks_exact(HIGH_BITS)).zip(&mut places) {
+        eight(low, high, place);
     }
+    if let Some(place) = places.next() {
+        let (mut low, mut high) = ([0; 8], [0; 8]);
+        low[..last_low.len()].copy_from_slice(last_low);
+        high[..last_high.len()].copy_from_slice(last_high);
+        eight(&low, &high, place);
+    }
+    Ok(&numbers[..low.len().min(PAGE_VECTORS)])
 }
