@@ -4,7 +4,8 @@
 //! holder by one, and takes the slot when nothing is left. Rare vectors wash each other out, frequent ones stay. A vector is
 //! counted once per page, since within a page a repeat is cheaper than any dictionary.
 //!
-//! The census doubles as the map from vectors to markers: two entries never share a slot, so a look-up is one probe.
+//! Markers are looked up in a table of their own, small enough for the first-level cache: almost every vector of a page is
+//! looked up and almost none found. A vector whose slot a more frequent one has is left out, so a look-up is one probe.
 
 use crate::format::{DICTIONARY_MAX, Page, PageIndex};
 
@@ -12,8 +13,11 @@ use super::super::narrow::low_u16;
 use super::super::page::vector_bytes;
 use super::HOT_ENTRIES;
 
+/// Slots of the census.
 const SLOT_BITS: u32 = 13;
 const SLOTS: usize = 1 << SLOT_BITS;
+/// Slots of the table of markers.
+const MARKER_BITS: u32 = 11;
 /// An entry costs eight bytes and spares about five per page it serves: fewer pages than this do not pay for it.
 const PAGES_MIN: u16 = 3;
 /// One vector of so many is counted.
@@ -28,16 +32,16 @@ struct Slot {
     pages: u16,
     /// The last page counted, so that a page counts once.
     last_page: u16,
-    /// The vector's marker once the dictionary is chosen.
-    marker: u16,
 }
 
-const EMPTY: Slot = Slot { vector: 0, pages: 0, last_page: NONE, marker: NONE };
+const EMPTY: Slot = Slot { vector: 0, pages: 0, last_page: u16::MAX };
 
 /// Counts vectors, then names the most frequent.
 pub(in super::super) struct Dictionary {
     slots: Box<[Slot; SLOTS]>,
     entries: Vec<u64>,
+    /// By the hash of a vector, its marker.
+    markers: [u16; 1 << MARKER_BITS],
     /// Slots worth an entry, while they are ranked.
     ranking: Vec<u32>,
 }
@@ -45,13 +49,19 @@ pub(in super::super) struct Dictionary {
 impl Dictionary {
     pub(in super::super) fn new() -> Self {
         let slots = vec![EMPTY; SLOTS].into_boxed_slice().try_into().ok().expect("SLOTS slots were made");
-        Self { slots, entries: Vec::with_capacity(DICTIONARY_MAX), ranking: Vec::with_capacity(SLOTS) }
+        Self {
+            slots,
+            entries: Vec::with_capacity(DICTIONARY_MAX),
+            markers: [NONE; 1 << MARKER_BITS],
+            ranking: Vec::with_capacity(SLOTS),
+        }
     }
 
     /// Forgets everything, for a new chunk.
     pub(in super::super) fn clear(&mut self) {
         self.slots.fill(EMPTY);
         self.entries.clear();
+        self.markers.fill(NONE);
     }
 
     /// Counts a sample of one page's vectors. Pages must have different numbers.
@@ -63,12 +73,12 @@ impl Dictionary {
             if vector == 0 {
                 continue;
             }
-            let slot = &mut self.slots[slot_of(vector)];
+            let slot = &mut self.slots[hash::<SLOT_BITS>(vector)];
             if slot.vector == vector {
                 slot.pages += u16::from(slot.last_page != number);
                 slot.last_page = number;
             } else if slot.pages == 0 {
-                *slot = Slot { vector, pages: 1, last_page: number, marker: NONE };
+                *slot = Slot { vector, pages: 1, last_page: number };
             } else {
                 slot.pages -= 1;
             }
@@ -84,11 +94,13 @@ impl Dictionary {
             }
         }
         self.ranking.sort_unstable_by_key(|&rank| std::cmp::Reverse(rank));
-        self.ranking.truncate(DICTIONARY_MAX);
-        for (&rank, marker) in self.ranking.iter().zip(0..) {
-            let slot = &mut self.slots[(rank & 0xffff) as usize % SLOTS];
-            slot.marker = marker;
-            self.entries.push(slot.vector);
+        for &rank in &self.ranking {
+            let vector = self.slots[(rank & 0xffff) as usize % SLOTS].vector;
+            let marker = &mut self.markers[hash::<MARKER_BITS>(vector)];
+            if *marker == NONE {
+                *marker = low_u16(self.entries.len() as u64);
+                self.entries.push(vector);
+            }
         }
     }
 
@@ -100,8 +112,8 @@ impl Dictionary {
     /// The marker of a vector other than zero.
     #[inline(always)]
     pub(super) fn marker(&self, vector: u64) -> Option<u16> {
-        let slot = &self.slots[slot_of(vector)];
-        (slot.vector == vector && slot.marker != NONE).then_some(slot.marker)
+        let marker = self.markers[hash::<MARKER_BITS>(vector)];
+        (self.entries.get(usize::from(marker)) == Some(&vector)).then_some(marker)
     }
 }
 
@@ -111,6 +123,6 @@ pub(super) fn is_hot(marker: u16) -> bool {
 }
 
 #[inline(always)]
-fn slot_of(vector: u64) -> usize {
-    (vector.wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - SLOT_BITS)) as usize % SLOTS
+fn hash<const BITS: u32>(vector: u64) -> usize {
+    (vector.wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - BITS)) as usize
 }
