@@ -38,14 +38,15 @@ impl Kernel for MarkBytes<'_> {
         let Self { encoder: ByteEncoder { search, streams }, page } = self;
         search.start(page);
         streams.clear();
-        let (mut anchor, mut at, mut distance) = (PAGE_AT, PAGE_AT, STEP_MAX);
+        let (mut anchor, mut at, mut distance, mut stride) = (PAGE_AT, PAGE_AT, STEP_MAX, 1);
         while at + 8 <= PAGE_END {
-            match search.next(lanes, anchor, at, distance) {
+            match search.next(lanes, anchor, at, distance, stride) {
                 Ok(vector) => {
-                    (at, distance) = (vector.end, vector.distance);
+                    (at, distance, stride) = (vector.end, vector.distance, 1);
                     anchor = streams.push_step(search, anchor, &vector);
                 }
-                Err(further) => at = further,
+                // The longer nothing was found, the less is looked for.
+                Err(further) => (at, stride) = (further, 1 + (further - anchor) / 64),
             }
         }
         streams.push_rest(search, anchor, PAGE_END);

@@ -34,6 +34,10 @@ const SAME_BYTES: u32 = 4;
 /// Places looked at together for zeros and the same distance: beyond these, the last [`SAME_BYTES`] of a register hang over.
 const AHEAD: usize = STEP_MAX - SAME_BYTES as usize + 1;
 
+/// Bytes before a place that are compared with those from there on.
+const BEFORE: usize = 8;
+static ZEROS: [u8; STEP_MAX] = [0; STEP_MAX];
+
 /// The page, and where its bytes stood last.
 pub(super) struct Search {
     window: Box<[u8; PLACES + SLACK]>,
@@ -64,7 +68,7 @@ impl Search {
     }
 
     /// The first vector at `at` or soon after it; literals since `anchor` may become its first bytes. `distance` is that of the
-    /// vector before. Otherwise where to go on.
+    /// vector before; `stride` is how far probes are apart. Otherwise where to go on.
     #[inline(always)]
     pub(super) fn next<L: Lanes>(
         &mut self,
@@ -72,38 +76,53 @@ impl Search {
         anchor: usize,
         at: usize,
         distance: usize,
+        stride: usize,
     ) -> Result<Vector, usize> {
         let here = self.load(at);
-        let zeros = lanes.equal_bytes(&[0; STEP_MAX], here);
-        let same = lanes.equal_bytes(self.load(at - distance), here);
-        let ahead = ((runs(zeros) | runs(same)) | 1 << AHEAD).trailing_zeros() as usize;
+        let zero_or_same =
+            lanes.equal_bytes(&ZEROS, here) | lanes.equal_bytes(self.load(at - distance), here);
+        let ahead = (runs(zero_or_same) | 1 << AHEAD).trailing_zeros() as usize;
         let limit = (at + ahead).min(PAGE_END - 7);
 
-        let (found, from) = self.probe(at, limit, 1 + (at - anchor) / 64);
+        let (found, from) = self.probe(at, limit, stride);
         if let Some(from) = from {
-            let (at, from) = (found, from.get());
-            let end = (at + self.equal(lanes, from, at)).min(PAGE_END);
-            let start = at - self.equal_before(from, at).min(at - anchor);
-            return Ok(Vector { source: Source::New, start, end, distance: at - from });
+            let from = from.get();
+            // One look at eight bytes before and 24 bytes from there on.
+            let differ = !lanes.equal_bytes(self.load(from - BEFORE), self.load(found - BEFORE));
+            let before = (differ << (32 - BEFORE) | 1 << (31 - BEFORE)).leading_zeros() as usize;
+            let mut length = (differ >> BEFORE | 1 << (32 - BEFORE)).trailing_zeros() as usize;
+            if length == 32 - BEFORE {
+                length = self.more_equal(lanes, from, found, length);
+            }
+            let start = found - before.min(found - anchor);
+            let end = (found + length).min(PAGE_END);
+            return Ok(Vector { source: Source::New, start, end, distance: found - from });
         }
         if ahead == AHEAD || limit == PAGE_END - 7 {
             return Err(found);
         }
-        let at = limit;
-        let (mut zeros, mut same) = (run_at(zeros, ahead), run_at(same, ahead));
-        if ahead + zeros == STEP_MAX {
-            zeros = self.more_zeros(lanes, at, zeros);
-        }
-        if ahead + same == STEP_MAX {
-            same = self.more_equal(lanes, at - distance, at, same);
+        self.zero_or_same(lanes, anchor, limit, distance).ok_or(limit + 1)
+    }
+
+    /// The vector of zeros or from the same distance `at` some place, whichever is longer; there may be a little of both, which
+    /// is none.
+    #[inline(always)]
+    fn zero_or_same<L: Lanes>(&self, lanes: L, anchor: usize, at: usize, distance: usize) -> Option<Vector> {
+        let zeros = self.more(lanes, at, 0, |_| &ZEROS);
+        let same = self.more_equal(lanes, at - distance, at, 0);
+        if zeros.max(same) < SAME_BYTES as usize {
+            return None;
         }
         let end = (at + zeros.max(same)).min(PAGE_END);
         let (source, before) = if zeros >= same {
-            (Source::Zero, self.zeros_before(at))
+            (Source::Zero, self.load_u64(at - 8).leading_zeros())
         } else {
-            (Source::Same, self.equal_before(at - distance, at))
+            (
+                Source::Same,
+                (self.load_u64(at - 8) ^ self.load_u64((at - distance).saturating_sub(8))).leading_zeros(),
+            )
         };
-        Ok(Vector { source, start: at - before.min(at - anchor), end, distance })
+        Some(Vector { source, start: at - (before as usize / 8).min(at - anchor), end, distance })
     }
 
     /// Looks for bytes that stood elsewhere, at every `stride`-th place from `at` to before `limit`: where they are and where
@@ -125,53 +144,28 @@ impl Search {
         (at, None)
     }
 
-    /// Equal bytes at two places; beyond the end of the page, any.
+    /// Equal bytes at two places, of which `length` are known to be; beyond the end of the page, any.
     #[inline(always)]
-    fn equal<L: Lanes>(&self, lanes: L, from: usize, at: usize) -> usize {
-        let first = equal_low(self.load_u64(from), self.load_u64(at));
-        let second = equal_low(self.load_u64(from + 8), self.load_u64(at + 8));
-        match first + if first == 8 { second } else { 0 } {
-            16 => self.more_equal(lanes, from, at, 16),
-            equal => equal,
-        }
+    fn more_equal<L: Lanes>(&self, lanes: L, from: usize, at: usize, length: usize) -> usize {
+        self.more(lanes, at, length, |length| self.load(from + length))
     }
 
-    /// Equal bytes at two places, of which `length` are known to be.
+    /// Bytes at a place that equal those of `other`, of which `length` are known to.
     #[inline(always)]
-    fn more_equal<L: Lanes>(&self, lanes: L, from: usize, at: usize, mut length: usize) -> usize {
+    fn more<'a, L: Lanes>(
+        &self,
+        lanes: L,
+        at: usize,
+        mut length: usize,
+        other: impl Fn(usize) -> &'a [u8; STEP_MAX],
+    ) -> usize {
         loop {
-            let equal = lanes.equal_bytes(self.load(from + length), self.load(at + length)).trailing_ones();
+            let equal = lanes.equal_bytes(other(length), self.load(at + length)).trailing_ones();
             length += equal as usize;
             if equal < 32 || at + length >= PAGE_END {
                 return length;
             }
         }
-    }
-
-    /// Zeros at a place, of which `length` are known to be.
-    #[inline(always)]
-    fn more_zeros<L: Lanes>(&self, lanes: L, at: usize, mut length: usize) -> usize {
-        loop {
-            let zeros = lanes.equal_bytes(&[0; STEP_MAX], self.load(at + length)).trailing_ones();
-            length += zeros as usize;
-            if zeros < 32 || at + length >= PAGE_END {
-                return length;
-            }
-        }
-    }
-
-    /// Bytes before two places that are equal as well, up to eight.
-    #[inline(always)]
-    fn equal_before(&self, from: usize, at: usize) -> usize {
-        // Before the window there is nothing, and in its first places only zeros.
-        let from = self.load_u64(from.saturating_sub(8));
-        (self.load_u64(at - 8) ^ from).leading_zeros() as usize / 8
-    }
-
-    /// Zeros before a place, up to eight.
-    #[inline(always)]
-    fn zeros_before(&self, at: usize) -> usize {
-        self.load_u64(at - 8).leading_zeros() as usize / 8
     }
 
     /// The bytes at a place.
@@ -187,24 +181,12 @@ impl Search {
     }
 }
 
-/// Equal low bytes of two words.
-#[inline(always)]
-fn equal_low(a: u64, b: u64) -> usize {
-    (a ^ b).trailing_zeros() as usize / 8
-}
-
 /// Where [`SAME_BYTES`] bits in a row start.
 #[inline(always)]
 fn runs(mask: u32) -> u32 {
     const { assert!(SAME_BYTES == 4) };
     let pairs = mask & mask >> 1;
     pairs & pairs >> 2
-}
-
-/// Bits in a row from a place on.
-#[inline(always)]
-fn run_at(mask: u32, at: usize) -> usize {
-    (mask >> at).trailing_ones() as usize
 }
 
 /// The first few bytes of eight.

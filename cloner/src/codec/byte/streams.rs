@@ -8,24 +8,28 @@ use super::steps::{MARKERS, STEPS, Source, Step};
 use super::{COUNTS_BYTES, STEP_MAX};
 
 /// Markers, distances and literals, as they come.
+///
+/// Each has room for twice what a page can have, so that a count modulo that is a place and needs no check.
 pub(super) struct Streams {
     /// Every marker but one of no bytes at all stands for two bytes at least, or for one literal.
-    markers: [u8; PAGE_BYTES + FIT_MARKERS],
+    markers: [u8; ROOM + FIT_MARKERS],
     marker_count: usize,
-    distances: [u16; PAGE_BYTES],
+    distances: [u16; ROOM],
     distance_count: usize,
-    literals: [u8; PAGE_BYTES + STEP_MAX],
+    literals: [u8; ROOM + STEP_MAX],
     literal_count: usize,
 }
+
+const ROOM: usize = 2 * PAGE_BYTES;
 
 impl Streams {
     pub(super) fn new() -> Self {
         Self {
-            markers: [0; PAGE_BYTES + FIT_MARKERS],
+            markers: [0; ROOM + FIT_MARKERS],
             marker_count: 0,
-            distances: [0; PAGE_BYTES],
+            distances: [0; ROOM],
             distance_count: 0,
-            literals: [0; PAGE_BYTES + STEP_MAX],
+            literals: [0; ROOM + STEP_MAX],
             literal_count: 0,
         }
     }
@@ -60,19 +64,20 @@ impl Streams {
             Source::Same => (&SAME, &SAME),
             Source::Zero | Source::None => (&ZERO, &ZERO),
         };
-        self.distances[self.distance_count] = low_u16((vector.distance - STEP_MAX) as u64);
+        self.distances[self.distance_count % ROOM] = low_u16((vector.distance - STEP_MAX) as u64);
         self.distance_count += usize::from(vector.source == Source::New);
         let literals = self.push_literals(search, anchor, vector.start);
         let mut left = vector.end - vector.start;
-        let mut fit = &fits[literals][left.min(STEP_MAX)];
+        let mut fits = &fits[literals % LITERALS];
         loop {
-            self.markers[self.marker_count..][..FIT_MARKERS].copy_from_slice(&fit.markers);
-            self.marker_count += usize::from(fit.count);
-            left -= usize::from(fit.length);
+            let Fit { markers, count, length } = fits[(left.min(STEP_MAX) - 1) % STEP_MAX];
+            *self.markers[self.marker_count % ROOM..].first_chunk_mut().expect("room for a fit") = markers;
+            self.marker_count += usize::from(count);
+            left -= usize::from(length);
             if left < MORE_BYTES {
                 return vector.end - left;
             }
-            fit = &next[0][left.min(STEP_MAX)];
+            fits = &next[0];
         }
     }
 
@@ -88,8 +93,8 @@ impl Streams {
     fn push_literals(&mut self, search: &Search, from: usize, to: usize) -> usize {
         let mut at = from;
         loop {
-            let run = search.load::<STEP_MAX>(at);
-            self.literals[self.literal_count..][..STEP_MAX].copy_from_slice(run);
+            let place = self.literals[self.literal_count % ROOM..].first_chunk_mut::<STEP_MAX>();
+            *place.expect("room for a step") = *search.load(at);
             let left = to - at;
             if left < LITERALS {
                 self.literal_count += left;
@@ -115,7 +120,7 @@ impl Streams {
 
     #[inline(always)]
     fn push_marker(&mut self, marker: u8) {
-        self.markers[self.marker_count] = marker;
+        self.markers[self.marker_count % ROOM] = marker;
         self.marker_count += 1;
     }
 }
@@ -125,6 +130,7 @@ const LITERALS: usize = 16;
 
 /// The markers that take a number of literals and then cover most of a vector of 32 bytes or less.
 #[derive(Clone, Copy)]
+#[repr(align(8))]
 struct Fit {
     markers: [u8; FIT_MARKERS],
     /// How many of the markers there are; the rest are overwritten by what comes next.
@@ -139,8 +145,8 @@ const MORE_BYTES: usize = 4;
 /// Two runs of literals, the longest step there is, and one more of what is left.
 const FIT_MARKERS: usize = 4;
 
-/// By number of literals and length.
-type Fits = [[Fit; STEP_MAX + 1]; LITERALS];
+/// By number of literals, and by length less one.
+type Fits = [[Fit; STEP_MAX]; LITERALS];
 
 static NEW: Fits = fits(Source::New, Source::Same);
 static SAME: Fits = fits(Source::Same, Source::Same);
@@ -164,10 +170,10 @@ const fn runs() -> [u8; STEP_MAX + 1] {
 /// Vectors from `source`, of which `next` names what the first marker leaves.
 const fn fits(source: Source, next: Source) -> Fits {
     let (first, second, runs) = (longest(source), longest(next), runs());
-    let mut fits = [[Fit { markers: [0; FIT_MARKERS], count: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
+    let mut fits = [[Fit { markers: [0; FIT_MARKERS], count: 0, length: 0 }; STEP_MAX]; LITERALS];
     let mut literals = 0;
     while literals < LITERALS {
-        let mut length = 0;
+        let mut length = 1;
         while length <= STEP_MAX {
             let mut fit = Fit { markers: [0; FIT_MARKERS], count: 0, length: 0 };
             let mut step = first[literals][length];
@@ -185,7 +191,7 @@ const fn fits(source: Source, next: Source) -> Fits {
                     fit.push(rest.marker, rest.length);
                 }
             }
-            fits[literals][length] = fit;
+            fits[literals][length - 1] = fit;
             length += 1;
         }
         literals += 1;
