@@ -46,13 +46,16 @@ impl Kernel for MarkBytes<'_> {
                     anchor = streams.push_step(search, anchor, &vector);
                 }
                 // The longer nothing was found, the less is looked for.
-                Err(further) => (at, stride) = (further, 1 + (further - anchor) / 64),
+                Err(further) => (at, stride) = (further, 1 + (further - anchor) / STEADY),
             }
         }
         streams.push_rest(search, anchor, PAGE_END);
         streams.record_bytes()
     }
 }
+
+/// Probes are one byte apart at first, and one more after every so many literals.
+const STEADY: usize = 32;
 
 /// Appends the record of the page that was marked last.
 pub(in super::super) struct WriteBytes<'a> {

@@ -123,6 +123,7 @@ pub(super) fn is_hot(marker: u16) -> bool {
 }
 
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the bits that are left fit in any usize")]
 fn hash<const BITS: u32>(vector: u64) -> usize {
     (vector.wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - BITS)) as usize
 }
