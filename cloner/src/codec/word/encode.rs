@@ -4,7 +4,7 @@ use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
 use super::super::narrow::{low_u16, low_u32};
 use super::super::page::{Vectors, vector_bytes};
-use super::super::simd::{Kernel, Lanes, REGISTER_BYTES, VectorMask};
+use super::super::simd::{Kernel, Lanes, Positions, REGISTER_BYTES, VectorMask};
 use super::dictionary::is_hot;
 use super::{Dictionary, PLANES, PLANES_BYTES, Streams, TagCounts, WordTag};
 
@@ -20,7 +20,8 @@ pub(in super::super) struct WordEncoder {
     tags: [u8; PAGE_VECTORS],
     /// The dictionary marker or the base position of each vector whose tag has one.
     names: [[u8; 2]; PAGE_VECTORS],
-    counts: TagCounts,
+    /// The vectors that have each tag.
+    sets: [VectorMask; WordTag::COUNT],
     record: [u8; RECORD_ROOM],
 }
 
@@ -36,7 +37,7 @@ impl WordEncoder {
         Self {
             tags: [0; PAGE_VECTORS],
             names: [[0; 2]; PAGE_VECTORS],
-            counts: [0; WordTag::COUNT],
+            sets: [[0; PAGE_VECTORS / 64]; WordTag::COUNT],
             record: [0; RECORD_ROOM],
         }
     }
@@ -53,17 +54,26 @@ impl Kernel for MarkWords<'_> {
     type Output = WordMarks;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, _lanes: L) -> WordMarks {
-        let Self { encoder, vectors, dictionary } = self;
-        let mut seen = Seen::new(vectors);
-        encoder.counts = [0; WordTag::COUNT];
-        for (at, &vector) in (0..).zip(vectors) {
-            let (tag, name) = mark(vector, at, dictionary, &mut seen);
-            encoder.tags[usize::from(at)] = tag as u8;
-            encoder.names[usize::from(at)] = name.to_le_bytes();
-            encoder.counts[tag as usize] += 1;
+    fn run<L: Lanes>(self, lanes: L) -> WordMarks {
+        let Self { encoder: WordEncoder { tags, names, sets, .. }, vectors, dictionary } = self;
+        for (tag, &vector) in tags.iter_mut().zip(vectors) {
+            *tag = u8::from(vector != 0);
         }
-        WordMarks { record_bytes: Streams::of(&encoder.counts).record_bytes(), counts: encoder.counts }
+        let mut seen = Seen::new(vectors);
+        let mut list: Positions = [0; _];
+        for &at in lanes.positions(&lanes.tagged(tags, 1), &mut list) {
+            let place = usize::from(at) % PAGE_VECTORS;
+            let (tag, name) = mark(vectors[place], at, dictionary, &mut seen);
+            tags[place] = tag as u8;
+            names[place] = name.to_le_bytes();
+        }
+        let mut counts = [0; WordTag::COUNT];
+        for tag in WordTag::ALL {
+            let set = lanes.tagged(tags, tag as u8);
+            counts[tag as usize] = set.iter().map(|word| low_u16(word.count_ones().into())).sum();
+            sets[tag as usize] = set;
+        }
+        WordMarks { record_bytes: Streams::of(&counts).record_bytes(), counts }
     }
 }
 
@@ -100,11 +110,9 @@ fn hash(vector: u64) -> u64 {
     vector.wrapping_mul(0x9e37_79b1_85eb_ca87)
 }
 
+/// The tag of a vector that is not zero, and what it names.
 #[inline(always)]
 fn mark(vector: u64, at: u16, dictionary: &Dictionary, seen: &mut Seen<'_>) -> (WordTag, u16) {
-    if vector == 0 {
-        return (WordTag::Zero, 0);
-    }
     let repeat_slot = (hash(vector) >> 54) as usize % REPEAT_SLOTS;
     let repeat = seen.repeat[repeat_slot];
     if seen.holds(repeat, vector, 0) {
@@ -143,8 +151,7 @@ impl Kernel for WriteWords<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { encoder: WordEncoder { tags, names, counts, record }, page, vectors, out } = self;
-        let sets = WordTag::ALL.map(|tag| lanes.tagged(tags, tag as u8));
+        let Self { encoder: WordEncoder { names, sets, record, .. }, page, vectors, out } = self;
         let mut record = Record { lanes, bytes: record, end: 0 };
         for bit in 0..PLANES {
             let tags_with = |bit: usize| sets.iter().enumerate().filter(move |(tag, _)| tag >> bit & 1 == 1);
@@ -154,7 +161,7 @@ impl Kernel for WriteWords<'_> {
             }
         }
         let set = |tag: WordTag| &sets[tag as usize];
-        let has = |tag: WordTag| counts[tag as usize] != 0;
+        let has = |tag: WordTag| set(tag).iter().any(|&word| word != 0);
 
         let mut numbers = Numbers::new();
         numbers.add(lanes, set(WordTag::Hot), names);
