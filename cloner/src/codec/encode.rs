@@ -233,7 +233,10 @@ impl Encoder {
                 patch::encode(page, &parent[index.get()], out);
                 PageKind::Patch
             }
-            Plan::Unique => self.write_unique(page, out, stats),
+            Plan::Unique => {
+                let next = input.pages.get(index.get() + 1).unwrap_or(page);
+                self.write_unique(page, next, out, stats)
+            }
         }
     }
 
@@ -241,18 +244,24 @@ impl Encoder {
     ///
     /// Word markers are faster, both ways, and byte markers are mostly smaller; trying both would cost more than either is
     /// worth. The more zero vectors a page has, the more of its others are pointers and integers, which word markers do well.
-    fn write_unique(&mut self, page: &Page, out: &mut Vec<u8>, stats: &mut ChunkStats) -> PageKind {
+    fn write_unique(
+        &mut self,
+        page: &Page,
+        next: &Page,
+        out: &mut Vec<u8>,
+        stats: &mut ChunkStats,
+    ) -> PageKind {
         let Self { options: Options { backend }, dictionary, words, bytes, .. } = self;
         if WORD_ZEROS.contains(&zero_vectors(page)) {
             let vectors = load_vectors(page);
-            let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary });
+            let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary, next });
             if marks.record_bytes <= WORD_RECORD_MAX {
                 backend.run(WriteWords { encoder: words, page, vectors: &vectors, out });
                 stats.count_words(&marks.counts);
                 return PageKind::WordMarked;
             }
         }
-        if backend.run(MarkBytes { encoder: bytes, page }) <= RECORD_BYTES_MAX {
+        if backend.run(MarkBytes { encoder: bytes, page, next }) <= RECORD_BYTES_MAX {
             backend.run(WriteBytes { encoder: bytes, out });
             stats.byte_markers += bytes.marker_count() as u64;
             return PageKind::ByteMarked;

@@ -28,6 +28,8 @@ impl ByteEncoder {
 pub(in super::super) struct MarkBytes<'a> {
     pub encoder: &'a mut ByteEncoder,
     pub page: &'a Page,
+    /// The page that will be encoded after this one, to be fetched meanwhile.
+    pub next: &'a Page,
 }
 
 impl Kernel for MarkBytes<'_> {
@@ -35,7 +37,7 @@ impl Kernel for MarkBytes<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> usize {
-        let Self { encoder: ByteEncoder { search, streams }, page } = self;
+        let Self { encoder: ByteEncoder { search, streams }, page, next } = self;
         search.start(page);
         streams.clear();
         let (mut anchor, mut at, mut distance, mut stride) = (PAGE_AT, PAGE_AT, STEP_MAX, 1);
@@ -44,6 +46,7 @@ impl Kernel for MarkBytes<'_> {
                 Ok(vector) => {
                     (at, distance, stride) = (vector.end, vector.distance, 1);
                     anchor = streams.push_step(search, anchor, &vector);
+                    lanes.prefetch(next, at - PAGE_AT);
                 }
                 // The longer nothing was found, the less is looked for.
                 Err(further) => (at, stride) = (further, 1 + (further - anchor) / STEADY),

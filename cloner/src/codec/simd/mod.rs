@@ -19,7 +19,7 @@ use portable::Portable;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 use x86_64::{Avx2, Avx512};
 
-use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
+use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
 /// A set of a page's vectors: vector `64 * i + j` is bit `j` of word `i`.
 pub(super) type VectorMask = [u64; PAGE_VECTORS / 64];
@@ -64,6 +64,9 @@ pub(super) trait Lanes: Copy {
 
     /// For each table, the sum of its entries at `indices`.
     fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N];
+
+    /// Fetches the line of `page` that holds a byte to the caches: it will be read soon.
+    fn prefetch(self, page: &Page, byte: usize);
 
     /// Which bytes of `a` and `b` are equal: bit `i` for byte `i`.
     fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32;

@@ -1,6 +1,6 @@
 //! The operations of [`Lanes`] without any instruction set.
 
-use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
+use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
 use super::{Lanes, Positions, REGISTER_BYTES, VectorMask};
 
@@ -43,6 +43,9 @@ impl Lanes for Portable {
     fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
         sums(tables, indices)
     }
+
+    #[inline(always)]
+    fn prefetch(self, _page: &Page, _byte: usize) {}
 
     #[inline(always)]
     fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {

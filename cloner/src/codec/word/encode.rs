@@ -48,6 +48,8 @@ pub(in super::super) struct MarkWords<'a> {
     pub encoder: &'a mut WordEncoder,
     pub vectors: &'a Vectors,
     pub dictionary: &'a Dictionary,
+    /// The page that will be encoded after this one, to be fetched meanwhile.
+    pub next: &'a Page,
 }
 
 impl Kernel for MarkWords<'_> {
@@ -55,7 +57,7 @@ impl Kernel for MarkWords<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> WordMarks {
-        let Self { encoder: WordEncoder { tags, names, sets, .. }, vectors, dictionary } = self;
+        let Self { encoder: WordEncoder { tags, names, sets, .. }, vectors, dictionary, next } = self;
         for (tag, &vector) in tags.iter_mut().zip(vectors) {
             *tag = u8::from(vector != 0);
         }
@@ -66,6 +68,7 @@ impl Kernel for MarkWords<'_> {
             let (tag, name) = mark(vectors[place], at, dictionary, &mut seen);
             tags[place] = tag as u8;
             names[place] = name.to_le_bytes();
+            lanes.prefetch(next, place * VECTOR_BYTES);
         }
         let mut counts = [0; WordTag::COUNT];
         for tag in WordTag::ALL {
