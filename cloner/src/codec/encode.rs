@@ -15,7 +15,7 @@ use crate::format::{
 };
 
 use super::byte::{ByteEncoder, MarkBytes, WriteBytes};
-use super::page::{PageSet, fill_value, load_vectors, zero_vectors};
+use super::page::{CountZeros, PageSet, fill_value, load_vectors};
 use super::word::{Dictionary, MarkWords, WordEncoder, WriteWords};
 use super::{Backend, ChunkStats, Error, PageRef, patch};
 
@@ -252,7 +252,7 @@ impl Encoder {
         stats: &mut ChunkStats,
     ) -> PageKind {
         let Self { options: Options { backend }, dictionary, words, bytes, .. } = self;
-        if WORD_ZEROS.contains(&zero_vectors(page)) {
+        if WORD_ZEROS.contains(&backend.run(CountZeros(page))) {
             let vectors = load_vectors(page);
             let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary, next });
             if marks.record_bytes <= WORD_RECORD_MAX {

@@ -2,6 +2,8 @@
 
 use crate::format::{CHUNK_PAGES, PAGE_VECTORS, Page, VECTOR_BYTES};
 
+use super::simd::{Kernel, Lanes};
+
 /// A set of pages of one chunk, one bit each.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PageSet([u64; CHUNK_PAGES / 64]);
@@ -77,10 +79,17 @@ pub(super) fn fill_value(page: &Page) -> Option<u64> {
     vectors.chunks_exact(RUN).all(same).then(|| u64::from_le_bytes(vectors[0]))
 }
 
-/// How many vectors of a page are zero.
-#[inline(always)]
-pub(super) fn zero_vectors(page: &Page) -> usize {
-    vector_bytes(page).iter().map(|&vector| usize::from(u64::from_ne_bytes(vector) == 0)).sum()
+/// Counts the vectors of a page that are zero.
+pub(super) struct CountZeros<'a>(pub &'a Page);
+
+impl Kernel for CountZeros<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _lanes: L) -> usize {
+        let is_zero = |&vector: &[u8; VECTOR_BYTES]| u64::from(u64::from_ne_bytes(vector) == 0);
+        usize::try_from(vector_bytes(self.0).iter().map(is_zero).sum::<u64>()).expect("a page has 512")
+    }
 }
 
 /// The vectors of a page.
