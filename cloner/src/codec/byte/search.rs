@@ -34,6 +34,9 @@ const SAME_BYTES: u32 = 4;
 /// Places looked at together for zeros and the same distance: beyond these, the last [`SAME_BYTES`] of a register hang over.
 const AHEAD: usize = STEP_MAX - SAME_BYTES as usize + 1;
 
+/// Zeros or the same distance after fewer literals than this are taken unseen: a new distance would be longer, but not by what
+/// it costs.
+const NEAR: usize = 3;
 /// Bytes before a place that are compared with those from there on.
 const BEFORE: usize = 8;
 static ZEROS: [u8; STEP_MAX] = [0; STEP_MAX];
@@ -84,7 +87,7 @@ impl Search {
         let ahead = (runs(zero_or_same) | 1 << AHEAD).trailing_zeros() as usize;
         let limit = (at + ahead).min(PAGE_END - 7);
 
-        let (found, from) = self.probe(at, limit, stride);
+        let (found, from) = if ahead < NEAR { (limit, None) } else { self.probe(at, limit, stride) };
         if let Some(from) = from {
             let from = from.get();
             // One look at eight bytes before and 24 bytes from there on.
