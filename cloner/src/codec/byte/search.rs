@@ -134,6 +134,26 @@ impl Search {
     /// Not inlined: among the other variables this loop would keep its own in memory, and that costs more than the call.
     #[inline(never)]
     fn probe(&mut self, mut at: usize, limit: usize, stride: usize) -> (usize, Option<NonZeroUsize>) {
+        if stride == 1 {
+            // Two places of one load.
+            while at + 2 <= limit {
+                let bytes = self.load_u64(at);
+                let slot = &mut self.seen[hash(bytes)];
+                let from = usize::from(*slot);
+                *slot = low_u16(at as u64);
+                if low(self.load_u64(from) ^ bytes, NEW_BYTES) == 0 && from + STEP_MAX <= at {
+                    return (at, NonZeroUsize::new(from));
+                }
+                let next = bytes >> 8;
+                let slot = &mut self.seen[hash(next)];
+                let from = usize::from(*slot);
+                *slot = low_u16(at as u64 + 1);
+                if low(self.load_u64(from) ^ next, NEW_BYTES) == 0 && from + STEP_MAX <= at + 1 {
+                    return (at + 1, NonZeroUsize::new(from));
+                }
+                at += 2;
+            }
+        }
         while at < limit {
             let bytes = self.load_u64(at);
             let slot = &mut self.seen[hash(bytes)];
