@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! from a place on: where do zeros start, or the same distance go on? one look at 32 bytes tells
+//!     close by: take them
 //!     before that: have the bytes at this place stood elsewhere? one probe for each place, until one has
-//!     go back over literals that belong to the vector as well
+//!     one look at 32 bytes tells how far that goes, on and back over literals that belong to the vector as well
 //! ```
 //!
 //! One probe into a table of where bytes stood last and no second thoughts: a source paused or frozen while its memory is
-//! encoded waits for this. What counts is how long it takes from a vector found to the next probe, since each waits for the
-//! one before it; so lengths come from the words that were compared anyway, and registers are looked at only where zeros or
-//! the same distance may be, or a vector is long.
+//! encoded waits for this. Half of the time goes into probes, and half into what is done for each vector, where instructions
+//! count as much as branches that cannot be predicted.
 
 use std::num::NonZeroUsize;
 
