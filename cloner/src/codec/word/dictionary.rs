@@ -21,7 +21,7 @@ const MARKER_BITS: u32 = 11;
 /// An entry costs eight bytes and spares about five per page it serves: fewer pages than this do not pay for it.
 const PAGES_MIN: u16 = 3;
 /// One vector of so many is counted.
-const SAMPLE: usize = 4;
+const SAMPLE: usize = 8;
 /// The marker of vectors without one.
 const NONE: u16 = u16::MAX;
 
