@@ -150,10 +150,13 @@ impl ColdHeader {
         field("unique_pages", header.unique_pages.into(), 0, header.page_count())?;
         field("records_bytes", header.records_bytes, 0, header.page_count() * PAGE_BYTES)?;
         field("reserved", u16_at(26).into(), 0, 0)?;
-        let expected_bytes = header.encoded_bytes().max(header.groups_at());
+        let least_bytes = header.groups_at();
+        let expected_bytes = header.encoded_bytes().max(least_bytes);
         if actual_bytes != expected_bytes {
             return Err(Error::Length { expected_bytes, actual_bytes });
         }
+        let least_bytes = u32::try_from(least_bytes).expect("chunks are small");
+        field("encoded_bytes", header.encoded_bytes, least_bytes, COLD_BYTES_MAX)?;
         Ok(header)
     }
 }

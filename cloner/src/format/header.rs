@@ -118,23 +118,25 @@ impl ChunkHeader {
             return Err(Error::Version { found: u16_at(4) });
         }
         let header = Self {
-            page_count: field("page_count", u16_at(6), 1, CHUNK_PAGES)?,
-            dictionary_entries: field("dictionary_entries", u16_at(20), 0, DICTIONARY_MAX)?,
+            page_count: u16_at(6),
+            dictionary_entries: u16_at(20),
             encoded_bytes: u32::from_le_bytes([head[16], head[17], head[18], head[19]]),
         };
-        field("reserved", u16_at(22), 0, 0)?;
-        let expected_bytes = header.encoded_bytes().max(header.records_at() + SLACK_BYTES);
+        field("page_count", header.page_count.into(), 1, CHUNK_PAGES)?;
+        field("dictionary_entries", header.dictionary_entries.into(), 0, DICTIONARY_MAX)?;
+        field("reserved", u16_at(22).into(), 0, 0)?;
+        let least_bytes = header.records_at() + SLACK_BYTES;
+        let expected_bytes = header.encoded_bytes().max(least_bytes);
         if actual_bytes != expected_bytes {
             return Err(Error::Length { expected_bytes, actual_bytes });
         }
+        let least_bytes = u32::try_from(least_bytes).expect("chunks are small");
+        field("encoded_bytes", header.encoded_bytes, least_bytes, ENCODED_BYTES_MAX)?;
         Ok(header)
     }
 }
 
-fn field(field: &'static str, value: u16, min: u16, max: usize) -> Result<u16, Error> {
-    if value < min || usize::from(value) > max {
-        let max = u32::try_from(max).expect("limits of 16-bit fields are small");
-        return Err(Error::Field { field, value: value.into(), min: min.into(), max });
-    }
-    Ok(value)
+fn field(field: &'static str, value: u32, min: u32, max: usize) -> Result<(), Error> {
+    let max = u32::try_from(max).expect("limits of fields are small");
+    if (min..=max).contains(&value) { Ok(()) } else { Err(Error::Field { field, value, min, max }) }
 }

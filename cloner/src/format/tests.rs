@@ -34,6 +34,7 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
     assert_eq!(broken(7, 3), Error::Field { field: "page_count", value: 771, min: 1, max: 512 });
     assert_eq!(broken(6, 4), Error::Length { expected_bytes: 72, actual_bytes: 68 });
     assert_eq!(broken(16, 69), Error::Length { expected_bytes: 69, actual_bytes: 68 });
+    assert!(matches!(broken(16, 0), Error::Field { field: "encoded_bytes", value: 0, min: 68, .. }));
     assert!(matches!(broken(21, 0x20), Error::Field { field: "dictionary_entries", value: 8192, .. }));
     assert!(matches!(broken(20, 1), Error::Length { .. }));
     assert!(matches!(broken(22, 1), Error::Field { field: "reserved", .. }));

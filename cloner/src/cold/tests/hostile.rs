@@ -123,6 +123,12 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
     assert!(matches!(broken(7, 3), Error::Field { field: "page_count", value: 771, .. }));
     assert!(matches!(broken(6, 4), Error::Kind { .. } | Error::Record { .. } | Error::Map { .. }));
     assert!(matches!(broken(19, 1), Error::Length { .. }));
+    // No groups, so that the least a chunk can have is all there is, whatever the field says.
+    let (mut empty, _) = to_cold(&Case::of([Content::Fill, Content::Zero]).hot(), &mut encoder());
+    empty[16..20].fill(0);
+    seal(&mut empty);
+    let refused = VerifiedColdChunk::verify(&empty).expect_err("a chunk of 0 bytes was accepted");
+    assert!(matches!(refused, Error::Field { field: "encoded_bytes", value: 0, .. }));
     assert!(matches!(broken(23, 1), Error::Field { field: "records_bytes", .. }));
     assert!(matches!(broken(20, 16), Error::Map { records_bytes: 8, header_records_bytes: 16, .. }));
     assert!(matches!(broken(24, 4), Error::Field { field: "unique_pages", value: 4, .. }));
