@@ -254,10 +254,11 @@ impl Encoder {
         let Self { options: Options { backend }, dictionary, words, bytes, .. } = self;
         if WORD_ZEROS.contains(&backend.run(CountZeros(page))) {
             let vectors = load_vectors(page);
-            let marks = backend.run(MarkWords { encoder: words, vectors: &vectors, dictionary, next });
-            if marks.record_bytes <= WORD_RECORD_MAX {
+            let bytes_max = WORD_RECORD_MAX;
+            let marks = MarkWords { encoder: words, vectors: &vectors, dictionary, bytes_max, next };
+            if let Some(counts) = backend.run(marks) {
                 backend.run(WriteWords { encoder: words, page, vectors: &vectors, out });
-                stats.count_words(&marks.counts);
+                stats.count_words(&counts);
                 return PageKind::WordMarked;
             }
         }

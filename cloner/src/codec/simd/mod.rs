@@ -15,6 +15,8 @@ mod x86_64;
 pub(super) use past_caches::PastCaches;
 pub(super) use replay::{COPY_BYTES, Markers, Move, Moves, Window};
 
+pub(super) use portable::count;
+
 use portable::Portable;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 use x86_64::{Avx2, Avx512};

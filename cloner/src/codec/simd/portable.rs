@@ -95,7 +95,7 @@ pub(super) fn compress<const N: usize>(
 
 /// How many vectors a set has.
 #[inline(always)]
-pub(super) fn count(set: &VectorMask) -> usize {
+pub(in super::super) fn count(set: &VectorMask) -> usize {
     set.iter().map(|word| word.count_ones() as usize).sum()
 }
 

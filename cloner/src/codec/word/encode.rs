@@ -4,7 +4,7 @@ use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
 use super::super::narrow::{low_u16, low_u32};
 use super::super::page::{Vectors, vector_bytes};
-use super::super::simd::{Kernel, Lanes, Positions, REGISTER_BYTES, VectorMask};
+use super::super::simd::{Kernel, Lanes, Positions, REGISTER_BYTES, VectorMask, count};
 use super::dictionary::is_hot;
 use super::{Dictionary, PLANES, PLANES_BYTES, Streams, TagCounts, WordTag};
 
@@ -25,13 +25,6 @@ pub(in super::super) struct WordEncoder {
     record: [u8; RECORD_ROOM],
 }
 
-/// The marks of a page: how large its record will be.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) struct WordMarks {
-    pub record_bytes: usize,
-    pub counts: TagCounts,
-}
-
 impl WordEncoder {
     pub(in super::super) fn new() -> Self {
         Self {
@@ -43,40 +36,54 @@ impl WordEncoder {
     }
 }
 
-/// Finds the word markers of a page.
+/// Finds the word markers of a page: how many vectors have each tag, or nothing if the record would have more than
+/// `bytes_max`. That is mostly known when a quarter of the vectors has been looked at.
 pub(in super::super) struct MarkWords<'a> {
     pub encoder: &'a mut WordEncoder,
     pub vectors: &'a Vectors,
     pub dictionary: &'a Dictionary,
+    pub bytes_max: usize,
     /// The page that will be encoded after this one, to be fetched meanwhile.
     pub next: &'a Page,
 }
 
+/// Stands for the tag of a vector that is not zero until it has one.
+const UNMARKED: u8 = u8::MAX;
+
 impl Kernel for MarkWords<'_> {
-    type Output = WordMarks;
+    type Output = Option<TagCounts>;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> WordMarks {
-        let Self { encoder: WordEncoder { tags, names, sets, .. }, vectors, dictionary, next } = self;
+    fn run<L: Lanes>(self, lanes: L) -> Option<TagCounts> {
+        let Self { encoder: WordEncoder { tags, names, sets, .. }, vectors, dictionary, bytes_max, next } =
+            self;
         for (tag, &vector) in tags.iter_mut().zip(vectors) {
-            *tag = u8::from(vector != 0);
+            *tag = if vector == 0 { WordTag::Zero as u8 } else { UNMARKED };
         }
         let mut seen = Seen::new(vectors);
         let mut list: Positions = [0; _];
-        for &at in lanes.positions(&lanes.tagged(tags, 1), &mut list) {
-            let place = usize::from(at) % PAGE_VECTORS;
-            let (tag, name) = mark(vectors[place], at, dictionary, &mut seen);
-            tags[place] = tag as u8;
-            names[place] = name.to_le_bytes();
-            lanes.prefetch(next, place * VECTOR_BYTES);
+        let list = lanes.positions(&lanes.tagged(tags, UNMARKED), &mut list);
+        let (sample, rest) = list.split_at(list.len() / 4);
+        for part in [sample, rest] {
+            for &at in part {
+                let place = usize::from(at) % PAGE_VECTORS;
+                let (tag, name) = mark(vectors[place], at, dictionary, &mut seen);
+                tags[place] = tag as u8;
+                names[place] = name.to_le_bytes();
+                lanes.prefetch(next, place * VECTOR_BYTES);
+            }
+            let literals = count(&lanes.tagged(tags, WordTag::Literal as u8));
+            if part.len() < rest.len() && 4 * literals * VECTOR_BYTES > bytes_max {
+                return None;
+            }
         }
         let mut counts = [0; WordTag::COUNT];
         for tag in WordTag::ALL {
             let set = lanes.tagged(tags, tag as u8);
-            counts[tag as usize] = set.iter().map(|word| low_u16(word.count_ones().into())).sum();
+            counts[tag as usize] = low_u16(count(&set) as u64);
             sets[tag as usize] = set;
         }
-        WordMarks { record_bytes: Streams::of(&counts).record_bytes(), counts }
+        (Streams::of(&counts).record_bytes() <= bytes_max).then_some(counts)
     }
 }
 
