@@ -72,8 +72,10 @@ impl Kernel for MarkWords<'_> {
                 names[place] = name.to_le_bytes();
                 lanes.prefetch(next, place * VECTOR_BYTES);
             }
-            let literals = count(&lanes.tagged(tags, WordTag::Literal as u8));
-            if part.len() < rest.len() && 4 * literals * VECTOR_BYTES > bytes_max {
+            let with = |tag: WordTag| count(&lanes.tagged(tags, tag as u8));
+            let (literals, partial32) = (with(WordTag::Literal), with(WordTag::Partial32));
+            let so_far = literals * 7 + partial32 * 4 + part.len();
+            if part.len() < rest.len() && 4 * so_far > bytes_max - PLANES_BYTES {
                 return None;
             }
         }
