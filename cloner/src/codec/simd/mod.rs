@@ -32,46 +32,65 @@ pub(super) type Positions = [u16; PAGE_VECTORS + 32];
 /// Bytes of the widest register.
 pub(super) const REGISTER_BYTES: usize = 64;
 
-/// What instruction sets do differently.
+/// What instruction sets do differently; where one has nothing better, as on every machine.
 ///
 /// A value of an implementing type is the proof that this machine can run it.
 pub(super) trait Lanes: Copy {
     /// Lists the vectors of a set.
-    fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16];
+    #[inline(always)]
+    fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
+        portable::positions(set, list)
+    }
 
     /// Writes the `elements` of a set one after the other; returns the bytes they take. What follows them in `out` may be
     /// overwritten as far as a register reaches.
     ///
     /// # Panics
     /// If `out` has not [`REGISTER_BYTES`] more than they take.
+    #[inline(always)]
     fn compress<const N: usize>(
         self,
         set: &VectorMask,
         elements: &[[u8; N]; PAGE_VECTORS],
         out: &mut [u8],
-    ) -> usize;
+    ) -> usize {
+        portable::compress(set, elements, out)
+    }
 
     /// Puts successive `literals` at the vectors of `set` and zero everywhere else.
     ///
     /// `literals` has one entry for each vector of the set; where it does not, the rest of the page is zero.
+    #[inline(always)]
     fn expand(
         self,
         set: &VectorMask,
         literals: &[[u8; VECTOR_BYTES]],
         page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
-    );
+    ) {
+        portable::expand(set, literals, page);
+    }
 
     /// The vectors whose tag is `tag`.
-    fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask;
+    #[inline(always)]
+    fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
+        portable::tagged(tags, tag)
+    }
 
     /// For each table, the sum of its entries at `indices`.
-    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N];
+    #[inline(always)]
+    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
+        portable::sums(tables, indices)
+    }
 
     /// Fetches the line of `page` that holds a byte to the caches: it will be read soon.
-    fn prefetch(self, page: &Page, byte: usize);
+    #[inline(always)]
+    fn prefetch(self, _page: &Page, _byte: usize) {}
 
     /// Which bytes of `a` and `b` are equal: bit `i` for byte `i`.
-    fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32;
+    #[inline(always)]
+    fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
+        portable::equal_bytes(a, b)
+    }
 }
 
 /// An algorithm over [`Lanes`].

@@ -1,6 +1,6 @@
 //! The operations of [`Lanes`] without any instruction set.
 
-use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
+use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
 
 use super::{Lanes, Positions, REGISTER_BYTES, VectorMask};
 
@@ -8,50 +8,7 @@ use super::{Lanes, Positions, REGISTER_BYTES, VectorMask};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Portable;
 
-impl Lanes for Portable {
-    #[inline(always)]
-    fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
-        positions(set, list)
-    }
-
-    #[inline(always)]
-    fn compress<const N: usize>(
-        self,
-        set: &VectorMask,
-        elements: &[[u8; N]; PAGE_VECTORS],
-        out: &mut [u8],
-    ) -> usize {
-        compress(set, elements, out)
-    }
-
-    #[inline(always)]
-    fn expand(
-        self,
-        set: &VectorMask,
-        literals: &[[u8; VECTOR_BYTES]],
-        page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
-    ) {
-        expand(set, literals, page);
-    }
-
-    #[inline(always)]
-    fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
-        tagged(tags, tag)
-    }
-
-    #[inline(always)]
-    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
-        sums(tables, indices)
-    }
-
-    #[inline(always)]
-    fn prefetch(self, _page: &Page, _byte: usize) {}
-
-    #[inline(always)]
-    fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
-        equal_bytes(a, b)
-    }
-}
+impl Lanes for Portable {}
 
 /// The bits of one word, lowest first.
 #[inline(always)]

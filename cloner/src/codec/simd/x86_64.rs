@@ -65,41 +65,6 @@ impl Avx512 {
 
 impl Lanes for Avx2 {
     #[inline(always)]
-    fn positions<'p>(self, set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
-        portable::positions(set, list)
-    }
-
-    #[inline(always)]
-    fn compress<const N: usize>(
-        self,
-        set: &VectorMask,
-        elements: &[[u8; N]; PAGE_VECTORS],
-        out: &mut [u8],
-    ) -> usize {
-        portable::compress(set, elements, out)
-    }
-
-    #[inline(always)]
-    fn expand(
-        self,
-        set: &VectorMask,
-        literals: &[[u8; VECTOR_BYTES]],
-        page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
-    ) {
-        portable::expand(set, literals, page);
-    }
-
-    #[inline(always)]
-    fn tagged(self, tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
-        portable::tagged(tags, tag)
-    }
-
-    #[inline(always)]
-    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
-        portable::sums(tables, indices)
-    }
-
-    #[inline(always)]
     fn prefetch(self, page: &Page, byte: usize) {
         prefetch(page, byte);
     }

@@ -5,7 +5,7 @@ use crate::format::{DICTIONARY_ENTRY_BYTES, PAGE_VECTORS, Page};
 use super::super::RecordError;
 use super::super::narrow::low_u16;
 use super::super::page::vector_bytes_mut;
-use super::super::simd::{Kernel, Lanes, Positions, VectorMask};
+use super::super::simd::{Kernel, Lanes, Positions, VectorMask, count};
 use super::{PLANE_BYTES, PLANES, PLANES_BYTES, Streams, WordTag};
 
 /// Decodes one WORD-MARKED record.
@@ -28,7 +28,7 @@ impl Kernel for WordDecode<'_> {
         let (mut sets, mut counts) = ([[0; PAGE_VECTORS / 64]; WordTag::COUNT], [0; WordTag::COUNT]);
         for tag in WordTag::ALL {
             let set = tag_set(&planes, tag);
-            counts[tag as usize] = set.iter().map(|word| low_u16(word.count_ones().into())).sum();
+            counts[tag as usize] = low_u16(count(&set) as u64);
             sets[tag as usize] = set;
         }
         let lengths = Streams::of(&counts);
