@@ -172,6 +172,35 @@ fn fresh_memory_is_not_written_where_it_is_zero() {
     assert_eq!(memory, case.expected());
 }
 
+/// Two pages are decoded at once, and markers read a block at a time: here one page has one block and the other two.
+#[test]
+fn pages_of_more_markers_than_a_block_decode_beside_pages_of_fewer() {
+    let words = |letters: u64| -> Vec<u8> {
+        let mut random = 1_u64;
+        let mut word = || {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (random >> 33) % 64
+        };
+        let letters = |word: u64| (0..letters).map(move |letter| (word * 31 + letter * 7).to_le_bytes()[0]);
+        std::iter::repeat_with(|| letters(word())).flatten().take(PAGE_BYTES).collect()
+    };
+    let (short, long) = (words(5), words(40));
+    for pages in [[short.clone(), long.clone()], [long, short]] {
+        let encoded = naive::encode(&pages.clone().map(|page| (page, naive::Way::Bytes)));
+        let chunk = VerifiedChunk::verify(&encoded).unwrap();
+        let markers = |page| {
+            let (kind, record) = chunk.record(page).unwrap();
+            assert_eq!(kind, PageKind::ByteMarked);
+            usize::from(u16::from_le_bytes([record.bytes()[0], record.bytes()[1]]) & 0xfff)
+        };
+        let counts: Vec<usize> = chunk.page_indices().map(markers).collect();
+        assert!(counts.iter().max() > Some(&700) && counts.iter().min() < Some(&300), "{counts:?}");
+        for backend in Backend::available() {
+            assert!(decode(backend, &encoded, &Kept::default()) == pages.concat(), "{}", backend.name());
+        }
+    }
+}
+
 #[test]
 fn lengths_that_do_not_fit_are_errors() {
     let page = [1; PAGE_BYTES];

@@ -26,7 +26,7 @@ mod search;
 mod steps;
 mod streams;
 
-pub(super) use decode::ByteDecode;
+pub(super) use decode::{ByteDecode, ByteDecodeBoth};
 pub(super) use encode::{ByteEncoder, MarkBytes, WriteBytes};
 
 /// Bytes of the two counts a record starts with.

@@ -6,14 +6,18 @@
 //!
 //! `--features portable` leaves only the portable backend, for other machines and for comparison.
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod avx512_moves;
+mod moves;
 mod past_caches;
 mod portable;
 mod replay;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod x86_64;
 
+pub(super) use moves::{Distances, MoveTable, Moves};
 pub(super) use past_caches::PastCaches;
-pub(super) use replay::{COPY_BYTES, Markers, Move, Moves, Window};
+pub(super) use replay::{COPY_BYTES, Draft, Window};
 
 pub(super) use portable::count;
 
@@ -76,10 +80,16 @@ pub(super) trait Lanes: Copy {
         portable::tagged(tags, tag)
     }
 
-    /// For each table, the sum of its entries at `indices`.
+    /// Reads the moves that `markers` stand for, as many as a block has at most, to the front of `moves`.
     #[inline(always)]
-    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
-        portable::sums(tables, indices)
+    fn moves(self, table: &MoveTable, markers: &[u8], distances: &mut Distances<'_>, moves: &mut Moves) {
+        moves::read(table, markers, distances, moves);
+    }
+
+    /// The first `count` bytes of `a`, and from there on those of `b`. None where that takes longer than to write both.
+    #[inline(always)]
+    fn join(self, _count: u8, _a: &[u8; 32], _b: &[u8; 32]) -> Option<[u8; 32]> {
+        None
     }
 
     /// Fetches the line of `page` that holds a byte to the caches: it will be read soon.

@@ -83,11 +83,6 @@ pub(super) fn tagged(tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
 }
 
 #[inline(always)]
-pub(super) fn sums<const N: usize>(tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
-    tables.each_ref().map(|table| indices.iter().map(|&index| usize::from(table[usize::from(index)])).sum())
-}
-
-#[inline(always)]
 pub(super) fn equal_bytes(a: &[u8; 32], b: &[u8; 32]) -> u32 {
     let mut equal = 0;
     for (bit, (a, b)) in a.iter().zip(b).enumerate() {

@@ -9,7 +9,8 @@ use std::arch::x86_64::*;
 use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
 use super::super::narrow::low_u8;
-use super::{Kernel, Lanes, Positions, REGISTER_BYTES, VectorMask, portable};
+use super::moves::{Distances, MoveTable, Moves};
+use super::{Kernel, Lanes, Positions, REGISTER_BYTES, VectorMask, avx512_moves, portable};
 
 /// AVX2 with the bit operations of its time.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,12 @@ impl Lanes for Avx2 {
         // SAFETY: the features of `equal_bytes` are among those `Avx2::detect` found.
         unsafe { equal_bytes(a, b) }
     }
+
+    #[inline(always)]
+    fn join(self, count: u8, a: &[u8; 32], b: &[u8; 32]) -> Option<[u8; 32]> {
+        // SAFETY: the features of `join` are among those `Avx2::detect` found.
+        Some(unsafe { join(count, a, b) })
+    }
 }
 
 impl Lanes for Avx512 {
@@ -117,9 +124,15 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn sums<const N: usize>(self, tables: &[[u8; 256]; N], indices: &[u8]) -> [usize; N] {
-        // SAFETY: the features of `sums` are among those `Avx512::detect` found.
-        tables.each_ref().map(|table| unsafe { sum(table, indices) })
+    fn moves(self, table: &MoveTable, markers: &[u8], distances: &mut Distances<'_>, moves: &mut Moves) {
+        // SAFETY: the features of `read` are among those `Avx512::detect` found.
+        unsafe { avx512_moves::read(table, markers, distances, moves) }
+    }
+
+    #[inline(always)]
+    fn join(self, count: u8, a: &[u8; 32], b: &[u8; 32]) -> Option<[u8; 32]> {
+        // SAFETY: the features of `join` are among those `Avx512::detect` found.
+        Some(unsafe { join(count, a, b) })
     }
 
     #[inline(always)]
@@ -238,24 +251,22 @@ fn tagged(tags: &[u8; PAGE_VECTORS], tag: u8) -> VectorMask {
     set
 }
 
-/// Sixty-four look-ups at a time: a table of 256 bytes is four registers.
+/// The first `count` bytes of `a`, and from there on those of `b`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn sum(table: &[u8; 256], indices: &[u8]) -> usize {
-    let quarters = table.as_chunks::<64>().0;
-    // SAFETY: each quarter of the table has 64 readable bytes.
-    let load = |quarter: usize| unsafe { _mm512_loadu_si512(quarters[quarter].as_ptr().cast()) };
-    let quarters = [load(0), load(1), load(2), load(3)];
-    let mut sums = _mm512_setzero_si512();
-    for indices in indices.chunks(64) {
-        let present = u64::MAX >> (64 - indices.len());
-        // SAFETY: a masked load reads only the bytes whose bit is set, and there are so many.
-        let indices = unsafe { _mm512_maskz_loadu_epi8(present, indices.as_ptr().cast()) };
-        let low = _mm512_permutex2var_epi8(quarters[0], indices, quarters[1]);
-        let high = _mm512_permutex2var_epi8(quarters[2], indices, quarters[3]);
-        let entries = _mm512_mask_blend_epi8(_mm512_movepi8_mask(indices), low, high);
-        let entries = _mm512_maskz_mov_epi8(present, entries);
-        sums = _mm512_add_epi64(sums, _mm512_sad_epu8(entries, _mm512_setzero_si512()));
-    }
-    (_mm512_reduce_add_epi64(sums).cast_unsigned() & 0xffff_ffff) as usize
+#[target_feature(enable = "avx2")]
+fn join(count: u8, a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
+    let places = _mm256_setr_epi8(
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27,
+        28, 29, 30, 31,
+    );
+    // SAFETY: `a` has 32 readable bytes.
+    let a = unsafe { _mm256_loadu_si256(a.as_ptr().cast()) };
+    // SAFETY: `b` has 32 readable bytes.
+    let b = unsafe { _mm256_loadu_si256(b.as_ptr().cast()) };
+    let of_a = _mm256_cmpgt_epi8(_mm256_set1_epi8(count.cast_signed()), places);
+    let blended = _mm256_blendv_epi8(b, a, of_a);
+    let mut joined = [0; 32];
+    // SAFETY: `joined` has 32 writable bytes.
+    unsafe { _mm256_storeu_si256(joined.as_mut_ptr().cast(), blended) };
+    joined
 }
