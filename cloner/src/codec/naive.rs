@@ -292,6 +292,7 @@ fn encode_bytes(page: &[u8]) -> Vec<u8> {
     let (mut markers, mut distances, mut literals) = (Vec::new(), Vec::new(), Vec::<u8>::new());
     let (mut at, mut x) = (0, 0);
     let byte = |at: usize, back: usize| at.checked_sub(back).map_or(0, |at| page[at]);
+    let nearest = nearest(page);
     while at < PAGE {
         // Of all steps, the one with most bytes for each byte it costs; for "new", from the nearest place that will do.
         let mut best = (f64::MIN, 0, 0);
@@ -302,7 +303,7 @@ fn encode_bytes(page: &[u8]) -> Vec<u8> {
             }
             let is_at = |x: usize| vector.clone().all(|to| page[to] == byte(to, x + 32));
             let found = match source {
-                "new" => (0..(at + count).saturating_sub(32)).find(|&x| is_at(x)),
+                "new" => nearest.get(vector.start).and_then(|nearest| nearest[length]),
                 "same" => is_at(x).then_some(x),
                 "zero" => page[vector.clone()].iter().all(|&byte| byte == 0).then_some(x),
                 _ => Some(x),
@@ -331,6 +332,29 @@ fn encode_bytes(page: &[u8]) -> Vec<u8> {
     }
     record.extend(literals);
     record
+}
+
+/// For each place but the last three, and each length of a vector from there, the distance to the nearest place with the same
+/// bytes, as it is stored. Lengths below four have none.
+fn nearest(page: &[u8]) -> Vec<[Option<usize>; 33]> {
+    let mut starts: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    let places = page.windows(4).enumerate();
+    let nearest = places.map(|(to, start)| {
+        let starts = starts.entry(start).or_default();
+        starts.push(to);
+        let (mut nearest, mut longest) = ([None; 33], 3);
+        for from in starts.iter().rev().filter(|&from| from + 32 <= to) {
+            let same = page[to..].iter().zip(&page[*from..to]).take(32);
+            let same = same.take_while(|(a, b)| a == b).count();
+            (longest + 1..=same).for_each(|length| nearest[length] = Some(to - from - 32));
+            longest = longest.max(same);
+            if longest == 32 {
+                break;
+            }
+        }
+        nearest
+    });
+    nearest.collect()
 }
 
 /// Numbers as their low bytes, then their high bits, packed.
