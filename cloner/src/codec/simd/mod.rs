@@ -96,6 +96,11 @@ pub(super) trait Lanes: Copy {
     #[inline(always)]
     fn prefetch(self, _page: &Page, _byte: usize) {}
 
+    /// Fetches what is `ahead` bytes after the start of `bytes`, as many as there are of these, to the caches that are not
+    /// nearest: it will be read in a while. Whatever is there, or nothing.
+    #[inline(always)]
+    fn fetch_ahead(self, _bytes: &[u8], _ahead: usize) {}
+
     /// Which bytes of `a` and `b` are equal: bit `i` for byte `i`.
     #[inline(always)]
     fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {

@@ -71,6 +71,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn fetch_ahead(self, bytes: &[u8], ahead: usize) {
+        fetch_ahead(bytes, ahead);
+    }
+
+    #[inline(always)]
     fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
         // SAFETY: the features of `equal_bytes` are among those `Avx2::detect` found.
         unsafe { equal_bytes(a, b) }
@@ -141,6 +146,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn fetch_ahead(self, bytes: &[u8], ahead: usize) {
+        fetch_ahead(bytes, ahead);
+    }
+
+    #[inline(always)]
     fn equal_bytes(self, a: &[u8; 32], b: &[u8; 32]) -> u32 {
         // SAFETY: the features of `equal_bytes` are among those `Avx512::detect` found.
         unsafe { equal_bytes(a, b) }
@@ -151,6 +161,16 @@ impl Lanes for Avx512 {
 fn prefetch(page: &Page, byte: usize) {
     // SAFETY: every x86-64 has SSE, and a prefetch of any address reads nothing and faults nowhere (Intel SDM 2, PREFETCHh).
     unsafe { _mm_prefetch::<_MM_HINT_T0>(page.as_ptr().wrapping_add(byte).cast()) }
+}
+
+#[inline(always)]
+fn fetch_ahead(bytes: &[u8], ahead: usize) {
+    /// Bytes of a line of the caches.
+    const LINE_BYTES: usize = 64;
+    for byte in (ahead..ahead + bytes.len()).step_by(LINE_BYTES) {
+        // SAFETY: as in `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(byte).cast()) };
+    }
 }
 
 #[inline]
