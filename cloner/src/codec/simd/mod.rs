@@ -33,6 +33,9 @@ pub(super) type VectorMask = [u64; PAGE_VECTORS / 64];
 /// The numbers of a set's vectors in ascending order, with room for a whole register after the last.
 pub(super) type Positions = [u16; PAGE_VECTORS + 32];
 
+/// Numbers of more than eight bits, put together from the two streams they lie in.
+pub(super) type Numbers = [u16; PAGE_VECTORS];
+
 /// Bytes of the widest register.
 pub(super) const REGISTER_BYTES: usize = 64;
 
@@ -72,6 +75,20 @@ pub(super) trait Lanes: Copy {
         page: &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS],
     ) {
         portable::expand(set, literals, page);
+    }
+
+    /// Joins the bytes `low` with `HIGH_BITS` bits each, packed lowest first.
+    ///
+    /// # Panics
+    /// If there are more than a page has vectors. Where high bits are missing, numbers may be missing as well or be any.
+    #[inline(always)]
+    fn join_bits<'n, const HIGH_BITS: usize>(
+        self,
+        low: &[u8],
+        high: &[u8],
+        numbers: &'n mut Numbers,
+    ) -> &'n [u16] {
+        portable::join_bits::<HIGH_BITS>(low, high, numbers)
     }
 
     /// The vectors whose tag is `tag`.

@@ -2,7 +2,8 @@
 
 use crate::format::{PAGE_VECTORS, VECTOR_BYTES};
 
-use super::{Lanes, Positions, REGISTER_BYTES, VectorMask};
+use super::super::narrow::low_u16;
+use super::{Lanes, Numbers, Positions, REGISTER_BYTES, VectorMask};
 
 /// Runs on every machine.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,24 @@ pub(super) fn expand(
             vectors[usize::from(bit % 64)] = literal;
         }
     }
+}
+
+#[inline(always)]
+pub(super) fn join_bits<'n, const HIGH_BITS: usize>(
+    low: &[u8],
+    high: &[u8],
+    numbers: &'n mut Numbers,
+) -> &'n [u16] {
+    // Eight numbers at a time, whose high bits are whole bytes.
+    let places = numbers.as_chunks_mut::<8>().0;
+    for ((low, high), place) in low.chunks(8).zip(high.chunks(HIGH_BITS)).zip(places) {
+        let high = high.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
+        for (at, (number, &low)) in place.iter_mut().zip(low).enumerate() {
+            let high = low_u16((high >> (at * HIGH_BITS) & ((1 << HIGH_BITS) - 1)).into());
+            *number = high << 8 | u16::from(low);
+        }
+    }
+    &numbers[..low.len()]
 }
 
 #[inline(always)]

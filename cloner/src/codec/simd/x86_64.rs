@@ -10,7 +10,7 @@ use crate::format::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
 use super::super::narrow::low_u8;
 use super::moves::{Distances, MoveTable, Moves};
-use super::{Kernel, Lanes, Positions, REGISTER_BYTES, VectorMask, avx512_moves, portable};
+use super::{Kernel, Lanes, Numbers, Positions, REGISTER_BYTES, VectorMask, avx512_moves, portable};
 
 /// AVX2 with the bit operations of its time.
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +48,15 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vbmi")
-            && is_x86_feature_detected!("avx512vbmi2");
+            && is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("avx512vpopcntdq");
         has.then_some(Self(()))
     }
 
     pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(
-            enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2"
+            enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,\
+                avx512vpopcntdq"
         )]
         fn entered<K: Kernel>(avx512: Avx512, kernel: K) -> K::Output {
             kernel.run(avx512)
@@ -120,6 +122,21 @@ impl Lanes for Avx512 {
         assert!(count <= literals.len(), "{count} vectors, {} literals", literals.len());
         // SAFETY: the features of `expand` are among those `Avx512::detect` found, and there are literals enough.
         unsafe { expand(set, literals, page) }
+    }
+
+    #[inline(always)]
+    fn join_bits<'n, const HIGH_BITS: usize>(
+        self,
+        low: &[u8],
+        high: &[u8],
+        numbers: &'n mut Numbers,
+    ) -> &'n [u16] {
+        if HIGH_BITS != 1 {
+            return portable::join_bits::<HIGH_BITS>(low, high, numbers);
+        }
+        // SAFETY: the features of `join_bit` are among those `Avx512::detect` found.
+        unsafe { join_bit(low, high, numbers) };
+        &numbers[..low.len()]
     }
 
     #[inline(always)]
@@ -255,6 +272,24 @@ unsafe fn expand(
             unsafe { _mm512_storeu_si512(vectors.as_mut_ptr().cast(), expanded) };
             taken += count as usize;
         }
+    }
+}
+
+/// A bit of each number is a bit of a mask.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn join_bit(low: &[u8], high: &[u8], numbers: &mut Numbers) {
+    const LANES: usize = 32;
+    let places = numbers.as_chunks_mut::<LANES>().0;
+    for ((low, high), place) in low.chunks(LANES).zip(high.chunks(LANES / 8)).zip(places) {
+        let present = u32::MAX >> (LANES - low.len());
+        // SAFETY: a masked load reads only the bytes whose bit is set, and there are so many.
+        let low = unsafe { _mm256_maskz_loadu_epi8(present, low.as_ptr().cast()) };
+        let low = _mm512_cvtepu8_epi16(low);
+        let high = high.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
+        let joined = _mm512_mask_add_epi16(low, high, low, _mm512_set1_epi16(0x100));
+        // SAFETY: `place` has 64 writable bytes.
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), joined) };
     }
 }
 

@@ -5,7 +5,7 @@ use crate::format::{DICTIONARY_ENTRY_BYTES, PAGE_VECTORS, Page};
 use super::super::RecordError;
 use super::super::narrow::low_u16;
 use super::super::page::vector_bytes_mut;
-use super::super::simd::{Kernel, Lanes, Positions, VectorMask, count};
+use super::super::simd::{Kernel, Lanes, Numbers, Positions, VectorMask, count};
 use super::{PLANE_BYTES, PLANES, PLANES_BYTES, Streams, WordTag};
 
 /// Decodes one WORD-MARKED record.
@@ -66,7 +66,7 @@ impl Kernel for WordDecode<'_> {
             }
         }
         if !cold_low.is_empty() {
-            let cold = join::<4>(cold_low, cold_high, &mut numbers)?;
+            let cold = join::<L, 4>(lanes, cold_low, cold_high, &mut numbers)?;
             for (&at, &marker) in lanes.positions(set(WordTag::Dictionary), &mut list).iter().zip(cold) {
                 vectors[slot(at)] = entry(marker)?;
             }
@@ -76,7 +76,7 @@ impl Kernel for WordDecode<'_> {
                 vectors[slot(at)] = [low[0], low[1], 0, 0, 0, 0, 0, 0];
             }
         }
-        let bases = join::<1>(base_low, base_high, &mut numbers)?;
+        let bases = join::<L, 1>(lanes, base_low, base_high, &mut numbers)?;
         let (of_partial32, bases) = bases.split_at(partial32.len());
         let (of_partial16, of_repeat) = bases.split_at(partial16.len());
         if !partial32.is_empty() {
@@ -123,12 +123,10 @@ fn tag_set(planes: &[VectorMask; PLANES], tag: WordTag) -> VectorMask {
     set
 }
 
-/// Numbers of more than eight bits, put together from the two streams they lie in.
-type Numbers = [u16; PAGE_VECTORS];
-
 /// Joins low bytes with `HIGH_BITS` bits each, packed lowest first.
 #[inline(always)]
-fn join<'n, const HIGH_BITS: usize>(
+fn join<'n, L: Lanes, const HIGH_BITS: usize>(
+    lanes: L,
     low: &[u8],
     high: &[u8],
     numbers: &'n mut Numbers,
@@ -137,25 +135,5 @@ fn join<'n, const HIGH_BITS: usize>(
     if used_bits != 0 && high.last().is_some_and(|last| last >> used_bits != 0) {
         return Err(RecordError::Padding);
     }
-    // Eight numbers at a time, of fixed places, so that it compiles to a few operations on registers.
-    let eight = |low: &[u8; 8], high: &[u8], numbers: &mut [u16; 8]| {
-        let high = high.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
-        for (place, (number, &low)) in numbers.iter_mut().zip(low).enumerate() {
-            let high = low_u16((high >> (place * HIGH_BITS) & ((1 << HIGH_BITS) - 1)).into());
-            *number = high << 8 | u16::from(low);
-        }
-    };
-    let (lows, last_low) = low.as_chunks::<8>();
-    let (highs, last_high) = high.split_at(lows.len() * HIGH_BITS);
-    let mut places = numbers.as_chunks_mut::<8>().0.iter_mut();
-    for ((low, high), place) in lows.iter().zip(highs.chunks_exact(HIGH_BITS)).zip(&mut places) {
-        eight(low, high, place);
-    }
-    if let Some(place) = places.next() {
-        let (mut low, mut high) = ([0; 8], [0; 8]);
-        low[..last_low.len()].copy_from_slice(last_low);
-        high[..last_high.len()].copy_from_slice(last_high);
-        eight(&low, &high, place);
-    }
-    Ok(&numbers[..low.len().min(PAGE_VECTORS)])
+    Ok(lanes.join_bits::<HIGH_BITS>(low, high, numbers))
 }
