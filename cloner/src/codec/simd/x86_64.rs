@@ -200,23 +200,43 @@ fn equal_bytes(a: &[u8; 32], b: &[u8; 32]) -> u32 {
     _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)).cast_unsigned()
 }
 
-/// Compresses the numbers of 32 vectors at a time. The register is stored whole: Zen 4 is slow to compress into memory.
+/// Compresses the numbers of 64 vectors at a time, as bytes, and makes words of those there are. The register is stored whole:
+/// Zen 4 is slow to compress into memory.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
 fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
     const LANES: usize = 32;
-    let mut numbers = _mm512_set_epi16(
-        31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6,
-        5, 4, 3, 2, 1, 0,
-    );
+    static NUMBERS: [u8; 64] = {
+        let mut numbers = [0; 64];
+        let mut number = 0;
+        while number < 64 {
+            numbers[number] = low_u8(number as u64);
+            number += 1;
+        }
+        numbers
+    };
+    // SAFETY: `NUMBERS` has 64 readable bytes.
+    let numbers = unsafe { _mm512_loadu_si512(NUMBERS.as_ptr().cast()) };
+    let mut before = _mm512_setzero_si512();
     let mut count = 0;
-    for half in set.iter().flat_map(|word| [(word & 0xffff_ffff) as u32, (word >> 32) as u32]) {
-        let place = list[count..].first_chunk_mut::<LANES>().expect("a register fits after 512 numbers");
-        let compressed = _mm512_maskz_compress_epi16(half, numbers);
-        // SAFETY: `place` has 64 writable bytes.
-        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), compressed) };
-        count += half.count_ones() as usize;
-        numbers = _mm512_add_epi16(numbers, _mm512_set1_epi16(32));
+    for &word in set {
+        let compressed = _mm512_maskz_compress_epi8(word, numbers);
+        let (first, rest) = list[count..].split_first_chunk_mut::<LANES>().expect("room for a register");
+        let words = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(compressed));
+        let words = _mm512_add_epi16(words, before);
+        // SAFETY: `first` has 64 writable bytes.
+        unsafe { _mm512_storeu_si512(first.as_mut_ptr().cast(), words) };
+        let vectors = word.count_ones() as usize;
+        if vectors > LANES {
+            let rest =
+                rest.first_chunk_mut::<LANES>().expect("room for the vectors of a word and a register");
+            let words = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64::<1>(compressed));
+            let words = _mm512_add_epi16(words, before);
+            // SAFETY: `rest` has 64 writable bytes.
+            unsafe { _mm512_storeu_si512(rest.as_mut_ptr().cast(), words) };
+        }
+        count += vectors;
+        before = _mm512_add_epi16(before, _mm512_set1_epi16(64));
     }
     &list[..count]
 }
