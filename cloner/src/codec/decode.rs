@@ -1,5 +1,7 @@
 //! From an encoded chunk to pages: all of them, or any one.
 
+use std::cell::Cell;
+
 use crate::format::{PAGE_BYTES, Page, PageIndex, PageKind, Record, VerifiedChunk};
 
 use super::byte::{ByteDecode, ByteDecodeBoth};
@@ -129,10 +131,16 @@ pub fn decode_page(
     resolver: &impl Resolve,
     page: &mut Page,
 ) -> Result<PageKind, Error> {
-    let mut desk = Desk::new();
-    let (kind, decoded) = desk.decode(Backend::detect(), chunk, index, resolver)?;
-    *page = *decoded;
-    Ok(kind)
+    // A desk of 22 KiB is kept for the next page. If the resolver decodes pages itself, it finds none and makes its own.
+    thread_local!(static DESK: Cell<Option<Box<Desk>>> = const { Cell::new(None) });
+    let mut desk = DESK.take().unwrap_or_else(|| Box::new(Desk::new()));
+    let decoded = desk.decode(Backend::detect(), chunk, index, resolver);
+    let kind = decoded.map(|(kind, decoded)| {
+        *page = *decoded;
+        kind
+    });
+    DESK.set(Some(desk));
+    kind
 }
 
 /// Fetches the records of pages to come while one is decoded. They lie one behind the other, but each is read as several
