@@ -9,7 +9,6 @@
 mod bad_config;
 mod boot;
 mod branch;
-mod branch_huge;
 mod chain;
 mod children;
 mod cli;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::gauge::{Rate, as_f64, seconds};
-use super::writer::Transcoder;
+use super::transcoder::Transcoder;
 use super::{Error, Form};
 use crate::battery::Clock;
 use crate::pool::Stored;

@@ -25,6 +25,7 @@ mod recover;
 mod seal;
 mod stage;
 mod survey;
+mod transcoder;
 mod writer;
 
 pub use error::Error;

@@ -32,10 +32,10 @@ use super::header::{BOUND_BYTES, Header, IDENTITY_BYTES};
 use super::index::{BlobPlaceV1, ChunkPlaceV1, IndexV1};
 use super::seal::{Key, Nonce, TAG_BYTES, random_bytes};
 use super::stage::{Broken, Stage, Stream};
+use super::transcoder::Transcoder;
 use super::{Error, Form};
 use crate::battery::Clock;
 use crate::codec::VerifiedChunk;
-use crate::cold::{COLD_BYTES_MAX, ColdEncoder, Options, transcode_to_cold};
 use crate::pool::{Chunk, Stored};
 use crate::snapshot::{MANIFEST_LABEL, ManifestV1};
 use crate::walk::{Progress, Walker};
@@ -54,18 +54,6 @@ pub(super) struct Writer {
     clock: Arc<dyn Clock>,
     stage: Mutex<Stage>,
     walker: Walker<Transcoder>,
-}
-
-/// What one thread needs.
-pub(super) struct Transcoder {
-    encoder: Result<ColdEncoder, crate::cold::Error>,
-    cold: Vec<u8>,
-}
-
-impl std::fmt::Debug for Transcoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Transcoder")
-    }
 }
 
 /// A complete file that has still to be committed under its name.
@@ -124,11 +112,7 @@ impl Writer {
     ) -> Result<Self, Error> {
         let stage =
             Stage::new(buffer_bytes).map_err(Error::file(files.place(), "have memory for writing to it"))?;
-        let make = || Transcoder {
-            encoder: ColdEncoder::new(Options::default()),
-            cold: Vec::with_capacity(COLD_BYTES_MAX + TAG_BYTES),
-        };
-        let walker = Walker::new(threads, make).map_err(|source| {
+        let walker = Walker::new(threads, Transcoder::new).map_err(|source| {
             Error::file(files.place(), "start threads for it")(std::io::Error::other(source))
         })?;
         Ok(Self { files, folder, key, clock, stage: Mutex::new(stage), walker })
@@ -348,36 +332,6 @@ impl Writer {
         if let (Some(key), Some(nonce)) = (&self.key, header.nonce) {
             key.seal(Nonce::new(nonce, record), &header.to_block()[..IDENTITY_BYTES], bytes);
         }
-    }
-}
-
-impl Transcoder {
-    /// The cold form of a chunk.
-    pub(super) fn cold_form(&mut self, stored: &Stored, chunk: &Chunk) -> Result<&[u8], Error> {
-        let name = || stored.name().to_owned();
-        let Self { encoder, cold } = self;
-        let encoder = match encoder {
-            Ok(encoder) => encoder,
-            Err(_) => {
-                *encoder = ColdEncoder::new(Options::default());
-                encoder.as_mut().map_err(|_| Error::Transcode {
-                    name: name(),
-                    source: crate::cold::Error::Zstd {
-                        step: "set up compression",
-                        source: std::io::ErrorKind::OutOfMemory.into(),
-                    },
-                })?
-            }
-        };
-        let key = chunk.key();
-        let hot = VerifiedChunk::reopen(chunk.bytes()).map_err(|wrong| Error::InPool {
-            name: name(),
-            key,
-            source: wrong.into(),
-        })?;
-        cold.clear();
-        transcode_to_cold(&hot, encoder, cold).map_err(|source| Error::Transcode { name: name(), source })?;
-        Ok(cold)
     }
 }
 

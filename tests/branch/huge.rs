@@ -1,4 +1,6 @@
-//! Branches of a guest on reserved huge pages, when there are no more of them.
+//! Branches of guests on huge pages: what becomes of those, and what if there are no more of them.
+
+use std::fs;
 
 use cloner::live::Limits;
 use cloner::process::Error;
@@ -7,9 +9,36 @@ use cloner::walk::Progress;
 use guest_images::pulse::Order;
 use vmm::memory::{Backing, PageSize, ReadError};
 
-use crate::MIB;
-use crate::branch::{NONCE, boot, dirtying, verify_frozen};
+use super::{NONCE, boot, dirtying, freeze, private, verify, verify_frozen};
+use crate::support::process::eventually;
 use crate::support::{Studio, assert_names, guest, huge_pages, note, room_for};
+use crate::{KIB, MIB};
+
+/// Copy-on-write splits the huge pages of a machine that was branched. Where it has written enough they come back, while the branch
+/// is there.
+#[test]
+fn huge_pages_come_back_while_both_run() {
+    let Some(_room) = room_for(2) else { return };
+    let params = dirtying(16 * MIB, Order::Random);
+    let source = boot(&params, 24 * MIB, 1, private());
+    let kib = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", source.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+    };
+    let before = kib("AnonHugePages:");
+    if before < 8 * KIB {
+        note(format_args!("branch: the host gave {before} KiB of huge pages: nothing to come back"));
+        return;
+    }
+    // All is shared at first. What is its own again was copied by the page, so that no huge page is as it was.
+    let frozen = freeze(&source);
+    eventually(|| (kib("Private_Dirty:") >= 12 * KIB).then_some(()));
+    let after = eventually(|| Some(kib("AnonHugePages:")).filter(|now| *now >= before / 4 * 3));
+    note(format_args!("branch: {before} KiB on huge pages, and {after} soon after a branch"));
+    verify_frozen(&params, &frozen);
+    verify(&params, &source);
+}
 
 /// What the source writes is copied to further huge pages. If there are none, the kernel takes the old ones away from the branch: one
 /// that is frozen is never saved with zeros in their place, and the source does not notice.

@@ -5,6 +5,9 @@
 //! or torn at a sector (so later ones may survive earlier ones: reordering); of the folder's changes any prefix, as
 //! file systems with a journal have it. Writes to a name whose creation is lost are lost with it.
 
+mod inode;
+mod random;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +16,9 @@ use std::time::Duration;
 use super::{Files, ReadFile, WriteFile};
 use crate::battery::SimulatedClock;
 
-const SECTOR_BYTES: usize = 512;
+pub(crate) use random::Random;
+
+use inode::{Inode, Pending};
 
 /// When something goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,56 +68,6 @@ struct Disk {
     speed: Option<Speed>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Inode {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Pending>,
-}
-
-#[derive(Debug, Clone)]
-enum Pending {
-    Write { offset: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-impl Pending {
-    fn apply(&self, to: &mut Vec<u8>) {
-        match self {
-            Self::Write { offset, bytes } => {
-                if to.len() < offset + bytes.len() {
-                    to.resize(offset + bytes.len(), 0);
-                }
-                to[*offset..offset + bytes.len()].copy_from_slice(bytes);
-            }
-            Self::SetLen(len) => to.resize(*len, 0),
-        }
-    }
-}
-
-/// A small generator of numbers: a case is reproduced by its seed.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `bound`, which is not zero.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
 impl FaultyFiles {
     pub(crate) fn new() -> Self {
         Self::default()
@@ -150,7 +105,7 @@ impl FaultyFiles {
         };
         let mut after = Disk { next_inode: disk.next_inode, ..Disk::default() };
         for (name, inode) in names {
-            let bytes = survivors(&disk.inodes[&inode], &mut random);
+            let bytes = disk.inodes[&inode].survivors(&mut random);
             after.inodes.insert(inode, Inode { durable: bytes.clone(), bytes, pending: Vec::new() });
             after.names.insert(name, inode);
         }
@@ -195,27 +150,6 @@ impl FaultyFiles {
     fn lock(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap()
     }
-}
-
-/// The durable bytes, and of the others what chance lets through.
-fn survivors(inode: &Inode, random: &mut Random) -> Vec<u8> {
-    let mut bytes = inode.durable.clone();
-    for pending in &inode.pending {
-        match (random.below(4), pending) {
-            (0, _) => {}
-            (1, Pending::Write { offset, bytes: written }) => {
-                // Torn: each sector on its own.
-                for (number, sector) in written.chunks(SECTOR_BYTES).enumerate() {
-                    if random.one_in(2) {
-                        let offset = offset + number * SECTOR_BYTES;
-                        Pending::Write { offset, bytes: sector.to_vec() }.apply(&mut bytes);
-                    }
-                }
-            }
-            _ => pending.apply(&mut bytes),
-        }
-    }
-    bytes
 }
 
 impl Disk {
