@@ -17,7 +17,7 @@ use vmm::{Announce, Config};
 
 use super::{NONCE, boot, dirtying, freeze, idle, private, verify};
 use crate::support::process::{PATIENCE, Process, eventually, is_running, kill};
-use crate::support::{Guest, Studio, guest, program, room_for};
+use crate::support::{Guest, Studio, alone, guest, program, room_for};
 use crate::{KIB, MIB};
 
 #[test]
@@ -50,31 +50,34 @@ fn what_cannot_be_branched_is_refused_by_name() {
     assert!(matches!(error, Error::Ended), "{error:?}");
 }
 
-/// The process of these tests has threads that nobody has parked, and a lazy clone has somebody who fills it.
+/// A process of tests has threads that nobody has parked, and a lazy clone has somebody who fills it. Alone, for other tests have
+/// vCPUs.
 #[test]
 fn a_process_with_other_threads_is_not_forked() {
     let Some(_room) = room_for(2) else { return };
-    let studio = Studio::new(16 * MIB);
-    let source = Guest::boot(&guest::pulse(&idle(), 4 * MIB, 2));
-    source.line("pulse: ready");
-    let snapshot = studio.snapshot(&source, "lazy");
-    let Guest { vm, console, .. } = source;
-    let Branched::Source { vm, made } = vm.branch() else { panic!("this is no child") };
-    let error = made.unwrap_err();
-    let branch::Error::Fork(fork::Error::UnknownThreads { names }) = &error else { panic!("{error:?}") };
-    assert!(!names.contains("vcpu"), "{names}");
-    // It runs on.
-    console.line("pulse: beat ");
-    vm.console_input(b"n");
-    console.line("pulse: nonce=");
+    alone("branch::trouble::a_process_with_other_threads_is_not_forked", || {
+        let studio = Studio::new(16 * MIB);
+        let source = Guest::boot(&guest::pulse(&idle(), 4 * MIB, 2));
+        source.line("pulse: ready");
+        let snapshot = studio.snapshot(&source, "lazy");
+        let Guest { vm, console, .. } = source;
+        let Branched::Source { vm, made } = vm.branch() else { panic!("this is no child") };
+        let error = made.unwrap_err();
+        let branch::Error::Fork(fork::Error::UnknownThreads { names }) = &error else { panic!("{error:?}") };
+        assert!(!names.contains("vcpu"), "{names}");
+        // It runs on.
+        console.line("pulse: beat ");
+        vm.console_input(b"n");
+        console.line("pulse: nonce=");
 
-    let (memory, fill) = lazy::memory_for(&snapshot, private(), &lazy::Options::default()).unwrap();
-    let clone = Guest::resume(snapshot.state(), memory);
-    let Guest { vm, console, .. } = clone;
-    let Branched::Source { vm: _vm, made } = vm.branch() else { panic!("this is no child") };
-    assert!(matches!(made.unwrap_err(), branch::Error::Lazy));
-    console.line("pulse: beat ");
-    drop(fill);
+        let (memory, fill) = lazy::memory_for(&snapshot, private(), &lazy::Options::default()).unwrap();
+        let clone = Guest::resume(snapshot.state(), memory);
+        let Guest { vm, console, .. } = clone;
+        let Branched::Source { vm: _vm, made } = vm.branch() else { panic!("this is no child") };
+        assert!(matches!(made.unwrap_err(), branch::Error::Lazy));
+        console.line("pulse: beat ");
+        drop(fill);
+    });
 }
 
 /// Whatever happens to a branch, its source counts on; and the other way round.
