@@ -79,10 +79,11 @@ impl GuestMemory {
 mod tests {
     use super::super::{Layout, PageSize};
     use super::*;
-    use crate::sys::holder::Holder;
+    use crate::sys::holder::{self, Holder};
 
     #[test]
     fn what_another_process_has_too_is_told_from_what_it_has_not() {
+        let _turn = holder::turn();
         let memory = GuestMemory::new(Layout::new(4 << 20).unwrap(), Backing::Private(PageSize::Transparent));
         let memory = memory.unwrap();
         let [first, second] = memory.huge_ranges()[..] else { panic!("4 MiB") };

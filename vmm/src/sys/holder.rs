@@ -172,6 +172,13 @@ impl Drop for Signals {
     }
 }
 
+/// Tests with a holder, and tests that look at what is shared with one, take turns: a holder has all memory of their process.
+#[cfg(test)]
+pub(crate) fn turn() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::mmap::{Mapping, PAGE_SIZE, Source};
@@ -179,6 +186,7 @@ mod tests {
 
     #[test]
     fn it_holds_what_was_there_and_no_more() {
+        let _turn = turn();
         let mapping = Mapping::new(Source::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
         mapping.write(0, b"before").unwrap();
         let holder = Holder::fork().unwrap();
@@ -205,6 +213,7 @@ mod tests {
 
     #[test]
     fn it_outlives_the_thread_that_made_it() {
+        let _turn = turn();
         let holder = std::thread::spawn(|| Holder::fork().unwrap()).join().unwrap();
         let mut byte = [0];
         let here = byte.as_ptr().addr() as u64;
