@@ -106,7 +106,7 @@ pub fn decode_chunk_on(
             continue;
         }
         if kind != PageKind::ByteMarked {
-            write(desk.decode(backend, chunk, index, resolver)?.1, page);
+            write(desk.decode(backend, chunk, index, (kind, record), resolver)?, page);
         } else if let Some((first_index, first_record, first_page)) = waiting.take() {
             let [first, second] = desk.decode_both(backend, [first_index, index], [first_record, record])?;
             write(first, first_page);
@@ -115,8 +115,8 @@ pub fn decode_chunk_on(
             waiting = Some((index, record, page));
         }
     }
-    if let Some((index, _, page)) = waiting {
-        write(desk.decode(backend, chunk, index, resolver)?.1, page);
+    if let Some((index, record, page)) = waiting {
+        write(desk.decode(backend, chunk, index, (PageKind::ByteMarked, record), resolver)?, page);
     }
     Ok(())
 }
@@ -131,16 +131,14 @@ pub fn decode_page(
     resolver: &impl Resolve,
     page: &mut Page,
 ) -> Result<PageKind, Error> {
+    let (kind, record) = chunk.record(index)?;
     // A desk of 22 KiB is kept for the next page. If the resolver decodes pages itself, it finds none and makes its own.
     thread_local!(static DESK: Cell<Option<Box<Desk>>> = const { Cell::new(None) });
     let mut desk = DESK.take().unwrap_or_else(|| Box::new(Desk::new()));
-    let decoded = desk.decode(Backend::detect(), chunk, index, resolver);
-    let kind = decoded.map(|(kind, decoded)| {
-        *page = *decoded;
-        kind
-    });
+    let decoded = desk.decode(Backend::detect(), chunk, index, (kind, record), resolver);
+    let written = decoded.map(|decoded| *page = *decoded);
     DESK.set(Some(desk));
-    kind
+    written.map(|()| kind)
 }
 
 /// Fetches the records of pages to come while one is decoded. They lie one behind the other, but each is read as several
@@ -180,16 +178,16 @@ impl Desk {
         backend: Backend,
         chunk: &VerifiedChunk<'a>,
         index: PageIndex,
+        (kind, record): (PageKind, Record<'a>),
         resolver: &impl Resolve,
-    ) -> Result<(PageKind, &'a Page), Error> {
+    ) -> Result<&'a Page, Error> {
         static ZERO: Page = [0; PAGE_BYTES];
         let Self { page, windows: [window, _] } = self;
-        let (kind, record) = chunk.record(index)?;
         let bytes = record.bytes();
         let resolved =
             |result: Result<(), _>| result.map_err(|source| Error::Resolve { page: index, kind, source });
         let decoded = match kind {
-            PageKind::Untouched | PageKind::Zero => return Ok((kind, &ZERO)),
+            PageKind::Untouched | PageKind::Zero => return Ok(&ZERO),
             PageKind::Fill => number(bytes).map(|vector| fill(vector, page)),
             PageKind::Dup => match number(bytes) {
                 Ok(reference) => Ok(resolved(resolver.dup(PageRef(reference), page))?),
@@ -206,17 +204,17 @@ impl Desk {
             PageKind::ByteMarked => {
                 let window = window.get_or_insert_with(Window::new);
                 match backend.run(ByteDecode { record, window }) {
-                    Ok(page) => return Ok((kind, page)),
+                    Ok(page) => return Ok(page),
                     Err(wrong) => Err(wrong),
                 }
             }
             PageKind::Raw => match raw(bytes) {
-                Ok(page) => return Ok((kind, page)),
+                Ok(page) => return Ok(page),
                 Err(wrong) => Err(wrong),
             },
         };
         match decoded {
-            Ok(()) => Ok((kind, page)),
+            Ok(()) => Ok(page),
             Err(source) => Err(Error::Record { page: index, kind, source }),
         }
     }

@@ -5,7 +5,7 @@ use crate::format::{PAGE_BYTES, Page, Record, SLACK_BYTES};
 use super::super::RecordError;
 use super::super::simd::{COPY_BYTES, Draft, Kernel, Lanes, MoveTable, Window};
 use super::steps::{MARKERS, STEPS, Source, Step};
-use super::{COUNTS_BYTES, STEP_MAX};
+use super::{COUNTS_BYTES, STEP_MAX, distance_bytes};
 
 const _: () = assert!(COPY_BYTES == STEP_MAX && COPY_BYTES <= SLACK_BYTES);
 
@@ -80,7 +80,7 @@ impl<'a> Open<'a> {
         let counts = u32::from_le_bytes([a, b, c, 0]);
         let (markers, distances) = ((counts & 0xfff) as usize, (counts >> 12) as usize);
         let distances_at = COUNTS_BYTES + markers;
-        let literals_at = distances_at + (distances * 12).div_ceil(8);
+        let literals_at = distances_at + distance_bytes(distances);
         if literals_at > bytes.len() {
             return Err(length(literals_at));
         }
@@ -117,7 +117,7 @@ impl<'a> Open<'a> {
             return RecordError::PageLength { bytes };
         }
         let distances = steps().filter(|step| step.source == Source::New).count();
-        let needed_bytes = COUNTS_BYTES + markers.len() + (distances * 12).div_ceil(8) + literals;
+        let needed_bytes = COUNTS_BYTES + markers.len() + distance_bytes(distances) + literals;
         RecordError::Length { needed_bytes, record_bytes }
     }
 }

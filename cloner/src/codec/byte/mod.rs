@@ -33,3 +33,8 @@ pub(super) use encode::{ByteEncoder, MarkBytes, WriteBytes};
 const COUNTS_BYTES: usize = 3;
 /// Longest literal run and longest vector of one step: one wide register.
 const STEP_MAX: usize = 32;
+
+/// Bytes that so many distances take.
+const fn distance_bytes(distances: usize) -> usize {
+    (distances * 12).div_ceil(8)
+}

@@ -5,7 +5,7 @@ use crate::format::PAGE_BYTES;
 use super::super::narrow::{low_u8, low_u16};
 use super::search::{Search, Vector};
 use super::steps::{MARKERS, STEPS, Source, Step};
-use super::{COUNTS_BYTES, STEP_MAX};
+use super::{COUNTS_BYTES, STEP_MAX, distance_bytes};
 
 /// Markers, distances and literals, as they come.
 ///
@@ -53,7 +53,7 @@ impl Streams {
     }
 
     pub(super) fn record_bytes(&self) -> usize {
-        COUNTS_BYTES + self.marker_count + (self.distance_count * 12).div_ceil(8) + self.literal_count
+        COUNTS_BYTES + self.marker_count + distance_bytes(self.distance_count) + self.literal_count
     }
 
     /// Emits the literals from `anchor` to a vector and as much of the vector as markers can name; returns where that ends.

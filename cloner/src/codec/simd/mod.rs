@@ -15,12 +15,13 @@ mod replay;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod x86_64;
 
-pub(super) use moves::{Distances, MoveTable, Moves};
+pub(super) use moves::MoveTable;
 pub(super) use past_caches::PastCaches;
 pub(super) use replay::{COPY_BYTES, Draft, Window};
 
 pub(super) use portable::count;
 
+use moves::{Distances, Moves};
 use portable::Portable;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 use x86_64::{Avx2, Avx512};
@@ -77,18 +78,11 @@ pub(super) trait Lanes: Copy {
         portable::expand(set, literals, page);
     }
 
-    /// Joins the bytes `low` with `HIGH_BITS` bits each, packed lowest first.
-    ///
-    /// # Panics
-    /// If there are more than a page has vectors. Where high bits are missing, numbers may be missing as well or be any.
+    /// Joins the bytes `low` with `HIGH_BITS` bits each, packed lowest first, to the front of `numbers`. Where high bits are
+    /// missing, numbers may be missing as well or be any.
     #[inline(always)]
-    fn join_bits<'n, const HIGH_BITS: usize>(
-        self,
-        low: &[u8],
-        high: &[u8],
-        numbers: &'n mut Numbers,
-    ) -> &'n [u16] {
-        portable::join_bits::<HIGH_BITS>(low, high, numbers)
+    fn join_bits<const HIGH_BITS: usize>(self, low: &[u8], high: &[u8], numbers: &mut Numbers) {
+        portable::join_bits::<HIGH_BITS>(low, high, numbers);
     }
 
     /// The vectors whose tag is `tag`.

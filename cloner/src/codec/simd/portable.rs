@@ -73,11 +73,7 @@ pub(super) fn expand(
 }
 
 #[inline(always)]
-pub(super) fn join_bits<'n, const HIGH_BITS: usize>(
-    low: &[u8],
-    high: &[u8],
-    numbers: &'n mut Numbers,
-) -> &'n [u16] {
+pub(super) fn join_bits<const HIGH_BITS: usize>(low: &[u8], high: &[u8], numbers: &mut Numbers) {
     // Eight numbers at a time, whose high bits are whole bytes.
     let places = numbers.as_chunks_mut::<8>().0;
     for ((low, high), place) in low.chunks(8).zip(high.chunks(HIGH_BITS)).zip(places) {
@@ -87,7 +83,6 @@ pub(super) fn join_bits<'n, const HIGH_BITS: usize>(
             *number = high << 8 | u16::from(low);
         }
     }
-    &numbers[..low.len()]
 }
 
 #[inline(always)]

@@ -125,18 +125,13 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn join_bits<'n, const HIGH_BITS: usize>(
-        self,
-        low: &[u8],
-        high: &[u8],
-        numbers: &'n mut Numbers,
-    ) -> &'n [u16] {
-        if HIGH_BITS != 1 {
-            return portable::join_bits::<HIGH_BITS>(low, high, numbers);
+    fn join_bits<const HIGH_BITS: usize>(self, low: &[u8], high: &[u8], numbers: &mut Numbers) {
+        if HIGH_BITS == 1 {
+            // SAFETY: the features of `join_bit` are among those `Avx512::detect` found.
+            unsafe { join_bit(low, high, numbers) }
+        } else {
+            portable::join_bits::<HIGH_BITS>(low, high, numbers);
         }
-        // SAFETY: the features of `join_bit` are among those `Avx512::detect` found.
-        unsafe { join_bit(low, high, numbers) };
-        &numbers[..low.len()]
     }
 
     #[inline(always)]

@@ -135,5 +135,6 @@ fn join<'n, L: Lanes, const HIGH_BITS: usize>(
     if used_bits != 0 && high.last().is_some_and(|last| last >> used_bits != 0) {
         return Err(RecordError::Padding);
     }
-    Ok(lanes.join_bits::<HIGH_BITS>(low, high, numbers))
+    lanes.join_bits::<HIGH_BITS>(low, high, numbers);
+    Ok(&numbers[..low.len()])
 }
