@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use vmm::host::Host;
+use vmm::host::{Host, Virtualization};
 use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
 use vmm::state::{self, VmStateV1};
-use vmm::vcpu::cpuid::Mismatch;
+use vmm::vcpu::cpuid::{Mismatch, shows_virtualization};
+use vmm::vcpu::state::NestedStateV1;
+use vmm::vcpu::tsc::TOLERANCE_PPM;
 use vmm::{Vm, VmState};
 
 use super::ranges::{NUMBERS, fits};
-use super::{from_json, real, with};
+use super::{from_json, no_inner_guest, real, with};
 use crate::MIB;
 use crate::support::host::Holdings;
 use crate::support::json::{any_index, leaves};
@@ -74,6 +76,10 @@ fn a_foreign_processor() {
                 "ECX" => &mut entry.ecx,
                 _ => &mut entry.edx,
             } |= 1 << bit;
+            // A guest that may run guests of its own has state of that.
+            if shows_virtualization(&foreign.vcpus[1].cpuid) {
+                foreign.vcpus[1].nested = Some(no_inner_guest());
+            }
             let error = refused_here(foreign, MIB);
             assert_eq!(error, state::Error::Cpu(Mismatch::Feature { leaf, subleaf: 0, register, bit }));
             assert_names(&error, &[&format!("leaf {leaf:#x}.0 {register} bit {bit}")]);
@@ -83,7 +89,82 @@ fn a_foreign_processor() {
     assert!(tried > 5, "{tried} features");
 }
 
-/// Whether KVM can give the feature, or the processor has it, which a page-table based KVM lets the guest see.
+/// A guest has state of nested virtualization exactly if its CPUID shows any, and that state has lengths and flags of its own.
+#[test]
+fn nested_virtualization_that_is_shown_and_saved_or_neither() {
+    let Some(_room) = room_for(1) else { return };
+    let state = real(2);
+    assert!(state.get().vcpus.iter().all(|vcpu| vcpu.nested.is_none()), "hidden unless asked for");
+    let mut without = state.get().clone();
+    without.vcpus[1].cpuid.iter_mut().find(|leaf| leaf.function == 1).unwrap().ecx |= 1 << 5;
+    let error = VmState::try_from(without.clone()).unwrap_err();
+    assert_eq!(error, state::Error::Nested { field: String::from("vcpus[1]"), shown: true });
+    let mut hidden = state.get().clone();
+    hidden.vcpus[0].nested = Some(no_inner_guest());
+    let error = VmState::try_from(hidden).unwrap_err();
+    assert_eq!(error, state::Error::Nested { field: String::from("vcpus[0]"), shown: false });
+    type Change = fn(&mut NestedStateV1);
+    let changes: [(Change, &str); 7] = [
+        (|nested| nested.flags = 0x10, "flags"),
+        (|nested| nested.flags = 0x200, "flags"),
+        (|nested| nested.format = 2, "format"),
+        (|nested| nested.header.truncate(119), "header length"),
+        (|nested| nested.header.push(0), "header length"),
+        (|nested| nested.header.clear(), "header length"),
+        (|nested| nested.data = vec![0; 8193], "data length"),
+    ];
+    for (change, field) in changes {
+        let mut nested = no_inner_guest();
+        change(&mut nested);
+        without.vcpus[1].nested = Some(nested);
+        assert_names(&VmState::try_from(without.clone()).unwrap_err(), &["vcpus[1].nested", field]);
+    }
+    without.vcpus[1].nested = Some(NestedStateV1 { flags: 0x10f, data: vec![0; 8192], ..no_inner_guest() });
+    VmState::try_from(without).unwrap();
+}
+
+/// Another frequency of the time stamp counter: taken if calibration may differ by so much, or the processor scales; else refused
+/// with both, for KVM would only push the counter forward now and then.
+#[test]
+fn another_frequency() {
+    let Some(_room) = room_for(1) else { return };
+    let state = real(2);
+    let host_khz = state.get().vcpus[0].tsc.khz;
+    let scales = Host::get().unwrap().scales_tsc();
+    let restore = |khz: u32| {
+        let mut state = state.get().clone();
+        state.vcpus.iter_mut().for_each(|vcpu| vcpu.tsc.khz = khz);
+        let state = VmState::try_from(state).unwrap();
+        let memory = GuestMemory::new(state.layout(), Backing::Private(PageSize::Base)).unwrap();
+        Vm::restore(&state, memory, Box::new(std::io::sink()))
+    };
+    let tolerated = u32::try_from(u64::from(host_khz) * (TOLERANCE_PPM - 1) / 1_000_000).unwrap();
+    for khz in [host_khz, host_khz - tolerated, host_khz + tolerated] {
+        let again = restore(khz).unwrap().pause().unwrap().save().unwrap();
+        assert!(again.get().vcpus.iter().all(|vcpu| vcpu.tsc.khz.abs_diff(khz) <= tolerated), "{khz}");
+    }
+    for guest_khz in [host_khz - 3 * tolerated, host_khz + 3 * tolerated, host_khz / 2, host_khz * 2 - 1] {
+        match restore(guest_khz) {
+            Err(error) if !scales => {
+                assert_names(&error, &[&guest_khz.to_string(), &host_khz.to_string(), "cannot scale"]);
+            }
+            Ok(vm) if scales => {
+                let again = vm.pause().unwrap().save().unwrap();
+                assert!(again.get().vcpus.iter().all(|vcpu| vcpu.tsc.khz == guest_khz));
+            }
+            other => panic!(
+                "{guest_khz} on {host_khz}, which {}: {other:?}",
+                if scales { "scales" } else { "does not scale" }
+            ),
+        }
+    }
+    let mut unequal = state.get().clone();
+    unequal.vcpus[1].tsc.khz += 1;
+    let error = VmState::try_from(unequal).unwrap_err();
+    assert_eq!(error, state::Error::Frequencies { vcpu: 1, khz: host_khz + 1, first_khz: host_khz });
+}
+
+/// Whether KVM can give the feature; or the processor has it, where KVM is page-table based and lets the guest see that.
 fn host_has(leaf: u32, register: &str, bit: u32) -> bool {
     let supported = Host::get().unwrap().supported_cpuid().as_slice();
     let supported = supported.iter().find(|e| e.function == leaf && e.index == 0);
@@ -93,6 +174,8 @@ fn host_has(leaf: u32, register: &str, bit: u32) -> bool {
         "ECX" => (supported.map(|e| e.ecx), native.ecx),
         _ => (supported.map(|e| e.edx), native.edx),
     };
+    let native =
+        if Host::get().unwrap().virtualization() == Virtualization::PageTableBased { native } else { 0 };
     (supported.unwrap_or(0) | native) >> bit & 1 == 1
 }
 

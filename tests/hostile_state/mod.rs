@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use guest_images::pulse::Params;
 use serde_json::{Value, json};
 use vmm::VmState;
+use vmm::state::VmStateV1;
 use vmm::state::envelope::{Error as EnvelopeError, Schema};
+use vmm::vcpu::cpuid::shows_virtualization;
+use vmm::vcpu::state::NestedStateV1;
 
 use crate::MIB;
 use crate::support::json::any_index;
@@ -42,10 +45,31 @@ fn from_json(json: &Value) -> Result<VmState, EnvelopeError> {
     from_text(&serde_json::to_vec(json).unwrap())
 }
 
+/// The state with one value changed, and what has to go with it: all vCPUs have one frequency, and a guest that is shown
+/// virtualization has state of it.
 fn with(json: &Value, pointer: &str, value: Value) -> Value {
     let mut json = json.clone();
+    // Zero is no frequency, and is found before they are compared.
+    if pointer.ends_with("/tsc/khz") && value != json!(0) {
+        json["vcpus"].as_array_mut().unwrap().iter_mut().for_each(|vcpu| vcpu["tsc"]["khz"] = value.clone());
+        return json;
+    }
     *json.pointer_mut(pointer).unwrap() = value;
+    if pointer.ends_with("/ecx")
+        && let Ok(state) = serde_json::from_value::<VmStateV1>(json.clone())
+    {
+        for (i, vcpu) in state.vcpus.iter().enumerate().filter(|(_, vcpu)| shows_virtualization(&vcpu.cpuid))
+        {
+            json["vcpus"][i]["nested"] =
+                vcpu.nested.as_ref().map_or(json!(no_inner_guest()), |nested| json!(nested));
+        }
+    }
     json
+}
+
+/// State of nested virtualization that was never used.
+fn no_inner_guest() -> NestedStateV1 {
+    NestedStateV1 { flags: 0, format: 1, header: vec![0; 120], data: vec![] }
 }
 
 /// Hexadecimal fields hold hexadecimal digits.

@@ -14,6 +14,8 @@ pub struct Config {
     pub backing: Backing,
     /// Virtual processors: 1 to 16.
     pub vcpus: u8,
+    /// Whether the guest is shown VT-x or SVM, to run guests of its own. Hosts whose KVM does not offer it refuse.
+    pub nested: bool,
     /// What to boot.
     pub kernel: Kernel,
 }
@@ -50,10 +52,16 @@ pub enum Error {
 }
 
 impl Config {
-    /// A VM with one vCPU and private memory on transparent huge pages.
+    /// A VM with one vCPU and private memory on transparent huge pages, which runs no guests of its own.
     #[must_use]
     pub const fn new(memory_bytes: u64, kernel: Kernel) -> Self {
-        Self { memory_bytes, backing: Backing::Private(PageSize::Transparent), vcpus: 1, kernel }
+        Self {
+            memory_bytes,
+            backing: Backing::Private(PageSize::Transparent),
+            vcpus: 1,
+            nested: false,
+            kernel,
+        }
     }
 
     /// Checks everything that can be checked without a host.

@@ -11,8 +11,7 @@ use crate::interrupt;
 use crate::memory::GuestMemory;
 use crate::memory::layout::SERIAL_PORT;
 use crate::state::VmState;
-use crate::sys::kvm;
-use crate::vm::{Error, build};
+use crate::vm::{Error, build, restore_vcpus};
 
 /// Builds a VM from `state` and runs its first vCPU on this thread until it writes to the console; calls `at_output` then, and not
 /// after the VM is gone: closing one takes the kernel longer than all of this.
@@ -28,10 +27,7 @@ pub fn run_to_first_output(
     let state = state.get();
     let count = u8::try_from(state.vcpus.len()).expect("validated state has at most MAX_VCPUS");
     let (machine, mut vcpus) = build(host, memory, count)?;
-    let host_tsc = kvm::host_tsc();
-    for (vcpu, saved) in vcpus.iter_mut().zip(&state.vcpus) {
-        vcpu.restore(saved, host_tsc)?;
-    }
+    restore_vcpus(&mut vcpus, &state.vcpus)?;
     interrupt::restore(machine.fd(), &state.interrupts)?;
     loop {
         match vcpus[0].run_once()? {

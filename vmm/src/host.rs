@@ -168,6 +168,12 @@ impl Host {
         self.tsc_deadline
     }
 
+    /// Whether the processor scales the time stamp counter, so that a guest can keep a frequency other than the host's.
+    #[must_use]
+    pub fn scales_tsc(&self) -> bool {
+        self.kvm.check_extension(Cap::TscControl)
+    }
+
     /// Bytes of extended state (x87, SSE, AVX and beyond) per vCPU on this host.
     #[must_use]
     pub fn xsave_len_bytes(&self) -> usize {

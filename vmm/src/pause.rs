@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::interrupt;
 use crate::memory::{self, DirtySet, Epoch, FrozenMemory, GuestMemory, dirty, frozen};
 use crate::state::{VmState, VmStateV1};
-use crate::sys::kvm;
+use crate::vcpu::tsc;
 use crate::vm::{Error, Vm};
 
 /// A VM that stands still: no vCPU runs, no device changes. Dropping it lets the VM run on, if it was running.
@@ -37,12 +37,13 @@ impl<'vm> Paused<'vm> {
     /// The kernel's, and memory that was lost on its way. The VM is unharmed.
     pub fn save(&self) -> Result<VmState, Error> {
         self.memory().supply_all().map_err(memory::Error::from)?;
-        // One reading for all vCPUs: their counters are told apart by nothing but their offsets to it.
-        let host_tsc = kvm::host_tsc();
+        let threads = self.vm.threads();
+        let mut counters = tsc::at_one_instant(&threads.each(|vcpu| vcpu.read_tsc())?).into_iter();
         let state = VmStateV1 {
             memory_bytes: self.memory().layout().size_bytes(),
             generation: self.vm.identity().generation,
-            vcpus: self.vm.threads().each(|vcpu| vcpu.save(host_tsc))?,
+            vcpus: threads
+                .each(|vcpu| vcpu.save(counters.next().expect("one counter was read of each vCPU")))?,
             interrupts: interrupt::save(self.vm.machine().fd())?,
             devices: self.vm.devices().save(),
         };

@@ -14,9 +14,9 @@ use crate::identity::Identity;
 use crate::memory::{self, GuestMemory};
 use crate::pause::Paused;
 use crate::state::{self, VmState};
-use crate::sys::kvm;
 use crate::sys::machine::Machine;
 use crate::sys::signal::install_kick_handler;
+use crate::vcpu::state::VcpuStateV1;
 use crate::vcpu::thread::{Control, Threads};
 use crate::vcpu::{self, Vcpu, cpuid};
 use crate::{boot, interrupt};
@@ -39,6 +39,11 @@ pub enum Error {
         /// The host's limit.
         max: usize,
     },
+    /// Nested virtualization was asked for, which this host does not offer.
+    #[error(
+        "nested virtualization: this host's KVM offers none (module parameter `nested` of kvm_intel or kvm_amd, and KVM_CAP_NESTED_STATE)"
+    )]
+    NoNested,
     /// There is no memory for the guest.
     #[error("no guest memory")]
     Memory(#[from] memory::Error),
@@ -108,11 +113,14 @@ impl Vm {
     pub fn boot(config: &Config, output: ConsoleOutput) -> Result<Self, Error> {
         let layout = config.layout()?;
         let host = Host::get()?;
+        if config.nested && !cpuid::offers_virtualization(host) {
+            return Err(Error::NoNested);
+        }
         let memory = GuestMemory::new(layout, config.backing.clone())?;
         let entry = boot::load(host, &config.kernel, &memory, config.vcpus)?;
         let (machine, mut vcpus) = build(host, memory, config.vcpus)?;
         for vcpu in &mut vcpus {
-            vcpu.set_cpuid(&cpuid::for_vcpu(host, vcpu.index(), config.vcpus))?;
+            vcpu.set_cpuid(&cpuid::for_vcpu(host, vcpu.index(), config.vcpus, config.nested))?;
             vcpu.probe_msrs(host.msr_indices())?;
             vcpu.set_up(entry, layout, config.vcpus)?;
         }
@@ -131,11 +139,7 @@ impl Vm {
         let state = state.get();
         let count = u8::try_from(state.vcpus.len()).expect("validated state has at most MAX_VCPUS");
         let (machine, mut vcpus) = build(host, memory, count)?;
-        // One reading for all, so that time stamp counters that were equal stay equal.
-        let host_tsc = kvm::host_tsc();
-        for (vcpu, saved) in vcpus.iter_mut().zip(&state.vcpus) {
-            vcpu.restore(saved, host_tsc)?;
-        }
+        restore_vcpus(&mut vcpus, &state.vcpus)?;
         interrupt::restore(machine.fd(), &state.interrupts)?;
         // Last: a device that has an interrupt pending raises it again, which needs the controllers as they were.
         let devices = Devices::restore(Arc::clone(&machine), output, &state.devices)
@@ -281,4 +285,18 @@ pub(crate) fn build(host: &Host, memory: GuestMemory, vcpus: u8) -> Result<(Arc<
     interrupt::create(machine.fd())?;
     let vcpus = (0..vcpus).map(|index| Vcpu::new(Arc::clone(&machine), index)).collect::<Result<_, _>>()?;
     Ok((machine, vcpus))
+}
+
+/// Restores vCPUs that were just created, each from its state.
+pub(crate) fn restore_vcpus(vcpus: &mut [Vcpu], states: &[VcpuStateV1]) -> Result<(), Error> {
+    // All frequencies first, for the host's counter is read in the guest's.
+    for (vcpu, saved) in vcpus.iter().zip(states) {
+        vcpu.restore_frequency(&saved.tsc)?;
+    }
+    // One reading for all, so that time stamp counters that were equal stay equal.
+    let host_counter = vcpus.first().map_or(Ok(0), Vcpu::host_counter)?;
+    for (vcpu, saved) in vcpus.iter_mut().zip(states) {
+        vcpu.restore(saved, host_counter)?;
+    }
+    Ok(())
 }

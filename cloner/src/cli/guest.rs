@@ -21,6 +21,9 @@ pub(super) struct MachineArgs {
     /// Virtual processors of the guest, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) cpus: u8,
+    /// Show the guest VT-x or SVM, so that it can run guests of its own; the host's KVM must offer it
+    #[arg(long)]
+    pub(super) nested: bool,
     /// Guest memory on reserved 2 MiB pages (default: transparent huge pages)
     #[arg(long)]
     pub(super) hugepages: bool,
@@ -65,7 +68,13 @@ impl MachineArgs {
     }
 
     pub(super) fn config(&self, kernel: Kernel) -> Config {
-        Config { memory_bytes: self.memory.0, backing: self.backing(), vcpus: self.cpus, kernel }
+        Config {
+            memory_bytes: self.memory.0,
+            backing: self.backing(),
+            vcpus: self.cpus,
+            nested: self.nested,
+            kernel,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::Error;
 pub(super) struct Boot {
     memory_bytes: u64,
     vcpus: u8,
+    nested: bool,
     shared: bool,
     pages: Pages,
     kernel: BootKernel,
@@ -42,7 +43,7 @@ enum BootKernel {
 impl Boot {
     /// The message, and the file that goes with it: empty, if there is no image.
     pub(super) fn of(config: &Config) -> Result<(Self, File), Error> {
-        let Config { memory_bytes, backing, vcpus, kernel } = config;
+        let Config { memory_bytes, backing, vcpus, nested, kernel } = config;
         let (shared, pages) = match backing {
             Backing::Private(pages) => (false, *pages),
             Backing::Shared(pages) => (true, *pages),
@@ -63,12 +64,15 @@ impl Boot {
         };
         let file = memfd::create(c"image", image.len() as u64, false)?;
         file.write_all_at(image, 0)?;
-        Ok((Self { memory_bytes: *memory_bytes, vcpus: *vcpus, shared, pages, kernel }, file))
+        Ok((
+            Self { memory_bytes: *memory_bytes, vcpus: *vcpus, nested: *nested, shared, pages, kernel },
+            file,
+        ))
     }
 
     /// The configuration again.
     pub(super) fn config(self, image: &File) -> io::Result<Config> {
-        let Self { memory_bytes, vcpus, shared, pages, kernel } = self;
+        let Self { memory_bytes, vcpus, nested, shared, pages, kernel } = self;
         let pages = match pages {
             Pages::Base => PageSize::Base,
             Pages::Transparent => PageSize::Transparent,
@@ -88,7 +92,7 @@ impl Boot {
             }
         };
         let backing = if shared { Backing::Shared(pages) } else { Backing::Private(pages) };
-        Ok(Config { memory_bytes, backing, vcpus, kernel })
+        Ok(Config { memory_bytes, backing, vcpus, nested, kernel })
     }
 }
 

@@ -39,6 +39,31 @@ pub enum Error {
         /// What.
         value: u64,
     },
+    /// A guest that is shown virtualization has state of it, and no other guest.
+    #[error(
+        "{field}: {}",
+        if *shown { "the guest's CPUID shows virtualization, but there is no state of it" }
+        else { "there is state of nested virtualization, but the guest's CPUID shows none" }
+    )]
+    Nested {
+        /// Where it stands.
+        field: String,
+        /// Whether the guest is shown virtualization.
+        shown: bool,
+    },
+    /// vCPUs whose time stamp counters run at different frequencies.
+    #[error("vcpus[{vcpu}].tsc.khz is {khz}, that of vcpus[0] is {first_khz}")]
+    Frequencies {
+        /// Which vCPU.
+        vcpu: usize,
+        /// Its frequency.
+        khz: u32,
+        /// The first one's.
+        first_khz: u32,
+    },
+    /// The guest runs guests of its own, whose state this host cannot restore.
+    #[error("the guest is shown virtualization, and this host's KVM offers none (KVM_CAP_NESTED_STATE)")]
+    NoNested,
     /// The memory that came with the state has another size.
     #[error(
         "the state is of a guest with {state_bytes} bytes of memory, the memory given has {memory_bytes}"
@@ -119,6 +144,9 @@ impl VmState {
         let allowed = host.xsave_len_bytes();
         for (i, vcpu) in self.0.vcpus.iter().enumerate() {
             cpuid::check(host, &vcpu.cpuid)?;
+            if vcpu.nested.is_some() && !cpuid::offers_virtualization(host) {
+                return Err(Error::NoNested);
+            }
             if vcpu.xsave.len() != allowed {
                 return Err(Error::OutOfRange {
                     field: format!("vcpus[{i}].xsave length"),

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_SIPI_RECEIVED};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_SIPI_RECEIVED, KVM_STATE_NESTED_FORMAT_SVM};
 
 use super::{Error, VmStateV1};
 use crate::devices::DeviceStateV1;
@@ -13,8 +13,10 @@ use crate::devices::serial::spec::FIFO_BYTES;
 use crate::interrupt::state::{InterruptStateV1, IoApicStateV1, PicStateV1, PitChannelStateV1};
 use crate::memory::{Layout, layout};
 use crate::sys::kvm::XSAVE_MIN_BYTES;
+use crate::sys::nested::{DATA_MAX_BYTES, HEADER_BYTES};
 use crate::vcpu::MSR_TSC;
-use crate::vcpu::state::{EventsStateV1, SegmentStateV1, SregsStateV1, VcpuStateV1};
+use crate::vcpu::cpuid::shows_virtualization;
+use crate::vcpu::state::{EventsStateV1, NestedStateV1, SegmentStateV1, SregsStateV1, VcpuStateV1};
 
 const LAPIC_BYTES: u64 = 1024;
 /// Far above what any processor of today needs (AMX: 11 KiB), and small enough to allocate without thought.
@@ -26,6 +28,8 @@ const XCRS_MAX: u64 = 16;
 const IO_APIC_PINS_MASK: u64 = (1 << 24) - 1;
 /// `KVM_VCPUEVENT_VALID_…`: pending NMI, SIPI vector, shadow, SMM, payload, triple fault.
 const EVENT_FLAGS: u64 = 0x3f;
+/// `KVM_STATE_NESTED_…`: guest mode, run pending, enlightened VMCS, MTF pending, GIF set.
+const NESTED_FLAGS: u64 = 0x10f;
 /// `KVM_PIT_FLAGS_HPET_LEGACY` and `KVM_PIT_FLAGS_SPEAKER_DATA_ON`.
 const PIT_FLAGS: u64 = 0x3;
 /// KVM fixes the address; the flags are "boot processor", "x2APIC mode" and "enabled".
@@ -54,14 +58,30 @@ pub(super) fn validate(state: &VmStateV1) -> Result<(), Error> {
     for (i, vcpu) in vcpus.iter().enumerate() {
         validate_vcpu(&format!("vcpus[{i}]"), vcpu)?;
     }
+    let first_khz = vcpus[0].tsc.khz;
+    if let Some((i, other)) = vcpus.iter().enumerate().find(|(_, vcpu)| vcpu.tsc.khz != first_khz) {
+        return Err(Error::Frequencies { vcpu: i, khz: other.tsc.khz, first_khz });
+    }
     validate_interrupts(interrupts)?;
     let DeviceStateV1 { serial } = devices;
     at_most("devices.serial", "receive_fifo length", serial.receive_fifo.len() as u64, FIFO_BYTES as u64)
 }
 
 fn validate_vcpu(at: &str, vcpu: &VcpuStateV1) -> Result<(), Error> {
-    let VcpuStateV1 { mp_state, regs: _, sregs, xsave, xcrs, debug_regs: _, lapic, msrs, events, cpuid, tsc } =
-        vcpu;
+    let VcpuStateV1 {
+        mp_state,
+        regs: _,
+        sregs,
+        xsave,
+        xcrs,
+        debug_regs: _,
+        lapic,
+        msrs,
+        events,
+        cpuid,
+        tsc,
+        nested,
+    } = vcpu;
     at_most(at, "mp_state", u64::from(*mp_state), u64::from(KVM_MP_STATE_SIPI_RECEIVED))?;
     validate_sregs(&format!("{at}.sregs"), sregs)?;
     between(at, "xsave length", xsave.len() as u64, XSAVE_MIN_BYTES as u64, XSAVE_MAX_BYTES)?;
@@ -79,7 +99,22 @@ fn validate_vcpu(at: &str, vcpu: &VcpuStateV1) -> Result<(), Error> {
     }
     validate_events(&format!("{at}.events"), events)?;
     between(at, "cpuid length", cpuid.len() as u64, 1, KVM_MAX_CPUID_ENTRIES as u64)?;
-    between(at, "tsc.khz", u64::from(tsc.khz), 1, u64::from(u32::MAX))
+    between(at, "tsc.khz", u64::from(tsc.khz), 1, u64::from(u32::MAX))?;
+    let shown = shows_virtualization(cpuid);
+    match nested {
+        Some(nested) if shown => validate_nested(&format!("{at}.nested"), nested),
+        None if !shown => Ok(()),
+        _ => Err(Error::Nested { field: at.to_owned(), shown }),
+    }
+}
+
+/// What is in the control structures is KVM's to check.
+fn validate_nested(at: &str, nested: &NestedStateV1) -> Result<(), Error> {
+    let NestedStateV1 { flags, format, header, data } = nested;
+    mask(at, "flags", u64::from(*flags), NESTED_FLAGS)?;
+    at_most(at, "format", u64::from(*format), u64::from(KVM_STATE_NESTED_FORMAT_SVM))?;
+    between(at, "header length", header.len() as u64, HEADER_BYTES as u64, HEADER_BYTES as u64)?;
+    at_most(at, "data length", data.len() as u64, DATA_MAX_BYTES as u64)
 }
 
 fn validate_sregs(at: &str, sregs: &SregsStateV1) -> Result<(), Error> {

@@ -9,6 +9,7 @@ pub mod kvm;
 pub mod machine;
 pub mod memfd;
 pub mod mmap;
+pub mod nested;
 pub mod pagemap;
 pub mod process;
 pub mod signal;

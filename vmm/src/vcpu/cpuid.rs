@@ -1,9 +1,10 @@
 //! What the guest is told about its processor.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+use kvm_ioctls::Cap;
 
 use super::state::CpuidStateV1;
-use crate::host::Host;
+use crate::host::{Host, Virtualization};
 
 /// A snapshot's processor has what this host's has not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,15 @@ pub enum Mismatch {
     },
 }
 
+/// VMX and SMX in leaf 1, ECX.
+const VT_X: u32 = 1 << 5 | 1 << 6;
+const VMX: u32 = 1 << 5;
+/// SVM and SKINIT in leaf `0x8000_0001`, ECX.
+const SVM_AND_SKINIT: u32 = 1 << 2 | 1 << 12;
+const SVM: u32 = 1 << 2;
+/// What SVM can do.
+const LEAF_SVM: u32 = 0x8000_000a;
+
 /// Feature leaves: every set bit is something the guest may rely on.
 ///
 /// The masks take out bits that are no features: leaf 1 ECX bit 27 (OSXSAVE) mirrors CR4, bit 31 says "hypervisor",
@@ -44,13 +54,15 @@ const FEATURES: &[(u32, u32, [u32; 4])] = &[
     (0xd, 1, [!0, 0, 0, 0]),
     (0x8000_0001, 0, [0, 0, !0, !0]),
     (0x8000_0007, 0, [0, 0, 0, 1 << 8]),
+    (LEAF_SVM, 0, [0, 0, 0, !0]),
 ];
 
 const REGISTERS: [&str; 4] = ["EAX", "EBX", "ECX", "EDX"];
 
 /// The leaves for vCPU `index` of `count`: what KVM supports, with the topology of one socket of single-threaded cores.
+/// Virtualization is shown only if `nested`: it is state that has to be saved, and most guests have no use for it.
 #[must_use]
-pub fn for_vcpu(host: &Host, index: u8, count: u8) -> CpuId {
+pub fn for_vcpu(host: &Host, index: u8, count: u8, nested: bool) -> CpuId {
     let mut cpuid = host.supported_cpuid().clone();
     let (index, count) = (u32::from(index), u32::from(count));
     for leaf in cpuid.as_mut_slice() {
@@ -59,6 +71,9 @@ pub fn for_vcpu(host: &Host, index: u8, count: u8) -> CpuId {
             1 => {
                 leaf.ebx = leaf.ebx & 0x0000_ffff | count << 16 | index << 24;
                 leaf.ecx |= 1 << 31;
+                if !nested {
+                    leaf.ecx &= !VT_X;
+                }
                 if host.tsc_deadline() {
                     leaf.ecx |= 1 << 24;
                 }
@@ -83,6 +98,8 @@ pub fn for_vcpu(host: &Host, index: u8, count: u8) -> CpuId {
                 leaf.ecx = level << 8 | leaf.index;
                 leaf.edx = index;
             }
+            0x8000_0001 if !nested => leaf.ecx &= !SVM_AND_SKINIT,
+            LEAF_SVM if !nested => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0),
             // Cores of the package (AMD), and their APIC id width.
             0x8000_0008 => {
                 let width = count.next_power_of_two().trailing_zeros();
@@ -114,9 +131,7 @@ pub fn check(host: &Host, saved: &[CpuidStateV1]) -> Result<(), Mismatch> {
         let wanted = saved.iter().find(|entry| entry.function == leaf && entry.index == subleaf);
         let wanted = wanted.map_or([0; 4], |entry| [entry.eax, entry.ebx, entry.ecx, entry.edx]);
         let offered = find(supported, leaf, subleaf);
-        // A page-table based KVM forces on what the processor has, whatever it says it supports: ring 3 runs natively.
-        let native = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-        let native = [native.eax, native.ebx, native.ecx, native.edx];
+        let native = native(host, leaf, subleaf);
         for (i, register) in REGISTERS.into_iter().enumerate() {
             let missing = wanted[i] & masks[i] & !(offered[i] | native[i]);
             if missing != 0 {
@@ -125,6 +140,40 @@ pub fn check(host: &Host, saved: &[CpuidStateV1]) -> Result<(), Mismatch> {
         }
     }
     Ok(())
+}
+
+/// What a guest has beyond what KVM says it supports: a page-table based KVM forces on what the processor has, since ring 3 runs
+/// natively.
+fn native(host: &Host, leaf: u32, subleaf: u32) -> [u32; 4] {
+    match host.virtualization() {
+        Virtualization::Hardware => [0; 4],
+        Virtualization::PageTableBased => {
+            let native = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+            [native.eax, native.ebx, native.ecx, native.edx]
+        }
+    }
+}
+
+/// Whether a guest that sees these leaves may run guests of its own.
+#[must_use]
+pub fn shows_virtualization(leaves: &[CpuidStateV1]) -> bool {
+    leaves.iter().any(|leaf| is_virtualization(leaf.function, leaf.ecx))
+}
+
+/// Whether this host's KVM can show virtualization to a guest, and save its state.
+#[must_use]
+pub fn offers_virtualization(host: &Host) -> bool {
+    let leaves = host.supported_cpuid().as_slice();
+    host.kvm().check_extension(Cap::NestedState)
+        && leaves.iter().any(|leaf| is_virtualization(leaf.function, leaf.ecx))
+}
+
+const fn is_virtualization(function: u32, ecx: u32) -> bool {
+    match function {
+        1 => ecx & VMX != 0,
+        0x8000_0001 => ecx & SVM != 0,
+        _ => false,
+    }
 }
 
 fn find(leaves: &[kvm_cpuid_entry2], function: u32, index: u32) -> [u32; 4] {

@@ -6,9 +6,11 @@
 mod assist;
 pub mod cpuid;
 mod exit;
+mod nested;
 pub(crate) mod setup;
 pub mod state;
 pub(crate) mod thread;
+pub mod tsc;
 
 use std::sync::Arc;
 
@@ -28,6 +30,10 @@ pub(crate) const MSR_TSC_DEADLINE: u32 = 0x6e0;
 const MSR_XSS: u32 = 0xda0;
 /// KVM's paravirtual MSRs (`MSR_KVM_WALL_CLOCK_NEW` and on), of which the list has some only.
 const MSRS_KVM: std::ops::RangeInclusive<u32> = 0x4b56_4d00..=0x4b56_4d08;
+/// Hyper-V's MSRs, which KVM lists although no guest of ours is shown Hyper-V. Some count by themselves
+/// (`HV_X64_MSR_VP_RUNTIME`, `HV_X64_MSR_TIME_REF_COUNT`), one is another name of a switch that KVM's own MSRs have as well
+/// (`HV_X64_MSR_VP_ASSIST_PAGE`, PV EOI).
+const MSRS_HYPER_V: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4000_01ff;
 /// Most MSRs one call takes (`MSRS_MAX` of KVM).
 const MSRS_PER_CALL: usize = 256;
 
@@ -109,7 +115,7 @@ impl Vcpu {
         let mut indices: Vec<u32> = candidates.iter().copied().chain(MSRS_KVM).chain([MSR_XSS]).collect();
         indices.sort_unstable();
         indices.dedup();
-        indices.retain(|index| *index != MSR_TSC);
+        indices.retain(|index| *index != MSR_TSC && !MSRS_HYPER_V.contains(index));
         let readable = accepted(&indices, |batch| self.get_msrs(batch))?;
         let readable: Vec<kvm_msr_entry> = readable.into_iter().flatten().collect();
         let settable = accepted(&readable, |batch| {
@@ -122,7 +128,9 @@ impl Vcpu {
 
     /// Saves everything. The vCPU must have returned from `KVM_RUN` with EINTR, which is what completes pending I/O:
     /// a saved vCPU that was inside an `IN` instruction would resume after it without the value.
-    pub(crate) fn save(&self, host_tsc: u64) -> Result<VcpuStateV1, Error> {
+    ///
+    /// `tsc` is this vCPU's counter at the instant for which all were read; see [`tsc::at_one_instant`].
+    pub(crate) fn save(&self, tsc: TscStateV1) -> Result<VcpuStateV1, Error> {
         // First: getting the MP state lets KVM act on INIT and SIPI that are pending, which changes the rest.
         let mp_state = self.ioctl("KVM_GET_MP_STATE", self.fd.get_mp_state())?.mp_state;
         let regs = self.ioctl("KVM_GET_REGS", self.fd.get_regs())?;
@@ -131,12 +139,13 @@ impl Vcpu {
         let xcrs = self.ioctl("KVM_GET_XCRS", self.fd.get_xcrs())?;
         let debug_regs = self.ioctl("KVM_GET_DEBUGREGS", self.fd.get_debug_regs())?;
         let lapic = self.ioctl("KVM_GET_LAPIC", self.fd.get_lapic())?;
-        let tsc = self.save_tsc(host_tsc)?;
         let msrs = self.save_msrs()?;
         let events = self.ioctl("KVM_GET_VCPU_EVENTS", self.fd.get_vcpu_events())?;
         // Read back at every save: KVM changes leaves on its own (OSXSAVE, and what a page-table based host forces
         // on), and a copy kept from boot broke the second generation of clones elsewhere (Firecracker#1942).
         let cpuid = self.ioctl("KVM_GET_CPUID2", self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES))?;
+        let cpuid: Vec<_> = cpuid.as_slice().iter().map(Into::into).collect();
+        let nested = self.save_nested(&cpuid)?;
         let used_xcrs = usize::try_from(xcrs.nr_xcrs).unwrap_or(usize::MAX).min(xcrs.xcrs.len());
         Ok(VcpuStateV1 {
             mp_state,
@@ -148,17 +157,29 @@ impl Vcpu {
             lapic: lapic.regs.iter().map(|byte| byte.cast_unsigned()).collect(),
             msrs,
             events: (&events).into(),
-            cpuid: cpuid.as_slice().iter().map(Into::into).collect(),
+            cpuid,
             tsc,
+            nested,
         })
     }
 
-    /// Restores everything, in an order KVM depends on. The state is validated: lengths are in bounds.
-    pub(crate) fn restore(&mut self, state: &VcpuStateV1, host_tsc: u64) -> Result<(), Error> {
-        let VcpuStateV1 { mp_state, regs, sregs, xsave, xcrs, debug_regs, lapic, msrs, events, cpuid, tsc } =
-            state;
-        // The frequency before anything that counts in it.
-        self.restore_tsc_khz(tsc.khz)?;
+    /// Restores everything but the frequency of its counter, which comes first
+    /// ([`Vcpu::restore_frequency`]), in an order KVM depends on. The state is validated: lengths are in bounds.
+    pub(crate) fn restore(&mut self, state: &VcpuStateV1, host_counter: u64) -> Result<(), Error> {
+        let VcpuStateV1 {
+            mp_state,
+            regs,
+            sregs,
+            xsave,
+            xcrs,
+            debug_regs,
+            lapic,
+            msrs,
+            events,
+            cpuid,
+            tsc,
+            nested,
+        } = state;
         // The features before the registers that only exist with them.
         let leaves: Vec<_> = cpuid.iter().map(Into::into).collect();
         let cpuid =
@@ -184,8 +205,12 @@ impl Vcpu {
         }
         // Before the MSRs: a deadline is silently ignored while the LAPIC's timer is not in deadline mode.
         self.ioctl("KVM_SET_LAPIC", self.fd.set_lapic(&page))?;
-        self.restore_tsc(tsc, host_tsc)?;
+        self.restore_tsc(tsc, host_counter)?;
         self.restore_msrs(msrs, tsc)?;
+        // After the MSRs, of which some say what nested virtualization can do: KVM refuses to change these while it is on. After
+        // the registers, which are those of the inner guest if it runs: KVM moves them there. Before the events, which are the
+        // inner guest's as well.
+        self.restore_nested(nested.as_ref())?;
         self.ioctl("KVM_SET_VCPU_EVENTS", self.fd.set_vcpu_events(&events.into()))?;
         self.msr_indices = msrs.iter().map(|msr| msr.index).collect();
         // So that the guest's watchdogs do not take the time it was away for a hang. EINVAL: it uses no kvmclock.
@@ -267,45 +292,6 @@ impl Vcpu {
                 value: refused.data,
             }),
         }
-    }
-
-    fn save_tsc(&self, host_tsc: u64) -> Result<TscStateV1, Error> {
-        let khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
-        // Through the offset all vCPUs are read at one instant, so that they stay equal if they were.
-        let guest_tsc = match self.ioctl("KVM_GET_DEVICE_ATTR (TSC offset)", kvm::tsc_offset(&self.fd))? {
-            Some(offset) => host_tsc.wrapping_add(offset),
-            None => self.get_msrs(&[MSR_TSC])?.first().map_or(0, |msr| msr.data),
-        };
-        Ok(TscStateV1 { khz, guest_tsc })
-    }
-
-    fn restore_tsc(&self, tsc: &TscStateV1, host_tsc: u64) -> Result<(), Error> {
-        let offset = self.ioctl("KVM_GET_DEVICE_ATTR (TSC offset)", kvm::tsc_offset(&self.fd))?;
-        if offset.is_some() {
-            // Not by writing the MSR on one vCPU after the other: each would start counting a little later.
-            let offset = tsc.guest_tsc.wrapping_sub(host_tsc);
-            self.ioctl("KVM_SET_DEVICE_ATTR (TSC offset)", kvm::set_tsc_offset(&self.fd, offset))?;
-            let got = self.ioctl("KVM_GET_DEVICE_ATTR (TSC offset)", kvm::tsc_offset(&self.fd))?;
-            if got != Some(offset) {
-                // A page-table based KVM accepts the offset and does not keep it: ring 3 runs natively and reads the host's
-                // counter. The time of a Linux that counts by it jumps ahead by the snapshot's age.
-                tracing::info!(
-                    vcpu = self.index,
-                    "this host's guests see its own TSC: it does not go on from the snapshot's"
-                );
-            }
-            return Ok(());
-        }
-        let msr = kvm_msr_entry { index: MSR_TSC, data: tsc.guest_tsc, ..kvm_msr_entry::default() };
-        self.set_msrs(&[msr])
-    }
-
-    fn restore_tsc_khz(&self, guest_khz: u32) -> Result<(), Error> {
-        let host_khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
-        if guest_khz == host_khz {
-            return Ok(());
-        }
-        self.fd.set_tsc_khz(guest_khz).map_err(|_| Error::TscFrequency { guest_khz, host_khz })
     }
 
     fn ioctl<T>(&self, name: &'static str, result: Result<T, errno::Error>) -> Result<T, Error> {

@@ -247,6 +247,22 @@ pub struct TscStateV1 {
     pub guest_tsc: u64,
 }
 
+/// A guest's own use of VT-x or SVM, and the guest it runs at the moment, as `KVM_GET_NESTED_STATE` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NestedStateV1 {
+    /// `KVM_STATE_NESTED_…`: the inner guest runs, is about to, interrupts are held back.
+    pub flags: u16,
+    /// Whose: 0 is VT-x, 1 is SVM.
+    pub format: u16,
+    /// 120 bytes of the vendor's header: where the guest keeps its control structures.
+    #[serde(with = "hex")]
+    pub header: Vec<u8>,
+    /// The control structures that KVM keeps copies of: none, or one or two of 4 KiB.
+    #[serde(with = "hex")]
+    pub data: Vec<u8>,
+}
+
 /// One vCPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -275,4 +291,7 @@ pub struct VcpuStateV1 {
     pub cpuid: Vec<CpuidStateV1>,
     /// Time stamp counter.
     pub tsc: TscStateV1,
+    /// Nested virtualization. Left out if the guest is shown none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<NestedStateV1>,
 }

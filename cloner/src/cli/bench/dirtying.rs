@@ -60,7 +60,7 @@ impl GuestArgs {
     pub(super) fn config(&self, params: &Params) -> Result<Config, Error> {
         let kernel = Kernel::Flat { image: Cow::Owned(pulse::image(params)?) };
         let backing = Backing::Private(self.pages());
-        Ok(Config { memory_bytes: self.memory.0, backing, vcpus: self.cpus, kernel })
+        Ok(Config { memory_bytes: self.memory.0, backing, vcpus: self.cpus, nested: false, kernel })
     }
 
     /// Sets aside the huge pages for the memory of so many machines, if it is to be made of them.
