@@ -174,6 +174,13 @@ impl Host {
         self.kvm.check_extension(Cap::TscControl)
     }
 
+    /// Whether the time stamp counter of a clone goes on from where it was saved. Otherwise its guest sees the host's own, which jumps
+    /// by the snapshot's age.
+    #[must_use]
+    pub const fn keeps_guest_tsc(&self) -> bool {
+        matches!(self.virtualization, Virtualization::Hardware)
+    }
+
     /// Bytes of extended state (x87, SSE, AVX and beyond) per vCPU on this host.
     #[must_use]
     pub fn xsave_len_bytes(&self) -> usize {

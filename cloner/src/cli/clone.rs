@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use regex::Regex;
 use vmm::config::Config;
+use vmm::host::Host;
 use vmm::memory::GuestMemory;
 use vmm::{Announce, Vm};
 
@@ -77,8 +78,13 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// How the clones are told who they are. If nobody tells them, it is said.
+    /// How the clones are told who they are. What their guests will notice is said: that nobody tells them, and that time jumps.
     fn announced(&self) -> Result<Option<Announce>, Error> {
+        if Host::get().is_ok_and(|host| !host.keeps_guest_tsc()) {
+            say(
+                "cloner: guests see this host's own time stamp counter: in a clone that keeps time by it, time jumps by the snapshot's age",
+            )?;
+        }
         let announce = self.announce.or_else(|| self.boot.announce());
         if announce.is_none() {
             say("cloner: the clones are not told who they are, and draw equal random numbers: --announce")?;
