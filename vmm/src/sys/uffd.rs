@@ -14,9 +14,12 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{_IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_with_mut_ref};
+use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_with_mut_ref, ioctl_with_val};
 
 use super::mmap::{Mapping, OutOfRange};
+
+/// Where there is one (since Linux 6.1), who may open it may serve faults inside the kernel.
+const DEVICE: &str = "/dev/userfaultfd";
 
 const UFFD_API: u64 = 0xaa;
 const UFFD_EVENT_PAGEFAULT: u8 = 0x12;
@@ -69,6 +72,7 @@ const MESSAGE_BYTES: usize = 32;
 /// Of `address` in the page fault variant of `struct uffd_msg`, whose first byte is the event.
 const MESSAGE_ADDRESS: usize = 16;
 
+const NEW: libc::c_ulong = ioctl(_IOC_NONE, 0x00, 0);
 const API: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x3f, size_of::<Api>());
 const REGISTER: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x00, size_of::<Register>());
 const UNREGISTER: libc::c_ulong = ioctl(_IOC_READ, 0x01, size_of::<Range>());
@@ -78,9 +82,28 @@ const ZEROPAGE: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x04, size_of::<Ze
 
 // The kernel's headers, expanded.
 const _: () = {
-    assert!(API == 0xc018_aa3f && REGISTER == 0xc020_aa00 && UNREGISTER == 0x8010_aa01);
+    assert!(NEW == 0xaa00 && API == 0xc018_aa3f && REGISTER == 0xc020_aa00 && UNREGISTER == 0x8010_aa01);
     assert!(WAKE == 0x8010_aa02 && COPY == 0xc028_aa03 && ZEROPAGE == 0xc020_aa04);
 };
+
+/// Why missing pages cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Faults inside the kernel, such as KVM's, are for processes that are trusted with them.
+    #[error(
+        "this process may not use userfaultfd. One of these changes that: access to {DEVICE} \
+         (`chgrp kvm {DEVICE}; chmod 660 {DEVICE}`), `sysctl vm.unprivileged_userfaultfd=1`, or the capability \
+         CAP_SYS_PTRACE"
+    )]
+    NotAllowed {
+        /// Why the device cannot be used instead.
+        #[source]
+        device: io::Error,
+    },
+    /// The kernel is built without, or knows no missing pages of shared or huge memory.
+    #[error("this kernel's userfaultfd cannot be used")]
+    Kernel(#[source] io::Error),
+}
 
 /// What became of an attempt to install pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,22 +121,20 @@ pub enum Installed {
 pub struct Userfault(File);
 
 impl Userfault {
-    /// Opens one that also serves faults inside the kernel, such as KVM's.
+    /// Opens one that also serves faults inside the kernel, such as KVM's: by the system call, which takes `CAP_SYS_PTRACE` or
+    /// `vm.unprivileged_userfaultfd`, or else by the device.
     ///
     /// # Errors
-    /// The kernel's: `EPERM` without `CAP_SYS_PTRACE` unless `vm.unprivileged_userfaultfd` is 1, `ENOSYS` where it is
-    /// built without, `EINVAL` if it knows no missing pages of shared or huge memory.
-    pub fn open() -> io::Result<Self> {
-        // SAFETY: the call takes flags only.
-        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
-        let fd = libc::c_int::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a descriptor the kernel has just made for this call, owned by nobody else.
-        let this = Self(unsafe { File::from_raw_fd(fd) });
+    /// See [`OpenError`].
+    pub fn open() -> Result<Self, OpenError> {
+        let this = match by_call() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Self(by_device().map_err(|device| OpenError::NotAllowed { device })?)
+            }
+            made => Self(made.map_err(OpenError::Kernel)?),
+        };
         let features = FEATURE_MISSING_HUGETLBFS | FEATURE_MISSING_SHMEM;
-        this.ioctl(API, &mut Api { api: UFFD_API, features, ioctls: 0 })?;
+        this.ioctl(API, &mut Api { api: UFFD_API, features, ioctls: 0 }).map_err(OpenError::Kernel)?;
         Ok(this)
     }
 
@@ -208,6 +229,29 @@ impl Userfault {
     }
 }
 
+const FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
+
+fn by_call() -> io::Result<File> {
+    // SAFETY: the call takes flags only.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, FLAGS) };
+    owned(libc::c_int::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?)
+}
+
+fn by_device() -> io::Result<File> {
+    let device = File::open(DEVICE)?;
+    // SAFETY: the request takes flags by value, and the kernel reads and writes no memory of this process.
+    owned(unsafe { ioctl_with_val(&device, NEW, libc::c_ulong::from(FLAGS.cast_unsigned())) })
+}
+
+/// The new descriptor that a call of one of the two returned, or its error.
+fn owned(fd: libc::c_int) -> io::Result<File> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor the kernel has just made for this process, owned by nobody else.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
 const fn ioctl(direction: u32, number: u32, size_bytes: usize) -> libc::c_ulong {
     #[expect(clippy::cast_possible_truncation, reason = "at most 40")]
     ioctl_expr(direction, 0xaa, number, size_bytes as u32)
@@ -239,7 +283,11 @@ mod tests {
 
     #[test]
     fn a_thread_waits_for_its_page() {
-        let Ok(userfault) = Userfault::open() else { return };
+        let userfault = match Userfault::open() {
+            Ok(userfault) => userfault,
+            Err(error @ OpenError::NotAllowed { .. }) => return println!("SKIPPED: {error}"),
+            Err(error) => panic!("{error:?}"),
+        };
         let bell = EventFd::new(0).unwrap();
         let mapping = Mapping::new(Source::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
         userfault.register(&mapping, 2 * PAGE_SIZE, 4 * PAGE_SIZE).unwrap();

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmm::memory::{self, Backing, GuestMemory, Lost};
+use vmm::sys::uffd;
 
 use crate::chunk::PageNumber;
 use crate::format::CHUNK_PAGES;
@@ -57,11 +58,12 @@ pub enum Error {
     /// Pages are served one by one, or up to a chunk at once.
     #[error("{0} pages cannot be served at once: a power of two from 1 to {CHUNK_PAGES} can")]
     Granule(usize),
-    /// Faults cannot be served on this host.
-    #[error(
-        "userfaultfd cannot be used: without root, it takes CAP_SYS_PTRACE or vm.unprivileged_userfaultfd = 1"
-    )]
-    Userfault(#[source] io::Error),
+    /// Faults cannot be served on this host, or not by this process.
+    #[error(transparent)]
+    Userfault(#[from] uffd::OpenError),
+    /// The threads cannot be woken.
+    #[error("cannot make an event descriptor")]
+    Bell(#[source] io::Error),
     /// A range of memory cannot be watched.
     #[error("cannot register memory for its faults to be served")]
     Register(#[source] io::Error),
@@ -130,6 +132,15 @@ impl Default for Options {
             limit: Duration::from_secs(30),
         }
     }
+}
+
+/// Finds out whether memory can arrive lazily on this host, and in this process: better asked before there is anything to restore.
+///
+/// # Errors
+/// [`Error::Userfault`], which names what would change it.
+pub fn check() -> Result<(), Error> {
+    uffd::Userfault::open()?;
+    Ok(())
 }
 
 /// Makes memory into which the snapshot's arrives as it is needed. Returns when the working set, if there is one, is there.

@@ -90,8 +90,8 @@ impl Pager {
         granule_pages: usize,
         started: Instant,
     ) -> Result<Self, Error> {
-        let userfault = Userfault::open().map_err(Error::Userfault)?;
-        let bell = EventFd::new(EFD_NONBLOCK).map_err(Error::Userfault)?;
+        let userfault = Userfault::open()?;
+        let bell = EventFd::new(EFD_NONBLOCK).map_err(Error::Bell)?;
         let chunks = source.chunks();
         let mut first_chunk = 0;
         let mut regions = Vec::new();
