@@ -44,6 +44,9 @@ pub enum Error {
         /// How it ended.
         status: std::process::ExitStatus,
     },
+    /// What the build script needs is not installed, and this user cannot install it.
+    #[error("tiny-linux cannot be built without {0}")]
+    Missing(String),
     /// The build script did not name a file it should have.
     #[error("{} did not say where its {what} is", script.display())]
     Silent {
@@ -71,10 +74,14 @@ pub fn image() -> Result<Image, Error> {
         .stderr(Stdio::inherit())
         .output()
         .map_err(|source| Error::Run { script: script.clone(), source })?;
-    if !output.status.success() {
-        return Err(Error::Failed { script, status: output.status });
-    }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let missing = text.lines().find_map(|line| line.strip_prefix("missing "));
+        return Err(match missing {
+            Some(what) => Error::Missing(what.to_owned()),
+            None => Error::Failed { script, status: output.status },
+        });
+    }
     let path = |what: &'static str| {
         // Lines of `name path sha256`.
         let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(' '));

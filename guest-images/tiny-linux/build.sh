@@ -24,7 +24,7 @@ Standard output is three lines and nothing else; progress goes to standard error
 
 The kernel is Debian's linux-source-6.1 with kernel.config and the *.patch files of this folder; user space is
 init and reseed.c of this folder and Debian's busybox-static. Missing Debian packages are installed with apt-get (as root;
-otherwise the script names them and stops). Root is not needed for anything else.
+otherwise the script prints `missing` and their names instead of the three lines). Root is not needed for anything else.
 
 The cache is $CLONER_CACHE, or $XDG_CACHE_HOME/cloner, or ~/.cache/cloner, and in it:
 
@@ -39,7 +39,7 @@ the folder is always safe when no build runs.
 Building needs about 2 GB of disk in the cache for the time of the build, 5 to 8 minutes on 2 cores for the
 kernel, and a second for the initramfs. A cache hit takes a third of a second.
 
-exit status: 0 done, 1 failed, 2 wrong usage, 3 not in the cache (--cached)
+exit status: 0 done, 1 failed, 2 wrong usage, 3 not in the cache (--cached), 4 this user cannot get what is missing
 END
 }
 
@@ -63,6 +63,13 @@ fail() {
     exit 1
 }
 
+# Ends the script for want of something that this user cannot get.
+lack() {
+    say "missing: $*"
+    printf 'missing %s\n' "$*"
+    exit 4
+}
+
 # ---- what is needed, what is there ----
 
 missing_packages() {
@@ -74,10 +81,10 @@ missing_packages() {
 
 install_packages() {
     local missing
-    command -v dpkg-query >/dev/null || fail "this script needs Debian 12 (no dpkg-query here)"
+    command -v dpkg-query >/dev/null || lack "Debian 12 (no dpkg-query here)"
     mapfile -t missing < <(missing_packages)
     ((${#missing[@]})) || return 0
-    ((EUID == 0)) || fail "not root, and these packages are missing: apt-get install ${missing[*]}"
+    ((EUID == 0)) || lack "Debian packages that only root can install: apt-get install ${missing[*]}"
     say "installing ${missing[*]}"
     apt-get update -qq >&2 || fail "apt-get update failed"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
