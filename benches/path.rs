@@ -7,7 +7,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cloner::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
+use cloner::pool::{PageChoice, Populate, Provided, provide};
 use cloner::restore::eager::EagerRestorer;
 use cloner::save::Saver;
 use cloner::walk::Progress;
@@ -50,13 +50,8 @@ fn boot() -> Vm {
 }
 
 fn path(criterion: &mut Criterion) {
-    let _pages = hugepages::reserve(POOL_BYTES >> 21).ok();
-    let pool = Pool::new(&PoolConfig {
-        capacity_bytes: POOL_BYTES,
-        pages: Pages::HugeOrOrdinary,
-        populate: Populate::AtOnce,
-    })
-    .expect("a small pool");
+    let Provided { pool, .. } =
+        &provide(POOL_BYTES, PageChoice::Auto, Populate::AtOnce).expect("a small pool");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let saver = Saver::new(threads).expect("threads");
     let restorer = EagerRestorer::new(threads).expect("threads");

@@ -100,7 +100,7 @@ fn touched_pages(memory: &GuestMemory) -> u32 {
 #[test]
 fn a_bzimage_is_entered() {
     let Some(_room) = room_for(1) else { return };
-    let image = linux::image();
+    let Some(image) = linux::image() else { return };
     let kernel = Kernel::Linux {
         path: image.bzimage.clone(),
         initramfs: None,

@@ -4,7 +4,7 @@ use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work};
 use vmm::Announce;
 
 use crate::MIB;
-use crate::support::modes::{BUILDS, TAKES, only_holder};
+use crate::support::modes::{TAKES, builds, only_holder};
 use crate::support::{Guest, Studio, guest, room_for, value};
 
 const NONCE: u64 = 0xc4a1_c4a1_c4a1_0001;
@@ -27,7 +27,8 @@ fn every_way_to_clone_follows_every_other() {
     let mut source = Guest::boot(&guest::pulse(&params, 8 * MIB, 2));
     source.line("pulse: ready");
     source.beat();
-    let ways = (0..10).map(|number| (TAKES[number % 3], BUILDS[(number + number / 3) % 3]));
+    let builds = builds();
+    let ways = (0..10).map(|number| (TAKES[number % 3], builds[(number + number / 3) % builds.len()]));
     for (generation, (take, build)) in (1..).zip(ways) {
         let name = format!("{generation}-{take:?}-{build:?}");
         let snapshot = studio.take(&source, take, &name);

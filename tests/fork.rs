@@ -127,7 +127,7 @@ fn the_zygote_command_wants_a_socket() {
 #[test]
 fn linux_forks() {
     let Some(_room) = room_for(2) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let template = Template::new(&linux.studio.restorer, &linux.snapshot, &Progress::default()).unwrap();
     let zygote = zygote(&template);
     let forks = [fork(&zygote, None), fork(&zygote, None)];

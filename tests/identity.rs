@@ -12,13 +12,14 @@ use vmm::memory::{self, Backing, PageSize};
 use vmm::{Announce, VmState};
 
 use crate::MIB;
-use crate::support::linux::linux;
-use crate::support::{Guest, Studio, guest, note, program, room_for};
+use crate::support::linux::{Linux, linux};
+use crate::support::{Guest, Studio, can_restore_lazily, guest, note, program, room_for};
 
 /// However it is cloned, a clone is of the generation after its source's, and no two have the same id.
 #[test]
 fn every_way_to_clone_gives_a_generation_and_an_id() {
     let Some(_room) = room_for(2) else { return };
+    let lazily = can_restore_lazily();
     let studio = Studio::new(16 * MIB);
     let mut source = Guest::boot(&guest::pulse(&Params::new(7, MIB), 4 * MIB, 1));
     source.line("pulse: ready");
@@ -32,16 +33,18 @@ fn every_way_to_clone_gives_a_generation_and_an_id() {
 
         let eager = Guest::restore(&state, studio.memory(&snapshot));
         let backing = Backing::Private(PageSize::Transparent);
-        let (memory, _) = lazy::memory_for(&snapshot, backing, &lazy::Options::default()).unwrap();
-        let lazy = Guest::restore(&state, memory);
+        let lazy = lazily.then(|| {
+            let (memory, _) = lazy::memory_for(&snapshot, backing, &lazy::Options::default()).unwrap();
+            Guest::restore(&state, memory)
+        });
         let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
         let over_template = Guest::restore(template.state(), template.memory().unwrap());
         let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
         let forks = [zygote.fork(None).unwrap(), zygote.fork(None).unwrap()];
         let forked = forks.iter().map(|fork| fork.wait_running().unwrap());
 
-        let here = [&eager, &lazy, &over_template].map(|clone| clone.vm.identity());
-        for identity in here.into_iter().chain(forked) {
+        let here = [&eager, &over_template].into_iter().chain(&lazy).map(|clone| clone.vm.identity());
+        for identity in here.chain(forked) {
             assert_eq!(identity.generation, generation);
             assert!(ids.insert(identity.id), "{identity} twice");
         }
@@ -68,8 +71,7 @@ struct Siblings {
 }
 
 impl Siblings {
-    fn new() -> Self {
-        let linux = linux();
+    fn new(linux: &Linux) -> Self {
         let studio = Studio::new(64 * MIB);
         let source = linux.studio.clone_of(&linux.snapshot);
         source.ask("quiet");
@@ -97,16 +99,17 @@ impl Siblings {
 #[test]
 fn linux_clones_draw_different_random_bytes() {
     let Some(_room) = room_for(2) else { return };
+    let Some(linux) = linux() else { return };
     // On a busy host it may take a clone so long to draw that its kernel finds the seed old, and reseeds by itself.
     let alike = (1..=5).find(|_| {
-        let untold = Siblings::new();
+        let untold = Siblings::new(linux);
         let first = untold.draw(None);
         first == untold.draw(None)
     });
     let attempts = alike.expect("clones that are not told draw alike: is there still something to show?");
     note(format_args!("tiny-linux: untold clones drew the same bytes, at attempt {attempts}"));
 
-    let told = Siblings::new();
+    let told = Siblings::new(linux);
     let drawn: HashSet<String> = (0..4).map(|_| told.draw(Some(Announce::OnConsole))).collect();
     assert_eq!(drawn.len(), 4, "{drawn:?}");
     assert!(!drawn.contains(&told.draw(None)), "{drawn:?}");
@@ -115,7 +118,7 @@ fn linux_clones_draw_different_random_bytes() {
 #[test]
 fn a_linux_knows_who_it_is_and_refuses_what_is_no_identity() {
     let Some(_room) = room_for(1) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let clone = linux.studio.clone_of(&linux.snapshot);
     assert_eq!(clone.ask("clone"), "0", "it takes itself for its source");
     for wrong in ["clone 1", "clone x 0123456789abcdef0123456789abcdef", "clone 1 0123", "clone 1 ZZ"] {

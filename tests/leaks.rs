@@ -7,6 +7,7 @@ use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
 use crate::support::host::Holdings;
+use crate::support::room::can_set_huge_pages_aside;
 use crate::support::{Guest, Studio, alone, guest, huge_pages, room_for};
 
 const CYCLES: usize = 20;
@@ -72,6 +73,9 @@ fn failed_restores_leave_nothing() {
 #[test]
 fn huge_pages_go_back_to_the_host() {
     let Some(_room) = room_for(2) else { return };
+    if !can_set_huge_pages_aside() {
+        return;
+    }
     let Some(huge) = huge_pages(0) else { return };
     const PAGES: usize = 16;
     let mut order: [usize; 3] = [0, 1, 2];

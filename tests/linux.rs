@@ -5,7 +5,7 @@ use vmm::{Announce, Ending};
 
 use crate::MIB;
 use crate::support::linux::{Linux, Tick, linux, milliseconds};
-use crate::support::modes::{Build, Take, only_holder};
+use crate::support::modes::{Build, Take, builds, only_holder};
 use crate::support::{Guest, Studio, note, room_for};
 
 /// A clone that has ticked.
@@ -39,7 +39,7 @@ fn assert_goes_on(guest: &Guest, before: &Tick) -> Tick {
 #[test]
 fn source_and_two_clones_run_side_by_side() {
     let Some(_room) = room_for(3) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     // Each machine is heard in turn, and none of them waits for another.
     let source = linux.source.lock().unwrap().take().expect("no other test takes it");
     let clones = [clone_of(linux), clone_of(linux)];
@@ -70,7 +70,7 @@ fn source_and_two_clones_run_side_by_side() {
 #[test]
 fn three_generations() {
     let Some(_room) = room_for(2) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let studio = Studio::new(128 * MIB);
     let mut source = clone_of(linux);
     let mut before = linux.tick.clone();
@@ -91,12 +91,15 @@ fn three_generations() {
 #[test]
 fn live_forked_and_lazy_in_one_chain() {
     let Some(_room) = room_for(2) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let _only = only_holder();
     let studio = Studio::new(128 * MIB);
     let mut source = clone_of(linux);
     source.tick();
     let ways = [(Take::Live, Build::Fork), (Take::Live, Build::Lazy), (Take::Incremental, Build::Eager)];
+    let builds = builds();
+    let ways = ways.into_iter().filter(|(_, build)| builds.contains(build));
+    let mut chain = String::new();
     for (generation, (take, build)) in (2..).zip(ways) {
         let snapshot = studio.take(&source, take, &format!("generation-{generation}"));
         let clone = studio.build(&snapshot, build);
@@ -112,18 +115,19 @@ fn live_forked_and_lazy_in_one_chain() {
         );
         assert_eq!(tick.nonce, linux.nonce);
         assert_eq!(clone.ask(&format!("sh echo {generation} >>/tmp/chain")), "exit=0");
+        chain.push_str(&format!("{generation}\n"));
         source.tick();
         source = clone;
     }
     source.ask("sh cat /tmp/chain");
-    assert!(source.console.transcript().contains("2\n3\n4\n"), "{}", source.console.transcript());
+    assert!(source.console.transcript().contains(&chain), "{}", source.console.transcript());
     assert!(!source.console.transcript().contains("Linux version"));
 }
 
 #[test]
 fn commands_work_in_a_clone() {
     let Some(_room) = room_for(1) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let clone = clone_of(linux);
     assert_eq!(clone.ask("nonce"), linux.nonce);
     assert_eq!(clone.ask("echo hello, clone"), "hello, clone");
@@ -140,7 +144,7 @@ fn commands_work_in_a_clone() {
 #[test]
 fn poweroff_and_reboot_end_a_clone_as_they_should() {
     let Some(_room) = room_for(1) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     for code in [0, 42, 255] {
         let clone = clone_of(linux);
         assert_eq!(clone.ask(&format!("poweroff {code}")), code.to_string());
@@ -154,7 +158,8 @@ fn poweroff_and_reboot_end_a_clone_as_they_should() {
 #[test]
 fn a_kernel_panic_ends_a_clone_with_a_reset() {
     let Some(_room) = room_for(1) else { return };
-    let clone = clone_of(linux());
+    let Some(linux) = linux() else { return };
+    let clone = clone_of(linux);
     clone.ask("crash");
     assert_eq!(clone.end(), Ending::Reset);
 }
@@ -163,7 +168,7 @@ fn a_kernel_panic_ends_a_clone_with_a_reset() {
 #[test]
 fn a_snapshot_of_a_busy_linux() {
     let Some(_room) = room_for(2) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let studio = Studio::new(128 * MIB);
     let source = clone_of(linux);
     source.send("sh echo begun; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done $i\n");

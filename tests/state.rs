@@ -151,7 +151,7 @@ fn of_a_clone_of_a_clone_comes_back() {
 #[test]
 fn of_linux_comes_back() {
     let Some(_room) = room_for(2) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let state = linux.snapshot.state();
     let memory = linux.studio.memory(&linux.snapshot);
     let restored = Instant::now();

@@ -232,7 +232,7 @@ fn generations_of_all_kinds() {
 #[test]
 fn linux_branches() {
     let Some(_room) = room_for(3) else { return };
-    let linux = linux();
+    let Some(linux) = linux() else { return };
     let template = Template::new(&linux.studio.restorer, &linux.snapshot, &Progress::default()).unwrap();
     let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
     let source = Process::of(zygote.fork(None).unwrap());
@@ -264,9 +264,8 @@ fn the_guest_command_wants_a_socket() {
 #[test]
 fn the_bench_reports_what_was_asked_for() {
     let Some(_room) = room_for(4) else { return };
-    let args =
-        ["bench", "branch", "--memory", "32M", "--count", "2", "--alive", "2", "--ordinary-pages", "--json"];
-    let outcome = program::run(&args);
+    let args = ["bench", "branch", "--memory", "32M", "--count", "2", "--alive", "2", "--json"];
+    let outcome = program::run(&[&args[..], &["--pages", "ordinary"]].concat());
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
     let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     let branch = &json["branch"];

@@ -123,9 +123,17 @@ fn a_pool_that_cannot_be_or_is_too_small() {
     let Some(huge) = huge_pages(0) else { return };
     run(&["demo", "--memory", "16M", "--pool", "0"]).assert_failed(1, &["a pool of 0 bytes cannot be made"]);
     huge.assert_as_before();
-    run(&["demo", "--memory", "16M", "--pool", "1T"])
-        .assert_failed(1, &["524288 huge pages", "nr_hugepages"]);
-    huge.assert_as_before();
+    let demo = ["demo", "--memory", "16M", "--pool", "1T", "--pages"];
+    for (pages, parts) in [
+        ("huge", &["huge pages of 2 MiB", "nr_hugepages"][..]),
+        ("auto", &["1099511627776 bytes in ordinary pages", "has available"]),
+        ("ordinary", &["1099511627776 bytes in ordinary pages", "has available"]),
+    ] {
+        let outcome = run(&[&demo[..], &[pages]].concat());
+        outcome.assert_failed(1, parts);
+        assert_eq!((outcome.stderr.lines().count(), outcome.stdout.as_str()), (1, ""), "{outcome:?}");
+        huge.assert_as_before();
+    }
     let outcome = run(&["demo", "--memory", "64M", "--touched", "48M", "--pool", "2M"]);
     outcome.assert_failed(1, &["the pool is full", "2097152"]);
     huge.assert_all_back();

@@ -6,4 +6,6 @@ mod clone;
 mod demo;
 mod host;
 mod interrupt;
+mod ordinary_user;
+mod own_dev;
 mod run;

@@ -16,7 +16,7 @@ use crate::MIB;
 use crate::support::host::Holdings;
 use crate::support::linux::{MEMORY_BYTES, linux};
 use crate::support::program::run;
-use crate::support::{Guest, Studio, alone, assert_names, guest, huge_pages, room_for};
+use crate::support::{Guest, Studio, alone, assert_names, can_restore_lazily, guest, huge_pages, room_for};
 
 const NONCE: u64 = 0x1a2a_1a2a_0b0b_0b0b;
 const TOUCHED: u64 = 16 * MIB;
@@ -59,6 +59,9 @@ fn assert_is_clone(params: &Params, clone: &Guest) {
 #[test]
 fn a_lazy_clone_is_a_clone() {
     let Some(_room) = room_for(3) else { return };
+    if !can_restore_lazily() {
+        return;
+    }
     let Some(huge) = huge_pages(usize::try_from(MEMORY / (2 * MIB)).unwrap()) else { return };
     let params = params();
     let source = source(&params, 2);
@@ -101,6 +104,9 @@ fn a_lazy_clone_is_a_clone() {
 #[test]
 fn a_half_filled_clone_is_completed_before_it_is_saved() {
     let Some(_room) = room_for(2) else { return };
+    if !can_restore_lazily() {
+        return;
+    }
     let params = params();
     let studio = Studio::new(96 * MIB);
     let mut guest = source(&params, 1);
@@ -132,6 +138,9 @@ fn a_half_filled_clone_is_completed_before_it_is_saved() {
 #[test]
 fn the_fill_replaces_nothing() {
     let Some(_room) = room_for(1) else { return };
+    if !can_restore_lazily() {
+        return;
+    }
     let work = Work::Dirty(Dirty {
         rate: Rate::FullSpeed,
         working_set: 1000,
@@ -162,6 +171,9 @@ fn the_fill_replaces_nothing() {
 #[test]
 fn a_working_set_spares_the_faults() {
     let Some(_room) = room_for(1) else { return };
+    if !can_restore_lazily() {
+        return;
+    }
     let params = params();
     let studio = Studio::new(64 * MIB);
     let snapshot = studio.snapshot(&source(&params, 1), "template");
@@ -192,6 +204,9 @@ fn a_working_set_spares_the_faults() {
 #[test]
 fn dropping_a_lazy_clone_at_any_time_leaves_nothing() {
     let Some(_room) = room_for(1) else { return };
+    if !can_restore_lazily() {
+        return;
+    }
     alone("lazy::dropping_a_lazy_clone_at_any_time_leaves_nothing", || {
         let params = params();
         let studio = Studio::new(64 * MIB);
@@ -221,6 +236,9 @@ fn dropping_a_lazy_clone_at_any_time_leaves_nothing() {
 #[test]
 fn what_cannot_be_served_is_refused() {
     let Some(_room) = room_for(1) else { return };
+    if !can_restore_lazily() {
+        return;
+    }
     let studio = Studio::new(64 * MIB);
     let snapshot = studio.snapshot(&source(&params(), 1), "template");
     for granule_pages in [0, 3, 1024] {
@@ -239,7 +257,10 @@ fn what_cannot_be_served_is_refused() {
 #[test]
 fn a_linux_goes_on_while_its_memory_arrives() {
     let Some(_room) = room_for(2) else { return };
-    let linux = linux();
+    if !can_restore_lazily() {
+        return;
+    }
+    let Some(linux) = linux() else { return };
     let studio = Studio::new(MEMORY_BYTES);
     let resume = |snapshot: &Snapshot| {
         let (memory, fill) = memory_for(snapshot, TRANSPARENT, &on_demand());
@@ -276,10 +297,13 @@ fn a_linux_goes_on_while_its_memory_arrives() {
 #[test]
 fn the_bench_prints_one_json_object() {
     let Some(_room) = room_for(2) else { return };
+    if !can_restore_lazily() {
+        return;
+    }
     let Some(huge) = huge_pages(0) else { return };
     let args = ["bench", "lazy", "--memory", "64M", "--count", "2", "--eager", "1", "--json"];
     let outcome = run(&args);
-    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
+    outcome.assert_done();
     let object: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     let report = &object["lazy"];
     let number = |pointer: &str| {

@@ -58,7 +58,9 @@ fn a_linux_survives_a_power_loss() {
     let Some(_room) = room_for(2) else { return };
     let Some(huge) = huge_pages(0) else { return };
     // Built first, if it must be: the demo has no patience for that.
-    crate::support::linux::image();
+    if crate::support::linux::image().is_none() {
+        return;
+    }
     let args = ["demo", "--power-loss", "--linux", "--json", "--memory", "128M"];
     assert_survived(&object(&run(&args)));
     huge.assert_all_back();

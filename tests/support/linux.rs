@@ -1,6 +1,6 @@
 //! Linux, booted once per run: where ring 0 is emulated that takes most of a minute.
 
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cloner::snapshot::Snapshot;
@@ -9,6 +9,7 @@ use vmm::config::{Config, Kernel};
 use vmm::host::{Host, Virtualization};
 
 use super::console::Line;
+use super::room::skip;
 use super::{Guest, Studio, note};
 use crate::MIB;
 
@@ -35,10 +36,13 @@ pub(crate) struct Tick {
     pub(crate) nonce: String,
 }
 
-/// The image's files; built first if need be.
-pub(crate) fn image() -> &'static Image {
-    static IMAGE: LazyLock<Image> = LazyLock::new(|| tiny_linux::image().unwrap());
-    &IMAGE
+/// The image's files; built first if need be. `None` for a user who cannot install what that takes, after saying so.
+pub(crate) fn image() -> Option<&'static Image> {
+    static IMAGE: LazyLock<Result<Image, String>> = LazyLock::new(|| match tiny_linux::image() {
+        Err(error @ tiny_linux::Error::Missing(_)) => Err(error.to_string()),
+        image => Ok(image.unwrap()),
+    });
+    IMAGE.as_ref().map_err(|why| skip(why)).ok()
 }
 
 /// The kernel command line for this host, as far as the VMM does not complete it.
@@ -51,14 +55,15 @@ pub(crate) fn command_line() -> String {
     }
 }
 
-/// The Linux all tests share. Call [`room_for`](super::room_for) first.
-pub(crate) fn linux() -> &'static Linux {
-    static LINUX: LazyLock<Linux> = LazyLock::new(boot);
-    &LINUX
+/// The Linux all tests share. Call [`room_for`](super::room_for) first. `None` as in [`image`].
+pub(crate) fn linux() -> Option<&'static Linux> {
+    static LINUX: OnceLock<Linux> = OnceLock::new();
+    let image = image()?;
+    Some(LINUX.get_or_init(|| boot(image)))
 }
 
-fn boot() -> Linux {
-    let Image { vmlinux, initramfs, .. } = image();
+fn boot(image: &Image) -> Linux {
+    let Image { vmlinux, initramfs, .. } = image;
     let kernel =
         Kernel::Linux { path: vmlinux.clone(), initramfs: Some(initramfs.clone()), cmdline: command_line() };
     let started = Instant::now();

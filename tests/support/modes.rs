@@ -10,7 +10,7 @@ use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
-use super::{Guest, Studio};
+use super::{Guest, Studio, can_restore_lazily};
 
 /// How a snapshot is taken.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub(crate) enum Take {
 }
 
 /// How a clone is built, in this process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
     Eager,
     /// Over a template.
@@ -32,7 +32,12 @@ pub(crate) enum Build {
 }
 
 pub(crate) const TAKES: [Take; 3] = [Take::Stop, Take::Live, Take::Incremental];
-pub(crate) const BUILDS: [Build; 3] = [Build::Eager, Build::Fork, Build::Lazy];
+
+/// The ways to build that this user may go. If a lazy one is not among them, that was said.
+pub(crate) fn builds() -> Vec<Build> {
+    let lazily = can_restore_lazily().then_some(Build::Lazy);
+    [Build::Eager, Build::Fork].into_iter().chain(lazily).collect()
+}
 
 /// Keeps other tests from taking live snapshots: some count the processes that hold memory.
 pub(crate) fn only_holder() -> MutexGuard<'static, ()> {

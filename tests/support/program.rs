@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::console::Console;
+use super::room::may_set_huge_pages_aside;
 
 /// Far beyond what anything takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -99,6 +100,13 @@ impl Drop for Program {
 }
 
 impl Outcome {
+    /// Asserts that the program has done what it was told, without a word on standard error but which pages a pool has that could
+    /// not have huge ones.
+    #[track_caller]
+    pub(crate) fn assert_done(&self) {
+        assert!(self.code == 0 && is_quiet(&self.stderr), "{self:?}");
+    }
+
     /// Asserts that the program ended with this code, having said all of `parts` on standard error, and not in a panic.
     #[track_caller]
     pub(crate) fn assert_failed(&self, code: i32, parts: &[&str]) {
@@ -108,6 +116,13 @@ impl Outcome {
             assert!(self.stderr.contains(part), "{part:?} is missing in {:?}", self.stderr);
         }
     }
+}
+
+/// Whether standard error says nothing, or, to a user who may not set huge pages aside, which pages the pool has.
+pub(crate) fn is_quiet(stderr: &str) -> bool {
+    let about_pages = |line: &str| line.starts_with("cloner: pool on ordinary pages: ");
+    stderr.is_empty()
+        || may_set_huge_pages_aside().is_err() && stderr.lines().count() == 1 && about_pages(stderr)
 }
 
 fn copy_all(mut from: impl io::Read + Send + 'static, mut to: impl Write + Send + 'static) -> JoinHandle<()> {

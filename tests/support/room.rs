@@ -2,13 +2,16 @@
 
 use std::env;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloner::pool;
 use cloner::pool::hugepages::{self, HugePages, Reserved};
+use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::restore::lazy;
 use vmm::host::Host;
+use vmm::sys::uffd::OpenError;
 
 use super::{chain, note};
 
@@ -66,31 +69,70 @@ pub(crate) struct HugePagesAlone {
     _other_processes_wait: File,
 }
 
-/// Sets `pages` huge pages aside. `None` where that is not allowed, as in [`room_for`].
+/// Sets `pages` huge pages aside. A user who may not do so gets along with those that are free; `None` if they are too few, as in
+/// [`room_for`].
 pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     static ALONE: Mutex<()> = Mutex::new(());
     // A test that failed with pages of its own has given them back all the same.
     let others_wait = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     // Nor are other checkouts to be disturbed whose tests run at the same time.
-    let other_processes_wait = File::create(env::temp_dir().join("cloner-tests-huge-pages.lock")).unwrap();
+    let other_processes_wait = lock_file().unwrap();
     other_processes_wait.lock().unwrap();
-    let before = HugePages::read().unwrap().total;
-    match hugepages::reserve(pages) {
-        Ok(reserved) => Some(HugePagesAlone {
-            reserved: Some(reserved),
-            before,
-            _others_wait: others_wait,
-            _other_processes_wait: other_processes_wait,
-        }),
-        Err(error @ pool::Error::Setting { .. }) => {
-            skip(&format!("it sets huge pages aside: {}", chain(&error)));
-            None
+    let before = HugePages::read().unwrap();
+    let reserved = match may_set_huge_pages_aside() {
+        Ok(()) => Some(hugepages::reserve(pages).unwrap_or_else(|error| panic!("{}", chain(&error)))),
+        Err(_) if pages <= before.available() => None,
+        Err(error) => {
+            skip(&format!(
+                "it needs {pages} huge pages of 2 MiB, and this user cannot set them aside: {error}"
+            ));
+            return None;
         }
-        Err(error) => panic!("{}", chain(&error)),
+    };
+    let (before, _others_wait, _other_processes_wait) = (before.total, others_wait, other_processes_wait);
+    Some(HugePagesAlone { reserved, before, _others_wait, _other_processes_wait })
+}
+
+/// Whether this user may set huge pages aside: the kernel's reason if not.
+pub(crate) fn may_set_huge_pages_aside() -> io::Result<()> {
+    OpenOptions::new().write(true).open(hugepages::SETTING).map(drop)
+}
+
+/// The same, having said that the test is skipped.
+pub(crate) fn can_set_huge_pages_aside() -> bool {
+    let may = may_set_huge_pages_aside();
+    may.inspect_err(|error| skip(&format!("it sets huge pages aside, and this user cannot: {error}"))).is_ok()
+}
+
+/// Whether this user may serve page faults, as lazy clones need it. If not, it was said that the test is skipped.
+pub(crate) fn can_restore_lazily() -> bool {
+    match lazy::check() {
+        Err(error @ lazy::Error::Userfault(OpenError::NotAllowed { .. })) => {
+            skip(&format!("it restores lazily: {}", chain(&error)));
+            false
+        }
+        checked => checked.map(|()| true).unwrap(),
+    }
+}
+
+/// A file for processes of any user to lock.
+fn lock_file() -> io::Result<File> {
+    let path = env::temp_dir().join("cloner-tests-huge-pages.lock");
+    // What another user has made can be opened, but not to be written to.
+    match File::create_new(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => File::open(&path),
+        created => created,
     }
 }
 
 impl HugePagesAlone {
+    /// Takes all huge pages that are still free, so that nobody else finds any. They are promised and not touched.
+    pub(crate) fn take_all_free(&self) -> Option<Pool> {
+        let capacity_bytes = HugePages::read().unwrap().available() << 21;
+        let config = PoolConfig { capacity_bytes, pages: Pages::Huge, populate: Populate::OnFirstUse };
+        (capacity_bytes > 0).then(|| Pool::new(&config).unwrap())
+    }
+
     /// Gives the pages back and asserts that the host has as many as before.
     #[track_caller]
     pub(crate) fn assert_all_back(mut self) {

@@ -1,7 +1,6 @@
 //! `cloner clone`: boot, wait for the console, clone, and let all run side by side.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,11 +13,11 @@ use vmm::{Announce, Vm};
 use super::console::Console;
 use super::guest::{BootArgs, MachineArgs};
 use super::guests::{Guest, Number, console_of, say, show, watch};
+use super::pages::PoolArgs;
 use super::progress::{self, Spinner};
 use super::size::Size;
 use super::{Error, announce, interrupt};
 use crate::live::Limits;
-use crate::pool::{Pages, Pool, PoolConfig, Populate, hugepages};
 use crate::process::GuestProcess;
 use crate::restore::eager::EagerRestorer;
 use crate::restore::fork::{Template, Zygote};
@@ -102,40 +101,6 @@ enum Mode {
     Stop,
 }
 
-/// The pool.
-#[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Pool")]
-pub(super) struct PoolArgs {
-    /// Capacity of the pool (default: enough for what the guest can have touched)
-    #[arg(long = "pool", value_name = "SIZE")]
-    pub(super) capacity: Option<Size>,
-    /// Make the pool of ordinary pages if huge ones cannot be had
-    #[arg(long)]
-    pub(super) ordinary_pages: bool,
-}
-
-/// A pool, and the huge pages that were set aside for it.
-pub(super) struct OpenPool {
-    // Before the pages: they are given back when it is gone.
-    pub(super) pool: Arc<Pool>,
-    _reserved: Option<hugepages::Reserved>,
-}
-
-impl PoolArgs {
-    /// Sets huge pages aside and makes the pool of them. All come back when it is dropped.
-    pub(super) fn open(&self, default_bytes: u64) -> Result<OpenPool, Error> {
-        let bytes = self.capacity.map_or(default_bytes, |size| size.0);
-        let too_large = || Error::Usage(format!("a pool of {bytes} bytes does not fit the address space"));
-        let capacity_bytes = usize::try_from(bytes).map_err(|_| too_large())?;
-        let wanted = capacity_bytes.div_ceil(vmm::sys::mmap::HUGE_PAGE_SIZE);
-        let available = hugepages::HugePages::read().map_or(0, |pages| pages.available());
-        let reserved = if available < wanted { hugepages::reserve(wanted - available).ok() } else { None };
-        let pages = if self.ordinary_pages { Pages::HugeOrOrdinary } else { Pages::Huge };
-        let pool = Pool::new(&PoolConfig { capacity_bytes, pages, populate: Populate::AtOnce })?;
-        Ok(OpenPool { pool: Arc::new(pool), _reserved: reserved })
-    }
-}
-
 /// Threads to encode and decode with.
 pub(super) fn threads() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
@@ -145,6 +110,10 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let config = args.machine.config(args.boot.kernel(args.machine.memory)?);
     if args.branch {
         return branch(args, &config);
+    }
+    if args.lazy {
+        // Not when the guest has booted and is saved.
+        lazy::check()?;
     }
     let pool = args.pool.open(args.machine.memory.0 / 2 + (16 << 20))?;
     let saver = Saver::new(threads())?;

@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod known;
 mod memcpy;
+mod pages;
 mod pool;
 mod progress;
 mod run;
@@ -102,6 +103,8 @@ enum Error {
     FlatImage { path: std::path::PathBuf, source: io::Error },
     #[error("pool")]
     Pool(#[from] ram::Error),
+    #[error("guest memory on huge pages")]
+    GuestPages(#[source] ram::Error),
     #[error("flush folder")]
     Flush(#[from] flush::Error),
     #[error("{name:?} is not safe")]

@@ -7,18 +7,15 @@ use std::io::{self, Read};
 use rayon::prelude::*;
 use vmm::sys::mmap::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
-use super::error::TooFewHugePages;
 use super::hugepages::HugePages;
 use super::{Error, PoolConfig, meminfo};
 use crate::sys::arena::{PageSize, Span};
 
-/// Which pages a pool may live in.
+/// Which pages a pool is made of. [`provide`](super::provide()) leaves the choice to the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pages {
     /// 2 MiB pages, or an error.
     Huge,
-    /// 2 MiB pages if enough are free, else ordinary ones; [`Pool::backing`](super::Pool::backing) tells which.
-    HugeOrOrdinary,
     /// Ordinary pages, even where huge ones are free.
     Ordinary,
 }
@@ -46,29 +43,14 @@ pub enum Backing {
     },
     /// 4 KiB pages. They are taken when first touched, and the kernel may swap them out: a host that has swap and runs
     /// short of memory makes such a pool slow, and puts what is in it on a disk.
-    Ordinary {
-        /// Why no huge ones.
-        because: WhyOrdinary,
-    },
-}
-
-/// Why a pool does not live in huge pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhyOrdinary {
-    /// [`Pages::Ordinary`] was asked for.
-    Configured,
-    /// [`Pages::HugeOrOrdinary`] was asked for, and there were too few.
-    TooFewHugePages(TooFewHugePages),
+    Ordinary,
 }
 
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Huge { pages } => write!(f, "{pages} huge pages of 2 MiB"),
-            Self::Ordinary { because: WhyOrdinary::Configured } => write!(f, "ordinary pages, as configured"),
-            Self::Ordinary { because: WhyOrdinary::TooFewHugePages(shortage) } => {
-                write!(f, "ordinary pages, because {shortage}")
-            }
+            Self::Ordinary => f.write_str("ordinary pages"),
         }
     }
 }
@@ -83,13 +65,7 @@ pub(super) fn map(config: &PoolConfig) -> Result<(Span, Backing), Error> {
 
     let (mut span, backing) = match pages {
         Pages::Huge => map_huge(len_bytes)?,
-        Pages::Ordinary => map_ordinary(len_bytes, WhyOrdinary::Configured)?,
-        Pages::HugeOrOrdinary => match map_huge(len_bytes) {
-            Err(Error::TooFewHugePages(shortage)) => {
-                map_ordinary(len_bytes, WhyOrdinary::TooFewHugePages(shortage))?
-            }
-            mapped_or_failed => mapped_or_failed?,
-        },
+        Pages::Ordinary => map_ordinary(len_bytes)?,
     };
     if populate == Populate::AtOnce {
         populate_all(&mut span, backing)?;
@@ -106,15 +82,14 @@ fn map_huge(len_bytes: usize) -> Result<(Span, Backing), Error> {
         Err(source) => {
             let host = HugePages::read()?;
             if host.available() < wanted {
-                let shortage = TooFewHugePages { wanted, available: host.available(), total: host.total };
-                return Err(shortage.into());
+                return Err(host.too_few(wanted).into());
             }
             Err(Error::Map { len_bytes, source })
         }
     }
 }
 
-fn map_ordinary(len_bytes: usize, because: WhyOrdinary) -> Result<(Span, Backing), Error> {
+fn map_ordinary(len_bytes: usize) -> Result<(Span, Backing), Error> {
     // The kernel would promise any amount, and kill a process when it cannot keep the promise.
     let available_bytes = meminfo::available_bytes()?;
     if len_bytes > available_bytes {
@@ -122,7 +97,7 @@ fn map_ordinary(len_bytes: usize, because: WhyOrdinary) -> Result<(Span, Backing
     }
     let map_error = |source: io::Error| Error::Map { len_bytes, source };
     let span = Span::map(len_bytes, PageSize::Ordinary).map_err(map_error)?;
-    Ok((span, Backing::Ordinary { because }))
+    Ok((span, Backing::Ordinary))
 }
 
 /// Has the kernel provide every page now.
@@ -132,7 +107,7 @@ fn map_ordinary(len_bytes: usize, because: WhyOrdinary) -> Result<(Span, Backing
 fn populate_all(span: &mut Span, backing: Backing) -> Result<(), Error> {
     let page_size = match backing {
         Backing::Huge { .. } => HUGE_PAGE_SIZE,
-        Backing::Ordinary { .. } => PAGE_SIZE,
+        Backing::Ordinary => PAGE_SIZE,
     };
     let len_bytes = span.len_bytes();
     let provide = |range: &mut [u8]| {

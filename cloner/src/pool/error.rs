@@ -55,7 +55,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel set fewer huge pages aside than it was asked to, for lack of contiguous memory; they were given back.
-    #[error("of {wanted} further huge pages of 2 MiB the kernel could set aside only {got}")]
+    #[error(
+        "of {wanted} further huge pages of 2 MiB the kernel could set aside only {got}: memory is short or in pieces; \
+         `vm.nr_hugepages` set at boot gets more"
+    )]
     HugePagesRefused {
         /// Pages asked for.
         wanted: usize,
@@ -135,14 +138,22 @@ impl Error {
 /// A shortage of huge pages, and the way out of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the pool wants {wanted} huge pages of 2 MiB, {available} of the host's {total} are free; \
-     as root, `echo {} > {}` sets enough aside", .total + .wanted.saturating_sub(*.available), hugepages::SETTING
+    "{wanted} huge pages of 2 MiB are needed, {available} of the host's {total} are free; as root, {} sets enough aside",
+    self.remedy()
 )]
 pub struct TooFewHugePages {
-    /// Pages the pool takes.
+    /// Pages the pool, or the guests, take.
     pub wanted: usize,
-    /// Pages nobody uses and nobody was promised.
+    /// Pages that are not in use and not promised.
     pub available: usize,
     /// Pages the host has set aside in all.
     pub total: usize,
+}
+
+impl TooFewHugePages {
+    /// The command that sets enough aside, in backquotes.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        hugepages::command(self.total + self.wanted.saturating_sub(self.available))
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vmm::sys::mmap::HUGE_PAGE_SIZE;
 
-use super::{Error, meminfo};
+use super::{Error, TooFewHugePages, meminfo};
 
 /// Holds the number of 2 MiB pages set aside. Where 2 MiB is the default huge page size, which is nearly everywhere,
 /// `/proc/sys/vm/nr_hugepages` is the same number.
@@ -54,6 +54,11 @@ impl HugePages {
         self.free.saturating_sub(self.promised)
     }
 
+    /// The shortage, where so many are wanted.
+    pub(super) const fn too_few(&self, wanted: usize) -> TooFewHugePages {
+        TooFewHugePages { wanted, available: self.available(), total: self.total }
+    }
+
     /// Pages set aside for good, which is what writing the setting changes.
     const fn set_aside(&self) -> usize {
         self.total.saturating_sub(self.surplus)
@@ -88,13 +93,53 @@ pub fn reserve(pages: usize) -> Result<Reserved, Error> {
     let _lock = lock_setting()?;
     let before = HugePages::read()?.set_aside();
     write_setting(before + pages)?;
-    let got = HugePages::read()?.set_aside().saturating_sub(before);
-    if got < pages {
-        write_setting(before)?;
-        return Err(Error::HugePagesRefused { wanted: pages, got });
+    let failure = match HugePages::read() {
+        Ok(now) => match now.set_aside().saturating_sub(before) {
+            got if got < pages => Error::HugePagesRefused { wanted: pages, got },
+            _ => {
+                HELD.fetch_add(pages, Ordering::Relaxed);
+                return Ok(Reserved { pages });
+            }
+        },
+        Err(error) => error,
+    };
+    // All or none: what was set aside goes back.
+    write_setting(before)?;
+    Err(failure)
+}
+
+/// Sets aside as many huge pages as are missing for `wanted` of them to be free; `None` if enough are.
+///
+/// # Errors
+/// [`Error::TooFewHugePages`], which says how to set them aside, if this process may not;
+/// [`Error::HugePagesRefused`] when memory is short or fragmented; [`Error::Setting`].
+pub fn reserve_missing(wanted: usize) -> Result<Option<Reserved>, Error> {
+    let host = HugePages::read()?;
+    let missing = wanted.saturating_sub(host.available());
+    if missing == 0 {
+        return Ok(None);
     }
-    HELD.fetch_add(pages, Ordering::Relaxed);
-    Ok(Reserved { pages })
+    match reserve(missing) {
+        Ok(reserved) => Ok(Some(reserved)),
+        // The second is what containers have instead of a permission.
+        Err(Error::Setting { source, .. })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Err(host.too_few(wanted).into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The command that has root set aside so many huge pages in all, in backquotes.
+pub(super) fn command(pages: usize) -> String {
+    if meminfo::huge_page_bytes() == Some(HUGE_PAGE_SIZE) {
+        return format!("`sysctl vm.nr_hugepages={pages}`");
+    }
+    format!("`echo {pages} > {SETTING}`")
 }
 
 /// Gives back whatever [`Reserved`]s hold, and keeps this process from setting more aside: for one that is about to end

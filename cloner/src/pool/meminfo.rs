@@ -21,6 +21,11 @@ pub(crate) fn private_bytes() -> Result<usize, Error> {
     private_in(&text).ok_or_else(|| Error::setting(PROCESS, io::ErrorKind::InvalidData.into()))
 }
 
+/// Size of the huge pages that `vm.nr_hugepages` counts. `None` if the host does not say.
+pub(super) fn huge_page_bytes() -> Option<usize> {
+    bytes_of("Hugepagesize:", &fs::read_to_string(HOST).ok()?)
+}
+
 fn private_in(text: &str) -> Option<usize> {
     let anonymous = bytes_of("RssAnon:", text)?.checked_add(bytes_of("VmSwap:", text)?)?;
     // Kernels without hugetlb have no such line.

@@ -31,6 +31,7 @@ mod index;
 mod labels;
 mod ledger;
 pub(crate) mod meminfo;
+mod provide;
 mod reservation;
 mod stats;
 mod stored;
@@ -39,12 +40,13 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use arena::{Backing, Pages, Populate, WhyOrdinary};
+pub use arena::{Backing, Pages, Populate};
 pub use check::{CheckReport, Inconsistency};
 pub use error::{Error, TooFewHugePages};
 pub use extents::GRANULE;
 pub use labels::{Labels, MAX_TAG_BYTES, MAX_TAGS, Priority};
 pub use ledger::{Claim, Ledger, Limit, Refused, Usage};
+pub use provide::{PageChoice, Provided, WhyOrdinary, provide};
 pub use reservation::{Reservation, flushed_bytes};
 pub use stats::{Listing, Stats};
 pub use stored::{Chunk, Stored};
@@ -57,7 +59,7 @@ use index::{Index, Name};
 pub struct PoolConfig {
     /// Size of the pool in bytes; rounded up to whole 2 MiB pages.
     pub capacity_bytes: usize,
-    /// Which pages it may live in.
+    /// Which pages it is made of.
     pub pages: Pages,
     /// When they are provided.
     pub populate: Populate,
@@ -97,7 +99,7 @@ impl Pool {
         Ok(Self { extents: Extents::new(arena), index: Arc::default(), backing })
     }
 
-    /// What the pool lives in, and why.
+    /// What the pool lives in.
     #[must_use]
     pub const fn backing(&self) -> Backing {
         self.backing

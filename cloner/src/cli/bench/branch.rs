@@ -10,16 +10,17 @@ use serde::Serialize;
 use vmm::Vm;
 use vmm::memory::{Backing, PageSize};
 
-use super::super::clone::{OpenPool, PoolArgs, threads};
+use super::super::clone::threads;
 use super::super::columns::Columns;
 use super::super::console::Console;
+use super::super::pages::PoolArgs;
 use super::super::progress::Spinner;
 use super::super::size::Size;
 use super::super::{Error, interrupt};
 use super::dirtying::GuestArgs;
 use super::times::Milliseconds;
 use crate::live::Limits;
-use crate::pool::hugepages;
+use crate::pool::{Provided, hugepages};
 use crate::process::{BranchReport, FrozenGuest, GuestProcess};
 use crate::restore::eager::EagerRestorer;
 use crate::save::Saver;
@@ -89,7 +90,7 @@ struct Bench {
     pages: PageSize,
     memory: vmm::memory::Layout,
     source: GuestProcess,
-    pool: OpenPool,
+    pool: Provided,
     saver: Saver,
     restorer: EagerRestorer,
     // Last: the guest's pages go back when it is gone.
@@ -159,9 +160,9 @@ fn frozen(guest: &GuestProcess) -> Result<FrozenGuest, Error> {
 impl Bench {
     fn set(args: &Args) -> Result<Self, Error> {
         let (params, pages) = (args.guest.params(), args.guest.pages());
+        let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
         // As many again for each machine that copies them by writing: a branch, what it is frozen into, the baseline.
         let reserved = args.guest.reserve(u64::from(args.alive.max(2)) + 2)?;
-        let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
         let config = args.guest.config(&params)?;
         let program = std::env::current_exe().map_err(Error::Program)?;
         let source = GuestProcess::boot(&program, &config)?;

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use guest_images::pulse::{self, Dirty, Order, Params, Rate, Work};
 use vmm::config::{Config, Kernel};
 use vmm::memory::{Backing, PageSize};
-use vmm::sys::mmap::HUGE_PAGE_SIZE;
 
 use super::super::Error;
 use super::super::guest::{default_touched, random_nonce};
+use super::super::pages;
 use super::super::size::Size;
-use crate::pool::hugepages;
+use crate::pool::hugepages::Reserved;
 
 /// How it is made.
 #[derive(Debug, clap::Args)]
@@ -63,12 +63,9 @@ impl GuestArgs {
         Ok(Config { memory_bytes: self.memory.0, backing, vcpus: self.cpus, nested: false, kernel })
     }
 
-    /// Sets aside the huge pages for the memory of so many machines, if it is to be made of them.
-    pub(super) fn reserve(&self, machines: u64) -> Result<Option<hugepages::Reserved>, Error> {
-        if !self.hugepages {
-            return Ok(None);
-        }
-        let pages = self.memory.0.div_ceil(HUGE_PAGE_SIZE as u64) * machines;
-        Ok(Some(hugepages::reserve(usize::try_from(pages).unwrap_or(usize::MAX))?))
+    /// Sets aside the huge pages for the memory of so many machines, if it is to be made of them. To be called when the pool has
+    /// taken its own.
+    pub(super) fn reserve(&self, machines: u64) -> Result<Option<Reserved>, Error> {
+        if self.hugepages { pages::for_guests(self.memory, machines) } else { Ok(None) }
     }
 }

@@ -15,11 +15,12 @@ use vmm::Vm;
 use vmm::config::{Config, Kernel};
 use vmm::sys::fork::{Side, fork};
 
-use super::super::clone::{PoolArgs, threads};
+use super::super::clone::threads;
 use super::super::columns::Columns;
 use super::super::console::Console;
 use super::super::guest::{default_touched, random_nonce};
 use super::super::known::Guest;
+use super::super::pages::PoolArgs;
 use super::super::progress::Spinner;
 use super::super::size::Size;
 use super::super::{Error, interrupt};

@@ -5,8 +5,9 @@ use std::time::Instant;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
 use serde::Serialize;
 
-use super::super::clone::{PoolArgs, threads};
+use super::super::clone::threads;
 use super::super::guest::{MachineArgs, random_nonce};
+use super::super::pages::PoolArgs;
 use super::super::size::Size;
 use super::super::{Error, interrupt};
 use super::pulse::Pulse;

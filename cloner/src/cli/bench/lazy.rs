@@ -7,9 +7,10 @@ use serde::Serialize;
 use vmm::Vm;
 use vmm::memory::GuestMemory;
 
-use super::super::clone::{PoolArgs, threads};
+use super::super::clone::threads;
 use super::super::console::Console;
 use super::super::guest::{MachineArgs, default_touched, random_nonce};
+use super::super::pages::{self, PoolArgs};
 use super::super::progress::Spinner;
 use super::super::size::Size;
 use super::super::{Error, interrupt};
@@ -17,7 +18,6 @@ use super::pulse::Pulse;
 use super::spread::Spread;
 use crate::compare::Comparer;
 use crate::format::{CHUNK_PAGES, PAGE_BYTES};
-use crate::pool::hugepages;
 use crate::restore::eager::EagerRestorer;
 use crate::restore::lazy::{self, Fill, Options, WorkingSet};
 use crate::save::Saver;
@@ -107,6 +107,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 }
 
 fn measure(args: &Args) -> Result<Report, Error> {
+    lazy::check()?;
     let memory_bytes = args.machine.memory.0;
     let touched =
         args.touched.map_or(default_touched(memory_bytes), |size| size.0) & !(PAGE_BYTES as u64 - 1);
@@ -117,10 +118,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let params = Params { work, beat_ms: 0, ..Params::new(random_nonce(), touched) };
     let pool = args.pool.open(touched + (32 << 20))?;
     // The source and one clone at a time.
-    let huge = args.machine.hugepages.then(|| {
-        let pages = 2 * memory_bytes / vmm::sys::mmap::HUGE_PAGE_SIZE as u64;
-        hugepages::reserve(usize::try_from(pages).unwrap_or(usize::MAX))
-    });
+    let huge = args.machine.hugepages.then(|| pages::for_guests(args.machine.memory, 2));
     let _huge = huge.transpose()?;
     let (saver, restorer) = (Saver::new(threads())?, EagerRestorer::new(threads())?);
     let comparer = Comparer::new(threads())?;

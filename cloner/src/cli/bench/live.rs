@@ -8,16 +8,17 @@ use serde::Serialize;
 use vmm::Vm;
 use vmm::memory::{Backing, PageSize};
 
-use super::super::clone::{OpenPool, PoolArgs, threads};
+use super::super::clone::threads;
 use super::super::columns::{Columns, number};
 use super::super::console::Console;
+use super::super::pages::PoolArgs;
 use super::super::size::Size;
 use super::super::{Error, interrupt, progress};
 use super::dirtying::GuestArgs;
 use super::pulse::status;
 use super::times::Milliseconds;
 use crate::live::Limits;
-use crate::pool::hugepages;
+use crate::pool::{Provided, hugepages};
 use crate::restore::eager::EagerRestorer;
 use crate::save::Saver;
 use crate::snapshot::Snapshot;
@@ -74,7 +75,7 @@ struct Bench {
     params: Params,
     pages: PageSize,
     source: Vm,
-    pool: OpenPool,
+    pool: Provided,
     saver: Saver,
     restorer: EagerRestorer,
     // Last: the guest's pages go back when it is gone.
@@ -123,9 +124,9 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 impl Bench {
     fn set(args: &Args) -> Result<Self, Error> {
         let (params, pages) = (args.guest.params(), args.guest.pages());
+        let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
         // As many again for the copies that the guest's writing makes.
         let reserved = args.guest.reserve(2)?;
-        let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
         let config = args.guest.config(&params)?;
         let console = Console::new();
         let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;

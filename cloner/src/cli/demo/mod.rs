@@ -11,15 +11,17 @@ use vmm::host::Host;
 use vmm::{Config, Vm};
 
 use self::report::{CloneReport, Generation, Report};
-use super::clone::{OpenPool, PoolArgs, threads};
+use super::clone::threads;
 use super::console::Console;
 use super::guest::MachineArgs;
 use super::known::Guest;
+use super::pages::{self, PoolArgs};
 use super::progress::{self, Spinner};
 use super::size::Size;
 use super::{Error, interrupt, memcpy};
 use crate::compare::Comparer;
-use crate::pool::hugepages;
+use crate::pool::Provided;
+use crate::pool::hugepages::Reserved;
 use crate::restore::eager::EagerRestorer;
 use crate::save::Saver;
 use crate::snapshot::Snapshot;
@@ -84,7 +86,7 @@ pub(super) struct Args {
 struct Stage<'a> {
     args: &'a Args,
     guest: Guest,
-    pool: OpenPool,
+    pool: Provided,
     saver: Saver,
     restorer: EagerRestorer,
     comparer: Comparer,
@@ -119,7 +121,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let (source, nonce, boot_time) = stage.boot(&config)?;
     story.booted(args, &config, &stage.guest, boot_time, &nonce)?;
 
-    let mut report = Report::new(stage.guest.name(), args.machine.memory.0, memcpy);
+    let mut report = Report::new(stage.guest.name(), args.machine.memory.0, memcpy, &stage.pool);
     let mut guests = vec![source];
     for generation in 1..=args.generations {
         let source = guests.last().expect("the source is the first");
@@ -134,7 +136,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
             clones.push(clone);
         }
         story.generation(&outcome, memcpy)?;
-        report.add(stage.pool.pool.capacity_bytes(), outcome);
+        report.add(outcome);
         stage.pool.pool.remove(taken.snapshot.name())?;
         // The first clone, which is the next source, last.
         clones.reverse();
@@ -151,17 +153,13 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 
 impl<'a> Stage<'a> {
     /// Gets everything ready that must not cost time later.
-    fn set(args: &'a Args, guest: Guest) -> Result<(Self, Option<hugepages::Reserved>), Error> {
+    fn set(args: &'a Args, guest: Guest) -> Result<(Self, Option<Reserved>), Error> {
         let memory = args.machine.memory.0;
         // What the guest can have touched, as if nothing of it could be encoded.
         let pool = args.pool.open(guest.touched_at_most(memory) + (8 << 20))?;
         let guests = 1 + u64::from(args.clones) * u64::from(args.generations);
-        let reserved = if args.machine.hugepages {
-            let pages = memory.div_ceil(vmm::sys::mmap::HUGE_PAGE_SIZE as u64) * guests;
-            Some(hugepages::reserve(usize::try_from(pages).unwrap_or(usize::MAX))?)
-        } else {
-            None
-        };
+        let reserved =
+            if args.machine.hugepages { pages::for_guests(args.machine.memory, guests)? } else { None };
         let stage = Self {
             args,
             guest,

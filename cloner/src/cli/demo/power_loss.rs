@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 use vmm::Vm;
@@ -25,6 +26,7 @@ use vmm::memory::GuestMemory;
 use super::super::clone::threads;
 use super::super::console::Console;
 use super::super::known::Guest;
+use super::super::pages;
 use super::super::progress::{self, Spinner};
 use super::super::size::Size;
 use super::super::{Error, folder, interrupt};
@@ -33,7 +35,7 @@ use super::{ANSWER_LIMIT, Args, BOOT_LIMIT, Running, tell_and_ask};
 use crate::battery::{Battery, BatterySpec, Mains, PowerState, SimulatedPower};
 use crate::durable::{Admitted, DurablePool, Settings};
 use crate::flush::{FolderOptions, RecoverReport, this_host};
-use crate::pool::{Labels, Priority};
+use crate::pool::{Labels, Priority, Provided};
 use crate::restore::eager::EagerRestorer;
 use crate::save::Saver;
 use crate::snapshot::Snapshot;
@@ -65,6 +67,8 @@ struct Facts {
 #[derive(Debug, Serialize)]
 struct Report {
     guest: &'static str,
+    /// What the pool lives in, and why.
+    pool: String,
     before: Facts,
     killed: bool,
     recovered: usize,
@@ -104,7 +108,13 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 }
 
 fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Result<Opened, Error> {
-    let pool = args.pool.open(guest.touched_at_most(args.machine.memory.0) + (8 << 20))?;
+    let default_bytes = guest.touched_at_most(args.machine.memory.0) + (8 << 20);
+    // The process that comes after says for both which pages it was.
+    let pool = if args.die_in.is_some() {
+        args.pool.open_silently(default_bytes)?
+    } else {
+        args.pool.open(default_bytes)?
+    };
     let folder = folder::open(path, &FolderOptions { host: this_host(), ..FolderOptions::default() })?;
     let battery = Battery::new(BatterySpec {
         capacity_j: args.battery_capacity.unwrap_or(BatterySpec::default().capacity_j),
@@ -115,14 +125,14 @@ fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Resu
     let source = Box::new(power.source());
     let opened = DurablePool::open(Arc::clone(&pool.pool), folder, (battery, source), settings, &progress)?;
     let (durable, report) = opened;
-    Ok(Opened { durable, report, _pool: pool })
+    Ok(Opened { durable, report, pool })
 }
 
 struct Opened {
     durable: DurablePool,
     report: RecoverReport,
     // Its huge pages are given back when the pool is gone.
-    _pool: super::OpenPool,
+    pool: Provided,
 }
 
 // ---- the process that dies ----
@@ -273,9 +283,8 @@ fn run_child(args: &Args, path: &Path) -> Result<(Facts, bool), Error> {
     if let Some(size) = args.pool.capacity {
         command.arg("--pool").arg(size.0.to_string());
     }
-    if args.pool.ordinary_pages {
-        command.arg("--ordinary-pages");
-    }
+    let pages = args.pool.pages.to_possible_value().expect("no variant is skipped");
+    command.arg("--pages").arg(pages.get_name());
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(Error::Child)?;
     let spinner = Spinner::new(String::from("booting, and losing power"));
     let output = child.wait_with_output().map_err(Error::Child)?;
@@ -336,6 +345,7 @@ fn recover_and_clone(
     let goes_on = (before.beat..=before.beat + 2).contains(&next_beat) && !rebooted;
     Ok(Report {
         guest: guest.name(),
+        pool: pages::backing(&opened.pool),
         killed,
         recovered: found.recovered.len(),
         dropped: found.dropped.len(),

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::super::pages;
 use super::super::size::Size;
 use crate::format::{PAGE_BYTES, PageKind};
-use crate::pool::Backing;
+use crate::pool::{Backing, Provided};
 use crate::snapshot::Snapshot;
 use crate::{measure, save};
 
@@ -35,7 +36,7 @@ struct EncodeReport {
     logical_gbps: f64,
 }
 
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct PoolReport {
     bytes: u64,
     capacity_bytes: u64,
@@ -95,7 +96,7 @@ pub(super) struct CloneReport {
 }
 
 impl Report {
-    pub(super) fn new(guest: &'static str, memory_bytes: u64, memcpy: f64) -> Self {
+    pub(super) fn new(guest: &'static str, memory_bytes: u64, memcpy: f64, pool: &Provided) -> Self {
         Self {
             guest,
             memory_bytes,
@@ -104,7 +105,12 @@ impl Report {
             source_resumed: false,
             encode: EncodeReport::default(),
             memcpy_gbps: memcpy / 1e9,
-            pool: PoolReport::default(),
+            pool: PoolReport {
+                bytes: 0,
+                capacity_bytes: pool.pool.capacity_bytes() as u64,
+                hugepages: matches!(pool.pool.backing(), Backing::Huge { .. }),
+                backing: pages::backing(pool),
+            },
             ratio: 0.0,
             pages: PagesReport::default(),
             clones: Vec::new(),
@@ -112,7 +118,7 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, capacity_bytes: usize, generation: Generation) {
+    pub(super) fn add(&mut self, generation: Generation) {
         if self.generations.is_empty() {
             self.touched_bytes = generation.touched_bytes;
             self.pause_ms = generation.pause_ms;
@@ -120,12 +126,7 @@ impl Report {
             self.encode = generation.encode;
             self.ratio = generation.ratio;
             self.pages = generation.pages;
-            self.pool = PoolReport {
-                bytes: generation.snapshot_bytes,
-                capacity_bytes: capacity_bytes as u64,
-                hugepages: matches!(generation.backing, Backing::Huge { .. }),
-                backing: generation.backing.to_string(),
-            };
+            self.pool.bytes = generation.snapshot_bytes;
         }
         self.clones.extend(generation.clones.iter().cloned());
         self.generations.push(generation);

@@ -98,8 +98,8 @@ fn too_few_huge_pages_is_an_error_that_tells_the_way_out() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the pool wants {wanted} huge pages of 2 MiB, {} of the host's {} are free; \
-             as root, `echo {enough} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages` sets enough aside",
+            "{wanted} huge pages of 2 MiB are needed, {} of the host's {} are free; \
+             as root, `sysctl vm.nr_hugepages={enough}` sets enough aside",
             host.available(),
             host.total
         )
@@ -108,40 +108,77 @@ fn too_few_huge_pages_is_an_error_that_tells_the_way_out() {
 }
 
 #[test]
-fn ordinary_pages_are_taken_only_when_allowed_and_say_why() {
-    let _host = lock_host();
-    let host = HugePages::read().unwrap();
-    // One page more than are free, and at least a pool that fits in memory.
-    let capacity_bytes = (host.available() + 1) << 21;
-    let pool = Pool::new(&config(capacity_bytes, Pages::HugeOrOrdinary)).unwrap();
-    let shortage =
-        TooFewHugePages { wanted: host.available() + 1, available: host.available(), total: host.total };
-    let because = WhyOrdinary::TooFewHugePages(shortage);
-    assert_eq!(pool.backing(), Backing::Ordinary { because });
-    assert_eq!(pool.backing().to_string(), format!("ordinary pages, because {shortage}"));
-    assert_empty(&pool);
-
+fn ordinary_pages_are_taken_where_asked_for() {
     let pool =
         Pool::new(&PoolConfig { populate: Populate::AtOnce, ..config(4 << 20, Pages::Ordinary) }).unwrap();
-    assert_eq!(pool.backing(), Backing::Ordinary { because: WhyOrdinary::Configured });
+    assert_eq!((pool.backing(), pool.backing().to_string()), (Backing::Ordinary, "ordinary pages".into()));
     assert_empty(&pool);
+    let provided = provide(4 << 20, PageChoice::Ordinary, Populate::OnFirstUse).unwrap();
+    assert_eq!(provided.pool.backing(), Backing::Ordinary);
+    assert!(provided.why_ordinary.is_none(), "nothing else was wanted");
+}
+
+/// Free pages first, then pages set aside, which come back; a pool that fails leaves none behind.
+#[test]
+fn huge_pages_are_provided_where_this_process_may_set_them_aside() {
+    let _host = lock_host();
+    let before = HugePages::read().unwrap();
+    let Some(reserved) = set_aside(3) else { return };
+    let with_ours = HugePages::read().unwrap();
+    let free_bytes = with_ours.available() << 21;
+    for choice in [PageChoice::Auto, PageChoice::Huge] {
+        for (capacity_bytes, set_aside) in [(free_bytes, 0), (free_bytes + (4 << 20), 2)] {
+            let provided = provide(capacity_bytes, choice, Populate::OnFirstUse).unwrap();
+            assert_eq!(provided.pool.backing(), Backing::Huge { pages: capacity_bytes >> 21 });
+            assert!(provided.why_ordinary.is_none());
+            assert_eq!(HugePages::read().unwrap().total, with_ours.total + set_aside);
+            drop(provided);
+            assert_eq!(HugePages::read().unwrap(), with_ours);
+        }
+    }
+    let error = provide(FAR_TOO_MUCH, PageChoice::Huge, Populate::OnFirstUse).unwrap_err();
+    assert!(matches!(error, Error::HugePagesRefused { .. }), "{error}");
+    let error = provide(FAR_TOO_MUCH, PageChoice::Auto, Populate::OnFirstUse).unwrap_err();
+    assert!(matches!(error, Error::TooLittleMemory { .. }), "{error}");
+    assert_eq!(HugePages::read().unwrap(), with_ours);
+    drop(reserved);
+    assert_eq!(HugePages::read().unwrap(), before);
+}
+
+/// What a process learns that may not set pages aside.
+#[test]
+fn without_huge_pages_it_is_said_in_one_line_what_would_change_that() {
+    let shortage = TooFewHugePages { wanted: 72, available: 10, total: 30 };
+    let say = |because: Error| WhyOrdinary { needed: 72, because }.to_string();
+    assert_eq!(
+        say(shortage.into()),
+        "72 huge pages needed, 10 free, and only root may set more aside; `sysctl vm.nr_hugepages=92` changes that"
+    );
+    assert_eq!(
+        say(Error::HugePagesRefused { wanted: 62, got: 5 }),
+        "72 huge pages needed, 10 free, and of 62 more only 5 could be set aside; doing so at boot changes that"
+    );
+    let refused = Error::Populate { len_bytes: 9, source: ErrorKind::OutOfMemory.into() };
+    let said = say(refused);
+    assert!(said.starts_with("72 huge pages needed, but the kernel promised 9 bytes"), "{said}");
+    assert!(said.ends_with("out of memory"), "{said}");
 }
 
 #[test]
 fn capacities_no_host_has_are_refused() {
     for capacity_bytes in [0, usize::MAX, usize::MAX / 2, usize::MAX - (2 << 20)] {
-        for pages in [Pages::Huge, Pages::HugeOrOrdinary, Pages::Ordinary] {
+        for pages in [Pages::Huge, Pages::Ordinary] {
             let error = Pool::new(&config(capacity_bytes, pages)).unwrap_err();
             assert!(
                 matches!(error, Error::Capacity { capacity_bytes: told } if told == capacity_bytes),
                 "{capacity_bytes} bytes of {pages:?}: {error}"
             );
         }
+        let error = provide(capacity_bytes, PageChoice::Auto, Populate::OnFirstUse).unwrap_err();
+        assert!(matches!(error, Error::Capacity { .. }), "{error}");
     }
-    for pages in [Pages::HugeOrOrdinary, Pages::Ordinary] {
-        let error = Pool::new(&config(FAR_TOO_MUCH, pages)).unwrap_err();
-        assert!(matches!(error, Error::TooLittleMemory { wanted_bytes: FAR_TOO_MUCH, .. }), "{error}");
-    }
+    let error = Pool::new(&config(FAR_TOO_MUCH, Pages::Ordinary)).unwrap_err();
+    assert!(matches!(error, Error::TooLittleMemory { wanted_bytes: FAR_TOO_MUCH, .. }), "{error}");
 }
 
 #[test]

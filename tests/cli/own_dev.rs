@@ -1,0 +1,48 @@
+//! The program on a host with other devices, and as another user.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::folder::Folder;
+use crate::support::program::{Outcome, PATH, Program};
+use crate::support::room::skip;
+
+/// Gives the program a `/dev` of its own, by mount namespace, with little in it.
+const OWN_DEV: &str =
+    "mount -t tmpfs -o mode=755 dev /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/zero c 1 5";
+
+pub(super) const EVERYBODYS_KVM: &str = "mknod -m 666 /dev/kvm c 10 232";
+
+pub(super) const ROOT: &str = "";
+pub(super) const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
+
+/// The program, where any user can get at it.
+pub(super) struct OwnDev {
+    _folder: Folder,
+    program: PathBuf,
+}
+
+impl OwnDev {
+    /// `None` without the right to, having said so.
+    pub(super) fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skip("it gives the program a /dev of its own, which only root can");
+            return None;
+        }
+        let folder = Folder::new();
+        let program = folder.path().join("cloner");
+        fs::copy(PATH, &program).unwrap();
+        for path in [folder.path(), &program] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Some(Self { _folder: folder, program })
+    }
+
+    /// Runs the program there when this shell command has made devices, with `user` in front of it.
+    pub(super) fn run(&self, devices: &str, user: &str, args: &str) -> Outcome {
+        let script = format!("{OWN_DEV} && {devices} && exec {user} {} {args}", self.program.display());
+        Program::start(Command::new("unshare").args(["--mount", "sh", "-ec", &script])).finish()
+    }
+}
