@@ -13,13 +13,13 @@ use vmm::{Announce, VmState};
 
 use crate::MIB;
 use crate::support::linux::{Linux, linux};
-use crate::support::{Guest, Studio, can_restore_lazily, guest, note, program, room_for};
+use crate::support::{Guest, Studio, can_restore_lazily_too, guest, note, program, room_for};
 
 /// However it is cloned, a clone is of the generation after its source's, and no two have the same id.
 #[test]
 fn every_way_to_clone_gives_a_generation_and_an_id() {
     let Some(_room) = room_for(2) else { return };
-    let lazily = can_restore_lazily();
+    let lazily = can_restore_lazily_too();
     let studio = Studio::new(16 * MIB);
     let mut source = Guest::boot(&guest::pulse(&Params::new(7, MIB), 4 * MIB, 1));
     source.line("pulse: ready");

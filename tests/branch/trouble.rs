@@ -17,7 +17,7 @@ use vmm::{Announce, Config};
 
 use super::{NONCE, boot, dirtying, freeze, idle, private, verify};
 use crate::support::process::{PATIENCE, Process, eventually, is_running, kill};
-use crate::support::{Guest, Studio, alone, can_restore_lazily, guest, program, room_for};
+use crate::support::{Guest, Studio, alone, can_restore_lazily_too, guest, program, room_for};
 use crate::{KIB, MIB};
 
 #[test]
@@ -70,7 +70,7 @@ fn a_process_with_other_threads_is_not_forked() {
         vm.console_input(b"n");
         console.line("pulse: nonce=");
 
-        if !can_restore_lazily() {
+        if !can_restore_lazily_too() {
             return;
         }
         let (memory, fill) = lazy::memory_for(&snapshot, private(), &lazy::Options::default()).unwrap();

@@ -17,7 +17,7 @@ pub(crate) mod terminal;
 
 pub(crate) use alone::alone;
 pub(crate) use guest::Guest;
-pub(crate) use room::{can_restore_lazily, huge_pages, room_for};
+pub(crate) use room::{can_restore_lazily, can_restore_lazily_too, huge_pages, room_for};
 pub(crate) use studio::Studio;
 
 use std::error::Error;

@@ -10,7 +10,7 @@ use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
-use super::{Guest, Studio, can_restore_lazily};
+use super::{Guest, Studio, can_restore_lazily_too};
 
 /// How a snapshot is taken.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub(crate) const TAKES: [Take; 3] = [Take::Stop, Take::Live, Take::Incremental];
 
 /// The ways to build that this user may go. If a lazy one is not among them, that was said.
 pub(crate) fn builds() -> Vec<Build> {
-    let lazily = can_restore_lazily().then_some(Build::Lazy);
+    let lazily = can_restore_lazily_too().then_some(Build::Lazy);
     [Build::Eager, Build::Fork].into_iter().chain(lazily).collect()
 }
 

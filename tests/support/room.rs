@@ -106,9 +106,18 @@ pub(crate) fn can_set_huge_pages_aside() -> bool {
 
 /// Whether this user may serve page faults, as lazy clones need it. If not, it was said that the test is skipped.
 pub(crate) fn can_restore_lazily() -> bool {
+    lazily("it restores lazily")
+}
+
+/// The same of a test that does other things as well, which are done in any case.
+pub(crate) fn can_restore_lazily_too() -> bool {
+    lazily("only its lazy clones")
+}
+
+fn lazily(what: &str) -> bool {
     match lazy::check() {
         Err(error @ lazy::Error::Userfault(OpenError::NotAllowed { .. })) => {
-            skip(&format!("it restores lazily: {}", chain(&error)));
+            skip(&format!("{what}: {}", chain(&error)));
             false
         }
         checked => checked.map(|()| true).unwrap(),

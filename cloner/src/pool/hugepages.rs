@@ -3,8 +3,8 @@
 //! Huge pages must be set aside before they can be used. A pool never does that by itself, since it takes memory away
 //! from everything else on the host: the operator does, or the program when told to, with [`reserve`].
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -85,6 +85,8 @@ pub struct Reserved {
 /// # Errors
 /// [`Error::Setting`], usually for want of permission; [`Error::HugePagesRefused`] when memory is short or fragmented.
 pub fn reserve(pages: usize) -> Result<Reserved, Error> {
+    // Whoever may not is told so, however little memory there is.
+    open_setting()?;
     let possible = meminfo::available_bytes()? / HUGE_PAGE_SIZE;
     if pages > possible {
         // The kernel would try, and squeeze everything else on the host out of memory before it gave up.
@@ -188,7 +190,12 @@ fn lock_setting() -> Result<File, Error> {
 }
 
 fn write_setting(pages: usize) -> Result<(), Error> {
-    fs::write(SETTING, pages.to_string()).map_err(|source| Error::setting(SETTING, source))
+    let written = open_setting()?.write_all(pages.to_string().as_bytes());
+    written.map_err(|source| Error::setting(SETTING, source))
+}
+
+fn open_setting() -> Result<File, Error> {
+    OpenOptions::new().write(true).open(SETTING).map_err(|source| Error::setting(SETTING, source))
 }
 
 fn read_count(path: &Path) -> Result<usize, Error> {

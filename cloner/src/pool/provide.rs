@@ -48,7 +48,8 @@ pub struct WhyOrdinary {
 
 impl fmt::Display for WhyOrdinary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} huge pages needed, ", self.needed)?;
+        let pages = if self.needed == 1 { "page" } else { "pages" };
+        write!(f, "{} huge {pages} needed, ", self.needed)?;
         match &self.because {
             Error::TooFewHugePages(shortage) => write!(
                 f,
