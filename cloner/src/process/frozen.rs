@@ -152,6 +152,6 @@ impl StillMemory for FrozenGuest {
             // The number may have been another process's when it was read.
             false => Err(rustix::io::Errno::SRCH.into()),
         });
-        there.map_err(|source| ReadError::Holder { pid, source })
+        there.map_err(|source| ReadError::of_holder(pid, source))
     }
 }

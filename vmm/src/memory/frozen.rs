@@ -150,6 +150,6 @@ impl StillMemory for FrozenMemory {
         OutOfRange::check(offset, buffer.len(), region.len_bytes).map_err(AccessError::from)?;
         self.holder
             .read(region.host_address + offset as u64, buffer)
-            .map_err(|source| ReadError::Holder { pid: self.holder.pid(), source })
+            .map_err(|source| ReadError::of_holder(self.holder.pid(), source))
     }
 }

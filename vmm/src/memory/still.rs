@@ -20,6 +20,26 @@ pub enum ReadError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// This process may not look into others, not even into those that it is an ancestor of.
+    #[error(
+        "the kernel does not let this process read process {pid}, which holds the source's memory: is \
+         kernel.yama.ptrace_scope above 1, or does a security module forbid it? Saved in stop mode, nothing else is read"
+    )]
+    NotAllowed {
+        /// The process.
+        pid: u32,
+    },
+}
+
+impl ReadError {
+    /// What it means that a process which holds memory could not be read.
+    #[must_use]
+    pub fn of_holder(pid: u32, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::NotAllowed { pid },
+            _ => Self::Holder { pid, source },
+        }
+    }
 }
 
 /// Memory of a guest at one instant: of a VM that is paused, or frozen ([`FrozenMemory`](super::frozen::FrozenMemory)).
