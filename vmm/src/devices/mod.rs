@@ -1,5 +1,6 @@
 //! The devices of the machine, on one bus.
 
+pub mod cmos;
 pub mod debug_exit;
 pub mod i8042;
 pub mod serial;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::errno;
 
+use self::cmos::NoCmos;
 use self::debug_exit::DebugExit;
 use self::i8042::I8042;
 use self::serial::state::SerialStateV1;
@@ -57,6 +59,7 @@ impl Devices {
         let mut bus = PortBus::default();
         bus.insert(layout::SERIAL_PORT, serial::spec::PORTS, Arc::clone(&serial) as _);
         bus.insert(layout::I8042_PORT, i8042::spec::PORTS, Arc::new(I8042));
+        bus.insert(layout::CMOS_PORT, cmos::spec::PORTS, Arc::new(NoCmos));
         bus.insert(layout::DEBUG_EXIT_PORT, 1, Arc::new(DebugExit));
         Self { serial, bus }
     }

@@ -66,6 +66,8 @@ pub const SERIAL_PORT: u16 = 0x3f8;
 pub const SERIAL_IRQ: u32 = 4;
 /// First port of the keyboard controller, which exists only to be asked for a reset.
 pub const I8042_PORT: u16 = 0x60;
+/// First port of the battery-backed clock.
+pub const CMOS_PORT: u16 = 0x70;
 /// The port a guest ends itself by, as QEMU's `isa-debug-exit`.
 pub const DEBUG_EXIT_PORT: u16 = 0xf4;
 

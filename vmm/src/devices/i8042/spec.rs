@@ -6,5 +6,7 @@ pub const PORTS: u16 = 5;
 pub const DATA: u16 = 0;
 /// Status on reading, command on writing.
 pub const COMMAND: u16 = 4;
+/// Status: the data register has a byte for the processor.
+pub const OUTPUT_FULL: u8 = 1;
 /// Command: pulse the processor's reset line.
 pub const RESET: u8 = 0xfe;
