@@ -39,7 +39,7 @@ pub(crate) struct Tick {
 /// The image's files; built first if need be. `None` for a user who cannot install what that takes, after saying so.
 pub(crate) fn image() -> Option<&'static Image> {
     static IMAGE: LazyLock<Result<Image, String>> = LazyLock::new(|| match tiny_linux::image() {
-        Err(error @ tiny_linux::Error::Missing(_)) => Err(error.to_string()),
+        Err(error @ guest_images::Error::Missing { .. }) => Err(error.to_string()),
         image => Ok(image.unwrap()),
     });
     IMAGE.as_ref().map_err(|why| skip(why)).ok()

@@ -152,7 +152,7 @@ enum Error {
     #[error("built-in guest")]
     Pulse(#[from] guest_images::pulse::Error),
     #[error("tiny-linux")]
-    TinyLinux(#[from] guest_images::tiny_linux::Error),
+    TinyLinux(#[from] guest_images::Error),
     #[error("{guest}: nothing like {wanted:?} on the console within {seconds} s")]
     Silent { guest: &'static str, wanted: String, seconds: u64 },
     #[error("{guest} ended too early")]
