@@ -27,6 +27,7 @@ mod power;
 mod refused;
 mod registers;
 mod state;
+mod stock;
 mod support;
 
 const KIB: u64 = 1 << 10;

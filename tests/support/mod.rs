@@ -12,12 +12,13 @@ pub(crate) mod modes;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod room;
+pub(crate) mod stock;
 pub(crate) mod studio;
 pub(crate) mod terminal;
 
 pub(crate) use alone::alone;
 pub(crate) use guest::Guest;
-pub(crate) use room::{can_restore_lazily, can_restore_lazily_too, huge_pages, room_for};
+pub(crate) use room::{can_restore_lazily, can_restore_lazily_too, huge_pages, room_for, room_for_ring_0};
 pub(crate) use studio::Studio;
 
 use std::error::Error;

@@ -79,22 +79,33 @@ impl Studio {
     /// Builds a clone, which does not run yet. Its memory, or memory made in the same way, is proven equal to what was decoded.
     #[track_caller]
     pub(crate) fn build(&self, snapshot: &Snapshot, how: Build) -> Guest {
-        let memory = self.memory_by(snapshot, how);
+        self.build_on(snapshot, how, PageSize::Transparent)
+    }
+
+    /// The same, on private memory in pages of this size; a template has its own.
+    #[track_caller]
+    pub(crate) fn build_on(&self, snapshot: &Snapshot, how: Build, pages: PageSize) -> Guest {
+        let memory = self.memory_by(snapshot, how, pages);
         self.assert_equal(&self.memory(snapshot), &memory);
         // The comparison has brought all of a lazy clone's.
-        let memory = if matches!(how, Build::Lazy) { self.memory_by(snapshot, how) } else { memory };
+        let memory = if matches!(how, Build::Lazy) {
+            drop(memory);
+            self.memory_by(snapshot, how, pages)
+        } else {
+            memory
+        };
         Guest::restore(snapshot.state(), memory)
     }
 
-    fn memory_by(&self, snapshot: &Snapshot, how: Build) -> GuestMemory {
+    fn memory_by(&self, snapshot: &Snapshot, how: Build, pages: PageSize) -> GuestMemory {
+        let backing = Backing::Private(pages);
         match how {
-            Build::Eager => self.memory(snapshot),
+            Build::Eager => self.restorer.memory_for(snapshot, backing, &Progress::default()).unwrap().0,
             Build::Fork => {
                 let template = Template::new(&self.restorer, snapshot, &Progress::default());
                 template.unwrap().memory().unwrap()
             }
             Build::Lazy => {
-                let backing = Backing::Private(PageSize::Transparent);
                 let options = Options { background: None, ..Options::default() };
                 lazy::memory_for(snapshot, backing, &options).unwrap().0
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cloner::pool::hugepages::{self, HugePages, Reserved};
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 use cloner::restore::lazy;
-use vmm::host::Host;
+use vmm::host::{Host, Virtualization};
 use vmm::sys::uffd::OpenError;
 
 use super::{chain, note};
@@ -58,6 +58,20 @@ pub(crate) fn room_for(machines: usize) -> Option<Room> {
     let running = RUNNING.lock().unwrap();
     *LEFT.wait_while(running, |running| *running + machines > capacity).unwrap() += machines;
     Some(Room { machines })
+}
+
+/// As [`room_for`], for guests whose kernel only a processor can run in reasonable time.
+///
+/// Where ring 0 is emulated, `None` after a line that says so. That is not a skip: nothing is missing here that could be there, and
+/// `tests/ordinary-host` runs these tests on the same machine.
+pub(crate) fn room_for_ring_0(machines: usize) -> Option<Room> {
+    let room = room_for(machines)?;
+    if Host::get().unwrap().virtualization() == Virtualization::Hardware {
+        return Some(room);
+    }
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    note(format_args!("{test}: ring 0 is emulated here: tests/ordinary-host runs it, not this host"));
+    None
 }
 
 /// The host's huge pages, which one test at a time deals with, so that it can tell whether all of its own came back.

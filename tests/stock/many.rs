@@ -1,0 +1,51 @@
+//! Many clones of one stock Linux, all alive.
+
+use std::path::Path;
+use std::time::Instant;
+
+use cloner::restore::fork::{Template, Zygote};
+use cloner::walk::Progress;
+use vmm::memory::{Backing, PageSize};
+
+use crate::MIB;
+use crate::support::process::Process;
+use crate::support::stock::{Flavour, Talks};
+use crate::support::{Studio, note, program, room_for_ring_0};
+
+const CLONES: usize = 100;
+
+/// They share what they have not written, and each answers with its source's nonce and clocks that are its own.
+#[test]
+fn a_hundred_clones() {
+    let Some(_room) = room_for_ring_0(4) else { return };
+    let source = Flavour::Cloud.boot(1, Backing::Private(PageSize::Transparent));
+    // A hundred times what the witness does would be more than the host can.
+    source.tell_witness("pace 5000");
+    let before = source.report();
+    let studio = Studio::new(128 * MIB);
+    let snapshot = studio.snapshot(&source, "debian");
+    drop(source);
+    let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
+    let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+    let started = Instant::now();
+    let clones: Vec<Process> = (0..CLONES).map(|_| Process::of(zygote.fork(None).unwrap())).collect();
+    let forked = started.elapsed();
+    let mut uptimes = Vec::new();
+    for clone in &clones {
+        let report = clone.report();
+        report.assert_sound(1);
+        assert_eq!(report.text("nonce"), before.text("nonce"));
+        let went = report.monotonic().checked_sub(before.monotonic()).expect("it went back");
+        uptimes.push(went);
+        assert!(went <= before.asked.elapsed(), "{went:?}");
+    }
+    note(format_args!(
+        "stock: {CLONES} clones alive after {:.1} s, all had answered after {:.1} s",
+        forked.as_secs_f64(),
+        started.elapsed().as_secs_f64()
+    ));
+    // None waits for another.
+    for clone in clones {
+        clone.end();
+    }
+}
