@@ -21,6 +21,8 @@ pub struct Image {
     pub cloud: PathBuf,
     /// Uncompressed initial RAM file system with the witness.
     pub initramfs: PathBuf,
+    /// For the generic kernel: a program that runs a guest of its own, by that kernel's KVM.
+    pub nested: PathBuf,
     /// What Debian's `initramfs-tools` make for the cloud kernel: it looks for a root file system, and gives a shell if there is none.
     pub initrd: PathBuf,
 }
@@ -41,6 +43,7 @@ pub fn image() -> Result<Image, Error> {
         generic: output.path("generic")?,
         cloud: output.path("cloud")?,
         initramfs: output.path("initramfs")?,
+        nested: output.path("nested")?,
         initrd: output.path("initrd")?,
     })
 }

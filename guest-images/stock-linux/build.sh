@@ -19,19 +19,20 @@ Standard output is these lines and nothing else; progress goes to standard error
   generic PATH SHA256      bzImage of the newest linux-image-6.1.*-amd64
   cloud PATH SHA256        bzImage of the newest linux-image-6.1.*-cloud-amd64
   initramfs PATH SHA256    uncompressed cpio archive: init, a static busybox, and the witness of this folder
+  nested PATH SHA256       uncompressed cpio archive: the generic kernel's KVM, and a program that runs a guest of its own
   initrd PATH SHA256       the initrd.img that Debian's initramfs-tools makes for the cloud kernel
 
 The cache is $CLONER_CACHE, or $XDG_CACHE_HOME/cloner, or ~/.cache/cloner, and in it:
 
-  stock-linux/kernel-PACKAGE/     vmlinuz, unpacked from the package, which is not installed
-  stock-linux/initramfs-KEY/      initramfs.cpio; KEY is a hash of all that goes into it
+  stock-linux/kernel-PACKAGE/     vmlinuz and KVM's modules, unpacked from the package, which is not installed
+  stock-linux/initramfs-KEY/      initramfs.cpio and nested.cpio; KEY is a hash of all that goes into them
   stock-linux/initrd-PACKAGE/     initrd.img
 
 A kernel that is in the cache is used even if Debian has a newer one: remove its folder to get that. Fetching is 100 MB. The initrd
 is made by installing its kernel in a throwaway layer over this machine's files (overlayfs, chroot), as root; nothing is installed
 on the machine itself but, if they are missing, gcc, libc6-dev and cpio.
 
-exit status: 0 done, 1 failed, 2 wrong usage, 3 not in the cache (--cached)
+exit status: 0 done, 1 failed, 2 wrong usage, 3 not in the cache (--cached), 4 this user cannot get what is missing
 END
 }
 
@@ -41,7 +42,9 @@ cache=${CLONER_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, and neither is CLONE
 # Names of packages, of which the newest is taken. Neither real-time, nor unsigned, nor debug kernels.
 generic_pattern='linux-image-6\.1\.[0-9]+-[0-9]+-amd64'
 cloud_pattern='linux-image-6\.1\.[0-9]+-[0-9]+-cloud-amd64'
-packages=(gcc libc6-dev cpio)
+packages=(gcc libc6-dev cpio kmod xz-utils)
+# Modules of KVM, of both vendors.
+modules=(kvm_amd kvm_intel)
 
 say() {
     printf 'stock-linux [%3d s] %s\n' "$SECONDS" "$*" >&2
@@ -50,6 +53,13 @@ say() {
 fail() {
     say "error: $*"
     exit 1
+}
+
+# Ends the script for want of something that this user cannot get.
+lack() {
+    say "missing: $*"
+    printf 'missing %s\n' "$*"
+    exit 4
 }
 
 missing_packages() {
@@ -64,7 +74,7 @@ install_packages() {
     command -v dpkg-query >/dev/null || fail "this script needs Debian 12 (no dpkg-query here)"
     mapfile -t missing < <(missing_packages)
     ((${#missing[@]})) || return 0
-    ((EUID == 0)) || fail "not root, and these packages are missing: apt-get install ${missing[*]}"
+    ((EUID == 0)) || lack "${missing[*]}"
     say "installing ${missing[*]}"
     update_lists
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
@@ -98,9 +108,32 @@ unpack() {
 build_kernel() {
     unpack "$2" "$1/unpacked"
     mv "$1"/unpacked/boot/vmlinuz-* "$1/vmlinuz"
+    modules_of "$1/unpacked" "$1/modules"
     rm -r "$1/unpacked"
 }
 
+# Puts KVM's modules of the unpacked kernel $1 into folder $2, with a file "order" that names them as they depend on each other.
+modules_of() {
+    local release file module
+    release=$(basename "$1"/lib/modules/*)
+    mkdir "$2"
+    /sbin/depmod --basedir "$1" "$release"
+    for module in "${modules[@]}"; do
+        # A kernel for cloud machines may lack some.
+        /sbin/modprobe --dirname "$1" --set-version "$release" --show-depends "$module" 2>/dev/null || true
+    done | awk '$1 == "insmod" && !seen[$2]++ {print $2}' | while read -r file; do
+        module=$(basename "${file%.xz}")
+        xz --decompress --stdout --force "$file" >"$2/$module"
+        echo "$module" >>"$2/order"
+    done
+}
+
+archive() {
+    find "$1" -exec touch --no-dereference --date=@0 {} +
+    (cd "$1" && find . -mindepth 1 | sort | cpio --quiet --create --format=newc --reproducible --owner=+0:+0)
+}
+
+# $2 is the folder of the generic kernel.
 build_initramfs() {
     local root=$1/root
     unpack busybox-static "$1/unpacked"
@@ -109,15 +142,18 @@ build_initramfs() {
     ln -s busybox "$root/bin/sh"
     gcc -O2 -s -static -Wall -Wextra -Werror -o "$root/bin/witness" "$here"/witness/*.c "$here/witness/hold.S"
     install -m 755 "$here/init" "$root/init"
-    find "$root" -exec touch --no-dereference --date=@0 {} +
-    (cd "$root" && find . -mindepth 1 | sort | cpio --quiet --create --format=newc --reproducible --owner=+0:+0) \
-        >"$1/initramfs.cpio"
+    archive "$root" >"$1/initramfs.cpio"
+    rm "$root/bin/witness"
+    gcc -O2 -s -static -Wall -Wextra -Werror -o "$root/bin/outer" "$here"/nested/{outer.c,guest.S}
+    install -m 755 "$here/nested/init" "$root/init"
+    cp -r "$2/modules" "$root"
+    archive "$root" >"$1/nested.cpio"
     rm -r "$root" "$1/unpacked"
 }
 
 # In a mount namespace of its own: what it mounts is gone when it ends, and so is all that was written there.
 build_initrd() {
-    ((EUID == 0)) || fail "only root can make Debian's initrd: it mounts a layer over this machine's files"
+    ((EUID == 0)) || lack "Debian's initrd: a layer is mounted over this machine's files to make it"
     # shellcheck disable=SC2016 # expanded by the shell inside
     unshare --mount --propagation private bash -euc '
         mount -t tmpfs tmpfs /mnt
@@ -149,13 +185,14 @@ make_part() {
 # ---- what is where ----
 
 find_parts() {
+    generic=$(newest_cached kernel "$generic_pattern")
     initramfs=$cache/initramfs-$({
         declare -f build_initramfs
         gcc --version
         dpkg-query -W -f '${Version}\n' libc6-dev
-        cat "$here/init" "$here"/witness/*
+        cat "$here/init" "$here"/witness/* "$here"/nested/*
+        echo "$generic"
     } | sha256sum | cut -c 1-16)
-    generic=$(newest_cached kernel "$generic_pattern")
     cloud=$(newest_cached kernel "$cloud_pattern")
     initrd=${cloud:+$cache/initrd-${cloud##*/kernel-}}
 }
@@ -171,7 +208,6 @@ make_missing() {
     exec 9>"$cache/lock"
     flock 9
     rm -rf "$cache"/building.*
-    make_part build_initramfs "$initramfs"
     for pattern in "$generic_pattern" "$cloud_pattern"; do
         [[ ! $(newest_cached kernel "$pattern") ]] || continue
         update_lists
@@ -180,6 +216,7 @@ make_missing() {
         make_part build_kernel "$cache/kernel-$package" "$package"
     done
     find_parts
+    make_part build_initramfs "$initramfs" "$generic"
     make_part build_initrd "$initrd" "${initrd##*/initrd-}"
     exec 9>&-
 }
@@ -198,7 +235,8 @@ main() {
         make_missing
     fi
     local line
-    for line in "generic $generic/vmlinuz" "cloud $cloud/vmlinuz" "initramfs $initramfs/initramfs.cpio" "initrd $initrd/initrd.img"; do
+    for line in "generic $generic/vmlinuz" "cloud $cloud/vmlinuz" "initramfs $initramfs/initramfs.cpio" \
+        "nested $initramfs/nested.cpio" "initrd $initrd/initrd.img"; do
         printf '%s %s\n' "$line" "$(sha256sum <"${line#* }" | cut -c 1-64)"
     done
 }

@@ -8,12 +8,12 @@ use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use vmm::memory::{Backing, PageSize};
 
-use super::{Before, assert_unnoticed, features, watch};
+use super::{BUILDS, Before, assert_unnoticed, features, room_for_every_way, watch};
 use crate::MIB;
-use crate::support::modes::{BUILDS, Build, TAKES, Take, only_holder};
+use crate::support::modes::{Build, TAKES, Take, only_holder};
 use crate::support::process::Process;
 use crate::support::stock::{Flavour, MEMORY_BYTES, Talks};
-use crate::support::{Guest, Studio, huge_pages, note, program, room_for_ring_0};
+use crate::support::{Guest, Studio, huge_pages, note, program};
 
 const PAGES: [PageSize; 3] = [PageSize::Base, PageSize::Transparent, PageSize::Huge];
 
@@ -26,7 +26,7 @@ struct Line {
 
 #[test]
 fn in_each_mode() {
-    let Some(_room) = room_for_ring_0(2) else { return };
+    let Some(_room) = room_for_every_way() else { return };
     let line = Line::new(Flavour::Cloud, 1);
     let ways = [
         (TAKES[0], vec![BUILDS[0]], PageSize::Transparent),
@@ -59,7 +59,7 @@ fn cloud_on_four_vcpus() {
 /// Nine clones in three generations, each way to take with each way to build, and branches of the last in three more. The sources are on
 /// pages of each size in turn, beginning elsewhere in each test, so that together the tests take each way from each.
 fn everything(flavour: Flavour, vcpus: u8, turn: usize) {
-    let Some(_room) = room_for_ring_0(2) else { return };
+    let Some(_room) = room_for_every_way() else { return };
     // A clone, the source of the next, and what a live snapshot copies meanwhile.
     let pages = usize::try_from(3 * MEMORY_BYTES / (2 * MIB)).unwrap();
     let Some(huge) = huge_pages(pages) else { return };

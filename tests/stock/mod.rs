@@ -5,6 +5,7 @@
 mod initrd;
 mod many;
 mod matrix;
+mod nested;
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -13,8 +14,19 @@ use std::time::{Duration, Instant};
 use cloner::snapshot::Snapshot;
 use vmm::VmState;
 
+use crate::support::modes::Build;
+use crate::support::room::Room;
 use crate::support::stock::{Report, Talks};
-use crate::support::{Guest, note};
+use crate::support::{Guest, can_restore_lazily, note, room_for_ring_0};
+
+/// Every way to build a clone: these tests need all of them.
+const BUILDS: [Build; 3] = [Build::Eager, Build::Fork, Build::Lazy];
+
+/// Room for a source and a clone of it, where ring 0 is not emulated and every way to build a clone is open.
+fn room_for_every_way() -> Option<Room> {
+    let room = room_for_ring_0(2)?;
+    can_restore_lazily().then_some(room)
+}
 
 /// Between a snapshot and its clones: a clone whose clocks went on meanwhile is out by this much.
 const IN_POOL: Duration = Duration::from_secs(2);
