@@ -75,8 +75,8 @@ pub struct Report {
     /// Putting back together, after that, the source's transparent huge pages that copy-on-write has split: the next freeze, and
     /// the source itself, are faster with them.
     pub collapse_time: Duration,
-    /// Bytes of pages the source wrote first while they were saved, so that there were two of them. `None` if the kernel
-    /// does not show this process where pages are (without `CAP_SYS_ADMIN`).
+    /// Bytes of pages the source wrote first while they were saved, so that there were two of them. Without `CAP_SYS_ADMIN`, pages
+    /// that a third process shares are left out. `None` if a page table could not be read.
     pub copied_bytes: Option<u64>,
     /// What they could have come to.
     pub copy_bound_bytes: u64,
@@ -129,11 +129,9 @@ impl Saver {
         let (snapshot, save) =
             self.save_memory(&state, state_time, &frozen, against, reservation, progress)?;
         let total_time = requested.elapsed();
-        let copied = frozen.copied_pages(vm.memory()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot tell how much was copied");
-            None
-        });
-        let copied_bytes = copied.map(|pages| (pages * PAGE_BYTES) as u64);
+        let copied = frozen.copied_pages(vm.memory());
+        let copied = copied.inspect_err(|error| tracing::warn!(%error, "cannot tell how much was copied"));
+        let copied_bytes = copied.ok().map(|pages| (pages * PAGE_BYTES) as u64);
         drop(frozen);
         let started = Instant::now();
         if let Err(error) = vm.memory().collapse() {

@@ -105,14 +105,14 @@ impl FrozenMemory {
         &self.holder
     }
 
-    /// Pages of `memory` that have been copied since because the guest wrote them, each 4 KiB. `None` if the kernel does not
-    /// show this process where pages are.
+    /// Pages of `memory` that have been copied since because the guest wrote them, each 4 KiB. Without `CAP_SYS_ADMIN`, pages that
+    /// another process shares as well are left out.
     ///
     /// `memory` is the one this was frozen from: its addresses mean nothing else.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn copied_pages(&self, memory: &GuestMemory) -> io::Result<Option<usize>> {
+    pub fn copied_pages(&self, memory: &GuestMemory) -> io::Result<usize> {
         let here = Pagemap::open()?;
         let mut copied = 0;
         for (frozen, region) in self.regions.iter().zip(memory.regions()) {
@@ -120,12 +120,9 @@ impl FrozenMemory {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             let pages = frozen.len_bytes / PAGE_SIZE;
-            match self.pagemap.parted(&here, frozen.host_address, pages)? {
-                Some(parted) => copied += parted,
-                None => return Ok(None),
-            }
+            copied += self.pagemap.parted(&here, frozen.host_address, pages)?;
         }
-        Ok(Some(copied))
+        Ok(copied)
     }
 }
 

@@ -43,12 +43,14 @@ impl Pagemap {
         File::open(format!("/proc/{pid}/pagemap")).map(Self)
     }
 
-    /// Of the pages that this process has at `host_address` and on, those that `other` has elsewhere in physical memory, or
-    /// not at all. `None` if the kernel does not show where pages are (without `CAP_SYS_ADMIN`).
+    /// Counts the pages from `host_address` on that this process has and `other` has elsewhere in physical memory, or not at all.
+    ///
+    /// Without `CAP_SYS_ADMIN`, the kernel does not show where pages are. Then those count that this process alone has mapped: fewer,
+    /// if a third one shares some of them.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn parted(&self, other: &Self, host_address: u64, pages: usize) -> io::Result<Option<usize>> {
+    pub fn parted(&self, other: &Self, host_address: u64, pages: usize) -> io::Result<usize> {
         let mut buffers = [[0; ENTRIES_PER_READ * ENTRY_SIZE]; 2];
         let mut parted = 0;
         let mut page = 0;
@@ -65,14 +67,13 @@ impl Pagemap {
                 if ours & PRESENT_OR_SWAPPED == 0 {
                     continue;
                 }
-                if ours & FRAME == 0 {
-                    return Ok(None);
-                }
-                parted += usize::from(ours & FRAME != theirs & FRAME);
+                let is_parted =
+                    if ours & FRAME == 0 { ours & OWN != 0 } else { ours & FRAME != theirs & FRAME };
+                parted += usize::from(is_parted);
             }
             page += batch;
         }
-        Ok(Some(parted))
+        Ok(parted)
     }
 
     /// Counts the pages from `host_address` on that are present or swapped out, and those of them that are present and mapped by no
@@ -128,8 +129,26 @@ impl Pagemap {
 
 #[cfg(test)]
 mod tests {
+    use super::super::holder::{Holder, turn};
     use super::super::mmap::{Mapping, Source};
     use super::*;
+
+    #[test]
+    fn what_was_written_since_the_fork_is_counted_with_and_without_frames() {
+        let _turn = turn();
+        let mapping = Mapping::new(Source::Anonymous, 600 * PAGE_SIZE, 0).unwrap();
+        mapping.advise_huge_pages(false).unwrap();
+        (0..550).for_each(|page| mapping.write(page * PAGE_SIZE, &[1]).unwrap());
+        let holder = Holder::fork().unwrap();
+        // Two that were there, in two batches, and one that was not.
+        for page in [7, 513, 599] {
+            mapping.write(page * PAGE_SIZE, &[2]).unwrap();
+        }
+        let (here, there) = (Pagemap::open().unwrap(), holder.pagemap().unwrap());
+        assert_eq!(there.parted(&here, mapping.host_address(), 600).unwrap(), 2);
+        // What `parted` goes by when it sees no frames.
+        assert_eq!(there.own(mapping.host_address(), 600).unwrap(), (550, 2));
+    }
 
     #[test]
     fn only_touched_pages_are_seen() {
