@@ -169,6 +169,8 @@ mod tests {
     fn keys_come_from_files_that_are_their_owners_alone() {
         let path = std::env::temp_dir().join(format!("cloner-key-{}", std::process::id()));
         let write = |bytes: &[u8], mode| {
+            // Not even its owner may write to one of mode 0400.
+            let _ = fs::remove_file(&path);
             fs::write(&path, bytes).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             Key::read(&path)
