@@ -67,8 +67,10 @@ fn on_every_kind_of_memory() {
     const MEMORY_BYTES: u64 = 8 * MIB;
     // Twice, as the pages of one guest come back only some time after it has ended.
     let pages = usize::try_from(2 * MEMORY_BYTES / (2 * MIB)).unwrap();
-    let Some(huge) = huge_pages(pages) else { return };
-    for pages in [PageSize::Base, PageSize::Transparent, PageSize::Huge] {
+    let huge = huge_pages(pages);
+    // Without, it was said, and the others are tried all the same.
+    let huge_pages = huge.is_some().then_some(PageSize::Huge);
+    for pages in [PageSize::Base, PageSize::Transparent].into_iter().chain(huge_pages) {
         for backing in [Backing::Private(pages), Backing::Shared(pages)] {
             let params = Params { beat_ms: 20, ..Params::new(NONCE, 4 * MIB) };
             let config = Config { backing, ..guest::pulse(&params, MEMORY_BYTES, 1) };
@@ -77,7 +79,9 @@ fn on_every_kind_of_memory() {
             guest::verify(&params, guest.pause().memory());
         }
     }
-    huge.assert_all_back();
+    if let Some(huge) = huge {
+        huge.assert_all_back();
+    }
 }
 
 /// What was never touched is known without reading it, else a save would read all of a large guest's memory.
