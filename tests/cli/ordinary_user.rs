@@ -72,6 +72,26 @@ fn has_the_huge_pages_that_are_free() {
     huge.assert_all_back();
 }
 
+/// A kernel may be built without huge pages.
+#[test]
+fn needs_no_kernel_with_huge_pages() {
+    let Some(_room) = room_for(2) else { return };
+    let Some(host) = OwnDev::new() else { return };
+    let Some(huge) = huge_pages(0) else { return };
+    let others = huge.take_all_free();
+    let devices = format!("{EVERYBODYS_KVM} && mount -t tmpfs none /sys/kernel/mm/hugepages");
+    for args in ["demo --json --memory 16M --clones 1", "demo --json --memory 64M --power-loss"] {
+        let outcome = host.run(&devices, NOBODY, args);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let said = |line: &str| {
+            line.starts_with("cloner: pool on ordinary pages: ") && line.contains("No such file")
+        };
+        assert_eq!(outcome.stderr.lines().filter(|line| said(line)).count(), 1, "{outcome:?}");
+    }
+    drop(others);
+    huge.assert_all_back();
+}
+
 /// Asked for by name, they are there, or nothing is begun.
 #[test]
 fn is_refused_huge_pages_that_are_not_there() {

@@ -150,7 +150,11 @@ pub(super) fn command(pages: usize) -> String {
 /// # Errors
 /// [`Error::Setting`].
 pub fn give_back_for_ever() -> Result<(), Error> {
-    let lock = lock_setting()?;
+    let lock = match lock_setting() {
+        // A kernel without huge pages: there were none, and there will be none.
+        Err(Error::Setting { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        lock => lock?,
+    };
     // Not to be unlocked again: another thread may be about to reserve, or to drop what is given back here.
     std::mem::forget(lock);
     match HELD.swap(0, Ordering::Relaxed) {
