@@ -19,7 +19,7 @@ use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_wi
 use super::mmap::{Mapping, OutOfRange};
 
 /// Where there is one (since Linux 6.1), who may open it may serve faults inside the kernel.
-const DEVICE: &str = "/dev/userfaultfd";
+pub const DEVICE: &str = "/dev/userfaultfd";
 
 const UFFD_API: u64 = 0xaa;
 const UFFD_EVENT_PAGEFAULT: u8 = 0x12;

@@ -1,19 +1,38 @@
-//! What this host's KVM can do.
+//! What this host is, and what its KVM can do.
 //!
 //! Two kinds of host exist. On ordinary ones the processor runs the guest (VT-x, SVM). On others KVM is *page-table
 //! based* (`kvm_pvm`): ring 3 runs natively, ring 0 is emulated one instruction at a time, and the emulator lacks a few
 //! instructions. Both must work, so the kind is found out here once and asked for wherever it matters.
+//!
+//! [`Host`] is what machines are built on. The other modules each read one kind of facts about the host, for reports: they
+//! need no privileges, change nothing, and what a host does not tell is absent. Whether the facts are good or bad is not
+//! judged here.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod clock;
+pub mod device;
+pub mod limits;
+pub mod memory;
+pub mod module;
+pub mod pages;
+pub mod processor;
+pub mod security;
+mod text;
+pub mod user;
+pub mod userfault;
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
+use serde::Serialize;
 use vmm_sys_util::errno;
 
+use self::processor::Processor;
 use crate::sys::kvm::XSAVE_MIN_BYTES;
 
 /// What the kernel command line of a Linux guest needs on a page-table based host, and nowhere else.
@@ -23,27 +42,11 @@ use crate::sys::kvm::XSAVE_MIN_BYTES;
 pub const PAGE_TABLE_BASED_CMDLINE: &str = "lpj=4500000 noxsave nofsgsbase rodata=off \
      clearcpuid=smap,smep,popcnt,rdrand,rdseed,cx16,erms,fsrm";
 
-const KVM_PATH: &str = "/dev/kvm";
+/// Where KVM is.
+pub const KVM_PATH: &str = "/dev/kvm";
 
 /// The only version of the API that was ever stable.
-const KVM_API_VERSION: i32 = 12;
-
-/// What we cannot do without.
-const REQUIRED: &[(Cap, &str)] = &[
-    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
-    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
-    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
-    (Cap::MpState, "KVM_CAP_MP_STATE"),
-    (Cap::Pit2, "KVM_CAP_PIT2"),
-    (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
-    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
-    (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
-    (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
-    (Cap::Xsave, "KVM_CAP_XSAVE"),
-    (Cap::Xcrs, "KVM_CAP_XCRS"),
-    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-];
+pub const KVM_API_VERSION: i32 = 12;
 
 /// Why this host cannot run a VM.
 #[derive(Debug, thiserror::Error)]
@@ -60,21 +63,35 @@ pub enum Error {
     /// It speaks another version.
     #[error("{KVM_PATH} speaks API version {0}, not {KVM_API_VERSION}")]
     ApiVersion(i32),
-    /// A capability is missing.
-    #[error("this host's KVM lacks {0}")]
-    Missing(&'static str),
+    /// Capabilities are missing.
+    #[error("this host's KVM lacks {}", .0.join(", "))]
+    Missing(Vec<&'static str>),
     /// Its processor description cannot be read.
     #[error("KVM_GET_SUPPORTED_CPUID failed")]
     Cpuid(#[source] errno::Error),
 }
 
 /// Who runs the guest's ring 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Virtualization {
     /// The processor: VT-x or SVM.
     Hardware,
     /// An emulator in the kernel; ring 3 runs natively.
     PageTableBased,
+}
+
+impl Virtualization {
+    /// Which of the two this host's KVM would be: a page-table based one is a module of its own and needs no virtualization
+    /// feature of the processor.
+    #[must_use]
+    pub fn detect() -> Self {
+        if Path::new("/sys/module/kvm_pvm").exists() && !Processor::read().has_virtualization() {
+            Self::PageTableBased
+        } else {
+            Self::Hardware
+        }
+    }
 }
 
 impl fmt::Display for Virtualization {
@@ -120,15 +137,14 @@ impl Host {
         if version != KVM_API_VERSION {
             return Err(Error::ApiVersion(version));
         }
-        for (capability, name) in REQUIRED {
-            if !kvm.check_extension(*capability) {
-                return Err(Error::Missing(name));
-            }
+        let missing = capabilities::missing(&kvm);
+        if !missing.is_empty() {
+            return Err(Error::Missing(missing));
         }
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::Cpuid)?;
         let msrs = kvm.get_msr_index_list().map_err(Error::Cpuid)?;
         let host = Self {
-            virtualization: detect(),
+            virtualization: Virtualization::detect(),
             cpuid,
             msr_indices: msrs.as_slice().to_vec(),
             tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
@@ -195,19 +211,5 @@ impl Host {
             Virtualization::Hardware => "",
             Virtualization::PageTableBased => PAGE_TABLE_BASED_CMDLINE,
         }
-    }
-}
-
-/// Page-table based KVM is a module of its own and needs no virtualisation feature of the processor.
-fn detect() -> Virtualization {
-    let has_feature = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
-        text.lines()
-            .filter(|line| line.starts_with("flags"))
-            .any(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
-    });
-    if Path::new("/sys/module/kvm_pvm").exists() && !has_feature {
-        Virtualization::PageTableBased
-    } else {
-        Virtualization::Hardware
     }
 }

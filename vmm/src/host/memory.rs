@@ -1,0 +1,66 @@
+//! The host's memory, and the kernel's rules for handing it out.
+
+use serde::Serialize;
+
+use super::text;
+
+/// Memory of the whole host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Memory {
+    /// All of it.
+    pub total_bytes: Option<u64>,
+    /// What can be handed out without swapping, by the kernel's own estimate (`MemAvailable`).
+    pub available_bytes: Option<u64>,
+    /// Size of all swap areas.
+    pub swap_bytes: Option<u64>,
+    /// `vm.overcommit_memory`: 0 refuses what is obviously too much, 1 nothing, 2 all beyond a limit.
+    pub overcommit: Option<u32>,
+    /// With `vm.overcommit_memory` 2: what may be promised at most (`CommitLimit`).
+    pub commit_limit_bytes: Option<u64>,
+    /// What is promised (`Committed_AS`).
+    pub committed_bytes: Option<u64>,
+    /// Size of the huge pages that `vm.nr_hugepages` counts.
+    pub huge_page_bytes: Option<u64>,
+    /// `vm.max_map_count`: mappings of one process.
+    pub max_mappings: Option<u64>,
+}
+
+impl Memory {
+    /// Asks the kernel.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            overcommit: text::number("/proc/sys/vm/overcommit_memory"),
+            max_mappings: text::number("/proc/sys/vm/max_map_count"),
+            ..Self::parse(&text::of("/proc/meminfo").unwrap_or_default())
+        }
+    }
+
+    fn parse(meminfo: &str) -> Self {
+        let bytes = |name| text::kib_field(meminfo, name);
+        Self {
+            total_bytes: bytes("MemTotal"),
+            available_bytes: bytes("MemAvailable"),
+            swap_bytes: bytes("SwapTotal"),
+            commit_limit_bytes: bytes("CommitLimit"),
+            committed_bytes: bytes("Committed_AS"),
+            huge_page_bytes: bytes("Hugepagesize"),
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo_is_read_in_bytes() {
+        let memory = Memory::parse("MemTotal: 10 kB\nMemAvailable:   4 kB\nSwapTotal: 0 kB\n");
+        assert_eq!(memory.total_bytes, Some(10 << 10));
+        assert_eq!(memory.available_bytes, Some(4 << 10));
+        assert_eq!(memory.swap_bytes, Some(0));
+        assert_eq!(memory.commit_limit_bytes, None);
+        assert!(Memory::read().available_bytes.is_some_and(|bytes| bytes > 0));
+    }
+}

@@ -1,0 +1,31 @@
+//! The kernel, and its modules for KVM.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::text;
+
+/// The kernel and which of its KVM modules are there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Kernel {
+    /// Its release, as `uname -r` prints it.
+    pub release: String,
+    /// `kvm_intel`, `kvm_amd` or `kvm_pvm`, where it is loaded or built in.
+    pub kvm_module: Option<&'static str>,
+    /// The module's parameter `nested`. `None` where it has none.
+    pub nested: Option<bool>,
+}
+
+impl Kernel {
+    /// Asks the kernel.
+    #[must_use]
+    pub fn read() -> Self {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let loaded = |name: &&str| Path::new("/sys/module").join(name).exists();
+        let kvm_module = ["kvm_intel", "kvm_amd", "kvm_pvm"].into_iter().find(loaded);
+        let nested = kvm_module.and_then(|name| text::of(format!("/sys/module/{name}/parameters/nested")));
+        let nested = nested.map(|value| value == "Y" || value == "1");
+        Self { release, kvm_module, nested }
+    }
+}
