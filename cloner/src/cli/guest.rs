@@ -10,7 +10,7 @@ use vmm::memory::{Backing, PageSize, layout};
 use guest_images::pulse;
 
 use super::size::Size;
-use super::{Error, announce};
+use super::{Error, announce, emulated};
 
 /// The machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -88,6 +88,7 @@ impl BootArgs {
 
     pub(super) fn kernel(&self, memory: Size) -> Result<Kernel, Error> {
         if let Some(path) = &self.kernel {
+            emulated::warn_if_compressed(path);
             let (path, initramfs) = (path.clone(), self.initrd.clone());
             return Ok(Kernel::Linux { path, initramfs, cmdline: self.cmdline.clone() });
         }

@@ -7,6 +7,7 @@ mod clone;
 mod columns;
 mod console;
 mod demo;
+mod emulated;
 mod folder;
 mod guest;
 mod guests;

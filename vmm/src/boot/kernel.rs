@@ -114,6 +114,13 @@ fn bzimage_bytes(header: &setup_header) -> u64 {
     (1 + setup_sectors) * SECTOR + u64::from(header.syssize) * PARAGRAPH
 }
 
+/// Whether a file is a kernel that unpacks itself when it is booted: a bzImage. What cannot be read, or is not a kernel, is not one
+/// of these.
+#[must_use]
+pub fn is_compressed(path: &Path) -> bool {
+    open("kernel", path).is_ok_and(|(file, _)| matches!(format(&file), Some(Format::BzImage)))
+}
+
 enum Format {
     Elf,
     BzImage,

@@ -22,6 +22,8 @@ mod kernel;
 mod mptable;
 mod params;
 
+pub use kernel::is_compressed;
+
 use std::io;
 use std::path::PathBuf;
 
