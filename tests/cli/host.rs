@@ -2,8 +2,8 @@
 
 use super::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
 
-const NO_KVM: &str = "true";
-const ROOTS_KVM: &str = "mknod -m 600 /dev/kvm c 10 232";
+pub(super) const NO_KVM: &str = "true";
+pub(super) const ROOTS_KVM: &str = "mknod -m 600 /dev/kvm c 10 232";
 const NO_DEVICE: &str = "touch /dev/kvm";
 
 const RUN: &str = "run --pulse --memory 4M";

@@ -5,6 +5,7 @@ mod bench;
 mod clone;
 mod demo;
 mod host;
+mod host_report;
 mod interrupt;
 mod ordinary_user;
 mod own_dev;

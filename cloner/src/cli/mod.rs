@@ -11,6 +11,7 @@ mod emulated;
 mod folder;
 mod guest;
 mod guests;
+mod host;
 mod inspect;
 mod interrupt;
 mod known;
@@ -22,7 +23,6 @@ mod run;
 mod size;
 mod terminal;
 
-use std::error::Error as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -80,6 +80,8 @@ enum Command {
     Battery(battery::Args),
     /// Look after the snapshots in a flush folder.
     Pool(pool::Args),
+    /// Say what this host is, and what it lacks to boot and clone guests.
+    Host(host::Args),
     /// Show what a memory image or an encoded chunk is made of: kinds of pages, classes of vectors, the ratio of each chunk.
     Inspect(inspect::Args),
     /// Become a process that is forked; started by cloner itself, with a socket as standard input.
@@ -218,6 +220,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Battery(args) => battery::run(args),
         Command::Pool(args) => pool::run(args),
+        Command::Host(args) => host::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Zygote | Command::Guest | Command::Floor { .. } => Ok(EXIT_FAILURE),
     });
@@ -266,9 +269,15 @@ fn served(serve: impl FnOnce(OwnedFd) -> Result<(), Error>) -> ExitCode {
     }
 }
 
-/// Prints an error and what led to it, each cause once.
+/// Prints an error and what led to it.
 fn report(error: &Error) {
-    let mut message = format!("cloner: {error}");
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "cloner: {}", chain(error));
+}
+
+/// An error and what led to it, each cause once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
@@ -278,8 +287,7 @@ fn report(error: &Error) {
         }
         cause = error.source();
     }
-    // Without standard error there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{message}");
+    message
 }
 
 fn start_logging(verbose: u8) {
