@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the kernels of stock Linux guests and builds their initramfs, or finds them in the cache. `build.sh --help` says the rest.
+# shellcheck disable=SC2317 # the recipes are called through a variable
 set -euo pipefail
 export LC_ALL=C
 umask 022
