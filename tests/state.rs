@@ -29,10 +29,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "processor priority, which KVM_SET_LAPIC computes anew from what is in service: the saved one may lag behind an EOI",
     ),
     (
-        "/interrupts/pit/channels/*/count_load_time",
-        "the host's clock when the channel was loaded: KVM_SET_PIT2 loads it anew and keeps its count",
-    ),
-    (
         "/vcpus/*/msrs/0x6e0",
         "a TSC deadline of 0 may be an interrupt that was lost, so it is restored as one that has just expired",
     ),

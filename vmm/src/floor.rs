@@ -29,6 +29,7 @@ pub fn run_to_first_output(
     let (machine, mut vcpus) = build(host, memory, count)?;
     restore_vcpus(&mut vcpus, &state.vcpus)?;
     interrupt::restore(machine.fd(), &state.interrupts)?;
+    interrupt::start_timer(machine.fd(), &state.interrupts.pit)?;
     loop {
         match vcpus[0].run_once()? {
             VcpuExit::IoOut(SERIAL_PORT, _) => break,

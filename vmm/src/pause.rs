@@ -44,7 +44,7 @@ impl<'vm> Paused<'vm> {
             generation: self.vm.identity().generation,
             vcpus: threads
                 .each(|vcpu| vcpu.save(counters.next().expect("one counter was read of each vCPU")))?,
-            interrupts: interrupt::save(self.vm.machine().fd())?,
+            interrupts: interrupt::save(self.vm.machine().fd(), self.vm.unstarted_timer().as_ref())?,
             devices: self.vm.devices().save(),
         };
         Ok(VmState::try_from(state)?)

@@ -11,6 +11,7 @@ use crate::devices::Devices;
 use crate::devices::serial::ConsoleOutput;
 use crate::host::{self, Host};
 use crate::identity::Identity;
+use crate::interrupt::state::PitStateV1;
 use crate::memory::{self, GuestMemory};
 use crate::pause::Paused;
 use crate::state::{self, VmState};
@@ -93,6 +94,8 @@ pub struct Vm {
     machine: Arc<Machine>,
     identity: Identity,
     end: End,
+    /// The timer of a restored VM, until it runs for the first time.
+    unstarted_timer: Mutex<Option<PitStateV1>>,
     /// Held by whoever has paused the VM.
     pausing: Mutex<()>,
 }
@@ -125,7 +128,7 @@ impl Vm {
             vcpu.set_up(entry, layout, config.vcpus)?;
         }
         let devices = Devices::new(Arc::clone(&machine), output);
-        Self::assemble(machine, vcpus, devices, 0)
+        Self::assemble(machine, vcpus, devices, 0, None)
     }
 
     /// Builds a VM from what was saved. [`Vm::start`] lets it go on. Its guest takes itself for its source until it is
@@ -144,7 +147,7 @@ impl Vm {
         // Last: a device that has an interrupt pending raises it again, which needs the controllers as they were.
         let devices = Devices::restore(Arc::clone(&machine), output, &state.devices)
             .map_err(|source| Error::Ioctl { name: "KVM_IRQ_LINE", source })?;
-        Self::assemble(machine, vcpus, devices, state.generation + 1)
+        Self::assemble(machine, vcpus, devices, state.generation + 1, Some(state.interrupts.pit.clone()))
     }
 
     fn assemble(
@@ -152,6 +155,7 @@ impl Vm {
         vcpus: Vec<Vcpu>,
         devices: Devices,
         generation: u64,
+        timer: Option<PitStateV1>,
     ) -> Result<Self, Error> {
         let identity = Identity::new(generation).map_err(Error::Random)?;
         install_kick_handler().map_err(|source| Error::Ioctl { name: "sigaction", source })?;
@@ -170,12 +174,17 @@ impl Vm {
             "built a VM"
         );
         let end = End { reader, _writer: writer };
-        Ok(Self { threads, devices, machine, identity, end, pausing: Mutex::new(()) })
+        let unstarted_timer = Mutex::new(timer);
+        Ok(Self { threads, devices, machine, identity, end, unstarted_timer, pausing: Mutex::new(()) })
     }
 
     /// Lets a VM that was just built run. Waits while it is paused.
     pub fn start(&self) {
         let _not_paused = self.lock();
+        if let Some(timer) = lock(&self.unstarted_timer).take() {
+            interrupt::start_timer(self.machine.fd(), &timer)
+                .expect("KVM refuses this only to a VM without a timer");
+        }
         self.run();
     }
 
@@ -204,7 +213,12 @@ impl Vm {
 
     /// A panic while the VM was paused leaves it paused or running; either can be paused again.
     fn lock(&self) -> MutexGuard<'_, ()> {
-        self.pausing.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pausing)
+    }
+
+    /// The timer of a restored VM that has not run yet.
+    pub(crate) fn unstarted_timer(&self) -> Option<PitStateV1> {
+        lock(&self.unstarted_timer).clone()
     }
 
     /// Types on the guest's console.
@@ -253,7 +267,7 @@ impl Vm {
     ///
     /// The threads' control block, which one of them may have locked, stays behind in memory.
     pub(crate) fn abandon(self) -> GuestMemory {
-        let Self { threads, devices, machine, identity: _, end: _, pausing: _ } = self;
+        let Self { threads, devices, machine, identity: _, end: _, unstarted_timer: _, pausing: _ } = self;
         threads.abandon();
         drop(devices);
         let machine = Arc::into_inner(machine).expect("vCPUs and devices are gone, nobody else has it");
@@ -271,6 +285,10 @@ impl Vm {
     pub(crate) fn machine(&self) -> &Machine {
         &self.machine
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn build(host: &Host, memory: GuestMemory, vcpus: u8) -> Result<(Arc<Machine>, Vec<Vcpu>), Error> {

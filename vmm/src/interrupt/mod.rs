@@ -40,33 +40,34 @@ pub fn create(vm: &VmFd) -> Result<(), Error> {
     ioctl("KVM_CREATE_PIT2", vm.create_pit2(config))
 }
 
-/// Saves chips, timer and clock. No vCPU may run.
+/// Saves chips, timer and clock. No vCPU may run. `unstarted` is the timer of a restored VM that has not run yet.
 ///
 /// # Errors
 /// The kernel's.
-pub fn save(vm: &VmFd) -> Result<InterruptStateV1, Error> {
-    let pit = ioctl("KVM_GET_PIT2", vm.get_pit2())?;
+pub fn save(vm: &VmFd, unstarted: Option<&PitStateV1>) -> Result<InterruptStateV1, Error> {
     let clock = ioctl("KVM_GET_CLOCK", vm.get_clock())?;
-    let kvm_pit_state2 { channels, flags, reserved: _ } = pit;
+    let pit = match unstarted {
+        Some(pit) => pit.clone(),
+        None => {
+            let kvm_pit_state2 { channels, flags, reserved: _ } = ioctl("KVM_GET_PIT2", vm.get_pit2())?;
+            PitStateV1 { channels: channels.each_ref().map(Into::into), flags }
+        }
+    };
     Ok(InterruptStateV1 {
         pic_master: (&kvm::pic(&get_chip(vm, KVM_IRQCHIP_PIC_MASTER)?)).into(),
         pic_slave: (&kvm::pic(&get_chip(vm, KVM_IRQCHIP_PIC_SLAVE)?)).into(),
         io_apic: kvm::io_apic(&get_chip(vm, KVM_IRQCHIP_IOAPIC)?).into(),
-        pit: PitStateV1 { channels: channels.each_ref().map(Into::into), flags },
+        pit,
         clock_ns: clock.clock,
     })
 }
 
-/// Restores timer, clock and chips, in the order that Firecracker documents, after the vCPUs and before any runs.
+/// Restores clock and chips, after the vCPUs and before any runs. The timer is left to [`start_timer`].
 ///
 /// # Errors
 /// The kernel's.
 pub fn restore(vm: &VmFd, state: &InterruptStateV1) -> Result<(), Error> {
-    let InterruptStateV1 { pic_master, pic_slave, io_apic, pit, clock_ns } = state;
-    let PitStateV1 { channels, flags } = pit;
-    let pit =
-        kvm_pit_state2 { channels: channels.each_ref().map(Into::into), flags: *flags, reserved: [0; 9] };
-    ioctl("KVM_SET_PIT2", vm.set_pit2(&pit))?;
+    let InterruptStateV1 { pic_master, pic_slave, io_apic, pit: _, clock_ns } = state;
     // Flags 0: with KVM_CLOCK_REALTIME, which KVM_GET_CLOCK reports, the guest's clock would jump by the time that
     // passed since the snapshot; a clone goes on where its source was.
     let clock = kvm_clock_data { clock: *clock_ns, ..kvm_clock_data::default() };
@@ -80,6 +81,21 @@ pub fn restore(vm: &VmFd, state: &InterruptStateV1) -> Result<(), Error> {
         "KVM_SET_IRQCHIP (IOAPIC)",
         vm.set_irqchip(&kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, pad: 0, chip }),
     )
+}
+
+/// Restores the timer, which counts from then on: when the guest is about to run, and not before.
+///
+/// KVM raises its interrupt once, and again only when the guest has acknowledged it (`irq_ack` in arch/x86/kvm/i8254.c). One that it
+/// raises before the chips are restored is wiped out by that, is never acknowledged, and would be the last. And what a periodic timer
+/// raises while the guest does not run yet piles up and comes all at once.
+///
+/// # Errors
+/// The kernel's: `ENXIO` if the VM has no timer.
+pub fn start_timer(vm: &VmFd, pit: &PitStateV1) -> Result<(), Error> {
+    let PitStateV1 { channels, flags } = pit;
+    let pit =
+        kvm_pit_state2 { channels: channels.each_ref().map(Into::into), flags: *flags, reserved: [0; 9] };
+    ioctl("KVM_SET_PIT2", vm.set_pit2(&pit))
 }
 
 fn get_chip(vm: &VmFd, chip_id: u32) -> Result<kvm_irqchip, Error> {
