@@ -63,10 +63,12 @@ fn a_foreign_processor() {
     for (leaf, register) in [(1, "ECX"), (1, "EDX"), (7, "EBX"), (7, "ECX"), (7, "EDX"), (0x8000_0001, "ECX")]
     {
         for bit in 0..32 {
-            // Those that are no features: TSC deadline, OSXSAVE, hypervisor; several processors in a package.
+            // Those that are no features: TSC deadline, OSXSAVE, hypervisor; several processors in a package;
+            // OSPKE.
             let no_feature = match (leaf, register) {
                 (1, "ECX") => [24, 27, 31].contains(&bit),
                 (1, "EDX") => bit == 28,
+                (7, "ECX") => bit == 4,
                 _ => false,
             };
             if host_has(leaf, register, bit) || no_feature {

@@ -44,12 +44,12 @@ const LEAF_SVM: u32 = 0x8000_000a;
 
 /// Feature leaves: every set bit is something the guest may rely on.
 ///
-/// The masks take out bits that are no features: leaf 1 ECX bit 27 (OSXSAVE) mirrors CR4, bit 31 says "hypervisor",
+/// The masks take out bits that are no features: leaf 1 ECX bit 27 (OSXSAVE) and leaf 7 ECX bit 4 (OSPKE) mirror CR4, leaf 1 ECX bit 31 says "hypervisor",
 /// and bit 24 (TSC deadline) is given by the in-kernel local APIC. EDX bit 28 (HTT) says that a package has several processors, which
 /// is this VMM's to say.
 const FEATURES: &[(u32, u32, [u32; 4])] = &[
     (1, 0, [0, 0, !(1 << 27 | 1 << 31 | 1 << 24), !(1 << 28)]),
-    (7, 0, [0, !0, !0, !0]),
+    (7, 0, [0, !0, !(1 << 4), !0]),
     (7, 1, [!0, 0, 0, 0]),
     (0xd, 0, [!0, 0, 0, !0]),
     (0xd, 1, [!0, 0, 0, 0]),
