@@ -95,7 +95,7 @@ pub struct Vm {
     identity: Identity,
     end: End,
     /// The timer of a restored VM, until it runs for the first time.
-    unstarted_timer: Mutex<Option<PitStateV1>>,
+    unstarted_timer: Mutex<Option<Box<PitStateV1>>>,
     /// Held by whoever has paused the VM.
     pausing: Mutex<()>,
 }
@@ -174,7 +174,7 @@ impl Vm {
             "built a VM"
         );
         let end = End { reader, _writer: writer };
-        let unstarted_timer = Mutex::new(timer);
+        let unstarted_timer = Mutex::new(timer.map(Box::new));
         Ok(Self { threads, devices, machine, identity, end, unstarted_timer, pausing: Mutex::new(()) })
     }
 
@@ -218,7 +218,7 @@ impl Vm {
 
     /// The timer of a restored VM that has not run yet.
     pub(crate) fn unstarted_timer(&self) -> Option<PitStateV1> {
-        lock(&self.unstarted_timer).clone()
+        lock(&self.unstarted_timer).as_deref().cloned()
     }
 
     /// Types on the guest's console.

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn processors_and_limits() {
     assert_alone("processors", Verdict::Slower, "taskset -p -c 0-3", |facts| {
-        facts.processor.usable = Some(1)
+        facts.processor.usable = Some(1);
     });
     assert_alone("processors", Verdict::Slower, "second", |facts| {
         (facts.processor.usable, facts.processor.online) = (Some(1), Some(1));
@@ -33,10 +33,10 @@ fn processors_and_limits() {
     let bounds = Bounds { soft: Some(64), hard: Some(64) };
     assert_alone("processes", Verdict::Slower, "--nproc=", |facts| facts.limits.processes = bounds);
     assert_alone("processes", Verdict::Slower, "tee /p", |facts| {
-        facts.cgroups.processes = limit(99, 9, "/p")
+        facts.cgroups.processes = limit(99, 9, "/p");
     });
     assert_alone("processes", Verdict::Slower, "kernel.pid_max", |facts| {
-        facts.limits.host_processes = Some(99)
+        facts.limits.host_processes = Some(99);
     });
     let root = but(|facts| {
         facts.limits.processes = bounds;
@@ -45,7 +45,7 @@ fn processors_and_limits() {
     assert_eq!(find(&root, "processes").verdict, Verdict::Ok, "root has no such limit");
     let narrow = Bounds { soft: Some(GIB), hard: None };
     assert_alone("address-space", Verdict::Slower, "ulimit -v", |facts| {
-        facts.limits.address_space_bytes = narrow
+        facts.limits.address_space_bytes = narrow;
     });
 }
 

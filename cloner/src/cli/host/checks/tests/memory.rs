@@ -44,10 +44,10 @@ fn pages() {
     assert!(check.verdict == Verdict::Ok && check.value.contains("3 of 1 GiB (not used)"), "{check:?}");
     for setting in [Some("never".to_owned()), None] {
         assert_alone("thp", Verdict::Slower, "", |facts| {
-            facts.transparent_huge_pages.private = setting.clone()
+            facts.transparent_huge_pages.private = setting.clone();
         });
         assert_alone("thp-shared", Verdict::Slower, "", |facts| {
-            facts.transparent_huge_pages.shared = setting
+            facts.transparent_huge_pages.shared = setting;
         });
     }
     let never = |facts: &mut Facts| facts.transparent_huge_pages.shared = Some("never".to_owned());
@@ -73,7 +73,7 @@ fn rules_of_memory() {
         facts.userfaultfd.error = Some("Function not implemented".to_owned());
     });
     assert_alone("overcommit", Verdict::Slower, "overcommit_memory=0", |facts| {
-        facts.memory.overcommit = Some(2)
+        facts.memory.overcommit = Some(2);
     });
     assert_alone("mappings", Verdict::Slower, "max_map_count", |facts| facts.memory.max_mappings = Some(799));
 }

@@ -94,15 +94,15 @@ fn what_kvm_offers() {
     let check = find(&but(lacking), "kvm-capabilities");
     assert!(check.is_fatal() && check.value == "KVM_CAP_XCRS, KVM_CAP_PIT2", "{check:?}");
     assert_alone("kvm-capabilities", Verdict::Missing, "kernel", |facts| {
-        kvm(facts).capabilities.api_version = 11
+        kvm(facts).capabilities.api_version = 11;
     });
     assert_alone("vcpus", Verdict::Slower, "--cpus 8", |facts| kvm(facts).capabilities.max_vcpus = 8);
     assert_alone("extended-state", Verdict::Missing, "5.17", |facts| {
-        kvm(facts).capabilities.xsave2_bytes = 0
+        kvm(facts).capabilities.xsave2_bytes = 0;
     });
     assert_alone("nested", Verdict::Missing, "5.8", |facts| kvm(facts).capabilities.nested_state_bytes = 0);
     assert_alone("nested", Verdict::Missing, "modprobe kvm_amd nested=1", |facts| {
-        facts.kernel.nested = Some(false)
+        facts.kernel.nested = Some(false);
     });
     let none = |facts: &mut Facts| facts.processor.svm = false;
     assert!(find(&but(none), "kind").value.contains("unknown"), "it works all the same");
@@ -164,10 +164,10 @@ fn clocks() {
     assert_alone("tsc-offset", Verdict::Missing, "kernel", |facts| tsc(facts).offset_kept = Some(false));
     assert_alone("tsc-offset", Verdict::Slower, "5.16", |facts| tsc(facts).offset_kept = None);
     assert_alone("tsc-scaling", Verdict::Missing, "frequency", |facts| {
-        kvm(facts).capabilities.tsc_scaling = false
+        kvm(facts).capabilities.tsc_scaling = false;
     });
     assert_alone("tsc-deadline", Verdict::Slower, "kernel", |facts| {
-        kvm(facts).capabilities.tsc_deadline = false
+        kvm(facts).capabilities.tsc_deadline = false;
     });
     let unstable = but(|facts| {
         tsc(facts).is_stable = false;
