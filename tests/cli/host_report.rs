@@ -55,7 +55,7 @@ fn this_host_boots_and_clones() {
     let Some(_room) = room_for(2) else { return };
     let object = object(&run(&["host", "--json"]));
     assert_eq!(object["usable"], true);
-    for id in ["kvm-device", "kvm-capabilities", "boot", "clone", "dirty-log", "memory", "pagemap"] {
+    for id in ["kvm-device", "capabilities", "boot", "clone", "dirty-log", "memory", "pagemap"] {
         assert_eq!(check(&object, id)["verdict"], "ok", "{id}");
     }
     let trial = &object["facts"]["kvm"]["trial"];

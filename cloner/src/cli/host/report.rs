@@ -68,7 +68,7 @@ impl fmt::Display for Report {
             row(f, check)?;
         }
         let Self { ok, works_slower, missing, .. } = self;
-        writeln!(f, "\n{ok} ok, {works_slower} work more slowly or less, {missing} missing")?;
+        writeln!(f, "\n{ok} ok, {works_slower} slower, {missing} missing")?;
         let fatal: Vec<&str> = self.checks.iter().filter(|c| c.is_fatal()).map(|c| c.subject.id).collect();
         if fatal.is_empty() {
             writeln!(f, "This host boots and clones guests.")
@@ -80,8 +80,9 @@ impl fmt::Display for Report {
 
 fn row(f: &mut fmt::Formatter<'_>, check: &Check) -> fmt::Result {
     let Check { subject, verdict, value, remedy } = check;
-    let text = format!("{value} [for {}]", subject.purpose);
-    for (i, line) in wrapped(&text, WIDTH - INDENT).iter().enumerate() {
+    let purpose = format!("for {}", subject.purpose);
+    let texts = [value, &purpose].map(|text| wrapped(text, WIDTH - INDENT));
+    for (i, line) in texts.iter().flatten().enumerate() {
         let (verdict, id) = if i == 0 { (verdict.text(), subject.id) } else { ("", "") };
         writeln!(f, "{}", format!("  {verdict:<13}  {id:<14}  {line}").trim_end())?;
     }

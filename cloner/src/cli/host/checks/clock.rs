@@ -2,6 +2,7 @@
 
 use vmm::host::Virtualization;
 use vmm::host::clock::GuestTsc;
+use vmm::vcpu::tsc::TOLERANCE_PPM;
 
 use super::super::facts::Facts;
 use super::{Check, Subject};
@@ -70,7 +71,10 @@ fn scaling(has_it: bool, tsc: &GuestTsc) -> Check {
         SCALING.ok("any frequency (KVM_CAP_TSC_CONTROL)")
     } else {
         SCALING.missing(
-            format!("only snapshots of {} kHz can be restored (no KVM_CAP_TSC_CONTROL)", tsc.khz),
+            format!(
+                "only snapshots of {} kHz, give or take {TOLERANCE_PPM} ppm (no KVM_CAP_TSC_CONTROL)",
+                tsc.khz
+            ),
             "use a host whose processor scales its counter, or one of the same frequency",
         )
     }

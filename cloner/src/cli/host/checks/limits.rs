@@ -74,7 +74,8 @@ fn descriptors(limit: Bounds, each: u64) -> Check {
 }
 
 fn processes(facts: &Facts, threads_per_guest: u64) -> Check {
-    // A clone that is forked or branched is a process with a thread for its console beside those of its vCPUs.
+    // A clone that is forked or branched is a process of its own: its first thread, those of its vCPUs, and one that newer
+    // kernels give it for KVM (kvm-nx-lpage-recovery).
     let each = threads_per_guest + 2;
     let group = facts.cgroups.processes.as_ref();
     let user = if facts.user.is_root() { None } else { facts.limits.processes.soft };

@@ -14,7 +14,7 @@ const PAGEMAP: Subject = Subject::new(GROUP, "pagemap", "saving only what a gues
 const HUGE_PAGES: Subject =
     Subject::new(GROUP, "huge-pages", "pools that are never swapped out, --hugepages");
 const TRANSPARENT: Subject = Subject::new(GROUP, "thp", "guest memory in large pages: short pauses");
-const TRANSPARENT_SHARED: Subject = Subject::new(GROUP, "thp-shared", "the same of guests with --shared");
+const TRANSPARENT_SHARED: Subject = Subject::new(GROUP, "thp-shared", "large pages for guests with --shared");
 const USERFAULTFD: Subject = Subject::new(GROUP, "userfaultfd", "lazy clones (--lazy)");
 const OVERCOMMIT: Subject =
     Subject::new(GROUP, "overcommit", "many clones that share what they have not written");
@@ -123,8 +123,12 @@ fn set_aside(facts: &Facts, pool: &HugePagePool) -> String {
 fn transparent(subject: Subject, setting: Option<&str>, file: &str) -> Check {
     let advise = if file == "enabled" { "madvise" } else { "advise" };
     match setting {
-        Some(on @ ("always" | "madvise" | "advise" | "within_size" | "force")) => subject.ok(on),
-        Some(off) => subject.slower(off, format!("echo {advise} | sudo tee {THP_FOLDER}/{file}")),
+        Some(on @ ("always" | "madvise" | "advise" | "within_size" | "force")) => {
+            subject.ok(format!("set to {on}"))
+        }
+        Some(off) => {
+            subject.slower(format!("set to {off}"), format!("echo {advise} | sudo tee {THP_FOLDER}/{file}"))
+        }
         None => subject.slower("this kernel has none", "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE"),
     }
 }
@@ -143,9 +147,9 @@ fn userfaultfd(facts: &Facts) -> Check {
         return USERFAULTFD.missing(error, "boot Linux 4.11 or newer, with CONFIG_USERFAULTFD");
     }
     let device = match (found.device.exists, found.device.opens()) {
-        (_, true) => "opens",
-        (true, false) => "does not open",
-        (false, false) => "does not exist",
+        (_, true) => String::from("opens"),
+        (true, false) => format!("does not open ({error})"),
+        (false, false) => String::from("does not exist"),
     };
     let setting = match found.unprivileged {
         Some(true) => "1",
@@ -153,9 +157,7 @@ fn userfaultfd(facts: &Facts) -> Check {
         None => "unknown",
     };
     USERFAULTFD.missing(
-        format!(
-            "no CAP_SYS_PTRACE, vm.unprivileged_userfaultfd is {setting}, /dev/userfaultfd {device} ({error})"
-        ),
+        format!("no CAP_SYS_PTRACE, vm.unprivileged_userfaultfd is {setting}, /dev/userfaultfd {device}"),
         "sudo sysctl vm.unprivileged_userfaultfd=1",
     )
 }

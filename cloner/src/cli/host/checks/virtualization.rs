@@ -10,8 +10,8 @@ use super::{Check, Subject};
 const GROUP: &str = "Virtualization";
 
 const DEVICE: Subject = Subject::new(GROUP, "kvm-device", "running any guest").required();
-const CAPABILITIES: Subject = Subject::new(GROUP, "kvm-capabilities", "running any guest").required();
-const KIND: Subject = Subject::new(GROUP, "kind", "the speed of guest kernels");
+const CAPABILITIES: Subject = Subject::new(GROUP, "capabilities", "running any guest").required();
+const KIND: Subject = Subject::new(GROUP, "kind", "guest kernels at full speed");
 const BOOT: Subject = Subject::new(GROUP, "boot", "running any guest").required();
 const CLONE: Subject = Subject::new(GROUP, "clone", "cloning any guest").required();
 const DIRTY_LOG: Subject = Subject::new(GROUP, "dirty-log", "incremental snapshots");
@@ -37,8 +37,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
         Outcome { error, .. } => subject.missing(error.as_deref().unwrap_or("not reached"), again),
     };
     checks.push(tried(BOOT, "booted a guest of 4 MiB", &kvm.trial.boot));
-    checks.push(tried(CLONE, "cloned it, and its clone went on,", &kvm.trial.clone));
-    checks.push(tried(DIRTY_LOG, "switched on, read and off", &kvm.trial.dirty_log));
+    checks.push(tried(CLONE, "cloned that guest", &kvm.trial.clone));
+    checks.push(tried(DIRTY_LOG, "switched on, read and switched off", &kvm.trial.dirty_log));
     checks.push(vcpus(kvm));
     checks.push(extended_state(kvm));
     checks.push(nested(facts, kvm));

@@ -12,7 +12,7 @@ fn without_the_device_nothing_that_needs_it_is_judged() {
     assert_alone("kvm-device", Verdict::Missing, "sudo modprobe kvm_amd", gone);
     let facts = but(gone);
     let ids: Vec<_> = judge(&facts).iter().map(|check| check.subject.id).collect();
-    for id in ["kvm-capabilities", "boot", "clone", "tsc", "descriptors", "processes"] {
+    for id in ["capabilities", "boot", "clone", "tsc", "descriptors", "processes"] {
         assert!(!ids.contains(&id), "{id}");
     }
     assert!(find(&facts, "kvm-device").is_fatal());
@@ -90,10 +90,10 @@ fn remedies_for_no_permission() {
 #[test]
 fn what_kvm_offers() {
     let lacking = |facts: &mut Facts| kvm(facts).capabilities.missing = vec!["KVM_CAP_XCRS", "KVM_CAP_PIT2"];
-    assert_alone("kvm-capabilities", Verdict::Missing, "newer kernel", lacking);
-    let check = find(&but(lacking), "kvm-capabilities");
+    assert_alone("capabilities", Verdict::Missing, "newer kernel", lacking);
+    let check = find(&but(lacking), "capabilities");
     assert!(check.is_fatal() && check.value == "KVM_CAP_XCRS, KVM_CAP_PIT2", "{check:?}");
-    assert_alone("kvm-capabilities", Verdict::Missing, "kernel", |facts| {
+    assert_alone("capabilities", Verdict::Missing, "kernel", |facts| {
         kvm(facts).capabilities.api_version = 11;
     });
     assert_alone("vcpus", Verdict::Slower, "--cpus 8", |facts| kvm(facts).capabilities.max_vcpus = 8);
