@@ -7,6 +7,7 @@ use guest_images::pulse::{Params, Work};
 use serde_json::Value;
 use vmm::VmState;
 use vmm::host::{Host, Virtualization};
+use vmm::vcpu::cpuid::shows_virtualization;
 use vmm::vcpu::state::{MsrStateV1, VcpuStateV1};
 
 use crate::MIB;
@@ -153,4 +154,19 @@ fn of_linux_comes_back() {
     let restored = Instant::now();
     let target = Guest::restore(state, memory);
     assert_comes_back(state, &target, restored);
+}
+
+/// A guest is shown neither virtualization, whose state would have to be saved, nor asynchronous page faults, which a lazy clone does not
+/// always resolve.
+#[test]
+fn guests_are_shown_nothing_that_a_clone_could_not_go_on_with() {
+    let Some(_room) = room_for(1) else { return };
+    let source = Guest::boot(&guest::pulse(&Params::new(7, MIB), 4 * MIB, 2));
+    source.line("pulse: ready");
+    let state = source.pause().save().unwrap();
+    for vcpu in &state.get().vcpus {
+        assert!(!shows_virtualization(&vcpu.cpuid) && vcpu.nested.is_none());
+        let kvm = vcpu.cpuid.iter().find(|leaf| leaf.function == 0x4000_0001).expect("KVM's features");
+        assert_eq!(kvm.eax & (1 << 4 | 1 << 10 | 1 << 14), 0, "asynchronous page faults");
+    }
 }

@@ -42,6 +42,14 @@ const SVM: u32 = 1 << 2;
 /// What SVM can do.
 const LEAF_SVM: u32 = 0x8000_000a;
 
+/// KVM's own features (Documentation/virt/kvm/x86/cpuid.rst).
+const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
+/// `KVM_FEATURE_ASYNC_PF`, `…_ASYNC_PF_VMEXIT` and `…_ASYNC_PF_INT` in EAX: asynchronous page faults. A guest that uses them puts a task
+/// to sleep whose page is not there yet, and relies on an interrupt that says it is. In clones whose memory arrives as it is touched that
+/// interrupt does not always come, and the task sleeps for good: seen with Debian's cloud kernel, and by others
+/// (firecracker#3020, cloud-hypervisor#2277).
+const ASYNC_PAGE_FAULTS: u32 = 1 << 4 | 1 << 10 | 1 << 14;
+
 /// Feature leaves: every set bit is something the guest may rely on.
 ///
 /// The masks take out bits that are no features: leaf 1 ECX bit 27 (OSXSAVE) and leaf 7 ECX bit 4 (OSPKE) mirror CR4, leaf 1 ECX bit 31 says "hypervisor",
@@ -99,6 +107,7 @@ pub fn for_vcpu(host: &Host, index: u8, count: u8, nested: bool) -> CpuId {
                 leaf.ecx = level << 8 | leaf.index;
                 leaf.edx = index;
             }
+            LEAF_KVM_FEATURES => leaf.eax &= !ASYNC_PAGE_FAULTS,
             0x8000_0001 if !nested => leaf.ecx &= !SVM_AND_SKINIT,
             LEAF_SVM if !nested => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0),
             // Cores of the package (AMD), and their APIC id width.
