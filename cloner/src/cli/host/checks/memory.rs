@@ -11,8 +11,7 @@ const GROUP: &str = "Memory";
 
 const MEMORY: Subject = Subject::new(GROUP, "memory", "guests and the pool").required();
 const PAGEMAP: Subject = Subject::new(GROUP, "pagemap", "saving only what a guest has touched").required();
-const HUGE_PAGES: Subject =
-    Subject::new(GROUP, "huge-pages", "pools that are never swapped out, --hugepages");
+const HUGE_PAGES: Subject = Subject::new(GROUP, "huge-pages", "pools that are never swapped out");
 const TRANSPARENT: Subject = Subject::new(GROUP, "thp", "guest memory in large pages: short pauses");
 const TRANSPARENT_SHARED: Subject = Subject::new(GROUP, "thp-shared", "large pages for guests with --shared");
 const USERFAULTFD: Subject = Subject::new(GROUP, "userfaultfd", "lazy clones (--lazy)");
