@@ -72,7 +72,7 @@ missing_packages() {
 
 install_packages() {
     local missing
-    command -v dpkg-query >/dev/null || fail "this script needs Debian 12 (no dpkg-query here)"
+    command -v dpkg-query >/dev/null || lack "Debian 12 (no dpkg-query here)"
     mapfile -t missing < <(missing_packages)
     ((${#missing[@]})) || return 0
     ((EUID == 0)) || lack "${missing[*]}"

@@ -241,18 +241,17 @@ impl Vcpu {
     fn save_msrs(&self) -> Result<Vec<state::MsrStateV1>, Error> {
         let mut saved = Vec::with_capacity(self.msr_indices.len());
         for batch in self.msr_indices.chunks(MSRS_PER_CALL) {
-            let answered = self.get_msrs(batch)?;
-            if let Some(missing) = batch.get(answered.len()) {
-                tracing::error!(index = format!("{missing:#x}"), "an MSR that was there is gone");
-                return Err(Error::Ioctl {
-                    vcpu: self.index,
-                    name: "KVM_GET_MSRS",
-                    source: errno::Error::new(libc::EIO),
-                });
-            }
-            saved.extend(answered.iter().map(Into::into));
+            saved.extend(self.get_all_msrs(batch)?.iter().map(Into::into));
         }
         Ok(saved)
+    }
+
+    /// As many MSRs as asked for, of which each is known to be there.
+    fn get_all_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
+        let answered = self.get_msrs(indices)?;
+        let Some(missing) = indices.get(answered.len()) else { return Ok(answered) };
+        tracing::error!(index = format!("{missing:#x}"), "an MSR that was there is gone");
+        Err(Error::Ioctl { vcpu: self.index, name: "KVM_GET_MSRS", source: errno::Error::new(libc::EIO) })
     }
 
     fn restore_msrs(&self, msrs: &[state::MsrStateV1], tsc: &TscStateV1) -> Result<(), Error> {

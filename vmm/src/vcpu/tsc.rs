@@ -2,7 +2,7 @@
 //!
 //! A guest's counter is the host's, scaled where the processor can do that, plus an offset that KVM lets us read and set
 //! (`KVM_VCPU_TSC_OFFSET`, Documentation/virt/kvm/devices/vcpu.rst). A clone goes on from the counter that was saved: the time
-//! it spent in the pool does not pass for it. Four kinds of host behave differently:
+//! it spent in the pool does not pass for it. Hosts differ:
 //!
 //! | host | what the guest of a clone sees |
 //! |---|---|
@@ -38,7 +38,7 @@ impl Vcpu {
     pub(crate) fn read_tsc(&self) -> Result<Reading, Error> {
         let khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
         let offset = self.tsc_offset()?;
-        let tsc = self.get_msrs(&[MSR_TSC])?.first().map_or(0, |msr| msr.data);
+        let tsc = self.tsc()?;
         // A host that distrusts its counter has set the offset anew for each of these calls.
         let offset = if self.tsc_offset()? == offset { offset } else { None };
         Ok(Reading { khz, tsc, offset })
@@ -47,8 +47,7 @@ impl Vcpu {
     /// What the host's counter is now, scaled to the guest's frequency: what an offset is added to.
     pub(crate) fn host_counter(&self) -> Result<u64, Error> {
         let Some(offset) = self.tsc_offset()? else { return Ok(kvm::host_tsc()) };
-        let tsc = self.get_msrs(&[MSR_TSC])?.first().map_or(0, |msr| msr.data);
-        Ok(tsc.wrapping_sub(offset))
+        Ok(self.tsc()?.wrapping_sub(offset))
     }
 
     /// Makes the counter run at the saved frequency. Before anything else that counts in it.
@@ -79,6 +78,11 @@ impl Vcpu {
         // Not by writing the MSR on one vCPU after the other: each would start counting a little later.
         let offset = state.guest_tsc.wrapping_sub(host_counter);
         self.ioctl("KVM_SET_DEVICE_ATTR (TSC offset)", kvm::set_tsc_offset(&self.fd, offset))
+    }
+
+    fn tsc(&self) -> Result<u64, Error> {
+        // KVM answers with a count: none is no counter, and zero would be a wrong one.
+        self.get_all_msrs(&[MSR_TSC]).map(|msrs| msrs[0].data)
     }
 
     fn tsc_offset(&self) -> Result<Option<u64>, Error> {
