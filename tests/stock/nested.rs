@@ -1,6 +1,6 @@
 //! A guest that runs a guest of its own is cloned while the inner one runs.
 
-use guest_images::stock_linux::{self, COMMAND_LINE};
+use guest_images::stock_linux::COMMAND_LINE;
 use vmm::Config;
 use vmm::config::Kernel;
 use vmm::host::Host;
@@ -38,10 +38,10 @@ fn a_guest_that_runs_a_guest() {
         support::room::skip("it shows a guest VT-x or SVM, which this host's KVM does not offer");
         return;
     }
-    let image = stock_linux::image().unwrap();
+    let image = support::stock::image();
     let kernel = Kernel::Linux {
-        path: image.generic,
-        initramfs: Some(image.nested),
+        path: image.generic.clone(),
+        initramfs: Some(image.nested.clone()),
         cmdline: COMMAND_LINE.to_owned(),
     };
     let mut source = Guest::boot(&Config { nested: true, ..Config::new(MEMORY_BYTES, kernel) });

@@ -11,6 +11,7 @@ use vmm::memory::Backing;
 
 use super::console::Console;
 use super::process::Process;
+use super::room::skip;
 use super::{Guest, note};
 use crate::MIB;
 
@@ -24,10 +25,20 @@ pub(crate) enum Flavour {
     Cloud,
 }
 
-/// The files; fetched and built first if need be.
+/// The files, fetched and built first if need be; or what keeps this user from that.
+static IMAGE: LazyLock<Result<Image, String>> = LazyLock::new(|| match stock_linux::image() {
+    Err(error @ guest_images::Error::Missing { .. }) => Err(error.to_string()),
+    image => Ok(image.unwrap()),
+});
+
+/// Whether the files are there. If this user cannot get them, that is said.
+pub(crate) fn is_there() -> bool {
+    IMAGE.as_ref().map_err(|why| skip(why)).is_ok()
+}
+
+/// The files. Call [`room_for_ring_0`](super::room_for_ring_0) first.
 pub(crate) fn image() -> &'static Image {
-    static IMAGE: LazyLock<Image> = LazyLock::new(|| stock_linux::image().unwrap());
-    &IMAGE
+    IMAGE.as_ref().unwrap()
 }
 
 impl Flavour {
