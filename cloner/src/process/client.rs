@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +21,9 @@ use crate::live::Limits;
 /// The sub-command by which the `cloner` program becomes a guest process.
 const SUBCOMMAND: &str = "guest";
 
+/// How long a process whose guest has ended may take to say how.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A machine in a process of its own. Dropping it ends it; if it was booted here, its process is waited for.
 #[derive(Debug)]
 pub struct GuestProcess {
@@ -27,6 +31,8 @@ pub struct GuestProcess {
     pidfd: OwnedFd,
     console: UnixStream,
     control: Channel,
+    /// How its guest ended, which it says once.
+    end: OnceLock<End>,
     // After `control`, whose end is what ends the process.
     reaped: Option<Reaped>,
 }
@@ -66,14 +72,14 @@ impl GuestProcess {
         let pid = Pid::from_child(&process.0);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
         let pid = process.id();
-        let guest = Self { pid, pidfd, console, control, reaped: Some(process) };
+        let guest = Self { pid, pidfd, console, control, end: OnceLock::new(), reaped: Some(process) };
         guest.ask(&Request::Boot(message), &[their_console.as_fd(), image.as_fd()])?;
         Ok(guest)
     }
 
     /// A process that somebody else has made.
     pub(crate) const fn new(pid: u32, pidfd: OwnedFd, console: UnixStream, control: Channel) -> Self {
-        Self { pid, pidfd, console, control, reaped: None }
+        Self { pid, pidfd, console, control, end: OnceLock::new(), reaped: None }
     }
 
     /// Its process number.
@@ -94,8 +100,8 @@ impl GuestProcess {
     /// Its guest is told who it is before it runs, if `announce` says how.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the reason, such as memory that is shared, or too little of it; [`Error::Ended`] if this guest has
-    /// ended. This guest runs on.
+    /// [`Error::Refused`] with the reason, such as memory that is shared, or too little of it: this guest runs on.
+    /// [`Error::GuestEnded`] if it has ended, [`Error::Ended`] if its process was killed.
     pub fn branch(&self, announce: Option<Announce>, limits: Limits) -> Result<(Self, BranchReport), Error> {
         self.order(Order { announce, hold: false, copy_bytes: limits.copy_bytes })
     }
@@ -118,7 +124,7 @@ impl GuestProcess {
         self.ask(&Request::Branch(order), &fds)?;
         // Or nobody would be seen to be gone.
         drop((their_console, their_control, their_answers));
-        let (answer, fds) = answers.receive_any::<Answer>()?.ok_or(Error::Ended)?;
+        let (answer, fds) = answers.receive_any::<Answer>()?.ok_or_else(|| self.how_it_ended())?;
         let (pid, report) = match answer {
             Answer::Branched { pid, pause_ns, fork_ns, copy_bound_bytes } => {
                 let (pause, fork_time) = (Duration::from_nanos(pause_ns), Duration::from_nanos(fork_ns));
@@ -133,8 +139,17 @@ impl GuestProcess {
 
     fn ask(&self, request: &Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Error> {
         match self.control.send(request, fds) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::Ended),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.how_it_ended()),
             result => Ok(result?),
+        }
+    }
+
+    /// Why a process that does not answer has ended, as far as it could say.
+    fn how_it_ended(&self) -> Error {
+        match self.wait_timeout(LAST_WORDS) {
+            Ok(Some(end)) => Error::GuestEnded(end),
+            Ok(None) => Error::Ended,
+            Err(error) => error,
         }
     }
 
@@ -156,6 +171,9 @@ impl GuestProcess {
     /// # Errors
     /// [`Error::Ended`] if it was killed and could not say how it ended; the kernel's.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<End>, Error> {
+        if let Some(end) = self.end.get() {
+            return Ok(Some(end.clone()));
+        }
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -164,7 +182,9 @@ impl GuestProcess {
             }
             match self.control.receive::<Report, 0>()? {
                 Some((Report::Running(_) | Report::Holding { .. }, [])) => {}
-                Some((Report::Ended { message, orderly }, [])) => return Ok(Some(End { message, orderly })),
+                Some((Report::Ended { message, orderly }, [])) => {
+                    return Ok(Some(self.end.get_or_init(|| End { message, orderly }).clone()));
+                }
                 Some((Report::Failed(why), [])) => return Err(Error::Refused(why)),
                 None => return Err(Error::Ended),
             }

@@ -58,6 +58,9 @@ pub enum Error {
     /// It ended without a word: it was killed, or had not got so far.
     #[error("the process of the guest has ended")]
     Ended,
+    /// Its guest ended, and its process with it.
+    #[error("the guest has ended: {}", .0.message)]
+    GuestEnded(End),
     /// Memory over a template, which another process cannot map.
     #[error("a guest over a template is forked from a zygote, not booted")]
     OverTemplate,
