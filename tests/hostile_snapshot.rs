@@ -9,7 +9,7 @@ use cloner::snapshot::{ChunkEntryV1, Error, MANIFEST_LABEL, ManifestV1, STATE_LA
 use guest_images::pulse::{Mix, Params};
 use vmm::VmState;
 use vmm::memory::GuestMemory;
-use vmm::state::envelope::{Error as EnvelopeError, Schema};
+use vmm::schema::envelope::{Error as EnvelopeError, Schema};
 
 use crate::MIB;
 use crate::support::{Guest, Studio, assert_names, guest, room_for};

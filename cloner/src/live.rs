@@ -17,8 +17,8 @@
 use std::time::{Duration, Instant};
 
 use vmm::Vm;
+use vmm::memory::HUGE_PAGE_SIZE;
 use vmm::memory::{Backing, PageSize, frozen};
-use vmm::sys::mmap::HUGE_PAGE_SIZE;
 
 use crate::format::PAGE_BYTES;
 use crate::pool::{self, Reservation, hugepages, meminfo};
@@ -127,7 +127,7 @@ impl Saver {
         let pause = requested.elapsed();
 
         let (snapshot, save) =
-            self.save_memory(&state, state_time, &frozen, against, reservation, progress)?;
+            self.save_memory(&state, state_time, frozen.memory(), against, reservation, progress)?;
         let total_time = requested.elapsed();
         let copied = frozen.copied_pages(vm.memory());
         let copied = copied.inspect_err(|error| tracing::warn!(%error, "cannot tell how much was copied"));

@@ -56,21 +56,21 @@ fn verify(params: &Params, process: &Process) -> Status {
 
 #[track_caller]
 fn verify_frozen(params: &Params, frozen: &FrozenGuest) -> Status {
-    let read = |address, buffer: &mut [u8]| frozen.read_guest(address, buffer).unwrap();
+    let read = |address, buffer: &mut [u8]| frozen.memory().read_guest(address, buffer).unwrap();
     let mut bytes = [0; Status::LEN];
     read(layout::STATUS, &mut bytes);
     let status = Status::from_bytes(&bytes).unwrap();
-    check::verify(params, &status, frozen.layout().low_bytes(), read).unwrap();
+    check::verify(params, &status, frozen.memory().layout().low_bytes(), read).unwrap();
     status
 }
 
 /// The memory of a frozen guest, page by page.
 fn pages(frozen: &FrozenGuest) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for (region, range) in frozen.layout().ranges().enumerate() {
+    for (region, range) in frozen.memory().layout().ranges().enumerate() {
         for offset in (0..usize::try_from(range.len_bytes).unwrap()).step_by(4096) {
             let mut page = vec![0; 4096];
-            frozen.read(region, offset, &mut page).unwrap();
+            frozen.memory().read(region, offset, &mut page).unwrap();
             all.push(page);
         }
     }

@@ -9,10 +9,10 @@ use cloner::process::{Error, GuestProcess};
 use cloner::restore::lazy;
 use guest_images::pulse::Order;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use vmm::branch::{self, Branched};
 use vmm::config::Kernel;
+use vmm::host::fork;
+use vmm::machine::branch::{self, BranchSide};
 use vmm::memory::{Backing, PageSize, StillMemory};
-use vmm::sys::fork;
 use vmm::{Announce, Config};
 
 use super::{NONCE, boot, dirtying, freeze, idle, private, verify};
@@ -47,7 +47,7 @@ fn what_cannot_be_branched_is_refused_by_name() {
     let end = source.vm().wait_timeout(PATIENCE).unwrap().unwrap();
     assert!(end.orderly, "{end:?}");
     let error = source.vm().branch(None, Limits::default()).unwrap_err();
-    assert!(matches!(error, Error::Ended), "{error:?}");
+    assert!(matches!(&error, Error::GuestEnded(reported) if *reported == end), "{error:?}");
 }
 
 /// A process of tests has threads that nobody has parked, and a lazy clone has somebody who fills it. Alone, for other tests have
@@ -61,8 +61,8 @@ fn a_process_with_other_threads_is_not_forked() {
         source.line("pulse: ready");
         let snapshot = studio.snapshot(&source, "lazy");
         let Guest { vm, console, .. } = source;
-        let Branched::Source { vm, made } = vm.branch() else { panic!("this is no child") };
-        let error = made.unwrap_err();
+        let BranchSide::Source { vm, branched } = vm.branch() else { panic!("this is no child") };
+        let error = branched.unwrap_err();
         let branch::Error::Fork(fork::Error::UnknownThreads { names }) = &error else { panic!("{error:?}") };
         assert!(!names.contains("vcpu"), "{names}");
         // It runs on.
@@ -76,8 +76,8 @@ fn a_process_with_other_threads_is_not_forked() {
         let (memory, fill) = lazy::memory_for(&snapshot, private(), &lazy::Options::default()).unwrap();
         let clone = Guest::resume(snapshot.state(), memory);
         let Guest { vm, console, .. } = clone;
-        let Branched::Source { vm: _vm, made } = vm.branch() else { panic!("this is no child") };
-        assert!(matches!(made.unwrap_err(), branch::Error::Lazy));
+        let BranchSide::Source { vm: _vm, branched } = vm.branch() else { panic!("this is no child") };
+        assert!(matches!(branched.unwrap_err(), branch::Error::Lazy));
         console.line("pulse: beat ");
         drop(fill);
     });
@@ -101,7 +101,7 @@ fn who_lives_on_when_somebody_dies() {
     let frozen = freeze(&source);
     let (pid, mut byte) = (frozen.process().pid(), [0]);
     kill(pid);
-    eventually(|| frozen.read(0, 0, &mut byte).err());
+    eventually(|| frozen.memory().read(0, 0, &mut byte).err());
     verify(&params, &source);
 
     // The source is killed: its branches do not notice, and can be branched.

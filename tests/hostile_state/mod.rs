@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use guest_images::pulse::Params;
 use serde_json::{Value, json};
 use vmm::VmState;
-use vmm::state::VmStateV1;
-use vmm::state::envelope::{Error as EnvelopeError, Schema};
+use vmm::schema::envelope::{Error as EnvelopeError, Schema};
+use vmm::state::{DecodeError, VmStateV1};
 use vmm::vcpu::cpuid::shows_virtualization;
 use vmm::vcpu::state::NestedStateV1;
 
@@ -29,7 +29,7 @@ fn real(vcpus: u8) -> VmState {
 }
 
 /// Reads a state from text that its author has put into a perfect envelope.
-fn from_text(text: &[u8]) -> Result<VmState, EnvelopeError> {
+fn from_text(text: &[u8]) -> Result<VmState, DecodeError> {
     VmState::from_bytes(&VM_STATE.wrap(text))
 }
 
@@ -41,7 +41,7 @@ fn write_the_golden_state() {
     std::fs::write(path, real(1).to_bytes()).unwrap();
 }
 
-fn from_json(json: &Value) -> Result<VmState, EnvelopeError> {
+fn from_json(json: &Value) -> Result<VmState, DecodeError> {
     from_text(&serde_json::to_vec(json).unwrap())
 }
 
@@ -81,7 +81,10 @@ fn bytes_are_hexadecimal() {
         for wrong in [json!("0"), json!("0g"), json!("é"), json!("+1"), json!(" 00"), json!(7), json!([0, 1])]
         {
             let result = from_json(&with(&json, pointer, wrong.clone()));
-            assert!(matches!(result, Err(EnvelopeError::Schema(_))), "{pointer} = {wrong}: {result:?}");
+            assert!(
+                matches!(result, Err(DecodeError::Envelope(EnvelopeError::Schema(_)))),
+                "{pointer} = {wrong}: {result:?}"
+            );
         }
     }
 }
@@ -102,7 +105,10 @@ fn missing_unknown_and_repeated_fields() {
                     let mut less = json.clone();
                     less.pointer_mut(&at).unwrap().as_object_mut().unwrap().remove(name);
                     let error = from_json(&less).unwrap_err();
-                    assert!(matches!(error, EnvelopeError::Schema(_)), "{at}/{name}: {error:?}");
+                    assert!(
+                        matches!(error, DecodeError::Envelope(EnvelopeError::Schema(_))),
+                        "{at}/{name}: {error:?}"
+                    );
                     assert_names(&error, &["missing field", name]);
                     fields += 1;
                 }
@@ -113,7 +119,7 @@ fn missing_unknown_and_repeated_fields() {
                     .unwrap()
                     .insert("surprise".to_owned(), json!(0));
                 let error = from_json(&more).unwrap_err();
-                assert!(matches!(error, EnvelopeError::Schema(_)), "{at}: {error:?}");
+                assert!(matches!(error, DecodeError::Envelope(EnvelopeError::Schema(_))), "{at}: {error:?}");
                 assert_names(&error, &["unknown field", "surprise"]);
                 object.keys().map(|name| format!("{at}/{name}")).collect()
             }
@@ -132,7 +138,7 @@ fn missing_unknown_and_repeated_fields() {
         ["", "{", "[]", "null", "{}", &text[..text.len() - 1], &format!("{text} 1"), &"[".repeat(100_000)]
     {
         let error = from_text(text.as_bytes()).unwrap_err();
-        assert!(matches!(error, EnvelopeError::Schema(_)), "{error:?}");
+        assert!(matches!(error, DecodeError::Envelope(EnvelopeError::Schema(_))), "{error:?}");
     }
 }
 
@@ -146,26 +152,29 @@ fn the_envelope_names_what_is_wrong() {
         VmState::from_bytes(&bytes).unwrap_err()
     };
     let error = edited(0, b"CLNSNAP\0");
-    assert!(matches!(error, EnvelopeError::Magic { found, .. } if found == *b"CLNSNAP\0"), "{error:?}");
+    assert!(
+        matches!(error, DecodeError::Envelope(EnvelopeError::Magic { found, .. }) if found == *b"CLNSNAP\0"),
+        "{error:?}"
+    );
     assert_names(&error, &["not a VM state"]);
     for version in [0, 2, u32::MAX] {
         let error = edited(8, &version.to_le_bytes());
-        let named = matches!(error, EnvelopeError::Version { found, known: 1, .. } if found == version);
+        let named = matches!(error, DecodeError::Envelope(EnvelopeError::Version { found, known: 1, .. }) if found == version);
         assert!(named, "{error:?}");
         assert_names(&error, &["VM state", &format!("version {version}"), "version 1"]);
     }
-    assert!(matches!(edited(12, &[1]), EnvelopeError::Reserved { found: 1, .. }));
+    assert!(matches!(edited(12, &[1]), DecodeError::Envelope(EnvelopeError::Reserved { found: 1, .. })));
     let text_bytes = bytes.len() - HEADER_BYTES;
     for promised in [0, text_bytes as u64 - 1, text_bytes as u64 + 1, u64::MAX] {
         let error = edited(16, &promised.to_le_bytes());
-        let named = matches!(error, EnvelopeError::Length { promised: p, found, .. } if (p, found) == (promised, text_bytes));
+        let named = matches!(error, DecodeError::Envelope(EnvelopeError::Length { promised: p, found, .. }) if (p, found) == (promised, text_bytes));
         assert!(named, "{error:?}");
         assert_names(&error, &[&promised.to_string(), &text_bytes.to_string()]);
     }
-    assert!(matches!(edited(24, &[!bytes[24]]), EnvelopeError::Checksum { .. }));
-    assert!(matches!(edited(HEADER_BYTES, b" "), EnvelopeError::Checksum { .. }));
+    assert!(matches!(edited(24, &[!bytes[24]]), DecodeError::Envelope(EnvelopeError::Checksum { .. })));
+    assert!(matches!(edited(HEADER_BYTES, b" "), DecodeError::Envelope(EnvelopeError::Checksum { .. })));
     let longer = [bytes.as_slice(), b" "].concat();
-    assert!(matches!(VmState::from_bytes(&longer), Err(EnvelopeError::Length { .. })));
+    assert!(matches!(VmState::from_bytes(&longer), Err(DecodeError::Envelope(EnvelopeError::Length { .. }))));
 }
 
 #[test]
@@ -175,8 +184,12 @@ fn a_state_cut_at_any_byte() {
     for len in 0..bytes.len() {
         let error = VmState::from_bytes(&bytes[..len]).unwrap_err();
         let named = match len {
-            0..HEADER_BYTES => matches!(error, EnvelopeError::Short { found, .. } if found == len),
-            _ => matches!(error, EnvelopeError::Length { found, .. } if found == len - HEADER_BYTES),
+            0..HEADER_BYTES => {
+                matches!(error, DecodeError::Envelope(EnvelopeError::Short { found, .. }) if found == len)
+            }
+            _ => {
+                matches!(error, DecodeError::Envelope(EnvelopeError::Length { found, .. }) if found == len - HEADER_BYTES)
+            }
         };
         assert!(named, "{len} of {} bytes: {error:?}", bytes.len());
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use vmm::VmState;
-use vmm::state::envelope::Error as EnvelopeError;
-use vmm::state::{self, VmStateV1};
+use vmm::schema::envelope::Error as EnvelopeError;
+use vmm::state::{self, DecodeError, VmStateV1};
 
 use super::{from_json, real, with};
 use crate::MIB;
@@ -157,7 +157,7 @@ fn every_number_has_a_range_and_is_named_outside_it() {
         for wrong in [json!(-1), json!(0.5), json!("1"), json!(null), json!([1]), json!({})] {
             let negative = wrong == json!(-1) && pointer.ends_with("count_load_time");
             let result = from_json(&with(&json, pointer, wrong.clone()));
-            let schema = matches!(result, Err(EnvelopeError::Schema(_)));
+            let schema = matches!(result, Err(DecodeError::Envelope(EnvelopeError::Schema(_))));
             assert_eq!(schema, !negative, "{pointer} = {wrong}: {result:?}");
         }
         if OTHERWISE.iter().any(|pattern| fits(pattern, pointer)) {
@@ -169,12 +169,16 @@ fn every_number_has_a_range_and_is_named_outside_it() {
         let (_, type_max, allowed) = NUMBERS[row];
         if type_max < U64 && type_max != I64 {
             let result = from_json(&with(&json, pointer, json!(type_max + 1)));
-            assert!(matches!(result, Err(EnvelopeError::Schema(_))), "{pointer} = {}", type_max + 1);
+            assert!(
+                matches!(result, Err(DecodeError::Envelope(EnvelopeError::Schema(_)))),
+                "{pointer} = {}",
+                type_max + 1
+            );
         }
         let (refused, accepted) = allowed.examples(type_max);
         for value in refused {
             let error = from_json(&with(&json, pointer, json!(value))).unwrap_err();
-            let EnvelopeError::State(state::Error::OutOfRange { field, value: found, .. }) = &error else {
+            let DecodeError::Invalid(state::Error::OutOfRange { field, value: found, .. }) = &error else {
                 panic!("{pointer} = {value}: {error:?}")
             };
             assert_eq!((field, *found), (&dotted(pointer), value));
@@ -195,7 +199,7 @@ fn assert_out_of_range(state: &VmState, change: impl FnOnce(&mut VmStateV1), fie
     let mut state = state.get().clone();
     change(&mut state);
     let error = from_json(&serde_json::to_value(&state).unwrap()).unwrap_err();
-    let EnvelopeError::State(state::Error::OutOfRange { field: found, .. }) = &error else {
+    let DecodeError::Invalid(state::Error::OutOfRange { field: found, .. }) = &error else {
         panic!("{error:?}")
     };
     assert_eq!(found, field);

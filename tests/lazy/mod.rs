@@ -246,7 +246,7 @@ fn what_cannot_be_served_is_refused() {
         let error = lazy::memory_for(&snapshot, TRANSPARENT, &options).unwrap_err();
         assert!(matches!(error, lazy::Error::Granule(pages) if pages == granule_pages), "{error}");
     }
-    let file = vmm::sys::memfd::create(c"template", MEMORY, false).unwrap();
+    let file = vmm::memory::memfd::create(c"template", MEMORY, false).unwrap();
     let backing = Backing::OverTemplate(Arc::new(file));
     let error = lazy::memory_for(&snapshot, backing, &Options::default()).unwrap_err();
     assert_names(&error, &["memory of its own", "template"]);

@@ -11,7 +11,7 @@ use cloner::pool::hugepages::{self, HugePages, Reserved};
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 use cloner::restore::lazy;
 use vmm::host::{Host, Virtualization};
-use vmm::sys::uffd::OpenError;
+use vmm::memory::userfault::OpenError;
 
 use super::{chain, note};
 

@@ -9,7 +9,7 @@
 //! * [`Vm::branch`] makes a second machine of a running one, in a child of its process.
 //! * Everything loaded is hostile until checked: [`VmState::from_bytes`] is the only way in.
 //!
-//! Guests run on two kinds of host, see [`host`]. All `unsafe` is in [`sys`].
+//! Guests run on two kinds of host, see [`host`]. All `unsafe` is in modules named `sys`.
 //!
 //! ```no_run
 //! use vmm::config::{Config, Kernel};
@@ -26,25 +26,19 @@
 //! ```
 
 pub mod boot;
-pub mod branch;
 pub mod bus;
 pub mod config;
 pub mod devices;
-pub mod floor;
 pub mod host;
-mod identity;
 pub mod interrupt;
+pub mod machine;
 pub mod memory;
-mod pause;
-mod random;
+pub mod schema;
 pub mod state;
-pub mod sys;
+mod sys;
 pub mod vcpu;
-mod vm;
 
 pub use bus::Ending;
 pub use config::Config;
-pub use identity::{Announce, Identity};
-pub use pause::Paused;
+pub use machine::{Announce, Error, Identity, Paused, Vm};
 pub use state::VmState;
-pub use vm::{Error, Vm};

@@ -5,7 +5,7 @@
 use cloner::snapshot::ManifestV1;
 use libfuzzer_sys::fuzz_target;
 use vmm::VmState;
-use vmm::state::envelope::Schema;
+use vmm::schema::envelope::Schema;
 
 /// The envelopes, written down here a second time: whoever forges one needs no access to a constant.
 const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };

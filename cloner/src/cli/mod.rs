@@ -135,7 +135,7 @@ enum Error {
     #[error("fork")]
     Fork(#[from] restore::fork::Error),
     #[error(transparent)]
-    Forked(#[from] vmm::sys::fork::Error),
+    Forked(#[from] vmm::host::fork::Error),
     #[error("guest process")]
     Process(#[from] process::Error),
     #[error("incremental snapshot")]

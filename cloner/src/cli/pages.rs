@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use vmm::sys::mmap::HUGE_PAGE_SIZE;
+use vmm::memory::HUGE_PAGE_SIZE;
 
 use super::Error;
 use super::size::Size;

@@ -6,7 +6,7 @@ use super::header::HeaderError;
 use super::index::IndexError;
 use crate::snapshot::SnapshotId;
 use crate::{codec, cold, format, pool};
-use vmm::state::envelope;
+use vmm::schema::envelope;
 
 /// Why a snapshot was not written, not recovered, or a folder not opened.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
-use vmm::state::envelope::Schema;
+use vmm::schema::envelope::Schema;
 
 use super::Error;
 use super::error::META_FILE;
@@ -289,7 +289,7 @@ fn read_meta(files: &dyn Files, place: &str, options: &FolderOptions) -> Result<
         .and_then(|text| Ok(serde_json::from_slice(text)?))
         .map_err(wrong)?;
     let id = crate::snapshot::SnapshotId::parse(&meta.id).ok_or_else(|| {
-        wrong(vmm::state::envelope::Error::Short { name: SCHEMA.name, found: meta.id.len() })
+        wrong(vmm::schema::envelope::Error::Short { name: SCHEMA.name, found: meta.id.len() })
     })?;
     match (&meta.key_check, &options.key) {
         (None, None) => {}

@@ -4,7 +4,7 @@
 //! tile the file exactly and none is longer than its kind can be.
 
 use serde::{Deserialize, Serialize};
-use vmm::state::envelope::{self, Schema};
+use vmm::schema::envelope::{self, Schema};
 
 use super::files::BLOCK_BYTES;
 use super::seal::TAG_BYTES;

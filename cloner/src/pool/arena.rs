@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use rayon::prelude::*;
-use vmm::sys::mmap::{HUGE_PAGE_SIZE, PAGE_SIZE};
+use vmm::memory::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
 use super::hugepages::HugePages;
 use super::{Error, PoolConfig, meminfo};

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vmm::sys::mmap::HUGE_PAGE_SIZE;
+use vmm::memory::HUGE_PAGE_SIZE;
 
 use super::{Error, TooFewHugePages, meminfo};
 

@@ -10,7 +10,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 
-use vmm::sys::mmap::HUGE_PAGE_SIZE;
+use vmm::memory::HUGE_PAGE_SIZE;
 
 use super::hugepages::{self, Reserved};
 use super::{Error, Pages, Pool, PoolConfig, Populate};

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vmm::config::{Config, Kernel};
+use vmm::memory::memfd;
 use vmm::memory::{Backing, PageSize};
-use vmm::sys::memfd;
 
 use super::Error;
 

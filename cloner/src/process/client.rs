@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmm::{Announce, Config, Identity};
 
 use super::boot::Boot;
-use super::wire::{Answer, Order, Report, Request};
+use super::wire::{Answer, BranchRequest, Report, Request};
 use super::{Channel, Error, FrozenGuest};
 use crate::live::Limits;
 
@@ -103,7 +103,7 @@ impl GuestProcess {
     /// [`Error::Refused`] with the reason, such as memory that is shared, or too little of it: this guest runs on.
     /// [`Error::GuestEnded`] if it has ended, [`Error::Ended`] if its process was killed.
     pub fn branch(&self, announce: Option<Announce>, limits: Limits) -> Result<(Self, BranchReport), Error> {
-        self.order(Order { announce, hold: false, copy_bytes: limits.copy_bytes })
+        self.order(BranchRequest { announce, hold: false, copy_bytes: limits.copy_bytes })
     }
 
     /// Makes a second machine of this one as it is now that stands still, to be compared or saved: see [`FrozenGuest`].
@@ -112,11 +112,11 @@ impl GuestProcess {
     /// As [`branch`](Self::branch).
     pub fn freeze(&self, limits: Limits) -> Result<(FrozenGuest, BranchReport), Error> {
         let (process, report) =
-            self.order(Order { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
+            self.order(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
         Ok((FrozenGuest::of(process)?, report))
     }
 
-    fn order(&self, order: Order) -> Result<(Self, BranchReport), Error> {
+    fn order(&self, order: BranchRequest) -> Result<(Self, BranchReport), Error> {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
         let (answers, their_answers) = Channel::pair()?;
@@ -209,6 +209,10 @@ impl GuestProcess {
         while !readable(&pidfd, Duration::from_secs(1))? {}
         drop(reaped);
         Ok(())
+    }
+
+    pub(super) fn another_pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
     }
 
     pub(super) const fn control(&self) -> &Channel {

@@ -20,12 +20,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vmm::branch::{Branched, Heir, Made};
+use vmm::machine::branch::{BranchSeed, BranchSide, Branched};
 use vmm::memory::{Backing, GuestMemory};
 use vmm::{Announce, Vm, VmState};
 
 use super::mend::Mender;
-use super::wire::{Answer, Order, Report, Request};
+use super::wire::{Answer, BranchRequest, Report, Request};
 use super::{Channel, Error, chain, state_file};
 use crate::live::Limits;
 use crate::pool::meminfo;
@@ -108,7 +108,7 @@ struct Guest {
 enum Event {
     Typed(Vec<u8>),
     Silenced,
-    Branch(Order, Sockets),
+    Branch(BranchRequest, Sockets),
     Ended,
     Unwanted,
     Nothing,
@@ -222,7 +222,7 @@ impl Guest {
     }
 
     /// Forks this process. Returns the guest of whichever process it is then.
-    fn branch(self, order: &Order, sockets: Sockets) -> Self {
+    fn branch(self, order: &BranchRequest, sockets: Sockets) -> Self {
         let Sockets { console, control, answers } = sockets;
         let copy_bound_bytes =
             match admit(self.vm.memory().backing(), Limits { copy_bytes: order.copy_bytes }) {
@@ -235,21 +235,21 @@ impl Guest {
         let Self { vm, console: own_console, typing, control: own_control, hurry, mut mender } = self;
         hurry.store(true, Ordering::Relaxed);
         match vm.branch() {
-            Branched::Source { vm, made } => {
+            BranchSide::Source { vm, branched } => {
                 hurry.store(false, Ordering::Relaxed);
-                match made {
-                    Ok(made) => {
-                        report(&answers, &made, copy_bound_bytes);
+                match branched {
+                    Ok(branched) => {
+                        report(&answers, &branched, copy_bound_bytes);
                         mender.share(vm.memory());
                     }
                     Err(error) => refuse(&answers, &error.into()),
                 }
                 Self { vm, console: own_console, typing, control: own_control, hurry, mender }
             }
-            Branched::Branch(heir) => {
+            BranchSide::Branch(seed) => {
                 // The source's: whoever has the other ends must not take this process for it.
                 drop((own_console, own_control, answers));
-                let mut branch = become_branch(heir.map_err(Error::from), order, console, control);
+                let mut branch = become_branch(seed.map_err(Error::from), order, console, control);
                 branch.mender.share(branch.vm.memory());
                 branch
             }
@@ -258,32 +258,28 @@ impl Guest {
 }
 
 fn become_branch(
-    heir: Result<Box<Heir>, Error>,
-    order: &Order,
+    seed: Result<Box<BranchSeed>, Error>,
+    order: &BranchRequest,
     console: UnixStream,
     control: Channel,
 ) -> Guest {
     if order.hold
-        && let Ok(heir) = &heir
-        && let Err(error) = hold(heir, &control)
+        && let Ok(seed) = &seed
+        && let Err(error) = hold(seed, &control)
     {
         fail(&control, &error);
     }
     Guest::start(console, control, |output| {
-        let Heir { state, memory, huge_bytes: _ } = *heir?;
+        let BranchSeed { state, memory, held: _ } = *seed?;
         restore(&state, memory, order.announce, output)
     })
 }
 
 /// Stands still, to be read from outside, until it shall run. Ends this process if nobody wants that.
-fn hold(heir: &Heir, control: &Channel) -> Result<(), Error> {
-    let host_addresses = heir.memory.regions().iter().map(|region| region.mapping().host_address()).collect();
-    let over_template = matches!(heir.memory.backing(), Backing::OverTemplate(_));
-    let state = state_file(&heir.state)?;
-    control.send(
-        &Report::Holding { host_addresses, over_template, huge_bytes: heir.huge_bytes },
-        &[state.as_fd()],
-    )?;
+fn hold(seed: &BranchSeed, control: &Channel) -> Result<(), Error> {
+    let host_addresses = seed.memory.host_addresses().collect();
+    let state = state_file(&seed.state)?;
+    control.send(&Report::Holding { host_addresses, held: seed.held }, &[state.as_fd()])?;
     drop(state);
     match control.receive::<Request, 0>()? {
         Some((Request::Run, [])) => Ok(()),
@@ -293,9 +289,9 @@ fn hold(heir: &Heir, control: &Channel) -> Result<(), Error> {
 }
 
 /// Tells whoever asked for a branch that it is there.
-fn report(answers: &Channel, made: &Made, copy_bound_bytes: u64) {
+fn report(answers: &Channel, branched: &Branched, copy_bound_bytes: u64) {
     let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let Made { child, pause, fork_time } = made;
+    let Branched { child, pause, fork_time } = branched;
     let answer =
         Answer::Branched { pid: child.pid, pause_ns: ns(*pause), fork_ns: ns(*fork_time), copy_bound_bytes };
     // If whoever asked is gone, the branch notices by itself.

@@ -29,7 +29,8 @@ mod wire;
 
 use std::io;
 
-use vmm::{branch, memory, state};
+use vmm::machine::branch;
+use vmm::{memory, state};
 
 pub(crate) use channel::Channel;
 pub(crate) use client::Reaped;
@@ -87,12 +88,9 @@ pub enum Error {
     /// Its memory cannot be written or read.
     #[error("guest memory")]
     Memory(#[from] memory::Error),
-    /// The memory of one that holds still cannot be read.
-    #[error(transparent)]
-    Still(#[from] memory::ReadError),
     /// A state that is not one.
     #[error("the state of a branch")]
-    State(#[from] state::envelope::Error),
+    State(#[from] state::DecodeError),
     /// What went wrong in the other process, in its words.
     #[error("{0}")]
     Refused(String),

@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use vmm::VmState;
-use vmm::state::envelope;
-use vmm::sys::memfd;
+use vmm::memory::memfd;
+use vmm::state::DecodeError;
 
 /// A sealed memfd with the state.
 pub(crate) fn state_file(state: &VmState) -> io::Result<File> {
@@ -18,7 +18,7 @@ pub(crate) fn state_file(state: &VmState) -> io::Result<File> {
 }
 
 /// The state in a file that somebody else has made.
-pub(crate) fn read_state(file: &File) -> io::Result<Result<VmState, envelope::Error>> {
+pub(crate) fn read_state(file: &File) -> io::Result<Result<VmState, DecodeError>> {
     let len_bytes = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut bytes = vec![0; len_bytes];
     file.read_exact_at(&mut bytes, 0)?;

@@ -1,6 +1,7 @@
 //! What a guest process and whoever wanted it say to each other.
 
 use serde::{Deserialize, Serialize};
+use vmm::memory::Held;
 use vmm::{Announce, Identity};
 
 use super::boot::Boot;
@@ -11,14 +12,14 @@ pub(super) enum Request {
     /// The first, to one that has no guest yet. Beside it: its console, the image that a flat kernel is.
     Boot(Boot),
     /// To one that runs. Beside it: the branch's console, its end of the control channel, and the channel for the [`Answer`].
-    Branch(Order),
+    Branch(BranchRequest),
     /// To one that was asked to hold still.
     Run,
 }
 
 /// A branch as it is wanted.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
+pub(super) struct BranchRequest {
     /// How its guest is told who it is.
     pub(super) announce: Option<Announce>,
     /// Not to run before it is told to.
@@ -46,8 +47,7 @@ pub(super) enum Report {
     /// It stands still, with memory at these addresses. Beside it: its state.
     Holding {
         host_addresses: Vec<u64>,
-        over_template: bool,
-        huge_bytes: Option<u64>,
+        held: Held,
     },
     Running(Identity),
     Failed(String),

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use serde::{Deserialize, Serialize};
-use vmm::state::envelope::{self, Schema};
+use vmm::schema::envelope::{self, Schema};
 
 /// Label of the manifest in the pool.
 pub const MANIFEST_LABEL: &str = "manifest";

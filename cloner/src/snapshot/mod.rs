@@ -18,7 +18,8 @@ mod resolve;
 use std::sync::Arc;
 
 use vmm::VmState;
-use vmm::state::envelope;
+use vmm::schema::envelope;
+use vmm::state::DecodeError;
 
 pub(crate) use checks::Checks;
 pub use manifest::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
@@ -46,7 +47,7 @@ pub enum Error {
     Manifest(#[source] envelope::Error),
     /// The VM's state is damaged.
     #[error("VM state")]
-    State(#[source] envelope::Error),
+    State(#[source] DecodeError),
     /// Manifest and VM state are of different machines.
     #[error("the manifest is of {manifest_bytes} bytes of memory, the VM state of {state_bytes}")]
     MemorySize {

@@ -34,8 +34,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
-use vmm::sys::memfd;
-use vmm::sys::mmap::{Mapping, Source};
+use vmm::memory::{Mapping, Source, memfd};
 
 const NAME: &CStr = c"cloner-pool";
 
@@ -145,7 +144,7 @@ impl Span {
 
 #[cfg(test)]
 mod tests {
-    use vmm::sys::mmap::PAGE_SIZE;
+    use vmm::memory::PAGE_SIZE;
 
     use super::*;
 

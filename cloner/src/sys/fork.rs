@@ -1,4 +1,4 @@
-//! What processes that are forked, and their children, ask of the kernel besides `fork()` itself, which is [`vmm::sys::fork`].
+//! What processes that are forked, and their children, ask of the kernel besides `fork()` itself, which is [`vmm::host::fork`].
 
 #![expect(unsafe_code, reason = "_exit and signal have no wrapper in the standard library")]
 

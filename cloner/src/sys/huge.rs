@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use vmm::sys::mmap::PAGE_SIZE;
+use vmm::memory::PAGE_SIZE;
 
 /// Asks for transparent huge pages behind the whole pages of `memory`. A wish: nothing fails if the host has none.
 pub(crate) fn advise(memory: &mut [MaybeUninit<u8>]) {

@@ -16,8 +16,6 @@
 //!
 //! Memory below the image belongs to the VMM until the image has tables of its own.
 
-pub mod tables;
-
 mod kernel;
 mod mptable;
 mod params;
@@ -31,6 +29,7 @@ use crate::config::Kernel;
 use crate::host::Host;
 use crate::memory::{self, GuestMemory, layout};
 use crate::vcpu::setup::Entry;
+use crate::vcpu::tables;
 
 /// Why a guest cannot be booted from what was given.
 #[derive(Debug, thiserror::Error)]

@@ -7,9 +7,9 @@ use vm_memory::ByteValued;
 
 use super::Error;
 use super::kernel::{Initramfs, Loaded};
+use crate::host::random;
 use crate::memory::layout::{self, EBDA_ADDRESS, HIGH_MEMORY_ADDRESS, MMIO_GAP_END};
 use crate::memory::{GuestMemory, Layout};
-use crate::random;
 
 const SETUP_RNG_SEED: u32 = 9;
 const E820_RAM: u32 = 1;

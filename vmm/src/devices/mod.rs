@@ -16,8 +16,7 @@ use self::i8042::I8042;
 use self::serial::state::SerialStateV1;
 use self::serial::{ConsoleOutput, Serial};
 use crate::bus::PortBus;
-use crate::memory::layout;
-use crate::sys::machine::Machine;
+use crate::memory::{Machine, layout};
 
 /// Every device of one VM.
 #[derive(Debug)]

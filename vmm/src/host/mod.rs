@@ -17,6 +17,7 @@ pub mod memory;
 pub mod module;
 pub mod pages;
 pub mod processor;
+pub mod random;
 pub mod security;
 mod text;
 pub mod user;
@@ -31,6 +32,8 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 use serde::Serialize;
 use vmm_sys_util::errno;
+
+pub use crate::sys::fork;
 
 use self::processor::Processor;
 use crate::sys::kvm::XSAVE_MIN_BYTES;

@@ -3,7 +3,7 @@
 use kvm_bindings::{kvm_ioapic_state, kvm_pic_state, kvm_pit_channel_state};
 use serde::{Deserialize, Serialize};
 
-use crate::state::mirror;
+use crate::schema::mirror;
 
 mirror! {
     /// An 8259 interrupt controller, as `KVM_GET_IRQCHIP` gives it.

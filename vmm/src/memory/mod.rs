@@ -9,8 +9,10 @@ pub mod frozen;
 mod huge;
 pub mod layout;
 mod region;
+mod remote;
 mod still;
 mod supplier;
+mod sys;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,12 +27,17 @@ pub use frozen::FrozenMemory;
 pub use huge::{HugeRange, Sharing};
 pub use layout::Layout;
 use region::Touched;
-pub use region::{AccessError, Region, set_first};
+use region::set_first;
+pub use region::{AccessError, Region};
+pub use remote::{Held, RemoteMemory};
 pub use still::{ReadError, StillMemory};
 pub use supplier::{Lost, Supplier};
+pub use sys::Machine;
+
+pub use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, PAGE_SIZE, Source};
+pub use crate::sys::{memfd, uffd as userfault};
 
 use crate::sys::kvm;
-use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, Source};
 use crate::sys::pagemap::Pagemap;
 
 /// Why there is no guest memory, or an access to it failed.
@@ -82,6 +89,9 @@ pub enum Error {
     /// Memory that has not arrived yet, and never will.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// Memory that another process holds.
+    #[error(transparent)]
+    Remote(#[from] ReadError),
 }
 
 /// The memory of one guest, as one or two [`Region`]s.
@@ -175,6 +185,11 @@ impl GuestMemory {
         }
         self.supplier = Some(Arc::clone(supplier));
         self
+    }
+
+    /// Where each region starts in this process, in the order of the layout.
+    pub fn host_addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        self.regions.iter().map(|region| region.mapping().host_address())
     }
 
     /// Returns when all of the memory is there: at once, unless it is a lazy clone's.

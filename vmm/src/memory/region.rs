@@ -169,7 +169,7 @@ impl Region {
 ///
 /// # Panics
 /// If there are fewer.
-pub fn set_first(pages: usize, bitmap: &mut [u64]) {
+pub(super) fn set_first(pages: usize, bitmap: &mut [u64]) {
     assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
     for (i, word) in bitmap.iter_mut().enumerate() {
         let bits = pages.saturating_sub(i * 64).min(64);

@@ -42,7 +42,7 @@ impl ReadError {
     }
 }
 
-/// Memory of a guest at one instant: of a VM that is paused, or frozen ([`FrozenMemory`](super::frozen::FrozenMemory)).
+/// Memory of a guest at one instant: of a VM that is paused, or of a process that holds it ([`RemoteMemory`](super::RemoteMemory)).
 pub trait StillMemory: Sync {
     /// Where the memory lies.
     fn layout(&self) -> Layout;

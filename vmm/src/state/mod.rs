@@ -1,15 +1,14 @@
 //! The state of a VM, apart from its memory, as it outlives the process.
 //!
 //! [`VmStateV1`] is the schema: plain numbers, nothing guaranteed. [`VmState`] is one that was checked, which is what a
-//! VM can be restored from; the only way there is `TryFrom`. [`envelope`] puts it into bytes and takes it out again.
+//! VM can be restored from; the only way there is `TryFrom`. In bytes it is text in an [`envelope`](crate::schema::envelope).
 
-pub mod envelope;
-pub(crate) mod hex;
-mod mirror;
+mod bytes;
 mod validate;
 
-pub(crate) use mirror::mirror;
 use serde::{Deserialize, Serialize};
+
+pub use bytes::DecodeError;
 
 use crate::devices::DeviceStateV1;
 use crate::host::Host;

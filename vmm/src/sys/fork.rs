@@ -18,8 +18,6 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use crate::pause::Parked;
-
 /// Flag of a thread that runs in the kernel only (`PF_USER_WORKER` of Linux 6.4 and later).
 const KERNEL_WORKER: u64 = 0x4000;
 
@@ -73,27 +71,20 @@ pub fn fork() -> Result<Side, Error> {
     unsafe { fork_unless_others(&[]) }
 }
 
-/// Forks a process whose other threads are vCPUs that are parked.
-///
-/// In the child their stacks are gone and so is whatever they owned; what they share with others must not be locked there, see
-/// [`Parked`].
-///
-/// # Errors
-/// See [`Error`].
-pub(crate) fn fork_beside(parked: &Parked<'_>) -> Result<Side, Error> {
-    // SAFETY: the threads that `parked` names are parked while it lives, which is what it is a proof of.
-    unsafe { fork_unless_others(parked.threads()) }
-}
-
 /// The calling thread's number.
 pub(crate) fn thread_number() -> u32 {
     // SAFETY: no arguments, and it always succeeds.
     unsafe { libc::gettid() }.cast_unsigned()
 }
 
+/// Forks a process whose other threads are those in `still`.
+///
+/// # Errors
+/// See [`Error`].
+///
 /// # Safety
 /// The threads in `still` hold no lock and change nothing that the child will use, until this returns.
-unsafe fn fork_unless_others(still: &[u32]) -> Result<Side, Error> {
+pub(crate) unsafe fn fork_unless_others(still: &[u32]) -> Result<Side, Error> {
     let others = others(still).map_err(Error::Threads)?;
     if !others.is_empty() {
         return Err(Error::UnknownThreads { names: others.join(", ") });

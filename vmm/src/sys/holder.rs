@@ -19,7 +19,7 @@ use super::process::read_memory;
 
 /// A frozen copy of this process. Dropping it ends it.
 #[derive(Debug)]
-pub struct Holder {
+pub(crate) struct Holder {
     pid: libc::pid_t,
     pidfd: OwnedFd,
 }
@@ -31,7 +31,7 @@ impl Holder {
     ///
     /// # Errors
     /// The kernel's: `EAGAIN` beyond a limit on processes, `ENOMEM` if it cannot copy the page tables.
-    pub fn fork() -> io::Result<Self> {
+    pub(crate) fn fork() -> io::Result<Self> {
         let parent = pidfd_of_this_process()?;
         let signals = Signals::block_all()?;
         let mut pidfd: RawFd = -1;
@@ -56,8 +56,16 @@ impl Holder {
 
     /// Its process number, for reports. It is not used again while this value lives: nobody else can reap it.
     #[must_use]
-    pub const fn pid(&self) -> u32 {
+    pub(crate) const fn pid(&self) -> u32 {
         self.pid.cast_unsigned()
+    }
+
+    /// Another descriptor of it.
+    ///
+    /// # Errors
+    /// The kernel's: too many are open.
+    pub(crate) fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
     }
 
     /// Copies memory out of it, from an address of this process.
@@ -65,7 +73,7 @@ impl Holder {
     /// # Errors
     /// The kernel's: `ESRCH` if it has been killed, `EFAULT` where it has no memory. `UnexpectedEof` if only a part could
     /// be read.
-    pub fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
         // `pid` is a child not yet waited for, so it is nobody else's.
         read_memory(self.pid(), address, buffer)
     }
@@ -74,7 +82,7 @@ impl Holder {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn pagemap(&self) -> io::Result<Pagemap> {
+    pub(crate) fn pagemap(&self) -> io::Result<Pagemap> {
         Pagemap::of(self.pid())
     }
 
@@ -82,7 +90,7 @@ impl Holder {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn kill(&self) -> io::Result<()> {
+    pub(crate) fn kill(&self) -> io::Result<()> {
         // SAFETY: no pointers that are read: no siginfo is given. The descriptor is open.
         let result = unsafe {
             libc::syscall(

@@ -20,7 +20,7 @@ use vmm_sys_util::ioctl::{ioctl_expr, ioctl_with_ref};
 use super::mmap::{Mapping, PAGE_SIZE, Source};
 
 /// Size of `struct kvm_xsave` as `KVM_GET_XSAVE` knows it; `KVM_CAP_XSAVE2` may ask for more.
-pub const XSAVE_MIN_BYTES: usize = 4096;
+pub(crate) const XSAVE_MIN_BYTES: usize = 4096;
 
 const _: () = assert!(size_of::<kvm_xsave>() == XSAVE_MIN_BYTES);
 
@@ -33,7 +33,7 @@ const HAS_DEVICE_ATTR: libc::c_ulong = device_attr(0xe3);
 ///
 /// # Errors
 /// The kernel's.
-pub fn xsave(vm: &VmFd, vcpu: &VcpuFd) -> Result<Vec<u8>, errno::Error> {
+pub(crate) fn xsave(vm: &VmFd, vcpu: &VcpuFd) -> Result<Vec<u8>, errno::Error> {
     let len_bytes = xsave_len_bytes(vm);
     let mut xsave =
         Xsave::new((len_bytes - XSAVE_MIN_BYTES) / 4).map_err(|_| errno::Error::new(libc::ENOMEM))?;
@@ -47,7 +47,7 @@ pub fn xsave(vm: &VmFd, vcpu: &VcpuFd) -> Result<Vec<u8>, errno::Error> {
 ///
 /// # Errors
 /// The kernel's, and `EINVAL` if `bytes` has not the size this VM's KVM will read: it does not know the length.
-pub fn set_xsave(vm: &VmFd, vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), errno::Error> {
+pub(crate) fn set_xsave(vm: &VmFd, vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), errno::Error> {
     if bytes.len() != xsave_len_bytes(vm) {
         return Err(errno::Error::new(libc::EINVAL));
     }
@@ -69,7 +69,7 @@ pub fn set_xsave(vm: &VmFd, vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), errno::Er
 
 /// Bytes of extended state per vCPU of this VM.
 #[must_use]
-pub fn xsave_len_bytes(vm: &VmFd) -> usize {
+pub(crate) fn xsave_len_bytes(vm: &VmFd) -> usize {
     // Zero where the capability is unknown; then the fixed size is all there is.
     usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(XSAVE_MIN_BYTES)
 }
@@ -77,7 +77,7 @@ pub fn xsave_len_bytes(vm: &VmFd) -> usize {
 /// The `immediate_exit` flag of a vCPU's `kvm_run` page, through a mapping of its own: the one `kvm-ioctls` made belongs
 /// to whoever runs the vCPU.
 #[derive(Debug)]
-pub struct ImmediateExit(Mapping);
+pub(crate) struct ImmediateExit(Mapping);
 
 impl ImmediateExit {
     const OFFSET: usize = offset_of!(kvm_run, immediate_exit);
@@ -86,14 +86,14 @@ impl ImmediateExit {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn map(vcpu: &VcpuFd) -> io::Result<Self> {
+    pub(crate) fn map(vcpu: &VcpuFd) -> io::Result<Self> {
         // SAFETY: the descriptor is open for as long as `vcpu` is borrowed, which is longer than this call.
         let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
         Mapping::new(Source::Shared(fd), PAGE_SIZE, 0).map(Self)
     }
 
     /// Makes the next `KVM_RUN` return EINTR before it enters the guest, or lets it enter.
-    pub fn set(&self, exit: bool) {
+    pub(crate) fn set(&self, exit: bool) {
         self.0
             .write(Self::OFFSET, &[u8::from(exit)])
             .expect("the flag lies within the first page, asserted below");
@@ -105,7 +105,7 @@ const _: () = assert!(ImmediateExit::OFFSET < PAGE_SIZE);
 /// The bytes KVM's emulator failed on: those of the instruction at RIP, as far as it fetched them.
 ///
 /// Empty when the last exit was no emulation failure or carries no bytes.
-pub fn emulation_failure_bytes(vcpu: &mut VcpuFd) -> Vec<u8> {
+pub(crate) fn emulation_failure_bytes(vcpu: &mut VcpuFd) -> Vec<u8> {
     let run = vcpu.get_kvm_run();
     if run.exit_reason != kvm_bindings::KVM_EXIT_INTERNAL_ERROR {
         return Vec::new();
@@ -126,7 +126,7 @@ pub fn emulation_failure_bytes(vcpu: &mut VcpuFd) -> Vec<u8> {
 }
 
 /// Suberror of the last exit if it was `KVM_EXIT_INTERNAL_ERROR`.
-pub fn internal_suberror(vcpu: &mut VcpuFd) -> Option<u32> {
+pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> Option<u32> {
     let run = vcpu.get_kvm_run();
     if run.exit_reason != kvm_bindings::KVM_EXIT_INTERNAL_ERROR {
         return None;
@@ -139,7 +139,7 @@ pub fn internal_suberror(vcpu: &mut VcpuFd) -> Option<u32> {
 ///
 /// # Errors
 /// The kernel's; `Ok(None)` where the attribute does not exist.
-pub fn tsc_offset(vcpu: &VcpuFd) -> Result<Option<u64>, errno::Error> {
+pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<Option<u64>, errno::Error> {
     let mut offset = 0_u64;
     let attribute = tsc_offset_attribute(&raw mut offset);
     // SAFETY: HAS_DEVICE_ATTR reads the attribute's numbers only.
@@ -157,7 +157,7 @@ pub fn tsc_offset(vcpu: &VcpuFd) -> Result<Option<u64>, errno::Error> {
 ///
 /// # Errors
 /// The kernel's; `ENXIO` where the attribute does not exist.
-pub fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> Result<(), errno::Error> {
+pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> Result<(), errno::Error> {
     let attribute = tsc_offset_attribute(&raw mut offset);
     // SAFETY: KVM reads one u64 from `addr`, which points at `offset`.
     let result = unsafe { ioctl_with_ref(vcpu, SET_DEVICE_ATTR, &attribute) };
@@ -166,21 +166,21 @@ pub fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> Result<(), errno::Error
 
 /// The host's time stamp counter.
 #[must_use]
-pub fn host_tsc() -> u64 {
+pub(crate) fn host_tsc() -> u64 {
     // SAFETY: RDTSC exists on every x86-64 processor and has no memory operand.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// The 8259 of a `KVM_GET_IRQCHIP` answer for chip id `PIC_MASTER` or `PIC_SLAVE`.
 #[must_use]
-pub fn pic(irqchip: &kvm_irqchip) -> kvm_pic_state {
+pub(crate) fn pic(irqchip: &kvm_irqchip) -> kvm_pic_state {
     // SAFETY: the structure consists of integers and lies within the union, so every bit pattern is a value.
     unsafe { irqchip.chip.pic }
 }
 
 /// The I/O APIC of a `KVM_GET_IRQCHIP` answer for chip id `IOAPIC`, and its redirection table as words.
 #[must_use]
-pub fn io_apic(irqchip: &kvm_irqchip) -> (kvm_ioapic_state, [u64; 24]) {
+pub(crate) fn io_apic(irqchip: &kvm_irqchip) -> (kvm_ioapic_state, [u64; 24]) {
     // SAFETY: as in `pic`.
     let ioapic = unsafe { irqchip.chip.ioapic };
     // SAFETY: `bits` covers the whole of each entry, and every pattern is a u64.
@@ -207,7 +207,7 @@ fn tsc_offset_attribute(offset: *mut u64) -> kvm_device_attr {
 ///
 /// # Errors
 /// The kernel's.
-pub fn host_memory_bytes() -> io::Result<u64> {
+pub(crate) fn host_memory_bytes() -> io::Result<u64> {
     // SAFETY: sysinfo is plain integers, for which zero is a value.
     let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
     // SAFETY: the call fills the one structure it is given.

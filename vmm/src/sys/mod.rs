@@ -4,13 +4,12 @@
 //! offsets and errors, never addresses.
 
 pub mod fork;
-pub mod holder;
-pub mod kvm;
-pub mod machine;
+pub(crate) mod holder;
+pub(crate) mod kvm;
 pub mod memfd;
-pub mod mmap;
-pub mod nested;
-pub mod pagemap;
-pub mod process;
-pub mod signal;
+pub(crate) mod mmap;
+pub(crate) mod nested;
+pub(crate) mod pagemap;
+pub(crate) mod process;
+pub(crate) mod signal;
 pub mod uffd;

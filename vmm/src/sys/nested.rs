@@ -8,10 +8,11 @@ use std::slice;
 use kvm_bindings::nested::KvmNestedStateBuffer;
 
 /// Bytes of the vendor's header (`struct kvm_svm_nested_state_hdr`, `struct kvm_vmx_nested_state_hdr`, padded).
-pub const HEADER_BYTES: usize =
+pub(crate) const HEADER_BYTES: usize =
     offset_of!(KvmNestedStateBuffer, data) - offset_of!(KvmNestedStateBuffer, hdr);
 /// Most bytes that may follow the header: two control structures of 4 KiB on VT-x, one on SVM.
-pub const DATA_MAX_BYTES: usize = size_of::<KvmNestedStateBuffer>() - offset_of!(KvmNestedStateBuffer, data);
+pub(crate) const DATA_MAX_BYTES: usize =
+    size_of::<KvmNestedStateBuffer>() - offset_of!(KvmNestedStateBuffer, data);
 
 const HEADER_AT: usize = offset_of!(KvmNestedStateBuffer, hdr);
 const DATA_AT: usize = offset_of!(KvmNestedStateBuffer, data);
@@ -20,7 +21,7 @@ const _: () = assert!(HEADER_BYTES == 120 && DATA_MAX_BYTES == 8192);
 
 /// The header, and what follows it as far as the state's `size` counts it.
 #[must_use]
-pub fn parts(state: &KvmNestedStateBuffer) -> (&[u8], &[u8]) {
+pub(crate) fn parts(state: &KvmNestedStateBuffer) -> (&[u8], &[u8]) {
     // SAFETY: `state` is a live reference to so many bytes. All of them are initialised: `KvmNestedStateBuffer::empty`, its only
     // constructor, clears the whole structure, and KVM writes integers.
     let bytes = unsafe {
@@ -32,7 +33,12 @@ pub fn parts(state: &KvmNestedStateBuffer) -> (&[u8], &[u8]) {
 
 /// A state of these parts. `None` if they have other lengths than a state can have.
 #[must_use]
-pub fn from_parts(flags: u16, format: u16, header: &[u8], data: &[u8]) -> Option<KvmNestedStateBuffer> {
+pub(crate) fn from_parts(
+    flags: u16,
+    format: u16,
+    header: &[u8],
+    data: &[u8],
+) -> Option<KvmNestedStateBuffer> {
     if header.len() != HEADER_BYTES || data.len() > DATA_MAX_BYTES {
         return None;
     }

@@ -24,14 +24,14 @@ const FRAME: u64 = (1 << 55) - 1;
 
 /// The page table of a process, as a file.
 #[derive(Debug)]
-pub struct Pagemap(File);
+pub(crate) struct Pagemap(File);
 
 impl Pagemap {
     /// This process's.
     ///
     /// # Errors
     /// The kernel's; a process may always open its own.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         File::open("/proc/self/pagemap").map(Self)
     }
 
@@ -39,7 +39,7 @@ impl Pagemap {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn of(pid: u32) -> io::Result<Self> {
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
         File::open(format!("/proc/{pid}/pagemap")).map(Self)
     }
 
@@ -50,7 +50,7 @@ impl Pagemap {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn parted(&self, other: &Self, host_address: u64, pages: usize) -> io::Result<usize> {
+    pub(crate) fn parted(&self, other: &Self, host_address: u64, pages: usize) -> io::Result<usize> {
         let mut buffers = [[0; ENTRIES_PER_READ * ENTRY_SIZE]; 2];
         let mut parted = 0;
         let mut page = 0;
@@ -81,7 +81,7 @@ impl Pagemap {
     ///
     /// # Errors
     /// As [`Pagemap::touched`].
-    pub fn own(&self, host_address: u64, pages: usize) -> io::Result<(usize, usize)> {
+    pub(crate) fn own(&self, host_address: u64, pages: usize) -> io::Result<(usize, usize)> {
         let (mut present, mut own) = (0, 0);
         let mut entries = [0; ENTRIES_PER_READ * ENTRY_SIZE];
         for page in (0..pages).step_by(ENTRIES_PER_READ) {
@@ -106,7 +106,7 @@ impl Pagemap {
     ///
     /// # Panics
     /// If `bitmap` has fewer than `pages` bits.
-    pub fn touched(&self, host_address: u64, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
+    pub(crate) fn touched(&self, host_address: u64, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
         assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
         bitmap.fill(0);
         let mut entries = [0; ENTRIES_PER_READ * ENTRY_SIZE];

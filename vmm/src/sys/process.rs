@@ -11,7 +11,7 @@ use std::ptr;
 /// # Errors
 /// The kernel's: `ESRCH` if there is no such process, `EPERM` if this one may not look into it, `EFAULT` where it has no memory.
 /// `UnexpectedEof` if only a part could be read.
-pub fn read_memory(pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+pub(crate) fn read_memory(pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> {
     let wanted = buffer.len();
     let ours = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: wanted };
     let address = usize::try_from(address).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -31,7 +31,7 @@ pub fn read_memory(pid: u32, address: u64, buffer: &mut [u8]) -> io::Result<()> 
 ///
 /// # Errors
 /// The kernel's; `InvalidData` if it has been killed.
-pub fn huge_bytes(pid: u32) -> io::Result<u64> {
+pub(crate) fn huge_bytes(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:")?.strip_suffix("kB"));
     let kib = kib.and_then(|kib| kib.trim().parse::<u64>().ok()).ok_or(io::ErrorKind::InvalidData)?;

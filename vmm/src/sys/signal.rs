@@ -7,7 +7,7 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 /// Number of the kick signal, relative to nothing: pass it to `Killable::kill`.
 #[must_use]
-pub fn kick_signal() -> libc::c_int {
+pub(crate) fn kick_signal() -> libc::c_int {
     SIGRTMIN()
 }
 
@@ -18,7 +18,7 @@ pub fn kick_signal() -> libc::c_int {
 ///
 /// # Errors
 /// The kernel's.
-pub fn install_kick_handler() -> Result<(), errno::Error> {
+pub(crate) fn install_kick_handler() -> Result<(), errno::Error> {
     extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     static INSTALLED: OnceLock<Result<(), errno::Error>> = OnceLock::new();
     *INSTALLED.get_or_init(|| register_signal_handler(kick_signal(), ignore))

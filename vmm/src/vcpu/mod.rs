@@ -9,6 +9,7 @@ mod exit;
 mod nested;
 pub(crate) mod setup;
 pub mod state;
+pub mod tables;
 pub(crate) mod thread;
 pub mod tsc;
 
@@ -19,8 +20,8 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::errno;
 
 use self::state::{TscStateV1, VcpuStateV1};
+use crate::memory::Machine;
 use crate::sys::kvm;
-use crate::sys::machine::Machine;
 
 /// `IA32_TSC`, handled apart from the other MSRs: see [`TscStateV1`].
 pub(crate) const MSR_TSC: u32 = 0x10;

@@ -5,8 +5,8 @@ use kvm_bindings::{
     kvm_xcr, kvm_xcrs,
 };
 
+use super::tables;
 use super::{Error, Vcpu};
-use crate::boot::tables;
 use crate::memory::{Layout, layout};
 
 /// `IA32_MISC_ENABLE`, and its bit for fast string operations, which firmware would have set.

@@ -6,7 +6,7 @@ use kvm_bindings::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::state::{hex, mirror};
+use crate::schema::{hex, mirror};
 
 mirror! {
     /// General registers.

@@ -241,17 +241,17 @@ impl Bench {
     /// Whether every word is of one instant.
     fn check(&self, guest: &FrozenGuest) -> Result<Result<(), check::Violation>, Error> {
         let mut bytes = [0; Status::LEN];
-        guest.read_guest(layout::STATUS, &mut bytes)?;
+        guest.memory().read_guest(layout::STATUS, &mut bytes).map_err(crate::process::Error::from)?;
         let status = Status::from_bytes(&bytes)?;
         let failed = std::cell::Cell::new(None);
         let read = |address, buffer: &mut [u8]| {
-            if let Err(error) = guest.read_guest(address, buffer) {
+            if let Err(error) = guest.memory().read_guest(address, buffer) {
                 failed.set(Some(error));
             }
         };
         let verdict = check::verify(&self.params, &status, self.memory.low_bytes(), read);
         match failed.take() {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(crate::process::Error::from(error).into()),
             None => Ok(verdict),
         }
     }

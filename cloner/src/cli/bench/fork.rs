@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrli
 use serde::Serialize;
 use vmm::Vm;
 use vmm::config::{Config, Kernel};
-use vmm::sys::fork::{Side, fork};
+use vmm::host::fork::{Side, fork};
 
 use super::super::clone::threads;
 use super::super::columns::Columns;
@@ -236,7 +236,7 @@ fn raise_descriptor_limit(wanted: u64) -> Result<(), Error> {
     setrlimit(Resource::Nofile, raised).map_err(|errno| Error::Program(errno.into()))
 }
 
-/// A process that does per request what [`vmm::floor`] does, in a child of its own.
+/// A process that does per request what [`vmm::machine::floor`] does, in a child of its own.
 struct Floor {
     socket: UnixStream,
     process: Child,
@@ -292,8 +292,10 @@ pub(in super::super) fn serve_floor(memory: &str, state: &str) -> Result<u8, Err
             let mut run = || -> Result<(), Error> {
                 let memory = template.memory().map_err(|error| Error::Fork(error.into()))?;
                 let mut told = Ok(());
-                vmm::floor::run_to_first_output(template.state(), memory, || told = socket.write_all(&[0]))
-                    .map_err(Error::source_vm)?;
+                vmm::machine::floor::run_to_first_output(template.state(), memory, || {
+                    told = socket.write_all(&[0]);
+                })
+                .map_err(Error::source_vm)?;
                 told.map_err(Error::Program)
             };
             end_at_once(u8::from(run().is_err()));

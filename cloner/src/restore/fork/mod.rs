@@ -54,7 +54,7 @@ pub enum Error {
     },
     /// The state is not one.
     #[error("the template's state")]
-    State(#[from] state::envelope::Error),
+    State(#[from] state::DecodeError),
     /// No memory over the template, or none where the guest is to be told who it is.
     #[error("the fork's memory")]
     Memory(#[from] memory::Error),

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use vmm::VmState;
+use vmm::memory::memfd;
 use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
-use vmm::sys::memfd;
 
 use super::Error;
 use crate::chunk;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use vmm::host::Host;
-use vmm::sys::fork::{Child, Side, fork};
+use vmm::host::fork::{Child, Side, fork};
 
 use super::wire::{Answer, Request};
 use super::{Error, Template};

@@ -31,8 +31,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vmm::memory::userfault;
 use vmm::memory::{self, Backing, GuestMemory, Lost};
-use vmm::sys::uffd;
 
 use crate::chunk::PageNumber;
 use crate::format::CHUNK_PAGES;
@@ -60,7 +60,7 @@ pub enum Error {
     Granule(usize),
     /// Faults cannot be served on this host, or not by this process.
     #[error(transparent)]
-    Userfault(#[from] uffd::OpenError),
+    Userfault(#[from] userfault::OpenError),
     /// The threads cannot be woken.
     #[error("cannot make an event descriptor")]
     Bell(#[source] io::Error),
@@ -139,7 +139,7 @@ impl Default for Options {
 /// # Errors
 /// [`Error::Userfault`], which names what would change it.
 pub fn check() -> Result<(), Error> {
-    uffd::Userfault::open()?;
+    userfault::Userfault::open()?;
     Ok(())
 }
 

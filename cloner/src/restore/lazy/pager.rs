@@ -7,9 +7,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Instant;
 
+use vmm::memory::Mapping;
+use vmm::memory::userfault::{Installed, Userfault};
 use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
-use vmm::sys::mmap::Mapping;
-use vmm::sys::uffd::{Installed, Userfault};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::source::Source;

@@ -1,7 +1,7 @@
 //! Which pages a clone touches first, recorded in one run to be there before the next begins.
 
 use serde::{Deserialize, Serialize};
-use vmm::state::envelope::{self, Schema};
+use vmm::schema::envelope::{self, Schema};
 
 use super::Fault;
 use crate::chunk::{PageNumber, chunk_at};

@@ -14,8 +14,7 @@ use vmm_sys_util::errno;
 
 use self::state::SerialStateV1;
 use crate::bus::{Ending, PortDevice};
-use crate::memory::layout;
-use crate::sys::machine::Machine;
+use crate::memory::{Machine, layout};
 
 /// Where the guest's console output goes, byte by byte as the guest writes it.
 pub type ConsoleOutput = Box<dyn Write + Send>;

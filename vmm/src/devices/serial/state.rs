@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vm_superio::serial::SerialState;
 
-use crate::state::hex;
+use crate::schema::hex;
 
 /// Registers and receive FIFO of the 16550.
 ///

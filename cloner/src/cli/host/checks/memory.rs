@@ -1,7 +1,7 @@
 //! Memory: how much, in which pages, by which rules.
 
 use vmm::host::pages::HugePagePool;
-use vmm::sys::mmap::HUGE_PAGE_SIZE;
+use vmm::memory::HUGE_PAGE_SIZE;
 
 use super::super::super::size::Size;
 use super::super::facts::Facts;

@@ -6,7 +6,7 @@ use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::errno;
 
-use crate::memory::GuestMemory;
+use super::GuestMemory;
 
 /// A VM descriptor that cannot outlive its guest memory.
 ///

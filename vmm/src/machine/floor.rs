@@ -6,12 +6,12 @@
 use kvm_ioctls::VcpuExit;
 use vmm_sys_util::errno;
 
+use super::{Error, build, restore_vcpus};
 use crate::host::Host;
 use crate::interrupt;
 use crate::memory::GuestMemory;
 use crate::memory::layout::SERIAL_PORT;
 use crate::state::VmState;
-use crate::vm::{Error, build, restore_vcpus};
 
 /// Builds a VM from `state` and runs its first vCPU on this thread until it writes to the console; calls `at_output` then, and not
 /// after the VM is gone: closing one takes the kernel longer than all of this.

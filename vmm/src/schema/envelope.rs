@@ -17,8 +17,6 @@ use std::hash::Hasher;
 
 use twox_hash::XxHash3_64;
 
-use super::{VmState, VmStateV1};
-
 /// What kind of text an envelope holds, and in which version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schema {
@@ -29,9 +27,6 @@ pub struct Schema {
     /// What it is, for messages.
     pub name: &'static str,
 }
-
-/// A VM's state.
-const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
 
 const HEADER_BYTES: usize = 32;
 /// Sixteen vCPUs take some 300 KiB; a manifest of 64 GiB, some 2 MiB.
@@ -99,9 +94,6 @@ pub enum Error {
     /// The text is not what the schema says.
     #[error("the text does not follow the schema")]
     Schema(#[from] serde_json::Error),
-    /// A field of a VM state is impossible.
-    #[error("VM state out of range")]
-    State(#[from] super::Error),
 }
 
 impl Schema {
@@ -153,26 +145,6 @@ impl Schema {
     }
 }
 
-impl VmState {
-    /// The state as bytes.
-    ///
-    /// # Panics
-    /// Never: the schema has no maps with keys that JSON cannot hold.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        VM_STATE.wrap(&serde_json::to_vec(self.get()).expect("plain structs of numbers and strings"))
-    }
-
-    /// A state from bytes, which may come from anybody.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let state: VmStateV1 = serde_json::from_slice(VM_STATE.unwrap(bytes)?)?;
-        Ok(Self::try_from(state)?)
-    }
-}
-
 fn field<const N: usize>(header: &[u8; HEADER_BYTES], offset: usize) -> [u8; N] {
     *header[offset..].first_chunk().expect("fields lie within the header")
 }
@@ -182,21 +154,4 @@ fn checksum(header: &[u8], text: &[u8]) -> u64 {
     hasher.write(header);
     hasher.write(text);
     hasher.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A machine as it was saved when version 1 was fixed. A build that can no longer read it has changed the schema.
-    const GOLDEN: &[u8] = include_bytes!("golden/v1-pulse.vmstate");
-
-    #[test]
-    fn the_golden_state_of_version_1_is_read_and_written_again_as_it_was() {
-        let state = VmState::from_bytes(GOLDEN).unwrap();
-        assert_eq!((state.get().memory_bytes, state.get().vcpus.len()), (1 << 20, 1));
-        // From before generations were counted.
-        assert_eq!(state.get().generation, 0);
-        assert!(state.to_bytes() == GOLDEN, "it is written in another way");
-    }
 }

@@ -1,21 +1,27 @@
 //! A virtual machine: memory, vCPU threads, devices.
 
+pub mod branch;
+pub mod floor;
+mod identity;
+mod pause;
+mod sys;
+
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+pub use self::identity::{Announce, Identity};
+pub use self::pause::Paused;
 
 use crate::bus::Ending;
 use crate::config::{self, Config};
 use crate::devices::Devices;
 use crate::devices::serial::ConsoleOutput;
 use crate::host::{self, Host};
-use crate::identity::Identity;
 use crate::interrupt::state::PitStateV1;
-use crate::memory::{self, GuestMemory};
-use crate::pause::Paused;
+use crate::memory::{self, GuestMemory, Machine};
 use crate::state::{self, VmState};
-use crate::sys::machine::Machine;
 use crate::sys::signal::install_kick_handler;
 use crate::vcpu::state::VcpuStateV1;
 use crate::vcpu::thread::{Control, Threads};

@@ -8,7 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     const { assert!(N <= 256, "more may be cut short, see getrandom(2)") };
     let mut bytes = [0; N];
     let got = getrandom(&mut bytes, GetRandomFlags::empty())?;

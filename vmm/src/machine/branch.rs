@@ -15,11 +15,11 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use crate::memory::{Backing, GuestMemory, PageSize};
+use super::Vm;
+use super::sys::fork_beside;
+use crate::memory::{Backing, GuestMemory, Held};
 use crate::state::VmState;
-use crate::sys::fork::{self, Child, Side, fork_beside};
-use crate::sys::process::huge_bytes;
-use crate::vm::{self, Vm};
+use crate::sys::fork::{self, Child, Side};
 
 /// Why there is no branch. The source is unharmed.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum Error {
     Lazy,
     /// The VM cannot be paused, or its state not saved.
     #[error("cannot pause and save the VM")]
-    Vm(#[from] vm::Error),
+    Vm(#[from] super::Error),
     /// The kernel does not say how many huge pages the process has.
     #[error("cannot tell how many huge pages the VM has")]
     HugePages(#[source] io::Error),
@@ -46,21 +46,21 @@ pub enum Error {
 
 /// Where [`Vm::branch`] returned.
 #[derive(Debug)]
-pub enum Branched {
+pub enum BranchSide {
     /// In the process that called. The VM is as before: it runs on, if it did.
     Source {
         /// The VM.
         vm: Vm,
         /// The child in which this returned as well.
-        made: Result<Made, Error>,
+        branched: Result<Branched, Error>,
     },
     /// In the child.
-    Branch(Result<Box<Heir>, Error>),
+    Branch(Result<Box<BranchSeed>, Error>),
 }
 
 /// A branch as its source sees it.
 #[derive(Debug)]
-pub struct Made {
+pub struct Branched {
     /// Its process.
     pub child: Child,
     /// How long the source stood still.
@@ -71,14 +71,14 @@ pub struct Made {
 
 /// What a branch is made of.
 #[derive(Debug)]
-pub struct Heir {
+pub struct BranchSeed {
     /// The source's state at the pause.
     pub state: VmState,
     /// Its memory at the pause; nobody else has it any more.
     pub memory: GuestMemory,
-    /// Bytes of reserved huge pages at the pause, if the memory is made of them. When the host runs out of them, the kernel takes some
-    /// away from the branch, whose next access to them is a bus error.
-    pub huge_bytes: Option<u64>,
+    /// How a process holds that memory. If it is in reserved huge pages and the host runs out of them, the kernel takes some away
+    /// from the branch, whose next access to them is a bus error.
+    pub held: Held,
 }
 
 impl Vm {
@@ -91,20 +91,20 @@ impl Vm {
     /// See [`Error`]; there is no child then, but for [`Error::Memory`], with which it returns in the child, and
     /// [`fork::Error::Pidfd`].
     #[must_use]
-    pub fn branch(self) -> Branched {
+    pub fn branch(self) -> BranchSide {
         match forked(&self) {
-            Err(error) => Branched::Source { vm: self, made: Err(error) },
-            Ok((Some(made), ..)) => Branched::Source { vm: self, made: Ok(made) },
-            Ok((None, state, huge_bytes)) => {
-                let heir = |memory| Box::new(Heir { state, memory, huge_bytes });
-                Branched::Branch(self.abandon().inherited().map(heir).map_err(Error::Memory))
+            Err(error) => BranchSide::Source { vm: self, branched: Err(error) },
+            Ok((Some(made), ..)) => BranchSide::Source { vm: self, branched: Ok(made) },
+            Ok((None, state, held)) => {
+                let seed = |memory| Box::new(BranchSeed { state, memory, held });
+                BranchSide::Branch(self.abandon().inherited().map(seed).map_err(Error::Memory))
             }
         }
     }
 }
 
 /// The state at the pause, in both processes; what was made, in the source's only.
-fn forked(vm: &Vm) -> Result<(Option<Made>, VmState, Option<u64>), Error> {
+fn forked(vm: &Vm) -> Result<(Option<Branched>, VmState, Held), Error> {
     match vm.memory().backing() {
         Backing::Private(_) | Backing::OverTemplate(_) => {}
         Backing::Shared(_) => return Err(Error::NotPrivate(vm.memory().backing().to_string())),
@@ -114,18 +114,17 @@ fn forked(vm: &Vm) -> Result<(Option<Made>, VmState, Option<u64>), Error> {
     }
     let paused = vm.pause()?;
     let state = paused.save()?;
-    let is_huge = matches!(vm.memory().backing(), Backing::Private(PageSize::Huge));
-    let huge_bytes = is_huge.then(|| huge_bytes(std::process::id())).transpose().map_err(Error::HugePages)?;
+    let held = Held::of(vm.memory(), std::process::id()).map_err(Error::HugePages)?;
     let before = paused.elapsed();
     match fork_beside(&paused.parked())? {
         Side::Parent(child) => {
             let fork_time = paused.elapsed() - before;
-            Ok((Some(Made { child, pause: paused.resume(), fork_time }), state, huge_bytes))
+            Ok((Some(Branched { child, pause: paused.resume(), fork_time }), state, held))
         }
         Side::Child => {
             // It would let threads run that do not exist.
             mem::forget(paused);
-            Ok((None, state, huge_bytes))
+            Ok((None, state, held))
         }
     }
 }

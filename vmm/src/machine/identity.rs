@@ -8,9 +8,9 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::Vm;
+use crate::host::random;
 use crate::memory;
-use crate::random;
-use crate::vm::Vm;
 
 /// Who a VM is. Every VM gets one when it is built, and no other VM ever has the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

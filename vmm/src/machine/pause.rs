@@ -3,11 +3,11 @@
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
+use super::{Error, Vm};
 use crate::interrupt;
 use crate::memory::{self, DirtySet, Epoch, FrozenMemory, GuestMemory, dirty, frozen};
 use crate::state::{VmState, VmStateV1};
 use crate::vcpu::tsc;
-use crate::vm::{Error, Vm};
 
 /// A VM that stands still: no vCPU runs, no device changes. Dropping it lets the VM run on, if it was running.
 #[derive(Debug)]

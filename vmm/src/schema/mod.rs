@@ -1,0 +1,7 @@
+//! What saved state is made of, whatever it is the state of: text in a checked envelope, twins of KVM's structures, bytes as hexadecimal.
+
+pub mod envelope;
+pub(crate) mod hex;
+mod mirror;
+
+pub(crate) use mirror::mirror;
