@@ -40,7 +40,7 @@ impl FrozenGuest {
             return Err(Error::Refused(why));
         }
         let memory =
-            RemoteMemory::new(process.pid(), process.another_pidfd()?, layout, host_addresses, held)?;
+            RemoteMemory::new(process.pid(), Some(process.another_pidfd()?), layout, host_addresses, held)?;
         Ok(Self { process, state, memory })
     }
 

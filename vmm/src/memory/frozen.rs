@@ -49,7 +49,7 @@ impl FrozenMemory {
         let (pid, layout) = (holder.pid(), memory.layout());
         let addresses = memory.host_addresses().collect();
         let held = Held::of(memory, pid)?;
-        let memory = RemoteMemory::new(pid, holder.pidfd()?, layout, addresses, held)?;
+        let memory = RemoteMemory::new(pid, None, layout, addresses, held)?;
         Ok(Self { memory, _holder: holder })
     }
 

@@ -157,6 +157,15 @@ impl Layout {
         [low, high].into_iter().filter(|range| range.len_bytes > 0)
     }
 
+    /// The region that has all of `len_bytes` at a guest-physical address, and where in it they start.
+    pub(crate) fn locate(&self, address: u64, len_bytes: usize) -> Option<(usize, usize)> {
+        self.ranges().enumerate().find_map(|(region, range)| {
+            let offset = address.checked_sub(range.start)?;
+            let end = offset.checked_add(len_bytes as u64)?;
+            (end <= range.len_bytes).then(|| Some((region, usize::try_from(offset).ok()?)))?
+        })
+    }
+
     /// Bytes below the MMIO gap.
     #[must_use]
     pub const fn low_bytes(&self) -> u64 {

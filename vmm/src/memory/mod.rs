@@ -235,10 +235,8 @@ impl GuestMemory {
         access: impl FnOnce(&Region, usize) -> Result<(), AccessError>,
     ) -> Result<(), Error> {
         let no_memory = Error::NoMemory { address, len_bytes };
-        let region = self.regions.iter().rev().find(|region| region.range().start <= address);
-        let Some(region) = region else { return Err(no_memory) };
-        let Ok(offset) = usize::try_from(address - region.range().start) else { return Err(no_memory) };
-        access(region, offset).map_err(|error| match error {
+        let Some((region, offset)) = self.layout().locate(address, len_bytes) else { return Err(no_memory) };
+        access(&self.regions[region], offset).map_err(|error| match error {
             AccessError::OutOfRange(_) => no_memory,
             AccessError::Lost(lost) => lost.into(),
         })

@@ -55,7 +55,8 @@ impl Held {
 #[derive(Debug)]
 pub struct RemoteMemory {
     pid: u32,
-    pidfd: OwnedFd,
+    /// `None` if nobody else can have its number.
+    pidfd: Option<OwnedFd>,
     pagemap: Pagemap,
     layout: Layout,
     /// Where each region of the layout starts in that process.
@@ -64,7 +65,10 @@ pub struct RemoteMemory {
 }
 
 impl RemoteMemory {
-    /// The memory that process `pid` has at `host_addresses`, one for each region of `layout`. `pidfd` is that process's.
+    /// The memory that process `pid` has at `host_addresses`, one for each region of `layout`.
+    ///
+    /// `pidfd` is that process's, by which each read finds out whether it still has its number. A child that this process has not
+    /// waited for keeps its number and needs none.
     ///
     /// # Errors
     /// The kernel's if the page table cannot be read, `ESRCH` if the process has ended.
@@ -73,7 +77,7 @@ impl RemoteMemory {
     /// Unless there is one address for each region.
     pub fn new(
         pid: u32,
-        pidfd: OwnedFd,
+        pidfd: Option<OwnedFd>,
         layout: Layout,
         host_addresses: Vec<u64>,
         held: Held,
@@ -98,13 +102,8 @@ impl RemoteMemory {
     /// [`Error::NoMemory`] unless all of it lies within one region; [`Error::Remote`] if the process cannot be read.
     pub fn read_guest(&self, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
         let len_bytes = buffer.len();
-        let within = self.layout.ranges().enumerate().find_map(|(region, range)| {
-            let offset = address.checked_sub(range.start)?;
-            let end = offset.checked_add(len_bytes as u64)?;
-            (end <= range.len_bytes).then_some((region, offset))
-        });
-        let (region, offset) = within.ok_or(Error::NoMemory { address, len_bytes })?;
-        let offset = usize::try_from(offset).expect("within a mapping of a process like this one");
+        let place = self.layout.locate(address, len_bytes);
+        let (region, offset) = place.ok_or(Error::NoMemory { address, len_bytes })?;
         Ok(self.read(region, offset, buffer)?)
     }
 
@@ -123,9 +122,10 @@ impl RemoteMemory {
         &self.host_addresses
     }
 
-    /// `ESRCH` if the process has ended.
+    /// `ESRCH` if the process has ended and its number may be another's.
     fn check_alive(&self) -> io::Result<()> {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let Some(pidfd) = &self.pidfd else { return Ok(()) };
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
         match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
             Ok(0) => Ok(()),
             Ok(_) => Err(rustix::io::Errno::SRCH.into()),

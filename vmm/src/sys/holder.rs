@@ -60,14 +60,6 @@ impl Holder {
         self.pid.cast_unsigned()
     }
 
-    /// Another descriptor of it.
-    ///
-    /// # Errors
-    /// The kernel's: too many are open.
-    pub(crate) fn pidfd(&self) -> io::Result<OwnedFd> {
-        self.pidfd.try_clone()
-    }
-
     /// Copies memory out of it, from an address of this process.
     ///
     /// # Errors
