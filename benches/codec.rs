@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::hint::black_box;
 
-use cloner::codec::{
+use cloner_codec::hot::{
     CHUNK_BYTES, ChunkInput, ENCODED_BYTES_MAX, Encoder, Fresh, NoDedup, NoResolve, Options, PAGE_BYTES,
     PageSet, VerifiedChunk, decode_chunk,
 };

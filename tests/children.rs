@@ -1,9 +1,9 @@
 //! Snapshots saved against others: they hold what differs, and need nobody but what they keep themselves.
 
-use cloner::codec::ChunkStats;
-use cloner::format::PageKind;
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
+use cloner_codec::chunk::PageKind;
+use cloner_codec::hot::ChunkStats;
 use guest_images::pulse::{Params, check};
 use vmm::Paused;
 

@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use vmm::memory::{self, AccessError, Backing, GuestMemory, PageSize};
 
-use crate::chunk;
-use crate::format::{CHUNK_BYTES, PAGE_BYTES};
+use crate::layout;
 use crate::walk::{StartError, Walker};
 
 /// Why memories cannot be compared.
@@ -52,7 +52,7 @@ impl Comparer {
     /// See [`Error`].
     pub fn copy_of(&self, memory: &GuestMemory) -> Result<GuestMemory, Error> {
         let copy = GuestMemory::new(memory.layout(), Backing::Private(PageSize::Transparent))?;
-        self.walker.walk(&chunk::chunks(memory.layout()), |[bytes, _], chunk| {
+        self.walker.walk(&layout::chunks(memory.layout()), |[bytes, _], chunk| {
             let (from, to) = (&memory.regions()[chunk.region], &copy.regions()[chunk.region]);
             let mut touched = [0; 8];
             from.touched(chunk.offset, chunk.pages, &mut touched)?;
@@ -78,7 +78,7 @@ impl Comparer {
             return Err(Error::Layout { left_bytes, right_bytes });
         }
         let first = AtomicU64::new(u64::MAX);
-        self.walker.walk(&chunk::chunks(left.layout()), |[ours, theirs], chunk| {
+        self.walker.walk(&layout::chunks(left.layout()), |[ours, theirs], chunk| {
             let (left, right) = (&left.regions()[chunk.region], &right.regions()[chunk.region]);
             let mut touched = [[0; 8]; 2];
             left.touched(chunk.offset, chunk.pages, &mut touched[0])?;

@@ -16,8 +16,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::chunk::PageNumber;
-use crate::format::PageHash;
+use cloner_codec::chunk::PageHash;
+
+use crate::layout::PageNumber;
 
 const NUMBER_BITS: u32 = 40;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;

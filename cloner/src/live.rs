@@ -16,11 +16,11 @@
 
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::PAGE_BYTES;
 use vmm::Vm;
 use vmm::memory::HUGE_PAGE_SIZE;
 use vmm::memory::{Backing, PageSize, frozen};
 
-use crate::format::PAGE_BYTES;
 use crate::pool::{self, Reservation, hugepages, meminfo};
 use crate::save::{self, Saver};
 use crate::snapshot::Snapshot;

@@ -19,17 +19,16 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, page_hash};
+use cloner_codec::hot::{
+    self, ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, VerifiedChunk,
+    decode_chunk,
+};
 use vmm::memory::{self, StillMemory};
 use vmm::{Paused, VmState};
 
-use crate::chunk::{self, Chunk, PageNumber, PlaceRef};
-use crate::codec::{
-    self, ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, decode_chunk,
-};
 use crate::dedup::PageTable;
-use crate::format::{
-    CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, VerifiedChunk, page_hash,
-};
+use crate::layout::{self, Chunk, PageNumber, PlaceRef};
 use crate::pool::{self, Reservation};
 use crate::snapshot::{
     self, ChunkEntryV1, InChunk, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot, SnapshotId,
@@ -51,7 +50,7 @@ pub enum Error {
     Memory(#[from] memory::ReadError),
     /// The encoder was given an impossible chunk, which a layout excludes.
     #[error("cannot encode")]
-    Codec(#[from] codec::Error),
+    Codec(#[from] hot::Error),
     /// The pool has no room.
     #[error("cannot store the snapshot")]
     Pool(#[from] pool::Error),
@@ -175,7 +174,7 @@ impl Saver {
         let started = Instant::now();
         progress.start((touched_pages * PAGE_BYTES) as u64);
         let table = PageTable::new(touched_pages);
-        let kept = Kept { table: &table, memory, chunks: chunk::chunks(memory.layout()), basis: &basis };
+        let kept = Kept { table: &table, memory, chunks: layout::chunks(memory.layout()), basis: &basis };
         let (chunks, stats) = self.encode(&kept, &planned, &reservation, progress)?;
         let encode_time = started.elapsed();
 
@@ -215,7 +214,7 @@ impl Saver {
     /// The chunks that hold anything, in order.
     fn plan(&self, memory: &dyn StillMemory) -> Result<Vec<Planned>, Error> {
         let planned = Mutex::new(Vec::new());
-        self.walker.walk(&chunk::chunks(memory.layout()), |_, chunk| {
+        self.walker.walk(&layout::chunks(memory.layout()), |_, chunk| {
             let mut words = [0; 8];
             memory.touched(chunk.region, chunk.offset, chunk.pages, &mut words).map_err(Error::Touched)?;
             let touched = PageSet::from_words(words);
@@ -371,7 +370,7 @@ fn touched_pages(planned: &[Planned]) -> usize {
 fn runs(pages: &PageSet) -> impl Iterator<Item = (usize, usize)> + '_ {
     let mut next = 0;
     std::iter::from_fn(move || {
-        let start = (next..crate::format::CHUNK_PAGES).find(|page| pages.contains(*page))?;
+        let start = (next..cloner_codec::chunk::CHUNK_PAGES).find(|page| pages.contains(*page))?;
         let end = (start..).find(|page| !pages.contains(*page)).expect("a set ends somewhere");
         next = end;
         Some((start, end))

@@ -4,17 +4,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use cloner::chunk::{self, Chunk};
-use cloner::format::{Page, PageIndex};
+use cloner::layout::{self, Chunk};
 use cloner::restore::lazy::{self, Fill, Options, Source, SourceError, WorkingSet};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
+use cloner_codec::chunk::{Page, PageIndex};
 use vmm::Ending;
 use vmm::memory::{self, GuestMemory, Layout};
 
-use super::{MEMORY, NONCE, TRANSPARENT, memory_for, on_demand, params, source};
 use crate::MIB;
 use crate::support::{Guest, Studio, assert_names, can_restore_lazily, guest, room_for};
+
+use super::{MEMORY, NONCE, TRANSPARENT, memory_for, on_demand, params, source};
 
 /// The snapshot again, with one bit of one chunk another.
 #[track_caller]
@@ -137,7 +138,7 @@ impl Source for Mortal {
     }
 
     fn chunks(&self) -> Vec<Chunk> {
-        chunk::chunks(self.layout())
+        layout::chunks(self.layout())
     }
 
     fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError> {

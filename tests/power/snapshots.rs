@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloner::battery::RealClock;
-use cloner::codec::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 use cloner::flush::files::RealFiles;
 use cloner::flush::{
     Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, Rate, RecoverReport, Recoverer,
@@ -13,6 +12,7 @@ use cloner::flush::{
 use cloner::pool::{Pages, Pool, PoolConfig, Populate, Reservation, Stored};
 use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
 use cloner::walk::Progress;
+use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 
 /// The only chunk of the snapshot with this number.
 fn chunk(number: u64) -> Vec<u8> {

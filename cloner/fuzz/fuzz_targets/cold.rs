@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 
-use cloner::codec::{self, Encoder, Fresh, PAGE_BYTES, VerifiedChunk};
-use cloner::cold::{ColdDecoder, VerifiedColdChunk, decode_chunk, decode_page, transcode_to_hot};
+use cloner_codec::hot::{self, Encoder, Fresh, PAGE_BYTES, VerifiedChunk};
+use cloner_codec::cold::{ColdDecoder, VerifiedColdChunk, decode_chunk, decode_page, transcode_to_hot};
 use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 
@@ -12,7 +12,7 @@ thread_local! {
     // What a worker thread keeps from chunk to chunk; nothing of one may show in the next.
     static CODERS: RefCell<(ColdDecoder, Encoder)> = RefCell::new((
         ColdDecoder::new().expect("there is memory"),
-        Encoder::new(codec::Options::default()),
+        Encoder::new(hot::Options::default()),
     ));
 }
 
@@ -48,7 +48,7 @@ fn check(chunk: &VerifiedColdChunk<'_>, decoder: &mut ColdDecoder, encoder: &mut
     }
     let hot = VerifiedChunk::verify(&hot[3..]).expect("it was just written");
     let mut again = vec![0; pages.len()];
-    let decoded = codec::decode_chunk(&hot, &Elsewhere, Fresh::Zeroed, &mut again);
+    let decoded = hot::decode_chunk(&hot, &Elsewhere, Fresh::Zeroed, &mut again);
     assert_eq!(decoded.is_ok(), whole);
     assert!(!whole || again == pages, "the hot form has other pages");
 }

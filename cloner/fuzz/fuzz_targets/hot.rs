@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 
-use cloner::codec::{Backend, Fresh, PAGE_BYTES, PageKind, VerifiedChunk, decode_chunk_on, decode_page};
-use cloner::cold::{self, ColdDecoder, ColdEncoder, VerifiedColdChunk};
+use cloner_codec::hot::{Backend, Fresh, PAGE_BYTES, PageKind, VerifiedChunk, decode_chunk_on, decode_page};
+use cloner_codec::cold::{self, ColdDecoder, ColdEncoder, VerifiedColdChunk};
 use cloner_fuzz::{Elsewhere, seal_hot};
 use libfuzzer_sys::fuzz_target;
 

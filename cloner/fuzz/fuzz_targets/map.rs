@@ -2,9 +2,9 @@
 //! looked at, and reach every rule of the map. What is accepted adds up.
 #![no_main]
 
-use cloner::codec::{Error, Fresh, PageKind, VerifiedChunk, decode_chunk};
-use cloner::cold::{self, VerifiedColdChunk};
-use cloner::format::{CHUNK_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, SLACK_BYTES};
+use cloner_codec::hot::{Error, Fresh, PageKind, VerifiedChunk, decode_chunk};
+use cloner_codec::cold::{self, VerifiedColdChunk};
+use cloner_codec::chunk::{CHUNK_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, SLACK_BYTES};
 use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 

@@ -2,11 +2,14 @@
 
 use std::io;
 
+use cloner_codec::{chunk, cold, hot};
+use vmm::schema::envelope;
+
+use crate::pool;
+use crate::snapshot::SnapshotId;
+
 use super::header::HeaderError;
 use super::index::IndexError;
-use crate::snapshot::SnapshotId;
-use crate::{codec, cold, format, pool};
-use vmm::schema::envelope;
 
 /// Why a snapshot was not written, not recovered, or a folder not opened.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +126,7 @@ pub enum Error {
         /// Its number.
         key: u64,
         /// What is wrong with it.
-        source: format::Error,
+        source: chunk::Error,
     },
     /// A cold chunk is damaged.
     #[error("{file}: chunk {key}")]
@@ -201,7 +204,7 @@ pub enum Error {
         /// The chunk.
         key: u64,
         /// What is wrong with it.
-        source: codec::Error,
+        source: hot::Error,
     },
     /// No snapshot of the folder has the name.
     #[error("{folder} has no snapshot named {name:?}")]

@@ -3,15 +3,16 @@
 //! JSON in an envelope with a checksum, as VM state and manifest are. Loaded, it is hostile: [`Index`] exists only if the parts
 //! tile the file exactly and none is longer than its kind can be.
 
+use cloner_codec::chunk::ENCODED_BYTES_MAX;
+use cloner_codec::cold::COLD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::{self, Schema};
 
-use super::files::BLOCK_BYTES;
-use super::seal::TAG_BYTES;
-use crate::cold::COLD_BYTES_MAX;
-use crate::format::ENCODED_BYTES_MAX;
 use crate::pool::Labels;
 use crate::snapshot::SnapshotId;
+
+use super::files::BLOCK_BYTES;
+use super::seal::TAG_BYTES;
 
 const SCHEMA: Schema = Schema { magic: *b"CLNFIDX\0", version: 1, name: "index of a flushed snapshot" };
 

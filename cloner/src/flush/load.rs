@@ -3,7 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cloner_codec::chunk::ENCODED_BYTES_MAX;
+use cloner_codec::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
+use cloner_codec::hot::{self, Encoder, VerifiedChunk};
 use twox_hash::XxHash3_64;
+
+use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
+use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
+use crate::sync::lock;
+use crate::walk::Progress;
 
 use super::folder::Folder;
 use super::index::{ChunkPlaceV1, IndexV1};
@@ -11,13 +19,6 @@ use super::reader::{Flushed, ReadBuffer};
 use super::recover::Found;
 use super::writer::stored_checksum;
 use super::{Error, Form};
-use crate::codec::{self, Encoder};
-use crate::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
-use crate::format::{ENCODED_BYTES_MAX, VerifiedChunk};
-use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
-use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
-use crate::sync::lock;
-use crate::walk::Progress;
 
 /// Bytes a thread reads at a time.
 const RUN_BYTES: u64 = 4 << 20;
@@ -170,7 +171,7 @@ impl Worker {
         Self {
             buffer: None,
             cold: None,
-            encoder: Encoder::new(codec::Options::default()),
+            encoder: Encoder::new(hot::Options::default()),
             hot: Vec::with_capacity(ENCODED_BYTES_MAX),
         }
     }

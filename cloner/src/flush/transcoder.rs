@@ -1,14 +1,16 @@
 //! Chunks of the pool in the form in which they are stored.
 
+use cloner_codec::cold::{COLD_BYTES_MAX, ColdEncoder, Options, transcode_to_cold};
+use cloner_codec::hot::VerifiedChunk;
+
+use crate::pool::{Chunk, Stored};
+
 use super::Error;
 use super::seal::TAG_BYTES;
-use crate::codec::VerifiedChunk;
-use crate::cold::{COLD_BYTES_MAX, ColdEncoder, Options, transcode_to_cold};
-use crate::pool::{Chunk, Stored};
 
 /// What one thread needs for it.
 pub(super) struct Transcoder {
-    encoder: Result<ColdEncoder, crate::cold::Error>,
+    encoder: Result<ColdEncoder, cloner_codec::cold::Error>,
     cold: Vec<u8>,
 }
 
@@ -37,7 +39,7 @@ impl Transcoder {
                 *encoder = ColdEncoder::new(Options::default());
                 encoder.as_mut().map_err(|_| Error::Transcode {
                     name: name(),
-                    source: crate::cold::Error::Zstd {
+                    source: cloner_codec::cold::Error::Zstd {
                         step: "set up compression",
                         source: std::io::ErrorKind::OutOfMemory.into(),
                     },

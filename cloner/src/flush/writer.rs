@@ -23,7 +23,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cloner_codec::hot::VerifiedChunk;
 use twox_hash::XxHash3_64;
+
+use crate::battery::Clock;
+use crate::pool::{Chunk, Stored};
+use crate::snapshot::{MANIFEST_LABEL, ManifestV1};
+use crate::walk::{Progress, Walker};
 
 use super::files::{BLOCK_BYTES, Files, WriteFile};
 use super::form::{self, Choice};
@@ -34,11 +40,6 @@ use super::seal::{Key, Nonce, TAG_BYTES, random_bytes};
 use super::stage::{Broken, Stage, Stream};
 use super::transcoder::Transcoder;
 use super::{Error, Form};
-use crate::battery::Clock;
-use crate::codec::VerifiedChunk;
-use crate::pool::{Chunk, Stored};
-use crate::snapshot::{MANIFEST_LABEL, ManifestV1};
-use crate::walk::{Progress, Walker};
 
 /// Chunks transcoded or sealed at a time, while the batch before is being written.
 const BATCH: usize = 16;

@@ -1,15 +1,17 @@
 //! One chunk of an incremental snapshot: which markers are kept, and which pages are read.
 
+use cloner_codec::chunk::{
+    CHUNK_BYTES, CHUNK_PAGES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageIndex, PageKind, page_hash,
+};
+use cloner_codec::hot::{
+    ChunkInput, ChunkStats, Dedup, Encoder, KeptRecord, Options, PageRef, PageSet, VerifiedChunk,
+};
 use vmm::memory::{DirtySet, GuestMemory};
 
-use super::Error;
-use crate::chunk::{Chunk, ChunkIndex, PageNumber, PlaceRef};
-use crate::codec::{ChunkInput, ChunkStats, Dedup, Encoder, Kept, Options, PageRef, PageSet};
-use crate::format::{
-    CHUNK_BYTES, CHUNK_PAGES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageIndex, PageKind, VerifiedChunk,
-    page_hash,
-};
+use crate::layout::{Chunk, ChunkIndex, PageNumber, PlaceRef};
 use crate::snapshot::{Checks, InChunk, Snapshot};
+
+use super::Error;
 
 /// What one thread needs.
 pub(super) struct Worker {
@@ -67,17 +69,17 @@ impl Source<'_> {
         !self.last_is_parent()
             && last
                 .page_indices()
-                .all(|page| last.record(page).is_ok_and(|(kind, record)| stays(kind, record.bytes())))
+                .all(|page| last.marker(page).is_ok_and(|KeptRecord { kind, record }| stays(kind, record)))
     }
 
     /// The marker a clean page had in the last snapshot, if it can have it in the new one.
-    fn kept<'c>(&self, last: &VerifiedChunk<'c>, page: PageIndex) -> Option<Kept<'c>> {
-        let (kind, record) = last.record(page).ok()?;
-        let record = record.bytes();
-        let same = Some(Kept { kind, record });
+    fn kept<'c>(&self, last: &VerifiedChunk<'c>, page: PageIndex) -> Option<KeptRecord<'c>> {
+        let marker = last.marker(page).ok()?;
+        let KeptRecord { kind, record } = marker;
+        let same = Some(marker);
         match kind {
             PageKind::Untouched | PageKind::Zero | PageKind::Fill => same,
-            _ if self.last_is_parent() => Some(Kept { kind: PageKind::Parent, record: &[] }),
+            _ if self.last_is_parent() => Some(KeptRecord { kind: PageKind::Parent, record: &[] }),
             // Its vectors stand in the dictionary of the last snapshot's chunk.
             PageKind::WordMarked => None,
             _ => same.filter(|_| stays(kind, record)),
@@ -133,7 +135,7 @@ impl Worker {
         for (page, (bytes, parent)) in PageIndex::first(chunk.pages).zip(places) {
             let at = page.get();
             if !dirty.contains(at) {
-                let untouched = Kept { kind: PageKind::Untouched, record: &[] };
+                let untouched = KeptRecord { kind: PageKind::Untouched, record: &[] };
                 kept[at] = last.map_or(Some(untouched), |last| source.kept(last, page));
             }
             if kept[at].is_none() {

@@ -22,12 +22,13 @@ mod encode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::PAGE_BYTES;
+use cloner_codec::hot;
+use cloner_codec::hot::VerifiedChunk;
 use vmm::Paused;
 use vmm::memory::{AccessError, Epoch};
 
-use crate::chunk;
-use crate::codec;
-use crate::format::{PAGE_BYTES, VerifiedChunk};
+use crate::layout;
 use crate::pool::{self, Reservation};
 use crate::save::{self, Saver};
 use crate::snapshot::{
@@ -60,7 +61,7 @@ pub enum Error {
     Memory(#[from] AccessError),
     /// The encoder was given an impossible chunk, which a layout excludes.
     #[error("cannot encode")]
-    Codec(#[from] codec::Error),
+    Codec(#[from] hot::Error),
     /// The pool has no room.
     #[error("cannot store the snapshot")]
     Pool(#[from] pool::Error),
@@ -206,7 +207,7 @@ impl IncrementalSaver {
         progress: &Progress,
     ) -> Result<Done, Error> {
         let done = Mutex::new(Done::default());
-        self.walker.walk(&chunk::chunks(source.memory.layout()), |worker, chunk| {
+        self.walker.walk(&layout::chunks(source.memory.layout()), |worker, chunk| {
             if progress.is_cancelled() {
                 return Err(Error::Cancelled);
             }

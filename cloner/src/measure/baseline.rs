@@ -1,7 +1,8 @@
 //! What others make of the same pages: lz4 and zstd, block by block.
 
-use crate::cold::GROUP_BYTES;
-use crate::format::CHUNK_BYTES;
+use cloner_codec::chunk::CHUNK_BYTES;
+use cloner_codec::cold::GROUP_BYTES;
+
 use crate::sys::lz4;
 use crate::walk::Progress;
 
@@ -56,7 +57,7 @@ impl Baseline {
     /// Whether single pages can be decoded.
     #[must_use]
     pub fn decodes_pages(self) -> bool {
-        self.block_bytes == crate::format::PAGE_BYTES
+        self.block_bytes == cloner_codec::chunk::PAGE_BYTES
     }
 
     fn block(self) -> (usize, char) {

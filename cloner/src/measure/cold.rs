@@ -5,11 +5,12 @@
 
 use std::cell::RefCell;
 
-use crate::codec::{Fresh, PageRef, Resolve, ResolveError, VerifiedChunk};
-use crate::cold::{
+use cloner_codec::chunk::{PAGE_BYTES, Page, PageIndex, PageKind};
+use cloner_codec::cold::{
     COLD_BYTES_MAX, ColdDecoder, ColdEncoder, Options, VerifiedColdChunk, decode_chunk, transcode_to_cold,
 };
-use crate::format::{PAGE_BYTES, Page, PageIndex, PageKind};
+use cloner_codec::hot::{Fresh, PageRef, Resolve, ResolveError, VerifiedChunk};
+
 use crate::walk::Progress;
 
 use super::{Error, Stored, advance, memory};

@@ -6,13 +6,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::chunk::{ChunkIndex, PageNumber};
-use crate::codec::{
+use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, Page, PageIndex, PageKind, page_hash};
+use cloner_codec::hot::{
     ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, Resolve, ResolveError,
-    decode_chunk, decode_page,
+    VerifiedChunk, decode_chunk, decode_page,
 };
+
 use crate::dedup::PageTable;
-use crate::format::{CHUNK_BYTES, ENCODED_BYTES_MAX, Page, PageIndex, PageKind, VerifiedChunk, page_hash};
+use crate::layout::{ChunkIndex, PageNumber};
 use crate::walk::{Progress, Walker};
 
 use super::{Error, Image, Stored, advance};

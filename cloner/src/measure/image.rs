@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::chunk::PageNumber;
-use crate::format::{CHUNK_BYTES, PAGE_BYTES, Page};
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES, Page};
+
+use crate::layout::PageNumber;
 
 use super::{Error, memory};
 

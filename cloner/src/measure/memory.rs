@@ -3,7 +3,8 @@
 use std::collections::TryReserveError;
 use std::ops::{Deref, DerefMut};
 
-use crate::format::CHUNK_BYTES;
+use cloner_codec::chunk::CHUNK_BYTES;
+
 use crate::sys::huge;
 
 /// An empty buffer with this capacity, in huge pages where the host has some; for sizes that somebody else chose.

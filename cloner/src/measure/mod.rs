@@ -27,9 +27,9 @@ mod rounds;
 use std::io;
 use std::path::PathBuf;
 
-use crate::format::PAGE_BYTES;
+use cloner_codec::chunk::PAGE_BYTES;
+
 use crate::walk::{Progress, StartError};
-use crate::{codec, format};
 
 pub use baseline::{Baseline, BlockCoder, Blocks, Method};
 pub use cold::ColdCoder;
@@ -71,13 +71,13 @@ pub enum Error {
     },
     /// The hot form does not encode, or what was encoded does not decode.
     #[error("hot form")]
-    Codec(#[from] codec::Error),
+    Codec(#[from] cloner_codec::hot::Error),
     /// What was encoded is damaged.
     #[error("hot form")]
-    Format(#[from] format::Error),
+    Format(#[from] cloner_codec::chunk::Error),
     /// The cold form does not encode, or what was encoded does not decode.
     #[error("cold form")]
-    Cold(#[from] crate::cold::Error),
+    Cold(#[from] cloner_codec::cold::Error),
     /// A baseline fails.
     #[error("{0} does not give back what it was given")]
     Baseline(Baseline),

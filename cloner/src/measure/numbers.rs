@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use cloner_codec::chunk::PageKind;
+use cloner_codec::hot::ChunkStats;
 use serde::Serialize;
-
-use crate::codec::ChunkStats;
-use crate::format::PageKind;
 
 /// How many pages were coded in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

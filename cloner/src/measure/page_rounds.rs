@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::format::{PAGE_BYTES, Page};
+use cloner_codec::chunk::{PAGE_BYTES, Page};
+
 use crate::walk::Progress;
 
 use super::numbers::percentile;

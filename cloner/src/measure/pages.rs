@@ -1,10 +1,10 @@
 //! Some pages of an image: the unique ones, or those of one kind.
 
-use crate::codec::{ChunkInput, Encoder, Fresh, NoDedup, NoResolve, PageSet, decode_chunk};
-use crate::format::{
-    ChunkHeader, ENCODED_BYTES_MAX, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES, PageIndex, PageKind, SLACK_BYTES,
-    VerifiedChunk, seal,
+use cloner_codec::chunk::{ENCODED_BYTES_MAX, PAGE_BYTES, PageIndex, PageKind};
+use cloner_codec::hot::{
+    ChunkInput, Encoder, Fresh, NoDedup, NoResolve, PageSet, VerifiedChunk, decode_chunk, only_kind,
 };
+
 use crate::walk::Progress;
 
 use super::{Error, Image, OpenImage, Stored, advance, memory};
@@ -97,30 +97,8 @@ impl Pages {
 /// get another dictionary.
 #[must_use]
 pub fn only(chunks: &[VerifiedChunk<'_>], kind: PageKind) -> Stored {
-    let filtered: Vec<Vec<u8>> = chunks.iter().filter_map(|chunk| chunk_of(chunk, kind)).collect();
+    let filtered: Vec<Vec<u8>> = chunks.iter().filter_map(|chunk| only_kind(chunk, kind)).collect();
     Stored::of(&filtered)
-}
-
-fn chunk_of(chunk: &VerifiedChunk<'_>, kind: PageKind) -> Option<Vec<u8>> {
-    let kept = || chunk.page_indices().filter(|&page| chunk.kind(page) == Some(kind));
-    let pages = kept().count();
-    if pages == 0 {
-        return None;
-    }
-    let dictionary = if kind == PageKind::WordMarked { chunk.dictionary() } else { &[] };
-    let front = ChunkHeader::new(pages, dictionary.len(), 0);
-    let mut out = vec![0; front.dictionary_at()];
-    out.extend(dictionary.iter().flatten());
-    for (page, entry) in kept().zip((front.map_at()..).step_by(MAP_ENTRY_BYTES)) {
-        let (_, record) = chunk.record(page).expect("the chunk was verified");
-        out.extend_from_slice(record.bytes());
-        let end = u32::try_from(out.len() - front.records_at()).expect("a chunk is small");
-        out[entry..entry + MAP_ENTRY_BYTES].copy_from_slice(&MapEntry { kind, end }.to_bytes());
-    }
-    out.extend([0; SLACK_BYTES]);
-    ChunkHeader::new(pages, dictionary.len(), out.len()).write(&mut out);
-    seal(&mut out);
-    Some(out)
 }
 
 /// Decodes chunks that need no resolver, one after another.

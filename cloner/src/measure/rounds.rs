@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::format::PAGE_BYTES;
+use cloner_codec::chunk::PAGE_BYTES;
+
 use crate::walk::Progress;
 
 use super::{Error, gigabytes_per_second, median, memory};

@@ -1,11 +1,12 @@
 use std::fs;
 use std::time::Duration;
 
+use cloner_codec::chunk::PageKind;
+use cloner_codec::cold::{self, VerifiedColdChunk};
+use cloner_codec::hot::{Encoder, Options, VerifiedChunk};
+
 use super::numbers::percentile;
 use super::*;
-use crate::codec::{Encoder, Options};
-use crate::cold::{self, VerifiedColdChunk};
-use crate::format::{PageKind, VerifiedChunk};
 
 /// An image whose page `i` of every chunk is of the kind its number says: zero, fill, pointers, text, noise, and a duplicate.
 pub(crate) fn image(pages: usize) -> Image {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
+use cloner_codec::hot::{Fresh, VerifiedChunk, decode_chunk};
 use vmm::memory::{self, Backing, GuestMemory};
 
-use crate::chunk::{self, Chunk};
-use crate::codec::{Fresh, decode_chunk};
-use crate::format::{CHUNK_BYTES, PAGE_BYTES, VerifiedChunk};
+use crate::layout::{self, Chunk};
 use crate::snapshot::{self, InChunk, Snapshot};
 use crate::walk::{Progress, StartError, Walker};
 
@@ -65,9 +65,9 @@ impl EagerRestorer {
     ) -> Result<(GuestMemory, Report), Error> {
         let started = Instant::now();
         let layout = snapshot.state().layout();
-        let chunks = chunk::chunks(layout);
+        let chunks = layout::chunks(layout);
         for snapshot in std::iter::once(snapshot).chain(snapshot.dependencies()) {
-            let chunks = chunk::chunks(snapshot.state().layout());
+            let chunks = layout::chunks(snapshot.state().layout());
             self.walker.walk(&chunks, |(), chunk| snapshot.verify(chunk).map(|_| ()))?;
         }
         let verify_time = started.elapsed();

@@ -5,9 +5,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cloner_codec::hot::VerifiedChunk;
+
+use crate::layout::{ChunkIndex, chunk_at};
+
 use super::{Error, Snapshot, SnapshotId};
-use crate::chunk::{ChunkIndex, chunk_at};
-use crate::format::VerifiedChunk;
 
 /// Which chunks of a snapshot, and of all it depends on, have been verified.
 #[derive(Debug, Default)]

@@ -25,11 +25,11 @@ pub(crate) use checks::Checks;
 pub use manifest::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
 pub(crate) use resolve::InChunk;
 
-use crate::chunk::{self, Chunk};
-use crate::codec;
 use crate::dedup::PageTable;
-use crate::format::{self, VerifiedChunk};
+use crate::layout::{self, Chunk};
 use crate::pool::{self, Stored};
+use cloner_codec::chunk;
+use cloner_codec::hot::{self, VerifiedChunk};
 
 /// Why stored bytes are not a snapshot, or a page of it cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,7 @@ pub enum Error {
         /// Its number.
         index: u32,
         /// What is wrong with it.
-        source: format::Error,
+        source: chunk::Error,
     },
     /// A chunk cannot be decoded.
     #[error("chunk {index}")]
@@ -124,7 +124,7 @@ pub enum Error {
         /// Its number.
         index: u32,
         /// Why.
-        source: codec::Error,
+        source: hot::Error,
     },
     /// A reference leads nowhere.
     #[error("page reference {0:#x} leads to no page")]
@@ -267,7 +267,7 @@ fn check_chunks(stored: &Stored, manifest: &ManifestV1, state: &VmState) -> Resu
     if manifest_bytes != state_bytes {
         return Err(Error::MemorySize { manifest_bytes, state_bytes });
     }
-    let count = chunk::chunks(state.layout()).len();
+    let count = layout::chunks(state.layout()).len();
     let listed = || manifest.chunks.iter().map(|entry| u64::from(entry.index));
     let last = manifest.chunks.iter().map(|entry| entry.index).max().unwrap_or(0);
     // Ascending on both sides, so equal sequences are equal sets without repetition.

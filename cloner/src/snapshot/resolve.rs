@@ -1,9 +1,11 @@
 //! Following the references of a snapshot's pages.
 
+use cloner_codec::chunk::{Page, PageIndex, PageKind};
+use cloner_codec::hot::{PageRef, Resolve, ResolveError, VerifiedChunk, decode_page};
+
+use crate::layout::{ChunkIndex, PlaceRef};
+
 use super::{Checks, Error, Snapshot};
-use crate::chunk::{ChunkIndex, PlaceRef};
-use crate::codec::{PageRef, Resolve, ResolveError, decode_page};
-use crate::format::{Page, PageIndex, PageKind, VerifiedChunk};
 
 /// One chunk of a snapshot, whose references are to be followed.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! The system interface: with `codec::simd`, the only home of `unsafe` in this crate.
+//! The system interface: the only home of `unsafe` in this crate.
 
 pub(crate) mod arena;
 pub(crate) mod fork;

@@ -4,6 +4,11 @@ use std::io::{self, Write};
 use std::iter;
 use std::path::{Path, PathBuf};
 
+use cloner_codec::cold;
+
+use crate::measure::{self, HotEncoder, Image, PageCounts, PagePassId, PageRounds, PassId, Rounds, quotient};
+use crate::walk::Progress;
+
 use super::super::clone::threads;
 use super::super::progress::{self, Spinner};
 use super::super::{Error, interrupt};
@@ -13,9 +18,6 @@ use super::report::{
     WordMarkedReport,
 };
 use super::table;
-use crate::cold;
-use crate::measure::{self, HotEncoder, Image, PageCounts, PagePassId, PageRounds, PassId, Rounds, quotient};
-use crate::walk::Progress;
 
 const EXAMPLES: &str = "\
 Examples:

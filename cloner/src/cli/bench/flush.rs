@@ -5,24 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
+use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 use serde::Serialize;
+
+use crate::battery::{Battery, BatterySpec, RealClock};
+use crate::flush::files::{BLOCK_BYTES, Files, RealFiles, read_exact_at, write_all_at};
+use crate::flush::{
+    Cleaning, FlushSettings, Flusher, FolderOptions, Form, Gauge, Rate, Recoverer, as_f64, this_host,
+};
+use crate::pool::{Pages, Pool, PoolConfig, Populate};
+use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
+use crate::sys::arena::{PageSize, Span};
+use crate::walk::Progress;
 
 use super::super::clone::threads;
 use super::super::folder;
 use super::super::progress::Spinner;
 use super::super::size::Size;
 use super::super::{Error, interrupt, memcpy};
-use crate::battery::{Battery, BatterySpec, RealClock};
-use crate::codec::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
-use crate::flush::files::{BLOCK_BYTES, Files, RealFiles, read_exact_at, write_all_at};
-use crate::flush::{
-    Cleaning, FlushSettings, Flusher, FolderOptions, Form, Gauge, Rate, Recoverer, as_f64, this_host,
-};
-use crate::format::{CHUNK_BYTES, PAGE_BYTES};
-use crate::pool::{Pages, Pool, PoolConfig, Populate};
-use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
-use crate::sys::arena::{PageSize, Span};
-use crate::walk::Progress;
 
 const EXAMPLES: &str = "\
 Examples:

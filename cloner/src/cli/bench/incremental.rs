@@ -2,8 +2,14 @@
 
 use std::time::Instant;
 
+use cloner_codec::chunk::PAGE_BYTES;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
 use serde::Serialize;
+
+use crate::compare::Comparer;
+use crate::incremental::{IncrementalSaver, Series};
+use crate::restore::eager::EagerRestorer;
+use crate::save::Saver;
 
 use super::super::clone::threads;
 use super::super::guest::{MachineArgs, random_nonce};
@@ -12,11 +18,6 @@ use super::super::size::Size;
 use super::super::{Error, interrupt};
 use super::pulse::Pulse;
 use super::spread::Spread;
-use crate::compare::Comparer;
-use crate::format::PAGE_BYTES;
-use crate::incremental::{IncrementalSaver, Series};
-use crate::restore::eager::EagerRestorer;
-use crate::save::Saver;
 
 const EXAMPLES: &str = "\
 Examples:

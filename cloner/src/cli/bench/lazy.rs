@@ -2,10 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::{CHUNK_PAGES, PAGE_BYTES};
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
 use serde::Serialize;
 use vmm::Vm;
 use vmm::memory::GuestMemory;
+
+use crate::compare::Comparer;
+use crate::restore::eager::EagerRestorer;
+use crate::restore::lazy::{self, Fill, Options, WorkingSet};
+use crate::save::Saver;
+use crate::snapshot::Snapshot;
 
 use super::super::clone::threads;
 use super::super::console::Console;
@@ -16,12 +23,6 @@ use super::super::size::Size;
 use super::super::{Error, interrupt};
 use super::pulse::Pulse;
 use super::spread::Spread;
-use crate::compare::Comparer;
-use crate::format::{CHUNK_PAGES, PAGE_BYTES};
-use crate::restore::eager::EagerRestorer;
-use crate::restore::lazy::{self, Fill, Options, WorkingSet};
-use crate::save::Saver;
-use crate::snapshot::Snapshot;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,8 +1,9 @@
 //! What `bench codec` times: each function adds passes to the rounds.
 
-use crate::codec::{Encoder, NoResolve, Options, decode_page};
-use crate::cold::{self, VerifiedColdChunk};
-use crate::format::{PageIndex, PageKind, VerifiedChunk};
+use cloner_codec::chunk::{PageIndex, PageKind};
+use cloner_codec::cold::{self, VerifiedColdChunk};
+use cloner_codec::hot::{Encoder, NoResolve, Options, VerifiedChunk, decode_page};
+
 use crate::measure::{
     self, Baseline, BlockCoder, Blocks, ColdCoder, Error, HotEncoder, Image, OpenImage, PagePassId,
     PageRounds, Pages, PassId, Rounds, Stored, quotient,
@@ -243,7 +244,8 @@ impl Prepared {
                 return Ok(None);
             }
             let mut coder = BlockCoder::new(*baseline)?;
-            let decode = move |page, out: &mut crate::format::Page| coder.decode_block(blocks, page, out);
+            let decode =
+                move |page, out: &mut cloner_codec::chunk::Page| coder.decode_block(blocks, page, out);
             Ok(Some(rounds.add(format!("single pages by {baseline}"), decode)))
         });
         passes.collect()

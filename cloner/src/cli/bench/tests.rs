@@ -1,12 +1,13 @@
+use cloner_codec::chunk::{HEADER_BYTES, MAP_ENTRY_BYTES};
+use cloner_codec::cold;
 use serde_json::Value;
+
+use crate::measure::{Image, tests::image};
+use crate::walk::Progress;
 
 use super::codec::{Plan, measure, thread_counts};
 use super::report::Report;
 use super::table;
-use crate::cold;
-use crate::format::{HEADER_BYTES, MAP_ENTRY_BYTES};
-use crate::measure::{Image, tests::image};
-use crate::walk::Progress;
 
 const PAGES: usize = 600;
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use cloner_codec::chunk::{PAGE_BYTES, PageKind};
 use serde::Serialize;
 
-use super::super::pages;
-use super::super::size::Size;
-use crate::format::{PAGE_BYTES, PageKind};
 use crate::pool::{Backing, Provided};
 use crate::snapshot::Snapshot;
 use crate::{measure, save};
+
+use super::super::pages;
+use super::super::size::Size;
 
 /// The whole run. Figures at the top level are the first generation's.
 #[derive(Debug, Serialize)]

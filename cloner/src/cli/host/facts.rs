@@ -1,5 +1,6 @@
 //! Everything that the checks judge, read and tried once.
 
+use cloner_codec::hot::Backend;
 use serde::Serialize;
 use vmm::host::capabilities::Capabilities;
 use vmm::host::cgroup::Cgroups;
@@ -18,7 +19,6 @@ use vmm::host::{KVM_PATH, Virtualization};
 use super::super::chain;
 use super::trial::Trial;
 use super::ups::{Address, Ups};
-use crate::codec::Backend;
 
 /// This host as this process sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

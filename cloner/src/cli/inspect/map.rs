@@ -5,12 +5,14 @@
 
 use std::fmt::Write as _;
 
+use cloner_codec::chunk::PageKind;
+
+use crate::measure::PageCounts;
+
 use super::super::size::Size;
 use super::html::escape;
 use super::report::{Chunk, Report};
 use super::table::label;
-use crate::format::PageKind;
-use crate::measure::PageCounts;
 
 /// Distance of cells, in units of the drawing.
 const CELL: usize = 20;

@@ -1,9 +1,9 @@
 //! What memory is made of, in the shape of its JSON.
 
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES, PageKind};
+use cloner_codec::hot::{ChunkStats, WordTag};
 use serde::Serialize;
 
-use crate::codec::{ChunkStats, WordTag};
-use crate::format::{CHUNK_BYTES, PAGE_BYTES, PageKind};
 use crate::measure::{PageCounts, quotient};
 
 use super::source::What;

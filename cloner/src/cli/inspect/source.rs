@@ -6,19 +6,20 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use cloner_codec::chunk::{self, ENCODED_BYTES_MAX};
+use cloner_codec::cold::{self, COLD_BYTES_MAX, VerifiedColdChunk};
+use cloner_codec::hot::{self, ChunkStats, VerifiedChunk};
 use serde::Serialize;
+
+use crate::flush::{self, Recoverer};
+use crate::layout;
+use crate::measure::{self, HotEncoder, Image};
+use crate::snapshot::{self, Snapshot};
 
 use super::super::clone::threads;
 use super::super::folder::{self, FolderArgs};
 use super::super::interrupt;
 use super::super::progress::{self, Spinner};
-use crate::chunk;
-use crate::codec::{self, ChunkStats};
-use crate::cold::{self, COLD_BYTES_MAX, VerifiedColdChunk};
-use crate::flush::{self, Recoverer};
-use crate::format::{self, ENCODED_BYTES_MAX, VerifiedChunk};
-use crate::measure::{self, HotEncoder, Image};
-use crate::snapshot::{self, Snapshot};
 
 /// Why something cannot be inspected.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub(in super::super) enum Error {
     #[error("{} starts as a chunk and has {bytes} bytes, a chunk at most {max_bytes}", path.display())]
     Large { path: PathBuf, bytes: u64, max_bytes: usize },
     #[error("{} is no whole chunk", path.display())]
-    Hot { path: PathBuf, source: codec::Error },
+    Hot { path: PathBuf, source: hot::Error },
     #[error("{} is no whole cold chunk", path.display())]
     Cold { path: PathBuf, source: cold::Error },
     #[error("{} holds {}: name one of them with --snapshot", path.display(), list(names))]
@@ -38,7 +39,7 @@ pub(in super::super) enum Error {
     #[error("snapshot {name} is damaged")]
     Snapshot { name: String, source: Box<snapshot::Error> },
     #[error("chunk {index} of snapshot {name} is damaged")]
-    Chunk { name: String, index: u32, source: codec::Error },
+    Chunk { name: String, index: u32, source: hot::Error },
     #[error(transparent)]
     Image(#[from] measure::Error),
 }
@@ -91,7 +92,7 @@ impl What {
     /// Bytes of an entry of the page map in this form.
     pub(super) fn map_entry_bytes(self) -> usize {
         match self {
-            Self::Image | Self::HotChunk | Self::Snapshot => format::MAP_ENTRY_BYTES,
+            Self::Image | Self::HotChunk | Self::Snapshot => chunk::MAP_ENTRY_BYTES,
             Self::ColdChunk => cold::MAP_ENTRY_BYTES,
         }
     }
@@ -102,7 +103,7 @@ impl Source {
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let _spinner = Spinner::new(format!("reading {}", path.display()));
         match magic(path) {
-            Some(format::MAGIC) => Ok(Self::Hot(read_chunk(path, ENCODED_BYTES_MAX)?)),
+            Some(chunk::MAGIC) => Ok(Self::Hot(read_chunk(path, ENCODED_BYTES_MAX)?)),
             Some(cold::MAGIC) => Ok(Self::Cold(read_chunk(path, COLD_BYTES_MAX)?)),
             // What cannot be read is an image that cannot be read.
             _ => Ok(Self::Image(Image::read(path)?)),
@@ -198,7 +199,7 @@ fn encoded(image: &Image) -> Result<Vec<ChunkStats>, measure::Error> {
 /// The figures of all chunks of a guest's memory: those of which nothing was ever touched are stored in no bytes.
 fn of_snapshot(snapshot: &Snapshot) -> Result<Vec<ChunkStats>, Error> {
     let name = || snapshot.name().to_owned();
-    let stats = |chunk: &chunk::Chunk| {
+    let stats = |chunk: &layout::Chunk| {
         let verified = snapshot
             .verify(chunk)
             .map_err(|error| Error::Snapshot { name: name(), source: Box::new(error) })?;
@@ -210,5 +211,5 @@ fn of_snapshot(snapshot: &Snapshot) -> Result<Vec<ChunkStats>, Error> {
             None => Ok(ChunkStats::untouched(chunk.pages)),
         }
     };
-    chunk::chunks(snapshot.state().layout()).iter().map(stats).collect()
+    layout::chunks(snapshot.state().layout()).iter().map(stats).collect()
 }

@@ -91,8 +91,8 @@ fn the_table_names_what_is_there() {
     assert!(!text.contains("patch"));
 }
 
-const HOT: &[u8] = include_bytes!("../../codec/tests/golden/v1-every-kind.chunk");
-const COLD: &[u8] = include_bytes!("../../cold/tests/golden/v1-every-kind.chunk");
+const HOT: &[u8] = include_bytes!("../../../codec/src/hot/tests/golden/v1-every-kind.chunk");
+const COLD: &[u8] = include_bytes!("../../../codec/src/cold/tests/golden/v1-every-kind.chunk");
 
 /// A file with these bytes, for one test.
 struct Temporary(PathBuf);

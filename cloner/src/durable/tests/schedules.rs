@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::super::core::{Core, Rule, Settings};
+use cloner_codec::chunk::PAGE_BYTES;
+use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+
 use crate::battery::{Battery, BatterySpec, Charge, Clock, Mains, Reading, SimulatedClock};
-use crate::codec::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 use crate::flush::files::faulty::{FaultyFiles, Random, Speed};
 use crate::flush::{Folder, FolderOptions, Form};
-use crate::format::PAGE_BYTES;
 use crate::pool::{self, Labels, Limit, Pages, Pool, PoolConfig, Populate, Priority, Reservation};
 use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
+
+use super::super::core::{Core, Rule, Settings};
 
 /// Fills a snapshot of one chunk of `pages` pages that nothing makes smaller.
 pub(super) fn fill(reservation: &Reservation, seed: u64, pages: usize) -> Result<(), pool::Error> {

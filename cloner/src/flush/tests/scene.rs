@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use super::super::files::Files;
-use super::super::files::faulty::{FaultyFiles, Random};
-use super::super::*;
+use cloner_codec::chunk::PAGE_BYTES;
+use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+
 use crate::battery::RealClock;
-use crate::codec::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
-use crate::format::PAGE_BYTES;
 use crate::pool::{Labels, Ledger, Limit, Pages, Pool, PoolConfig, Populate, Priority, PutOptions, Stored};
 use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
 use crate::walk::Progress;
+
+use super::super::files::Files;
+use super::super::files::faulty::{FaultyFiles, Random};
+use super::super::*;
 
 /// Everything a snapshot is, to compare it with what comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]

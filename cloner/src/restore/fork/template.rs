@@ -5,17 +5,18 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use vmm::VmState;
 use vmm::memory::memfd;
 use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
 
-use super::Error;
-use crate::chunk;
-use crate::format::{CHUNK_BYTES, PAGE_BYTES};
+use crate::layout;
 use crate::process::{read_state, state_file};
 use crate::restore::eager::EagerRestorer;
 use crate::snapshot::Snapshot;
 use crate::walk::Progress;
+
+use super::Error;
 
 /// Memory and state of a snapshot, ready to be forked. The memory is a sealed memfd: nobody can change it any more.
 #[derive(Debug)]
@@ -91,7 +92,7 @@ fn copy_to_file(memory: &GuestMemory) -> io::Result<File> {
         })
         .collect();
     let mut bytes = vec![0; CHUNK_BYTES];
-    for chunk in chunk::chunks(memory.layout()) {
+    for chunk in layout::chunks(memory.layout()) {
         let region = &memory.regions()[chunk.region];
         let mut touched = [0_u64; 8];
         region.touched(chunk.offset, chunk.pages, &mut touched)?;

@@ -31,11 +31,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::CHUNK_PAGES;
 use vmm::memory::userfault;
 use vmm::memory::{self, Backing, GuestMemory, Lost};
 
-use crate::chunk::PageNumber;
-use crate::format::CHUNK_PAGES;
+use crate::layout::PageNumber;
 use crate::snapshot::Snapshot;
 
 pub use source::{Source, SourceError};

@@ -7,16 +7,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Instant;
 
+use cloner_codec::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, Page, PageIndex};
 use vmm::memory::Mapping;
 use vmm::memory::userfault::{Installed, Userfault};
 use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::layout::{Chunk, ChunkIndex, PageNumber, chunk_at};
+
 use super::source::Source;
 use super::status::{Fill, Status};
 use super::{Error, Loss};
-use crate::chunk::{Chunk, ChunkIndex, PageNumber, chunk_at};
-use crate::format::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, Page, PageIndex};
 
 /// What becomes of pages that are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use vmm::memory::{Lost, Supplier};
+
+use crate::layout::PageNumber;
 
 use super::pager::{Pager, Spot, Zeros};
 use super::status::{Fault, Request, Status, Stop};
 use super::{Loss, Options};
-use crate::chunk::PageNumber;
-use crate::format::{CHUNK_BYTES, PAGE_BYTES};
 
 /// How long the server sleeps at most if nothing wakes it. It is always woken: this bounds mistakes.
 const IDLE: Duration = Duration::from_secs(3600);

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use cloner_codec::chunk::{Page, PageIndex};
 use vmm::memory::Layout;
 
-use crate::chunk::{Chunk, ChunkIndex, chunk_at};
-use crate::format::{Page, PageIndex};
+use crate::layout::{Chunk, ChunkIndex, chunk_at};
 use crate::snapshot::{Checks, InChunk, Snapshot};
 
 /// Why a source has no page to give.

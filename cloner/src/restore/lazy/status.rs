@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use vmm::memory::Lost;
 
+use crate::layout::{Chunk, PageNumber};
+
 use super::Loss;
-use crate::chunk::{Chunk, PageNumber};
 
 /// A missing page that the guest touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

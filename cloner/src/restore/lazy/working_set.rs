@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::{self, Schema};
 
-use super::Fault;
-use crate::chunk::{PageNumber, chunk_at};
+use crate::layout::{PageNumber, chunk_at};
 use crate::pool::{self, Pool};
 use crate::snapshot::{Snapshot, SnapshotId};
+
+use super::Fault;
 
 const SCHEMA: Schema = Schema { magic: *b"CLNWSET\0", version: 1, name: "working set" };
 const LABEL: &str = "working-set";

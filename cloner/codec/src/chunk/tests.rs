@@ -1,0 +1,66 @@
+//! The header and the map, field by field.
+
+use super::*;
+use crate::hot::VerifiedChunk;
+
+fn empty_chunk(pages: usize) -> Vec<u8> {
+    let bytes = HEADER_BYTES + pages * MAP_ENTRY_BYTES + SLACK_BYTES;
+    let mut encoded = vec![0; bytes];
+    ChunkHeader::new(pages, 0, bytes).write(&mut encoded);
+    seal(&mut encoded);
+    encoded
+}
+
+#[test]
+fn a_chunk_of_untouched_pages_is_header_map_and_slack() {
+    for pages in [1, 2, 511, 512] {
+        let encoded = empty_chunk(pages);
+        let chunk = VerifiedChunk::verify(&encoded).unwrap();
+        assert_eq!(chunk.page_count(), pages);
+        assert!(chunk.page_indices().all(|page| chunk.kind(page) == Some(PageKind::Untouched)));
+    }
+}
+
+#[test]
+fn every_field_is_checked_even_when_the_checksum_fits() {
+    let broken = |at: usize, value: u8| {
+        let mut encoded = empty_chunk(3);
+        encoded[at] = value;
+        seal(&mut encoded);
+        VerifiedChunk::verify(&encoded).expect_err("a broken chunk was accepted")
+    };
+    assert!(matches!(broken(0, b'X'), Error::Magic { .. }));
+    assert_eq!(broken(4, 2), Error::Version { found: 2 });
+    assert_eq!(broken(6, 0), Error::Field { field: "page_count", value: 0, min: 1, max: 512 });
+    assert_eq!(broken(7, 3), Error::Field { field: "page_count", value: 771, min: 1, max: 512 });
+    assert_eq!(broken(6, 4), Error::Length { expected_bytes: 72, actual_bytes: 68 });
+    assert_eq!(broken(16, 69), Error::Length { expected_bytes: 69, actual_bytes: 68 });
+    assert!(matches!(broken(16, 0), Error::Field { field: "encoded_bytes", value: 0, min: 68, .. }));
+    assert!(matches!(broken(21, 0x20), Error::Field { field: "dictionary_entries", value: 8192, .. }));
+    assert!(matches!(broken(20, 1), Error::Length { .. }));
+    assert!(matches!(broken(22, 1), Error::Field { field: "reserved", .. }));
+    assert!(matches!(broken(HEADER_BYTES + 3, 0xf0), Error::Kind { kind: 15, .. }));
+    assert!(matches!(broken(HEADER_BYTES + 3, 0x80), Error::Record { kind: PageKind::Raw, .. }));
+    assert!(matches!(broken(HEADER_BYTES, 1), Error::Record { kind: PageKind::Untouched, end: 1, .. }));
+    assert_eq!(broken(67, 1), Error::Slack);
+}
+
+#[test]
+fn a_wrong_checksum_is_named_with_both_sums() {
+    let mut encoded = empty_chunk(1);
+    encoded[8] ^= 1;
+    assert!(
+        matches!(VerifiedChunk::verify(&encoded), Err(Error::Checksum { stored, computed }) if stored == computed ^ 1)
+    );
+}
+
+#[test]
+fn entries_survive_their_bytes() {
+    for kind in PageKind::ALL {
+        for end in [0, 1, 4096, (1 << 28) - 1] {
+            let entry = MapEntry { kind, end };
+            assert_eq!(MapEntry::from_bytes(entry.to_bytes()), Ok(entry));
+        }
+    }
+    assert_eq!(MapEntry::from_bytes([0, 0, 0, 0x90]), Err(9));
+}

@@ -1,0 +1,164 @@
+//! From a cold chunk to pages: all of them, or any one.
+
+use zstd::bulk::Decompressor;
+
+use crate::chunk::{CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageKind};
+use crate::hot::{Fresh, PageRef, Resolve, ResolveError, apply_patch, fill_page};
+
+use super::chunk::Marker;
+use super::group::{GROUP_BYTES, GROUP_PAGES, Group};
+use super::{Error, VerifiedColdChunk};
+
+/// Reads cold chunks, one after another. Keep one per thread: it holds zstd's context and the scratch memory.
+pub struct ColdDecoder {
+    pub(super) groups: GroupDecoder,
+    /// The unique pages of a chunk on its way to the hot form; made when the first chunk is.
+    pub(super) chunk: Vec<u8>,
+}
+
+pub(super) struct GroupDecoder {
+    context: Decompressor<'static>,
+    /// A group's pages, where they cannot be decompressed in place.
+    pages: Box<[u8]>,
+}
+
+impl ColdDecoder {
+    /// A decoder with its scratch memory.
+    ///
+    /// # Errors
+    /// [`Error::Zstd`] if there is no memory for zstd's context.
+    pub fn new() -> Result<Self, Error> {
+        let context =
+            Decompressor::new().map_err(|source| Error::Zstd { step: "set up decompression", source })?;
+        let groups = GroupDecoder { context, pages: vec![0; GROUP_BYTES].into() };
+        Ok(Self { groups, chunk: Vec::new() })
+    }
+}
+
+impl GroupDecoder {
+    /// Writes the unique pages of a chunk to their places in `pages`, and nothing else.
+    pub(super) fn decode_chunk(
+        &mut self,
+        chunk: &VerifiedColdChunk<'_>,
+        pages: &mut [Page],
+    ) -> Result<(), Error> {
+        let mut places = [0; CHUNK_PAGES];
+        for (page, marker) in chunk.markers() {
+            if let Marker::Unique { rank } = marker {
+                places[rank] = page.get();
+            }
+        }
+        let places = &places[..chunk.header().unique_pages()];
+        for (number, places) in places.chunks(GROUP_PAGES).enumerate() {
+            self.decode_to(chunk.group(number), places, pages)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a group's pages to their places: at once where those adjoin, by way of the scratch memory where they do not.
+    fn decode_to(&mut self, group: Group<'_>, places: &[usize], pages: &mut [Page]) -> Result<(), Error> {
+        let (first, last) = (places[0], places[places.len() - 1]);
+        if last - first + 1 == places.len() {
+            return decompress(&mut self.context, group, pages[first..=last].as_flattened_mut());
+        }
+        for (&place, page) in places.iter().zip(self.decode(group)?) {
+            pages[place] = *page;
+        }
+        Ok(())
+    }
+
+    /// A group's pages.
+    fn decode<'a>(&'a mut self, group: Group<'a>) -> Result<&'a [Page], Error> {
+        if let Some(stored) = group.stored() {
+            return Ok(stored.as_chunks().0);
+        }
+        let pages = &mut self.pages[..group.page_bytes];
+        decompress(&mut self.context, group, pages)?;
+        Ok(pages.as_chunks().0)
+    }
+}
+
+fn decompress(context: &mut Decompressor<'_>, group: Group<'_>, pages: &mut [u8]) -> Result<(), Error> {
+    if let Some(stored) = group.stored() {
+        pages.copy_from_slice(stored);
+        return Ok(());
+    }
+    let Group { number, coded, page_bytes } = group;
+    let actual_bytes = context
+        .decompress_to_buffer(coded, pages)
+        .map_err(|source| Error::GroupContent { group: number, source })?;
+    if actual_bytes != page_bytes {
+        return Err(Error::GroupLength { group: number, page_bytes, actual_bytes });
+    }
+    Ok(())
+}
+
+/// Decodes all pages of a chunk into `memory`, which must be exactly as long as they are.
+///
+/// # Errors
+/// The first page or group that cannot be decoded; `memory` may then hold anything.
+pub fn decode_chunk(
+    chunk: &VerifiedColdChunk<'_>,
+    decoder: &mut ColdDecoder,
+    resolver: &impl Resolve,
+    fresh: Fresh,
+    memory: &mut [u8],
+) -> Result<(), Error> {
+    let (chunk_bytes, memory_bytes) = (chunk.page_count() * PAGE_BYTES, memory.len());
+    if chunk_bytes != memory_bytes {
+        return Err(Error::MemoryLength { chunk_bytes, memory_bytes });
+    }
+    let pages = memory.as_chunks_mut().0;
+    for ((index, marker), page) in chunk.markers().zip(&mut *pages) {
+        if fresh == Fresh::Zeroed && marker.kind().reads_zero() {
+            continue;
+        }
+        decode_marker(index, marker, resolver, page)?;
+    }
+    decoder.groups.decode_chunk(chunk, pages)
+}
+
+/// Decodes one page and says what it was, RAW if it was kept in a group. Decompresses one group at most.
+///
+/// # Errors
+/// If the chunk ends before the page, its group or record is not one an encoder writes, or the resolver fails.
+pub fn decode_page(
+    chunk: &VerifiedColdChunk<'_>,
+    index: PageIndex,
+    decoder: &mut ColdDecoder,
+    resolver: &impl Resolve,
+    page: &mut Page,
+) -> Result<PageKind, Error> {
+    let beyond = Error::Page { page: index, page_count: chunk.page_count() };
+    let (_, marker) = chunk.markers().nth(index.get()).ok_or(beyond)?;
+    if let Marker::Unique { rank } = marker {
+        let group = decoder.groups.decode(chunk.group(rank / GROUP_PAGES))?;
+        *page = group[rank % GROUP_PAGES];
+    }
+    decode_marker(index, marker, resolver, page)?;
+    Ok(marker.kind())
+}
+
+/// Writes a page that is not in a group.
+fn decode_marker(
+    index: PageIndex,
+    marker: Marker<'_>,
+    resolver: &impl Resolve,
+    page: &mut Page,
+) -> Result<(), Error> {
+    let resolved = |result: Result<(), ResolveError>| {
+        result.map_err(|source| Error::Resolve { page: index, kind: marker.kind(), source })
+    };
+    match marker {
+        Marker::Untouched | Marker::Zero => page.fill(0),
+        Marker::Fill(vector) => fill_page(u64::from_le_bytes(*vector), page),
+        Marker::Dup(reference) => resolved(resolver.dup(PageRef(u64::from_le_bytes(*reference)), page))?,
+        Marker::Parent => resolved(resolver.parent(index, page))?,
+        Marker::Patch(record) => {
+            resolved(resolver.parent(index, page))?;
+            apply_patch(record, page).map_err(|source| Error::Patch { page: index, source })?;
+        }
+        Marker::Unique { .. } => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! From the cold form back to the hot one.
+
+use crate::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES};
+use crate::hot::{ChunkInput, ChunkStats, Encoder, KeptRecord, NoDedup, PageSet};
+
+use super::chunk::Marker;
+use super::{ColdDecoder, Error, VerifiedColdChunk};
+
+/// Appends the hot form of a chunk to `out`: the same markers, and the unique pages marked by `encoder`.
+///
+/// References are kept as they are, so nothing has to be resolved. With the encoder that made the chunk, the result is the
+/// chunk as it was, byte by byte. Nothing is allocated after the first chunk if `out` has room for
+/// [`ENCODED_BYTES_MAX`](crate::hot::ENCODED_BYTES_MAX) more bytes.
+///
+/// # Errors
+/// A group that does not decompress; `out` is then as it was.
+pub fn transcode_to_hot(
+    cold: &VerifiedColdChunk<'_>,
+    decoder: &mut ColdDecoder,
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+) -> Result<ChunkStats, Error> {
+    let ColdDecoder { groups, chunk } = decoder;
+    chunk.resize(CHUNK_BYTES, 0);
+    let pages = &mut chunk[..cold.page_count() * PAGE_BYTES];
+    groups.decode_chunk(cold, pages.as_chunks_mut().0)?;
+    let kept = kept(cold);
+    let input = ChunkInput::new(pages, &PageSet::ALL).map_err(Error::Hot)?.with_kept(&kept);
+    Ok(encoder.encode_chunk(&input, &mut NoDedup, out))
+}
+
+/// The marker of every page that is not in a group.
+fn kept<'a>(cold: &VerifiedColdChunk<'a>) -> [Option<KeptRecord<'a>>; CHUNK_PAGES] {
+    let mut kept = [None; CHUNK_PAGES];
+    for ((_, marker), kept) in cold.markers().zip(&mut kept) {
+        if !matches!(marker, Marker::Unique { .. }) {
+            *kept = Some(KeptRecord { kind: marker.kind(), record: marker.record() });
+        }
+    }
+    kept
+}

@@ -1,0 +1,124 @@
+//! From byte markers to the page.
+
+use crate::chunk::{PAGE_BYTES, Page, SLACK_BYTES};
+use crate::hot::Record;
+
+use super::super::RecordError;
+use super::super::simd::{COPY_BYTES, Draft, Kernel, Lanes, MoveTable, Window};
+use super::steps::{MARKERS, STEPS, Source, Step};
+use super::{COUNTS_BYTES, STEP_MAX, distance_bytes};
+
+const _: () = assert!(COPY_BYTES == STEP_MAX && COPY_BYTES <= SLACK_BYTES);
+
+/// The steps as the decoder wants them.
+static TABLE: MoveTable = {
+    let mut table = MoveTable::new();
+    let mut marker = 0;
+    while marker < MARKERS {
+        let Step { literals, length, source } = STEPS[marker];
+        let is_zeros = matches!(source, Source::Zero | Source::None);
+        table.set(marker, literals, length, matches!(source, Source::New), is_zeros);
+        marker += 1;
+    }
+    table
+};
+
+/// Decodes one BYTE-MARKED record: gives the page, in the window.
+pub(in super::super) struct ByteDecode<'a> {
+    pub record: Record<'a>,
+    pub window: &'a mut Window,
+}
+
+impl<'a> Kernel for ByteDecode<'a> {
+    type Output = Result<&'a Page, RecordError>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output {
+        let mut open = Open::new(self.record, self.window)?;
+        open.draft.build(lanes, &TABLE);
+        open.finish()
+    }
+}
+
+/// Decodes two BYTE-MARKED records at once: gives the pages, in the windows, or which of the two is wrong.
+pub(in super::super) struct ByteDecodeBoth<'a> {
+    pub records: [Record<'a>; 2],
+    pub windows: [&'a mut Window; 2],
+}
+
+impl<'a> Kernel for ByteDecodeBoth<'a> {
+    type Output = Result<[&'a Page; 2], (usize, RecordError)>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output {
+        let Self { records: [first, second], windows: [first_window, second_window] } = self;
+        let mut first = Open::new(first, first_window).map_err(|wrong| (0, wrong))?;
+        let mut second = Open::new(second, second_window).map_err(|wrong| (1, wrong))?;
+        first.draft.build_both(&mut second.draft, lanes, &TABLE);
+        let first = first.finish().map_err(|wrong| (0, wrong))?;
+        let second = second.finish().map_err(|wrong| (1, wrong))?;
+        Ok([first, second])
+    }
+}
+
+/// A record taken apart, and the page that is built from it.
+struct Open<'a> {
+    draft: Draft<'a>,
+    markers: &'a [u8],
+    /// Distances the record has.
+    distances: usize,
+    /// Where its literals start.
+    literals_at: usize,
+    record_bytes: usize,
+}
+
+impl<'a> Open<'a> {
+    #[inline(always)]
+    fn new(record: Record<'a>, window: &'a mut Window) -> Result<Self, RecordError> {
+        let (bytes, with_slack) = (record.bytes(), record.with_slack());
+        let length = |needed_bytes| RecordError::Length { needed_bytes, record_bytes: bytes.len() };
+        let &[a, b, c] = bytes.first_chunk::<COUNTS_BYTES>().ok_or(length(COUNTS_BYTES))?;
+        let counts = u32::from_le_bytes([a, b, c, 0]);
+        let (markers, distances) = ((counts & 0xfff) as usize, (counts >> 12) as usize);
+        let distances_at = COUNTS_BYTES + markers;
+        let literals_at = distances_at + distance_bytes(distances);
+        if literals_at > bytes.len() {
+            return Err(length(literals_at));
+        }
+        if distances % 2 == 1 && bytes[literals_at - 1] >> 4 != 0 {
+            return Err(RecordError::Padding);
+        }
+        let markers = &bytes[COUNTS_BYTES..distances_at];
+        let highest = markers.iter().fold(0, |highest, &marker| highest.max(marker));
+        if usize::from(highest) >= MARKERS {
+            return Err(RecordError::Marker { marker: highest });
+        }
+        let draft = Draft::new(markers, &with_slack[distances_at..], &with_slack[literals_at..], window);
+        Ok(Self { draft, markers, distances, literals_at, record_bytes: bytes.len() })
+    }
+
+    /// The page, if it was built to its end of all the record has.
+    #[inline(always)]
+    fn finish(self) -> Result<&'a Page, RecordError> {
+        let Self { draft, distances, literals_at, record_bytes, .. } = &self;
+        if !draft.took(*distances, record_bytes - literals_at) {
+            return Err(self.wrong_sums());
+        }
+        Ok(self.draft.into_page())
+    }
+
+    /// What is wrong with a record whose markers do not take what it has, or do not make a page.
+    #[cold]
+    fn wrong_sums(&self) -> RecordError {
+        let &Self { markers, record_bytes, .. } = self;
+        let steps = || markers.iter().map(|&marker| STEPS[usize::from(marker)]);
+        let literals: usize = steps().map(|step| usize::from(step.literals)).sum();
+        let bytes = literals + steps().map(|step| usize::from(step.length)).sum::<usize>();
+        if bytes != PAGE_BYTES {
+            return RecordError::PageLength { bytes };
+        }
+        let distances = steps().filter(|step| step.source == Source::New).count();
+        let needed_bytes = COUNTS_BYTES + markers.len() + distance_bytes(distances) + literals;
+        RecordError::Length { needed_bytes, record_bytes }
+    }
+}

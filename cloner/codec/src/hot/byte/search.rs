@@ -1,0 +1,225 @@
+//! Which bytes of a page stood elsewhere in it before.
+//!
+//! ```text
+//! from a place on: where do zeros start, or the same distance go on? one look at 32 bytes tells
+//!     close by: take them
+//!     before that: have the bytes at this place stood elsewhere? one probe for each place, until one has
+//!     one look at 32 bytes tells how far that goes, on and back over literals that belong to the vector as well
+//! ```
+//!
+//! One probe into a table of where bytes stood last and no second thoughts: a source paused or frozen while its memory is
+//! encoded waits for this. Half of the time goes into probes, and half into what is done for each vector, where instructions
+//! count as much as branches that cannot be predicted.
+
+use std::num::NonZeroUsize;
+
+use crate::chunk::{PAGE_BYTES, Page};
+
+use super::super::narrow::low_u16;
+use super::super::simd::Lanes;
+use super::STEP_MAX;
+use super::steps::Source;
+
+/// Where the page starts in the window: after zeros, as the decoder has it, as far as vectors reach here.
+pub(super) const PAGE_AT: usize = 64;
+pub(super) const PAGE_END: usize = PAGE_AT + PAGE_BYTES;
+/// Every `u16` is a place in the window, so that none needs to be checked. Most of it is never touched.
+const PLACES: usize = 1 << 16;
+/// After the last place, as far as is read from any.
+const SLACK: usize = 64;
+const SLOT_BITS: u32 = 12;
+/// The least length of a vector from a new distance that is looked for, and of one from the same distance or of zeros.
+const NEW_BYTES: u32 = 5;
+const SAME_BYTES: u32 = 4;
+/// Places looked at together for zeros and the same distance: beyond these, the last [`SAME_BYTES`] of a register hang over.
+const AHEAD: usize = STEP_MAX - SAME_BYTES as usize + 1;
+
+/// Zeros or the same distance after fewer literals than this are taken unseen: a new distance would be longer, but not by what
+/// it costs.
+const NEAR: usize = 3;
+/// Bytes before a place that are compared with those from there on.
+const BEFORE: usize = 8;
+static ZEROS: [u8; STEP_MAX] = [0; STEP_MAX];
+
+/// The page, and where its bytes stood last.
+pub(super) struct Search {
+    window: Box<[u8; PLACES + SLACK]>,
+    /// Where the bytes with this hash stood last.
+    seen: [u16; 1 << SLOT_BITS],
+}
+
+/// Bytes that can be had by naming them.
+pub(super) struct Vector {
+    pub source: Source,
+    pub start: usize,
+    pub end: usize,
+    /// How far back they stood; for zeros, the distance of the vector before.
+    pub distance: usize,
+}
+
+impl Search {
+    pub(super) fn new() -> Self {
+        let window = vec![0; PLACES + SLACK].into_boxed_slice().try_into().expect("as long as said");
+        Self { window, seen: [0; 1 << SLOT_BITS] }
+    }
+
+    /// Forgets the page before this one.
+    #[inline(always)]
+    pub(super) fn start(&mut self, page: &Page) {
+        self.window[PAGE_AT..PAGE_END].copy_from_slice(page);
+        self.seen.fill(0);
+    }
+
+    /// The first vector at `at` or soon after it; literals since `anchor` may become its first bytes. `distance` is that of the
+    /// vector before; `stride` is how far probes are apart. Otherwise where to go on.
+    #[inline(always)]
+    pub(super) fn next<L: Lanes>(
+        &mut self,
+        lanes: L,
+        anchor: usize,
+        at: usize,
+        distance: usize,
+        stride: usize,
+    ) -> Result<Vector, usize> {
+        let here = self.load(at);
+        let zero_or_same =
+            lanes.equal_bytes(&ZEROS, here) | lanes.equal_bytes(self.load(at - distance), here);
+        let ahead = (runs(zero_or_same) | 1 << AHEAD).trailing_zeros() as usize;
+        let limit = (at + ahead).min(PAGE_END - 7);
+
+        let (found, from) = if ahead < NEAR { (limit, None) } else { self.probe(at, limit, stride) };
+        if let Some(from) = from {
+            let from = from.get();
+            // One look at eight bytes before and 24 bytes from there on.
+            let differ = !lanes.equal_bytes(self.load(from - BEFORE), self.load(found - BEFORE));
+            let before = (differ << (32 - BEFORE) | 1 << (31 - BEFORE)).leading_zeros() as usize;
+            let mut length = (differ >> BEFORE | 1 << (32 - BEFORE)).trailing_zeros() as usize;
+            if length == 32 - BEFORE {
+                length = self.more_equal(lanes, from, found, length);
+            }
+            let start = found - before.min(found - anchor);
+            let end = (found + length).min(PAGE_END);
+            return Ok(Vector { source: Source::New, start, end, distance: found - from });
+        }
+        if ahead == AHEAD || limit == PAGE_END - 7 {
+            return Err(found);
+        }
+        self.zero_or_same(lanes, anchor, limit, distance).ok_or(limit + 1)
+    }
+
+    /// The vector of zeros or from the same distance `at` some place, whichever is longer; there may be a little of both, which
+    /// is none.
+    #[inline(always)]
+    fn zero_or_same<L: Lanes>(&self, lanes: L, anchor: usize, at: usize, distance: usize) -> Option<Vector> {
+        let zeros = self.more(lanes, at, 0, |_| &ZEROS);
+        let same = self.more_equal(lanes, at - distance, at, 0);
+        if zeros.max(same) < SAME_BYTES as usize {
+            return None;
+        }
+        let end = (at + zeros.max(same)).min(PAGE_END);
+        let (source, before) = if zeros >= same {
+            (Source::Zero, self.load_u64(at - 8).leading_zeros())
+        } else {
+            (
+                Source::Same,
+                (self.load_u64(at - 8) ^ self.load_u64((at - distance).saturating_sub(8))).leading_zeros(),
+            )
+        };
+        Some(Vector { source, start: at - (before as usize / 8).min(at - anchor), end, distance })
+    }
+
+    /// Looks for bytes that stood elsewhere, at every `stride`-th place from `at` to before `limit`: where they are and where
+    /// they were, or where it stopped and nothing.
+    ///
+    /// Not inlined: among the other variables this loop would keep its own in memory, and that costs more than the call.
+    #[inline(never)]
+    fn probe(&mut self, mut at: usize, limit: usize, stride: usize) -> (usize, Option<NonZeroUsize>) {
+        if stride == 1 {
+            // Two places of one load.
+            while at + 2 <= limit {
+                let bytes = self.load_u64(at);
+                let slot = &mut self.seen[hash(bytes)];
+                let from = usize::from(*slot);
+                *slot = low_u16(at as u64);
+                if low(self.load_u64(from) ^ bytes, NEW_BYTES) == 0 && from + STEP_MAX <= at {
+                    return (at, NonZeroUsize::new(from));
+                }
+                let next = bytes >> 8;
+                let slot = &mut self.seen[hash(next)];
+                let from = usize::from(*slot);
+                *slot = low_u16(at as u64 + 1);
+                if low(self.load_u64(from) ^ next, NEW_BYTES) == 0 && from + STEP_MAX <= at + 1 {
+                    return (at + 1, NonZeroUsize::new(from));
+                }
+                at += 2;
+            }
+        }
+        while at < limit {
+            let bytes = self.load_u64(at);
+            let slot = &mut self.seen[hash(bytes)];
+            let from = usize::from(*slot);
+            *slot = low_u16(at as u64);
+            if low(self.load_u64(from) ^ bytes, NEW_BYTES) == 0 && from + STEP_MAX <= at {
+                return (at, NonZeroUsize::new(from));
+            }
+            at += stride;
+        }
+        (at, None)
+    }
+
+    /// Equal bytes at two places, of which `length` are known to be; beyond the end of the page, any.
+    #[inline(always)]
+    fn more_equal<L: Lanes>(&self, lanes: L, from: usize, at: usize, length: usize) -> usize {
+        self.more(lanes, at, length, |length| self.load(from + length))
+    }
+
+    /// Bytes at a place that equal those of `other`, of which `length` are known to.
+    #[inline(always)]
+    fn more<'a, L: Lanes>(
+        &self,
+        lanes: L,
+        at: usize,
+        mut length: usize,
+        other: impl Fn(usize) -> &'a [u8; STEP_MAX],
+    ) -> usize {
+        loop {
+            let equal = lanes.equal_bytes(other(length), self.load(at + length)).trailing_ones();
+            length += equal as usize;
+            if equal < 32 || at + length >= PAGE_END {
+                return length;
+            }
+        }
+    }
+
+    /// The bytes at a place.
+    #[inline(always)]
+    pub(super) fn load<const N: usize>(&self, at: usize) -> &[u8; N] {
+        const { assert!(N <= SLACK) };
+        self.window[at % PLACES..].first_chunk().expect("the window goes on after the last place")
+    }
+
+    #[inline(always)]
+    fn load_u64(&self, at: usize) -> u64 {
+        u64::from_le_bytes(*self.load(at))
+    }
+}
+
+/// Where [`SAME_BYTES`] bits in a row start.
+#[inline(always)]
+fn runs(mask: u32) -> u32 {
+    const { assert!(SAME_BYTES == 4) };
+    let pairs = mask & mask >> 1;
+    pairs & pairs >> 2
+}
+
+/// The first few bytes of eight.
+#[inline(always)]
+fn low(bytes: u64, count: u32) -> u64 {
+    bytes << (64 - 8 * count)
+}
+
+/// The bytes that a vector from a new distance has at least, to a slot of the table.
+#[inline(always)]
+fn hash(bytes: u64) -> usize {
+    (low(bytes, NEW_BYTES).wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - SLOT_BITS)) as usize
+}

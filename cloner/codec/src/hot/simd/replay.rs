@@ -1,0 +1,219 @@
+//! Replaying byte markers: the loop that decodes most of a guest's memory, and cannot afford a bounds check per copy.
+//!
+//! The page is built in a window. Every move joins 32 bytes of literals and 32 of a vector in a register and writes them at once,
+//! without a branch on how long either is: what is too much is overwritten by the next move.
+//!
+//! ```text
+//!  0                                      4192                     8288         8320
+//!  ┌──────────────────────────────────────┬────────────────────────┬────────────┐
+//!  │ zeros                                │ 4096 bytes of the page │ overshoot  │
+//!  └──────────────────────────────────────┴────────────────────────┴────────────┘
+//! ```
+//!
+//! A vector starts 32 to 4127 bytes before the place it is copied to, so it always starts in the window: before the page there
+//! are zeros, and a vector of zeros is one that starts 4192 bytes before. Literals and distances are not checked copy by copy
+//! either; if what a block of markers takes together fits, so does what any prefix of it takes.
+
+#![expect(unsafe_code, reason = "the sums over a block of moves bound every copy, which no compiler can see")]
+
+use crate::chunk::{PAGE_BYTES, Page};
+
+use super::Lanes;
+use super::moves::{BLOCK_MOVES, DISTANCE_MAX, Distances, MoveTable, Moves, ZEROS_BACK};
+
+/// Bytes a copy moves, whatever the move needs of them; and the least distance of a vector.
+pub(in super::super) const COPY_BYTES: usize = 32;
+/// The distance that is stored as 0.
+pub(super) const LEAST_DISTANCE: u16 = 32;
+/// Where the page starts in the window: from its end, and from a literal run after that, it is as far to zeros only.
+pub(super) const PAGE_AT: u16 = 4096 + 3 * 32;
+/// Where it ends.
+const PAGE_END: usize = PAGE_AT as usize + PAGE_BYTES;
+/// A move ends at the end of the page at most, and so starts there at most.
+const WINDOW_BYTES: usize = PAGE_END + COPY_BYTES;
+
+const _: () = assert!(COPY_BYTES == LEAST_DISTANCE as usize && LEAST_DISTANCE + DISTANCE_MAX <= PAGE_AT);
+const _: () =
+    assert!(ZEROS_BACK <= PAGE_AT && PAGE_END + COPY_BYTES - ZEROS_BACK as usize <= PAGE_AT as usize);
+
+/// Where a page is built from byte markers. Reused from page to page: nothing is ever written before [`PAGE_AT`],
+/// and nothing is read after it that was not written for the same page.
+pub(in super::super) struct Window {
+    bytes: [u8; WINDOW_BYTES],
+    moves: Moves,
+}
+
+impl Window {
+    pub(in super::super) fn new() -> Self {
+        Self { bytes: [0; WINDOW_BYTES], moves: Moves::new() }
+    }
+}
+
+/// A page to build: what is left of its record's streams, and how far it has come.
+pub(in super::super) struct Draft<'a> {
+    markers: &'a [u8],
+    distances: Distances<'a>,
+    literals: &'a [u8],
+    literal_at: usize,
+    window: &'a mut Window,
+    /// Where the next byte goes, in the window.
+    at: usize,
+}
+
+impl<'a> Draft<'a> {
+    /// Nothing built. Bytes that follow the distances mean nothing; [`COPY_BYTES`] have to follow the literals.
+    pub(in super::super) fn new(
+        markers: &'a [u8],
+        distances: &'a [u8],
+        literals: &'a [u8],
+        window: &'a mut Window,
+    ) -> Self {
+        let distances = Distances::new(distances);
+        Self { markers, distances, literals, literal_at: 0, window, at: PAGE_AT.into() }
+    }
+
+    /// Whether the page was built to its end, of so many distances and literals.
+    pub(in super::super) fn took(&self, distances: usize, literals: usize) -> bool {
+        (self.at, self.distances.taken(), self.literal_at) == (PAGE_END, distances, literals)
+    }
+
+    /// The page that was built.
+    pub(in super::super) fn into_page(self) -> &'a Page {
+        self.window.bytes[PAGE_AT as usize..].first_chunk().expect("the window is larger than a page")
+    }
+
+    /// Builds the page, as far as its markers fit.
+    #[inline(always)]
+    pub(in super::super) fn build<L: Lanes>(&mut self, lanes: L, table: &MoveTable) {
+        while !self.markers.is_empty() {
+            let mut player = self.read(lanes, table);
+            player.play(lanes, 0);
+        }
+    }
+
+    /// Builds two pages at once.
+    ///
+    /// What a vector is copied from may have been written by several of the moves just before it, and is then read only when
+    /// all of them have come to the cache. Meanwhile the other page goes on.
+    #[inline(always)]
+    pub(in super::super) fn build_both<L: Lanes>(&mut self, other: &mut Self, lanes: L, table: &MoveTable) {
+        while !self.markers.is_empty() && !other.markers.is_empty() {
+            let mut players = [self.read(lanes, table), other.read(lanes, table)];
+            let together = players[0].count.min(players[1].count);
+            for number in 0..together {
+                for player in &mut players {
+                    // SAFETY: `number` is less than the player's count, and those before it have been made.
+                    unsafe { player.step(lanes, number) };
+                }
+            }
+            for player in &mut players {
+                player.play(lanes, together);
+            }
+        }
+        self.build(lanes, table);
+        other.build(lanes, table);
+    }
+
+    /// Reads a block of markers. If it does not fit there is nothing to play, nor any block after it.
+    #[inline(always)]
+    fn read<L: Lanes>(&mut self, lanes: L, table: &MoveTable) -> Player<'_> {
+        let (block, rest) = self.markers.split_at(self.markers.len().min(BLOCK_MOVES));
+        let Window { bytes, moves } = &mut *self.window;
+        lanes.moves(table, block, &mut self.distances, moves);
+        let farthest = moves.back[..block.len()].iter().fold(0, |farthest, &back| farthest.max(back));
+        assert!(farthest <= PAGE_AT, "{farthest} bytes back");
+        let (at, literal_at) = (self.at, self.literal_at);
+        self.at += sum(&moves.bytes[..block.len()]);
+        self.literal_at += sum(&moves.literals[..block.len()]);
+        let fits = self.at <= PAGE_END && self.literal_at + COPY_BYTES <= self.literals.len();
+        self.markers = if fits { rest } else { &[] };
+        Player {
+            literals: self.literals[literal_at..].as_ptr(),
+            // SAFETY: all moves before fitted, so this is in the page or at its end.
+            place: unsafe { bytes.as_mut_ptr().add(at) },
+            moves,
+            count: if fits { block.len() } else { 0 },
+        }
+    }
+}
+
+/// A block of moves to make. They are known to stay in the page, to leave [`COPY_BYTES`] of literals, and to copy vectors
+/// from [`PAGE_AT`] bytes before at most.
+struct Player<'a> {
+    /// The literals not taken yet.
+    literals: *const u8,
+    /// Where the next byte goes, in a window.
+    place: *mut u8,
+    moves: &'a Moves,
+    count: usize,
+}
+
+impl Player<'_> {
+    /// Makes the moves from `first` on; those before it have been made.
+    #[inline(always)]
+    fn play<L: Lanes>(&mut self, lanes: L, first: usize) {
+        for number in first..self.count {
+            // SAFETY: `number` is less than the count, and those before it have been made.
+            unsafe { self.step(lanes, number) };
+        }
+    }
+
+    /// Makes the move with this number.
+    ///
+    /// # Safety
+    /// There must be one, and those before it must have been made, once each.
+    #[inline(always)]
+    unsafe fn step<L: Lanes>(&mut self, lanes: L, number: usize) {
+        let &mut Self { literals, place, moves, .. } = self;
+        let number = number % BLOCK_MOVES;
+        let (takes, makes) = (moves.literals[number], moves.bytes[number]);
+        // SAFETY: the moves up to this one leave COPY_BYTES of literals.
+        let run = unsafe { load(literals) };
+        // SAFETY: `place` is in the page or at its end, so PAGE_AT bytes before it are in the window.
+        let source = unsafe { place.sub(moves.back[number].into()) };
+        // SAFETY: COPY_BYTES follow the end of the page in the window, and so any place before.
+        let vector = unsafe { load(source) };
+        match lanes.join(takes, &run, &vector) {
+            // SAFETY: as above.
+            Some(joined) if usize::from(makes) <= COPY_BYTES => unsafe { store(place, joined) },
+            _ => {
+                // SAFETY: as above.
+                unsafe { store(place, run) };
+                // SAFETY: the literals of this move end at the end of the page at most.
+                let place = unsafe { place.add(takes.into()) };
+                // SAFETY: so the vector, which starts there, comes from PAGE_AT bytes before that at most.
+                let source = unsafe { place.sub(moves.back[number].into()) };
+                // SAFETY: as above.
+                let vector = unsafe { load(source) };
+                // SAFETY: as above.
+                unsafe { store(place, vector) };
+            }
+        }
+        // SAFETY: to the end of the literals that all moves take at most.
+        self.literals = unsafe { literals.add(takes.into()) };
+        // SAFETY: to the end of the page at most.
+        self.place = unsafe { place.add(makes.into()) };
+    }
+}
+
+/// The sum of a block's numbers, each less than [`FLAG`](super::moves::FLAG): it fits.
+#[inline(always)]
+fn sum(numbers: &[u8]) -> usize {
+    numbers.iter().fold(0_u16, |sum, &number| sum + u16::from(number)).into()
+}
+
+/// # Safety
+/// `COPY_BYTES` must be readable.
+#[inline(always)]
+unsafe fn load(from: *const u8) -> [u8; COPY_BYTES] {
+    // SAFETY: the caller's.
+    unsafe { from.cast::<[u8; COPY_BYTES]>().read() }
+}
+
+/// # Safety
+/// `COPY_BYTES` must be writable.
+#[inline(always)]
+unsafe fn store(to: *mut u8, bytes: [u8; COPY_BYTES]) {
+    // SAFETY: the caller's.
+    unsafe { to.cast::<[u8; COPY_BYTES]>().write(bytes) }
+}

@@ -1,0 +1,11 @@
+//! The bit-marker coder of guest memory: what a chunk of up to 512 pages is encoded to, and back.
+//!
+//! [`chunk`] says what an encoded chunk looks like, [`hot`] encodes and decodes the form that lies in RAM, [`cold`] the smaller
+//! one for files and networks. Nothing here knows KVM, files or names: an encoded chunk is one run of bytes.
+
+pub mod chunk;
+pub mod cold;
+pub mod hot;
+
+#[cfg(test)]
+mod reader;

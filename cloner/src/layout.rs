@@ -1,0 +1,175 @@
+//! How a guest's memory is divided: chunks of 2 MiB, numbered through all regions.
+//!
+//! All conversions between chunk, page and guest-physical address are here.
+
+use vmm::memory::Layout;
+
+use cloner_codec::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, PageIndex};
+
+/// A chunk's number, from zero through all regions of a guest in ascending order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkIndex(pub u32);
+
+/// A page's number: its chunk's number and its place there.
+///
+/// Not its guest-physical address: the MMIO gap has no numbers, and the pages of a short last chunk leave some unused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PageNumber(pub u64);
+
+/// Bits of a page number in a [`PlaceRef`]: 4 EiB of pages.
+const NUMBER_BITS: u32 = 40;
+
+/// A page of this snapshot or of one it depends on, as a DUP marker names it.
+///
+/// ```text
+/// 63                      40 39                    0
+/// ┌─────────────────────────┬───────────────────────┐
+/// │ 0: this snapshot        │ page number           │
+/// │ n: its n-th dependency  │                       │
+/// └─────────────────────────┴───────────────────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceRef {
+    /// Index among the snapshot's dependencies; `None` for the snapshot itself.
+    pub dependency: Option<usize>,
+    /// The page there.
+    pub page: PageNumber,
+}
+
+impl PlaceRef {
+    /// As the coder carries it.
+    ///
+    /// # Panics
+    /// If there are more than 16 million dependencies or the page number has more than 40 bits; guests have not.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        assert!(self.page.0 >> NUMBER_BITS == 0, "{:?}", self.page);
+        let snapshot = self.dependency.map_or(0, |index| index as u64 + 1);
+        assert!(snapshot >> (64 - NUMBER_BITS) == 0, "{snapshot} dependencies");
+        snapshot << NUMBER_BITS | self.page.0
+    }
+
+    /// Back from there.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        let snapshot = usize::try_from(bits >> NUMBER_BITS).expect("24 bits");
+        Self { dependency: snapshot.checked_sub(1), page: PageNumber(bits & ((1 << NUMBER_BITS) - 1)) }
+    }
+}
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its number.
+    pub index: ChunkIndex,
+    /// Which region of the guest's memory it belongs to.
+    pub region: usize,
+    /// First byte within that region.
+    pub offset: usize,
+    /// Pages: 512, or fewer at the end of a region.
+    pub pages: usize,
+}
+
+impl Chunk {
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len_bytes(&self) -> usize {
+        self.pages * PAGE_BYTES
+    }
+}
+
+impl PageNumber {
+    /// The page at `page` of chunk `chunk`.
+    #[must_use]
+    pub fn new(chunk: ChunkIndex, page: PageIndex) -> Self {
+        Self(u64::from(chunk.0) * CHUNK_PAGES as u64 + page.get() as u64)
+    }
+
+    /// Chunk and place, if a guest can have a page with this number.
+    #[must_use]
+    pub fn split(self) -> Option<(ChunkIndex, PageIndex)> {
+        let chunk = u32::try_from(self.0 / CHUNK_PAGES as u64).ok()?;
+        let page = usize::try_from(self.0 % CHUNK_PAGES as u64).ok()?;
+        Some((ChunkIndex(chunk), PageIndex::new(page)?))
+    }
+}
+
+/// The chunks of a guest with this layout, in order: the one with number `i` is element `i`.
+#[must_use]
+pub fn chunks(layout: Layout) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    for (region, range) in layout.ranges().enumerate() {
+        let mut offset = 0;
+        while offset < range.len_bytes {
+            let pages = ((range.len_bytes - offset) / PAGE_BYTES as u64).min(CHUNK_PAGES as u64);
+            chunks.push(Chunk {
+                index: ChunkIndex(u32::try_from(chunks.len()).expect("64 GiB have 32 Ki chunks")),
+                region,
+                offset: usize::try_from(offset).expect("a guest fits into the address space"),
+                pages: usize::try_from(pages).expect("at most 512"),
+            });
+            offset += CHUNK_BYTES as u64;
+        }
+    }
+    chunks
+}
+
+/// The chunk with this number, if a guest with this layout has it. Costs the same for any layout.
+#[must_use]
+pub fn chunk_at(layout: Layout, index: ChunkIndex) -> Option<Chunk> {
+    let mut first = 0;
+    for (region, range) in layout.ranges().enumerate() {
+        let behind = first + range.len_bytes.div_ceil(CHUNK_BYTES as u64);
+        if u64::from(index.0) < behind {
+            let offset = (u64::from(index.0) - first) * CHUNK_BYTES as u64;
+            let pages = ((range.len_bytes - offset) / PAGE_BYTES as u64).min(CHUNK_PAGES as u64);
+            return Some(Chunk {
+                index,
+                region,
+                offset: usize::try_from(offset).expect("a guest fits into the address space"),
+                pages: usize::try_from(pages).expect("at most 512"),
+            });
+        }
+        first = behind;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_tile_the_regions() {
+        for size in [1 << 20, (2 << 20) + 4096, 5 << 30] {
+            let layout = Layout::new(size).unwrap();
+            let chunks = chunks(layout);
+            assert_eq!(chunks.iter().map(|chunk| chunk.len_bytes() as u64).sum::<u64>(), size);
+            for (i, chunk) in chunks.iter().enumerate() {
+                assert_eq!(chunk.index.0 as usize, i);
+                assert!(chunk.offset.is_multiple_of(CHUNK_BYTES));
+                assert_eq!(chunk_at(layout, chunk.index), Some(*chunk));
+            }
+            assert_eq!(chunk_at(layout, ChunkIndex(u32::try_from(chunks.len()).unwrap())), None);
+        }
+    }
+
+    #[test]
+    fn places_come_back_from_their_bits() {
+        for dependency in [None, Some(0), Some(1), Some(0xff_fffe)] {
+            for page in [0, 1, (1 << NUMBER_BITS) - 1] {
+                let place = PlaceRef { dependency, page: PageNumber(page) };
+                assert_eq!(PlaceRef::from_bits(place.to_bits()), place);
+            }
+        }
+    }
+
+    #[test]
+    fn page_numbers_split_where_they_were_joined() {
+        for (chunk, page) in [(0, 0), (0, 511), (7, 13), (u32::MAX, 511)] {
+            let (chunk, page) = (ChunkIndex(chunk), PageIndex::new(page).unwrap());
+            assert_eq!(PageNumber::new(chunk, page).split(), Some((chunk, page)));
+        }
+        assert_eq!(PageNumber(u64::MAX).split(), None);
+    }
+}
