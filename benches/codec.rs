@@ -7,10 +7,8 @@
 use std::collections::HashSet;
 use std::hint::black_box;
 
-use cloner_codec::hot::{
-    CHUNK_BYTES, ChunkInput, ENCODED_BYTES_MAX, Encoder, Fresh, NoDedup, NoResolve, Options, PAGE_BYTES,
-    PageSet, VerifiedChunk, decode_chunk,
-};
+use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, NoResolve, PAGE_BYTES, TargetContents};
+use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk, decode_chunk};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Pages measured of each image: enough to be typical, few enough for many rounds.
@@ -48,7 +46,8 @@ fn codec(criterion: &mut Criterion) {
             bench.iter(|| {
                 for (encoded, memory) in encoded.iter().zip(memory.chunks_mut(CHUNK_BYTES)) {
                     let chunk = VerifiedChunk::verify(black_box(encoded)).expect("it was just encoded");
-                    decode_chunk(&chunk, &NoResolve, Fresh::Unknown, memory).expect("it refers to nothing");
+                    decode_chunk(&chunk, &NoResolve, TargetContents::Unknown, memory)
+                        .expect("it refers to nothing");
                 }
             });
         });

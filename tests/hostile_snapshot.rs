@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use cloner::layout::chunks;
 use cloner::restore::eager;
 use cloner::snapshot::{ChunkEntryV1, Error, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot};
-use cloner_codec::hot::{
-    ChunkInput, Dedup, Encoder, Options, Page, PageIndex, PageRef, PageSet, VerifiedChunk,
-};
+use cloner_codec::chunk::{Page, PageIndex, PageRef};
+use cloner_codec::hot::{ChunkInput, Dedup, Encoder, Options, PageSet, VerifiedChunk};
 use guest_images::pulse::{Mix, Params};
 use vmm::VmState;
 use vmm::memory::GuestMemory;

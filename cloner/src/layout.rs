@@ -2,9 +2,8 @@
 //!
 //! All conversions between chunk, page and guest-physical address are here.
 
-use vmm::memory::Layout;
-
 use cloner_codec::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, PageIndex};
+use vmm::memory::Layout;
 
 /// A chunk's number, from zero through all regions of a guest in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

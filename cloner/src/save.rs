@@ -19,10 +19,12 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, page_hash};
+use cloner_codec::chunk::{
+    CHUNK_BYTES, CodecError, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, PageRef,
+    TargetContents, page_hash,
+};
 use cloner_codec::hot::{
-    self, ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, VerifiedChunk,
-    decode_chunk,
+    ChunkInput, ChunkStats, Dedup, Encoder, Options, PageSet, VerifiedChunk, decode_chunk,
 };
 use vmm::memory::{self, StillMemory};
 use vmm::{Paused, VmState};
@@ -50,7 +52,7 @@ pub enum Error {
     Memory(#[from] memory::ReadError),
     /// The encoder was given an impossible chunk, which a layout excludes.
     #[error("cannot encode")]
-    Codec(#[from] hot::Error),
+    Codec(#[from] CodecError),
     /// The pool has no room.
     #[error("cannot store the snapshot")]
     Pool(#[from] pool::Error),
@@ -309,7 +311,7 @@ impl Basis {
         let Some(parent) = self.parent() else { return Ok(false) };
         let Some(encoded) = parent.verify(chunk)? else { return Ok(false) };
         let index = chunk.index.0;
-        decode_chunk(&encoded, &InChunk::new(parent, chunk.index), Fresh::Scratch, out)
+        decode_chunk(&encoded, &InChunk::new(parent, chunk.index), TargetContents::Scratch, out)
             .map_err(|source| snapshot::Error::Decode { index, source })?;
         Ok(true)
     }

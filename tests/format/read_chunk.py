@@ -17,7 +17,7 @@ MASK = (1 << 64) - 1
 
 def must(holds, rule):
     if not holds:
-        sys.exit(f"not a chunk of version 1: {rule}")
+        sys.exit(f"not a chunk of version 2: {rule}")
 
 
 class Stream:
@@ -161,13 +161,21 @@ def decode(chunk, parent, kept):
     return b"".join(pages)
 
 
-def check(chunk, version, pages, checksum, length, reserved):
-    """The fields that both forms have."""
-    must(version == 1, "version")
+def front(chunk, name, most):
+    """What both forms start with: the number of pages, of `name`, each page's kind, the ends of records, and what follows."""
+    must(len(chunk) >= 24, "it is shorter than a header")
+    _, version, pages, checksum, length, entries, reserved = struct.unpack_from("<4sHHQIHH", chunk)
+    must(version == 2, "version")
     must(1 <= pages <= 512, "page_count")
     must(length == len(chunk), "encoded_bytes")
+    must(entries <= (most or pages), name)
     must(reserved == 0, "reserved")
     must(checksum == xxh3_64(chunk[16:], int.from_bytes(chunk[:8], "little")), "checksum")
+    body = Stream(chunk[24:])
+    entry = body.numbers(pages, 4)
+    ends = [0] + [e & 0xFFFFFFF for e in entry]
+    must(ends == sorted(ends), "the ends of records")
+    return pages, entries, [e >> 28 for e in entry], ends, body
 
 
 def marked(kind, record, index, parent, kept):
@@ -193,21 +201,15 @@ def marked(kind, record, index, parent, kept):
 
 
 def hot(chunk, parent, kept):
-    must(len(chunk) >= 24, "it is shorter than a header")
-    _, version, pages, checksum, length, entries, reserved = struct.unpack_from("<4sHHQIHH", chunk)
-    check(chunk, version, pages, checksum, length, reserved)
-    must(entries <= 4096, "dictionary_entries")
-    body = Stream(chunk[24:])
-    entry = body.numbers(pages, 4)
+    pages, entries, kinds, ends, body = front(chunk, "dictionary_entries", 4096)
     dictionary = body.numbers(entries, 8)
     rest = body.rest()
     records, slack = rest[:-SLACK], rest[-SLACK:]
     must(slack == bytes(SLACK), "slack")
-    ends = [0] + [e & 0xFFFFFFF for e in entry]
-    must(ends == sorted(ends) and ends[-1] == len(records), "the ends of records")
+    must(ends[-1] == len(records), "the end of the last record")
 
     def page(index):
-        kind, record = entry[index] >> 28, records[ends[index] : ends[index + 1]]
+        kind, record = kinds[index], records[ends[index] : ends[index + 1]]
         if kind == 8:
             must(len(record) == PAGE, "the length of a raw page")
             return record
@@ -220,15 +222,10 @@ def hot(chunk, parent, kept):
 
 
 def cold(chunk, parent, kept):
-    must(len(chunk) >= 28, "it is shorter than a header")
-    _, version, pages, checksum, length, records_bytes, unique, reserved = struct.unpack_from("<4sHHQIIHH", chunk)
-    check(chunk, version, pages, checksum, length, reserved)
-    must(records_bytes <= PAGE * pages, "records_bytes")
-    body = Stream(chunk[28:])
-    entry = body.numbers(pages, 2)
-    must(sum(e >> 12 == 8 for e in entry) == unique, "unique_pages")
+    pages, unique, kinds, record_ends, body = front(chunk, "unique_pages", None)
+    must(kinds.count(8) == unique, "unique_pages")
     ends = [0] + body.numbers((unique + 15) // 16, 4)
-    records, groups = Stream(body.take(records_bytes)), body.rest()
+    records, groups = body.take(record_ends[-1]), body.rest()
     must(ends == sorted(ends) and ends[-1] == len(groups), "the ends of groups")
     content = b""
     for number, (start, end) in enumerate(zip(ends, ends[1:])):
@@ -236,15 +233,13 @@ def cold(chunk, parent, kept):
     raw = Stream(content)
 
     def page(index):
-        kind, record = entry[index] >> 12, records.take(entry[index] & 0xFFF)
+        kind, record = kinds[index], records[record_ends[index] : record_ends[index + 1]]
         if kind == 8:
             must(record == b"", "a record of a raw page")
             return raw.take(PAGE)
         return marked(kind, record, index, parent, kept)
 
-    decoded = [page(index) for index in range(pages)]
-    records.end()
-    return decoded
+    return [page(index) for index in range(pages)]
 
 
 def group(coded, size):

@@ -3,8 +3,9 @@
 
 use std::cell::RefCell;
 
-use cloner_codec::hot::{self, Encoder, Fresh, PAGE_BYTES, VerifiedChunk};
+use cloner_codec::chunk::{PAGE_BYTES, TargetContents};
 use cloner_codec::cold::{ColdDecoder, VerifiedColdChunk, decode_chunk, decode_page, transcode_to_hot};
+use cloner_codec::hot::{Encoder, VerifiedChunk, self};
 use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 
@@ -27,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn check(chunk: &VerifiedColdChunk<'_>, decoder: &mut ColdDecoder, encoder: &mut Encoder) {
     let mut pages = vec![0xee; chunk.page_count() * PAGE_BYTES];
-    let whole = decode_chunk(chunk, decoder, &Elsewhere, Fresh::Unknown, &mut pages).is_ok();
+    let whole = decode_chunk(chunk, decoder, &Elsewhere, TargetContents::Unknown, &mut pages).is_ok();
     let mut failed = false;
     for index in chunk.page_indices() {
         let mut page = [0xee; PAGE_BYTES];
@@ -48,7 +49,7 @@ fn check(chunk: &VerifiedColdChunk<'_>, decoder: &mut ColdDecoder, encoder: &mut
     }
     let hot = VerifiedChunk::verify(&hot[3..]).expect("it was just written");
     let mut again = vec![0; pages.len()];
-    let decoded = hot::decode_chunk(&hot, &Elsewhere, Fresh::Zeroed, &mut again);
+    let decoded = hot::decode_chunk(&hot, &Elsewhere, TargetContents::Zeroed, &mut again);
     assert_eq!(decoded.is_ok(), whole);
     assert!(!whole || again == pages, "the hot form has other pages");
 }

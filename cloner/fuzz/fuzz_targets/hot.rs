@@ -3,8 +3,9 @@
 
 use std::cell::RefCell;
 
-use cloner_codec::hot::{Backend, Fresh, PAGE_BYTES, PageKind, VerifiedChunk, decode_chunk_on, decode_page};
-use cloner_codec::cold::{self, ColdDecoder, ColdEncoder, VerifiedColdChunk};
+use cloner_codec::chunk::{PAGE_BYTES, PageKind, TargetContents};
+use cloner_codec::cold::{ColdDecoder, ColdEncoder, VerifiedColdChunk, self};
+use cloner_codec::hot::{Backend, VerifiedChunk, decode_chunk_on, decode_page};
 use cloner_fuzz::{Elsewhere, seal_hot};
 use libfuzzer_sys::fuzz_target;
 
@@ -44,8 +45,8 @@ fuzz_target!(|bytes: &[u8]| {
 fn decode(backend: Backend, chunk: &VerifiedChunk<'_>) -> Option<Vec<u8>> {
     let bytes = chunk.page_count() * PAGE_BYTES;
     let (mut fresh, mut used) = (vec![0; bytes], vec![0xee; bytes]);
-    let to_fresh = decode_chunk_on(backend, chunk, &Elsewhere, Fresh::Zeroed, &mut fresh);
-    let to_used = decode_chunk_on(backend, chunk, &Elsewhere, Fresh::Unknown, &mut used);
+    let to_fresh = decode_chunk_on(backend, chunk, &Elsewhere, TargetContents::Zeroed, &mut fresh);
+    let to_used = decode_chunk_on(backend, chunk, &Elsewhere, TargetContents::Unknown, &mut used);
     assert_eq!(to_fresh.is_ok(), to_used.is_ok());
     to_used.ok()?;
     assert!(fresh == used, "{}: what was in memory shows", backend.name());
@@ -79,7 +80,7 @@ fn transcoded(
     cold::transcode_to_cold(chunk, encoder, &mut cold).expect("all pages decode");
     let cold = VerifiedColdChunk::verify(&cold).expect("it was just written");
     let mut pages = vec![0xee; cold.page_count() * PAGE_BYTES];
-    cold::decode_chunk(&cold, decoder, &Elsewhere, Fresh::Unknown, &mut pages).expect("it was just written");
+    cold::decode_chunk(&cold, decoder, &Elsewhere, TargetContents::Unknown, &mut pages).expect("it was just written");
     assert!(pages == expected, "the cold form has other pages");
     for index in chunk.page_indices() {
         let in_group = |kind| matches!(kind, PageKind::WordMarked | PageKind::ByteMarked | PageKind::Raw);

@@ -2,9 +2,9 @@
 //! looked at, and reach every rule of the map. What is accepted adds up.
 #![no_main]
 
-use cloner_codec::hot::{Error, Fresh, PageKind, VerifiedChunk, decode_chunk};
-use cloner_codec::cold::{self, VerifiedColdChunk};
-use cloner_codec::chunk::{CHUNK_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, SLACK_BYTES};
+use cloner_codec::chunk::{CHUNK_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind, SLACK_BYTES, TargetContents};
+use cloner_codec::cold::{VerifiedColdChunk, self};
+use cloner_codec::hot::{Error, VerifiedChunk, decode_chunk};
 use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 
@@ -58,23 +58,21 @@ fn hot(chunk: &[u8]) {
     let Ok(chunk) = VerifiedChunk::verify(chunk) else { return };
     let header = chunk.header();
     assert!((1..=CHUNK_PAGES).contains(&header.page_count()));
-    let map_and_dictionary = header.page_count() * MAP_ENTRY_BYTES + header.dictionary_entries() * 8;
+    let map_and_dictionary = header.page_count() * MAP_ENTRY_BYTES + header.entries() * 8;
     assert!(HEADER_BYTES + map_and_dictionary + SLACK_BYTES <= header.encoded_bytes());
     assert_eq!(chunk.as_bytes().len(), header.encoded_bytes());
     assert_eq!(chunk.page_indices().filter_map(|page| chunk.kind(page)).count(), chunk.page_count());
     let mut pages = vec![0; chunk.page_count() * PAGE_BYTES];
-    if let Err(error) = decode_chunk(&chunk, &Elsewhere, Fresh::Zeroed, &mut pages) {
-        assert!(!matches!(error, Error::Format(_)), "verified, and then not: {error}");
+    if let Err(error) = decode_chunk(&chunk, &Elsewhere, TargetContents::Zeroed, &mut pages) {
+        assert!(!matches!(error, CodecError::Format(_)), "verified, and then not: {error}");
     }
 }
 
 fn cold(chunk: &[u8]) {
     let Ok(chunk) = VerifiedColdChunk::verify(chunk) else { return };
-    let header = chunk.header();
-    assert!((1..=CHUNK_PAGES).contains(&header.page_count()));
-    assert_eq!(chunk.as_bytes().len(), header.encoded_bytes());
+    assert!((1..=CHUNK_PAGES).contains(&chunk.page_count()));
     let unique = chunk.page_indices().filter(|&page| chunk.kind(page) == Some(PageKind::Raw)).count();
-    assert_eq!((header.unique_pages(), header.groups()), (unique, unique.div_ceil(cold::GROUP_PAGES)));
+    assert_eq!((chunk.unique_pages(), chunk.groups()), (unique, unique.div_ceil(GROUP_PAGES)));
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<usize> {

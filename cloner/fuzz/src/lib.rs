@@ -1,7 +1,6 @@
 //! What the fuzz targets share: checksums made right, so that what is mutated gets past them, and pages to refer to.
 
-use cloner_codec::hot::{PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError};
-use cloner_codec::chunk::{HEADER_BYTES, MAP_ENTRY_BYTES, SLACK_BYTES};
+use cloner_codec::chunk::{HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError, SLACK_BYTES};
 use twox_hash::XxHash3_64;
 
 /// Bytes of what hot and cold chunks have in front of what the checksum is of.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cloner_codec::{chunk, cold, hot};
+use cloner_codec::chunk::CodecError;
 use vmm::schema::envelope;
 
 use crate::pool;
@@ -118,7 +118,7 @@ pub enum Error {
         /// Which part.
         part: String,
     },
-    /// A hot chunk is damaged.
+    /// A chunk is damaged, or there is no memory to decode it.
     #[error("{file}: chunk {key}")]
     Chunk {
         /// The file.
@@ -126,17 +126,7 @@ pub enum Error {
         /// Its number.
         key: u64,
         /// What is wrong with it.
-        source: chunk::Error,
-    },
-    /// A cold chunk is damaged.
-    #[error("{file}: chunk {key}")]
-    ColdChunk {
-        /// The file.
-        file: String,
-        /// Its number.
-        key: u64,
-        /// What is wrong with it.
-        source: cold::Error,
+        source: CodecError,
     },
     /// A part is not the one that the index or the manifest means.
     #[error("{file}: {part} has checksum {found:#018x}, {expected:#018x} was expected")]
@@ -194,7 +184,7 @@ pub enum Error {
         /// The snapshot.
         name: String,
         /// Why.
-        source: cold::Error,
+        source: CodecError,
     },
     /// A chunk in the pool does not decode: the host's memory is damaged.
     #[error("chunk {key} of {name:?} in the pool")]
@@ -204,7 +194,7 @@ pub enum Error {
         /// The chunk.
         key: u64,
         /// What is wrong with it.
-        source: hot::Error,
+        source: CodecError,
     },
     /// No snapshot of the folder has the name.
     #[error("{folder} has no snapshot named {name:?}")]

@@ -3,8 +3,7 @@
 //! JSON in an envelope with a checksum, as VM state and manifest are. Loaded, it is hostile: [`Index`] exists only if the parts
 //! tile the file exactly and none is longer than its kind can be.
 
-use cloner_codec::chunk::ENCODED_BYTES_MAX;
-use cloner_codec::cold::COLD_BYTES_MAX;
+use cloner_codec::chunk::{COLD_BYTES_MAX, ENCODED_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::{self, Schema};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cloner_codec::chunk::ENCODED_BYTES_MAX;
+use cloner_codec::chunk::{CodecError, ENCODED_BYTES_MAX, stored_checksum};
 use cloner_codec::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
 use cloner_codec::hot::{self, Encoder, VerifiedChunk};
 use twox_hash::XxHash3_64;
@@ -17,7 +17,6 @@ use super::folder::Folder;
 use super::index::{ChunkPlaceV1, IndexV1};
 use super::reader::{Flushed, ReadBuffer};
 use super::recover::Found;
-use super::writer::stored_checksum;
 use super::{Error, Form};
 
 /// Bytes a thread reads at a time.
@@ -208,7 +207,7 @@ impl Worker {
             let record = flushed.open_record(folder, run.first_record + number as u64, part, record)?;
             let hot = verified(flushed, place, record, cold, (&mut *encoder, &mut *hot))?;
             loading.reservation.put_chunk(place.key, hot).map_err(in_pool(flushed))?;
-            let checksum = stored_checksum(hot).unwrap_or(0);
+            let checksum = stored_checksum(hot);
             let index = u32::try_from(place.key)
                 .map_err(|_| Error::Contradiction { file: flushed.file.clone(), what: "their chunks" })?;
             lock(&loading.chunks).push(ChunkEntryV1 { index, checksum });
@@ -227,24 +226,24 @@ fn verified<'b>(
     (encoder, hot): (&mut Encoder, &'b mut Vec<u8>),
 ) -> Result<&'b [u8], Error> {
     let (file, key) = (|| flushed.file.clone(), place.key);
-    let cold_error = |source| Error::ColdChunk { file: file(), key, source };
+    let wrong = |source: CodecError| Error::Chunk { file: file(), key, source };
     let bytes = match flushed.index().form {
         Form::Hot => {
-            VerifiedChunk::verify(record).map_err(|source| Error::Chunk { file: file(), key, source })?;
+            VerifiedChunk::verify(record).map_err(|error| wrong(error.into()))?;
             record
         }
         Form::Cold => {
-            let chunk = VerifiedColdChunk::verify(record).map_err(cold_error)?;
+            let chunk = VerifiedColdChunk::verify(record).map_err(|error| wrong(error.into()))?;
             let decoder = match decoder {
                 Some(decoder) => decoder,
-                None => decoder.insert(ColdDecoder::new().map_err(cold_error)?),
+                None => decoder.insert(ColdDecoder::new().map_err(wrong)?),
             };
             hot.clear();
-            transcode_to_hot(&chunk, decoder, encoder, hot).map_err(cold_error)?;
+            transcode_to_hot(&chunk, decoder, encoder, hot).map_err(wrong)?;
             hot
         }
     };
-    let found = stored_checksum(record).unwrap_or(0);
+    let found = stored_checksum(record);
     if found != place.checksum {
         let (part, expected) = (format!("chunk {key}"), place.checksum);
         return Err(Error::Exchanged { file: file(), part, expected, found });

@@ -1,6 +1,7 @@
 //! Chunks of the pool in the form in which they are stored.
 
-use cloner_codec::cold::{COLD_BYTES_MAX, ColdEncoder, Options, transcode_to_cold};
+use cloner_codec::chunk::{COLD_BYTES_MAX, CodecError};
+use cloner_codec::cold::{ColdEncoder, Options, transcode_to_cold};
 use cloner_codec::hot::VerifiedChunk;
 
 use crate::pool::{Chunk, Stored};
@@ -10,7 +11,8 @@ use super::seal::TAG_BYTES;
 
 /// What one thread needs for it.
 pub(super) struct Transcoder {
-    encoder: Result<ColdEncoder, cloner_codec::cold::Error>,
+    /// Made again at the next chunk if there was no memory for it.
+    encoder: Option<ColdEncoder>,
     cold: Vec<u8>,
 }
 
@@ -24,7 +26,7 @@ impl Transcoder {
     /// With all the memory it needs.
     pub(super) fn new() -> Self {
         Self {
-            encoder: ColdEncoder::new(Options::default()),
+            encoder: ColdEncoder::new(Options::default()).ok(),
             cold: Vec::with_capacity(COLD_BYTES_MAX + TAG_BYTES),
         }
     }
@@ -34,26 +36,20 @@ impl Transcoder {
         let name = || stored.name().to_owned();
         let Self { encoder, cold } = self;
         let encoder = match encoder {
-            Ok(encoder) => encoder,
-            Err(_) => {
-                *encoder = ColdEncoder::new(Options::default());
-                encoder.as_mut().map_err(|_| Error::Transcode {
-                    name: name(),
-                    source: cloner_codec::cold::Error::Zstd {
-                        step: "set up compression",
-                        source: std::io::ErrorKind::OutOfMemory.into(),
-                    },
-                })?
-            }
+            Some(encoder) => encoder,
+            None => encoder.insert(
+                ColdEncoder::new(Options::default())
+                    .map_err(|source| Error::Transcode { name: name(), source })?,
+            ),
         };
         let key = chunk.key();
-        let hot = VerifiedChunk::reopen(chunk.bytes()).map_err(|wrong| Error::InPool {
-            name: name(),
-            key,
-            source: wrong.into(),
-        })?;
+        let failed = |source| match source {
+            CodecError::Zstd { .. } => Error::Transcode { name: name(), source },
+            source => Error::InPool { name: name(), key, source },
+        };
+        let hot = VerifiedChunk::reopen(chunk.bytes()).map_err(|wrong| failed(wrong.into()))?;
         cold.clear();
-        transcode_to_cold(&hot, encoder, cold).map_err(|source| Error::Transcode { name: name(), source })?;
+        transcode_to_cold(&hot, encoder, cold).map_err(failed)?;
         Ok(cold)
     }
 }

@@ -23,6 +23,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cloner_codec::chunk::stored_checksum;
 use cloner_codec::hot::VerifiedChunk;
 use twox_hash::XxHash3_64;
 
@@ -284,7 +285,7 @@ impl Writer {
             };
             let checksum = match form {
                 Form::Hot => checksum_of(stored, chunk)?,
-                Form::Cold => stored_checksum(&bytes).expect("a cold chunk has a header"),
+                Form::Cold => stored_checksum(&bytes),
             };
             self.seal(header, first_record + number as u64, &mut bytes);
             *slots[number].lock().unwrap_or_else(PoisonError::into_inner) = (bytes, checksum);
@@ -344,11 +345,6 @@ fn checksum_of(stored: &Stored, chunk: &Chunk) -> Result<u64, Error> {
         key: chunk.key(),
         source: wrong.into(),
     })
-}
-
-/// The checksum field of a chunk, which hot and cold chunks have in the same place.
-pub(super) fn stored_checksum(chunk: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(*chunk.get(8..)?.first_chunk()?))
 }
 
 /// Space to allocate: never less than a hot file takes. A cold one is smaller, or takes what it lacks while it is written.

@@ -1,10 +1,10 @@
 //! One chunk of an incremental snapshot: which markers are kept, and which pages are read.
 
 use cloner_codec::chunk::{
-    CHUNK_BYTES, CHUNK_PAGES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageIndex, PageKind, page_hash,
+    CHUNK_BYTES, CHUNK_PAGES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageIndex, PageKind, PageRef, page_hash,
 };
 use cloner_codec::hot::{
-    ChunkInput, ChunkStats, Dedup, Encoder, KeptRecord, Options, PageRef, PageSet, VerifiedChunk,
+    ChunkInput, ChunkStats, Dedup, Encoder, KeptRecord, Options, PageSet, VerifiedChunk,
 };
 use vmm::memory::{DirtySet, GuestMemory};
 

@@ -22,8 +22,7 @@ mod encode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cloner_codec::chunk::PAGE_BYTES;
-use cloner_codec::hot;
+use cloner_codec::chunk::{CodecError, PAGE_BYTES};
 use cloner_codec::hot::VerifiedChunk;
 use vmm::Paused;
 use vmm::memory::{AccessError, Epoch};
@@ -61,7 +60,7 @@ pub enum Error {
     Memory(#[from] AccessError),
     /// The encoder was given an impossible chunk, which a layout excludes.
     #[error("cannot encode")]
-    Codec(#[from] hot::Error),
+    Codec(#[from] CodecError),
     /// The pool has no room.
     #[error("cannot store the snapshot")]
     Pool(#[from] pool::Error),

@@ -1,7 +1,6 @@
 //! What others make of the same pages: lz4 and zstd, block by block.
 
-use cloner_codec::chunk::CHUNK_BYTES;
-use cloner_codec::cold::GROUP_BYTES;
+use cloner_codec::chunk::{CHUNK_BYTES, GROUP_BYTES};
 
 use crate::sys::lz4;
 use crate::walk::Progress;

@@ -5,11 +5,13 @@
 
 use std::cell::RefCell;
 
-use cloner_codec::chunk::{PAGE_BYTES, Page, PageIndex, PageKind};
-use cloner_codec::cold::{
-    COLD_BYTES_MAX, ColdDecoder, ColdEncoder, Options, VerifiedColdChunk, decode_chunk, transcode_to_cold,
+use cloner_codec::chunk::{
+    COLD_BYTES_MAX, PAGE_BYTES, Page, PageIndex, PageKind, PageRef, Resolve, ResolveError, TargetContents,
 };
-use cloner_codec::hot::{Fresh, PageRef, Resolve, ResolveError, VerifiedChunk};
+use cloner_codec::cold::{
+    ColdDecoder, ColdEncoder, Options, VerifiedColdChunk, decode_chunk, transcode_to_cold,
+};
+use cloner_codec::hot::VerifiedChunk;
 
 use crate::walk::Progress;
 
@@ -85,7 +87,7 @@ impl ColdCoder {
         let mut rest = &mut *target;
         for chunk in chunks {
             let (place, after) = rest.split_at_mut(chunk.page_count() * PAGE_BYTES);
-            decode_chunk(chunk, &mut self.decoder, &later, Fresh::Unknown, place)?;
+            decode_chunk(chunk, &mut self.decoder, &later, TargetContents::Unknown, place)?;
             advance(progress, place.len())?;
             rest = after;
         }

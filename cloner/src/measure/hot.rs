@@ -6,10 +6,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, Page, PageIndex, PageKind, page_hash};
+use cloner_codec::chunk::{
+    CHUNK_BYTES, ENCODED_BYTES_MAX, Page, PageIndex, PageKind, PageRef, Resolve, ResolveError,
+    TargetContents, page_hash,
+};
 use cloner_codec::hot::{
-    ChunkInput, ChunkStats, Dedup, Encoder, Fresh, Options, PageRef, PageSet, Resolve, ResolveError,
-    VerifiedChunk, decode_chunk, decode_page,
+    ChunkInput, ChunkStats, Dedup, Encoder, Options, PageSet, VerifiedChunk, decode_chunk, decode_page,
 };
 
 use crate::dedup::PageTable;
@@ -145,7 +147,7 @@ impl HotEncoder {
         let places: Vec<_> = image.chunks.iter().zip(target.chunks_mut(CHUNK_BYTES)).enumerate().collect();
         assert_eq!(places.len(), image.chunks.len(), "room for the image");
         self.walker.walk_owned(places, |_, (index, (chunk, place))| {
-            decode_chunk(chunk, &Resolver { image, chunk: index }, Fresh::Unknown, place)?;
+            decode_chunk(chunk, &Resolver { image, chunk: index }, TargetContents::Unknown, place)?;
             advance(progress, place.len())
         })
     }

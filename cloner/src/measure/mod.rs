@@ -27,7 +27,7 @@ mod rounds;
 use std::io;
 use std::path::PathBuf;
 
-use cloner_codec::chunk::PAGE_BYTES;
+use cloner_codec::chunk::{CodecError, FormatError, PAGE_BYTES};
 
 use crate::walk::{Progress, StartError};
 
@@ -69,15 +69,12 @@ pub enum Error {
         /// Bytes of the parent.
         parent_bytes: usize,
     },
-    /// The hot form does not encode, or what was encoded does not decode.
-    #[error("hot form")]
-    Codec(#[from] cloner_codec::hot::Error),
+    /// A chunk does not encode, or what was encoded does not decode.
+    #[error("the coder")]
+    Codec(#[from] CodecError),
     /// What was encoded is damaged.
-    #[error("hot form")]
-    Format(#[from] cloner_codec::chunk::Error),
-    /// The cold form does not encode, or what was encoded does not decode.
-    #[error("cold form")]
-    Cold(#[from] cloner_codec::cold::Error),
+    #[error("the coder")]
+    Format(#[from] FormatError),
     /// A baseline fails.
     #[error("{0} does not give back what it was given")]
     Baseline(Baseline),

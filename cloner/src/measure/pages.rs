@@ -1,9 +1,7 @@
 //! Some pages of an image: the unique ones, or those of one kind.
 
-use cloner_codec::chunk::{ENCODED_BYTES_MAX, PAGE_BYTES, PageIndex, PageKind};
-use cloner_codec::hot::{
-    ChunkInput, Encoder, Fresh, NoDedup, NoResolve, PageSet, VerifiedChunk, decode_chunk, only_kind,
-};
+use cloner_codec::chunk::{ENCODED_BYTES_MAX, NoResolve, PAGE_BYTES, PageIndex, PageKind, TargetContents};
+use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, PageSet, VerifiedChunk, decode_chunk, only_kind};
 
 use crate::walk::Progress;
 
@@ -112,7 +110,7 @@ pub fn decode(chunks: &[VerifiedChunk<'_>], target: &mut [u8], progress: &Progre
     let mut rest = target;
     for chunk in chunks {
         let (place, after) = rest.split_at_mut(chunk.page_count() * PAGE_BYTES);
-        decode_chunk(chunk, &NoResolve, Fresh::Unknown, place)?;
+        decode_chunk(chunk, &NoResolve, TargetContents::Unknown, place)?;
         advance(progress, place.len())?;
         rest = after;
     }

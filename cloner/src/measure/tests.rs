@@ -1,7 +1,7 @@
 use std::fs;
 use std::time::Duration;
 
-use cloner_codec::chunk::PageKind;
+use cloner_codec::chunk::{CodecError, PageKind};
 use cloner_codec::cold::{self, VerifiedColdChunk};
 use cloner_codec::hot::{Encoder, Options, VerifiedChunk};
 
@@ -128,7 +128,7 @@ fn cold_images_survive() {
     progress.cancel();
     assert!(matches!(coder.encode_only(opened.chunks(), &progress), Err(Error::Cancelled)));
     let wrong = ColdCoder::new(cold::Options { level: 23 });
-    assert!(matches!(wrong, Err(Error::Cold(cold::Error::Level { level: 23 }))), "{wrong:?}");
+    assert!(matches!(wrong, Err(Error::Codec(CodecError::Level { level: 23, .. }))), "{wrong:?}");
 }
 
 #[test]

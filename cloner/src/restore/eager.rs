@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
-use cloner_codec::hot::{Fresh, VerifiedChunk, decode_chunk};
+use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES, TargetContents};
+use cloner_codec::hot::{VerifiedChunk, decode_chunk};
 use vmm::memory::{self, Backing, GuestMemory};
 
 use crate::layout::{self, Chunk};
@@ -81,7 +81,7 @@ impl EagerRestorer {
             if progress.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            decode_chunk(&verified, &InChunk::new(snapshot, chunk.index), Fresh::Zeroed, bytes)
+            decode_chunk(&verified, &InChunk::new(snapshot, chunk.index), TargetContents::Zeroed, bytes)
                 .map_err(|source| snapshot::Error::Decode { index: chunk.index.0, source })?;
             progress.add(chunk.len_bytes() as u64);
             Ok(())

@@ -28,8 +28,8 @@ pub(crate) use resolve::InChunk;
 use crate::dedup::PageTable;
 use crate::layout::{self, Chunk};
 use crate::pool::{self, Stored};
-use cloner_codec::chunk;
-use cloner_codec::hot::{self, VerifiedChunk};
+use cloner_codec::chunk::{CodecError, FormatError};
+use cloner_codec::hot::VerifiedChunk;
 
 /// Why stored bytes are not a snapshot, or a page of it cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,7 @@ pub enum Error {
         /// Its number.
         index: u32,
         /// What is wrong with it.
-        source: chunk::Error,
+        source: FormatError,
     },
     /// A chunk cannot be decoded.
     #[error("chunk {index}")]
@@ -124,7 +124,7 @@ pub enum Error {
         /// Its number.
         index: u32,
         /// Why.
-        source: hot::Error,
+        source: CodecError,
     },
     /// A reference leads nowhere.
     #[error("page reference {0:#x} leads to no page")]

@@ -1,7 +1,7 @@
 //! Following the references of a snapshot's pages.
 
-use cloner_codec::chunk::{Page, PageIndex, PageKind};
-use cloner_codec::hot::{PageRef, Resolve, ResolveError, VerifiedChunk, decode_page};
+use cloner_codec::chunk::{Page, PageIndex, PageKind, PageRef, Resolve, ResolveError};
+use cloner_codec::hot::{VerifiedChunk, decode_page};
 
 use crate::layout::{ChunkIndex, PlaceRef};
 

@@ -21,8 +21,12 @@ pub fn page_hash(page: &Page) -> PageHash {
 /// The checksum of an encoded chunk: XXH3-64 of everything after the checksum field, seeded with the eight bytes before it.
 ///
 /// The seed makes the whole chunk part of the sum while the hashed bytes stay one run.
-pub(crate) fn chunk_checksum(seed: [u8; 8], hashed: &[u8]) -> u64 {
-    XxHash3_64::oneshot_with_seed(u64::from_le_bytes(seed), hashed)
+///
+/// # Panics
+/// If `encoded` is shorter than a header.
+pub(super) fn of_chunk(encoded: &[u8]) -> u64 {
+    let seed = encoded.first_chunk::<CHECKSUM_AT>().expect("the header holds the seed");
+    XxHash3_64::oneshot_with_seed(u64::from_le_bytes(*seed), &encoded[HASHED_FROM..])
 }
 
 /// Writes the checksum into an otherwise finished encoded chunk.
@@ -30,7 +34,6 @@ pub(crate) fn chunk_checksum(seed: [u8; 8], hashed: &[u8]) -> u64 {
 /// # Panics
 /// If `encoded` is shorter than a header.
 pub(crate) fn seal(encoded: &mut [u8]) {
-    let (head, hashed) = encoded.split_at_mut(HASHED_FROM);
-    let (seed, field) = head.split_first_chunk_mut::<CHECKSUM_AT>().expect("the header holds the seed");
-    field.copy_from_slice(&chunk_checksum(*seed, hashed).to_le_bytes());
+    let checksum = of_chunk(encoded);
+    encoded[CHECKSUM_AT..HASHED_FROM].copy_from_slice(&checksum.to_le_bytes());
 }

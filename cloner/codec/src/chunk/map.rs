@@ -10,105 +10,15 @@
 //! A record starts where the one before it ends. Ends instead of starts: page 0 needs no entry before it, and the last end
 //! says how long the records are.
 
-use super::PAGE_BYTES;
+use std::ops::Range;
+
+use super::{Form, FormatError, PageIndex, PageKind};
 
 /// Bytes of a map entry.
 pub const MAP_ENTRY_BYTES: usize = 4;
 
 const KIND_SHIFT: u32 = 28;
 const END_MASK: u32 = (1 << KIND_SHIFT) - 1;
-
-/// What a page marker says about its page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum PageKind {
-    /// Never touched by the guest; reads as zero. No record.
-    Untouched = 0,
-    /// All zero. No record.
-    Zero = 1,
-    /// The same vector 512 times. The record is that vector.
-    Fill = 2,
-    /// Equal to a page kept elsewhere. The record is its reference, meaningful to the caller only.
-    Dup = 3,
-    /// Equal to the same page of the parent snapshot. No record.
-    Parent = 4,
-    /// Few vectors differ from the same page of the parent snapshot; the record lists them.
-    Patch = 5,
-    /// Coded by word markers.
-    WordMarked = 6,
-    /// Coded by byte markers.
-    ByteMarked = 7,
-    /// The bytes themselves.
-    Raw = 8,
-}
-
-impl PageKind {
-    /// Number of kinds.
-    pub const COUNT: usize = 9;
-
-    /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Untouched,
-        Self::Zero,
-        Self::Fill,
-        Self::Dup,
-        Self::Parent,
-        Self::Patch,
-        Self::WordMarked,
-        Self::ByteMarked,
-        Self::Raw,
-    ];
-
-    /// A short name for tables: `untouched`, `zero`, `fill`, …
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Untouched => "untouched",
-            Self::Zero => "zero",
-            Self::Fill => "fill",
-            Self::Dup => "dup",
-            Self::Parent => "parent",
-            Self::Patch => "patch",
-            Self::WordMarked => "word_marked",
-            Self::ByteMarked => "byte_marked",
-            Self::Raw => "raw",
-        }
-    }
-
-    /// Whether such a page is all zero, so that fresh memory needs no write.
-    #[must_use]
-    pub fn reads_zero(self) -> bool {
-        matches!(self, Self::Untouched | Self::Zero)
-    }
-
-    /// Whether decoding such a page asks the resolver for another page.
-    #[must_use]
-    pub fn needs_resolver(self) -> bool {
-        matches!(self, Self::Dup | Self::Parent | Self::Patch)
-    }
-
-    /// The kind with this number.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
-    }
-
-    /// Whether a record of this kind may have this many bytes.
-    pub(crate) fn allows_record_of(self, bytes: usize) -> bool {
-        match self {
-            Self::Untouched | Self::Zero | Self::Parent => bytes == 0,
-            Self::Fill | Self::Dup => bytes == 8,
-            Self::Patch | Self::WordMarked | Self::ByteMarked => (1..PAGE_BYTES).contains(&bytes),
-            Self::Raw => bytes == PAGE_BYTES,
-        }
-    }
-}
-
-impl std::fmt::Display for PageKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// One entry of the page map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,10 +42,91 @@ impl MapEntry {
     }
 
     /// Reads an entry; the number of an unknown kind is the error.
-    pub(crate) fn from_bytes(bytes: [u8; MAP_ENTRY_BYTES]) -> Result<Self, u8> {
+    fn from_bytes(bytes: [u8; MAP_ENTRY_BYTES]) -> Result<Self, u8> {
         let word = u32::from_le_bytes(bytes);
         let number = (word >> KIND_SHIFT) as u8;
         let kind = PageKind::from_number(number).ok_or(number)?;
         Ok(Self { kind, end: word & END_MASK })
+    }
+}
+
+/// The page map of an encoded chunk, as it lies there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageMap<'a> {
+    entries: &'a [[u8; MAP_ENTRY_BYTES]],
+}
+
+impl<'a> PageMap<'a> {
+    /// The map with these bytes, four for each page.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { entries: bytes.as_chunks().0 }
+    }
+
+    fn entry(self, page: PageIndex) -> Result<MapEntry, FormatError> {
+        MapEntry::from_bytes(self.entries[page.get()]).map_err(|kind| FormatError::Kind { page, kind })
+    }
+
+    /// Checks every entry, and says where the last record ends: `records_bytes` at most.
+    pub(crate) fn check(self, form: Form, records_bytes: usize) -> Result<usize, FormatError> {
+        let mut start = 0;
+        for page in PageIndex::first(self.entries.len()) {
+            let MapEntry { kind, end } = self.entry(page)?;
+            let end = end as usize;
+            if end < start || end > records_bytes || !kind.allows_record_of(form, end - start) {
+                return Err(FormatError::Record { page, kind, start, end, records_bytes });
+            }
+            start = end;
+        }
+        Ok(start)
+    }
+
+    /// The kind of a page; `None` if the chunk ends before it.
+    pub(crate) fn kind(self, page: PageIndex) -> Option<PageKind> {
+        self.entries
+            .get(page.get())
+            .and_then(|&bytes| MapEntry::from_bytes(bytes).ok())
+            .map(|entry| entry.kind)
+    }
+
+    /// The kind of a page and which of the `records_bytes` bytes are its record.
+    ///
+    /// # Errors
+    /// [`FormatError::Page`] if the chunk ends before the page; nothing else in a map that was checked.
+    #[inline]
+    pub(crate) fn record(
+        self,
+        form: Form,
+        page: PageIndex,
+        records_bytes: usize,
+    ) -> Result<(PageKind, Range<usize>), FormatError> {
+        if page.get() >= self.entries.len() {
+            return Err(FormatError::Page { page, page_count: self.entries.len() });
+        }
+        let MapEntry { kind, end } = self.entry(page)?;
+        let start = match page.get().checked_sub(1).and_then(PageIndex::new) {
+            Some(before) => self.entry(before)?.end as usize,
+            None => 0,
+        };
+        let end = end as usize;
+        if end < start || end > records_bytes || !kind.allows_record_of(form, end - start) {
+            return Err(FormatError::Record { page, kind, start, end, records_bytes });
+        }
+        Ok((kind, start..end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_survive_their_bytes() {
+        for kind in PageKind::ALL {
+            for end in [0, 1, 4096, (1 << 28) - 1] {
+                let entry = MapEntry { kind, end };
+                assert_eq!(MapEntry::from_bytes(entry.to_bytes()), Ok(entry));
+            }
+        }
+        assert_eq!(MapEntry::from_bytes([0, 0, 0, 0x90]), Err(9));
     }
 }

@@ -1,12 +1,12 @@
 //! A cold chunk whose every byte and bound has been checked.
 
-use crate::chunk::{PAGE_BYTES, PageIndex, PageKind, VECTOR_BYTES, chunk_checksum};
+use crate::chunk::{
+    ChunkHeader, Form, FormatError, GROUP_END_BYTES, GROUP_PAGES, PAGE_BYTES, PageIndex, PageKind, PageMap,
+    VECTOR_BYTES, check_checksum,
+};
 use crate::hot::ChunkStats;
 
-use super::Error;
-use super::group::{GROUP_END_BYTES, GROUP_PAGES, Group};
-use super::header::ColdHeader;
-use super::map::{MAP_ENTRY_BYTES, MapEntry};
+use super::group::Group;
 
 /// A cold chunk: the only way from its bytes to pages.
 ///
@@ -15,8 +15,8 @@ use super::map::{MAP_ENTRY_BYTES, MapEntry};
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedColdChunk<'a> {
     encoded: &'a [u8],
-    header: ColdHeader,
-    map: &'a [[u8; MAP_ENTRY_BYTES]],
+    header: ChunkHeader,
+    map: PageMap<'a>,
     group_ends: &'a [[u8; GROUP_END_BYTES]],
     records: &'a [u8],
     groups: &'a [u8],
@@ -64,56 +64,36 @@ impl<'a> VerifiedColdChunk<'a> {
     ///
     /// # Errors
     /// The first thing found that is not as FORMAT.md says.
-    pub fn verify(encoded: &'a [u8]) -> Result<Self, Error> {
-        let header = ColdHeader::read(encoded)?;
-        let (seed, rest) = encoded.split_first_chunk().expect("a header was read");
-        let (stored, hashed) = rest.split_first_chunk().expect("a header was read");
-        let (stored, computed) = (u64::from_le_bytes(*stored), chunk_checksum(*seed, hashed));
-        if stored != computed {
-            return Err(Error::Checksum { stored, computed });
-        }
-        let (front, groups) = encoded.split_at(header.groups_at());
-        let (front, records) = front.split_at(header.records_at());
-        let (front, group_ends) = front.split_at(header.table_at());
-        let (map, group_ends) = (front[header.map_at()..].as_chunks().0, group_ends.as_chunks().0);
-        let chunk = Self { encoded, header, map, group_ends, records, groups };
-        chunk.check_map()?;
+    pub fn verify(encoded: &'a [u8]) -> Result<Self, FormatError> {
+        let header = ChunkHeader::read(Form::Cold, encoded)?;
+        check_checksum(encoded)?;
+        let (map, group_ends, rest) = header.parts(encoded);
+        let (records, groups) = rest.split_at(map.check(Form::Cold, rest.len())?);
+        let chunk = Self { encoded, header, map, group_ends: group_ends.as_chunks().0, records, groups };
+        chunk.check_unique_pages()?;
         chunk.check_groups()?;
         Ok(chunk)
     }
 
-    fn check_map(&self) -> Result<(), Error> {
-        let (mut records_bytes, mut unique_pages) = (0, 0);
-        for (page, &entry) in self.page_indices().zip(self.map) {
-            let entry = MapEntry::from_bytes(entry).map_err(|kind| Error::Kind { page, kind })?;
-            let MapEntry { kind, record_bytes } = entry;
-            if !entry.is_allowed() {
-                return Err(Error::Record { page, kind, record_bytes });
-            }
-            records_bytes += record_bytes;
-            unique_pages += usize::from(kind == PageKind::Raw);
-        }
-        if records_bytes != self.records.len() || unique_pages != self.header.unique_pages() {
-            return Err(Error::Map {
-                records_bytes,
-                header_records_bytes: self.records.len(),
-                unique_pages,
-                header_unique_pages: self.header.unique_pages(),
-            });
+    fn check_unique_pages(&self) -> Result<(), FormatError> {
+        let header_unique_pages = self.unique_pages();
+        let unique_pages = self.page_indices().filter(|&page| self.kind(page) == Some(PageKind::Raw)).count();
+        if unique_pages != header_unique_pages {
+            return Err(FormatError::UniquePages { unique_pages, header_unique_pages });
         }
         Ok(())
     }
 
-    fn check_groups(&self) -> Result<(), Error> {
+    fn check_groups(&self) -> Result<(), FormatError> {
         let groups_bytes = self.groups.len();
         let mut start = 0;
-        for number in 0..self.header.groups() {
+        for number in 0..self.groups() {
             let end = self.group_end(number);
-            let wrong = Error::GroupBounds { group: number, start, end, groups_bytes };
+            let wrong = FormatError::GroupBounds { group: number, start, end, groups_bytes };
             let coded = self.groups.get(start..end).ok_or(wrong)?;
             let group = Group { number, coded, page_bytes: self.group_page_bytes(number) };
             if !group.is_well_formed() {
-                return Err(Error::GroupFrame {
+                return Err(FormatError::GroupFrame {
                     group: number,
                     coded_bytes: coded.len(),
                     page_bytes: group.page_bytes,
@@ -122,7 +102,7 @@ impl<'a> VerifiedColdChunk<'a> {
             start = end;
         }
         if start != groups_bytes {
-            return Err(Error::GroupsEnd { end: start, groups_bytes });
+            return Err(FormatError::GroupsEnd { end: start, groups_bytes });
         }
         Ok(())
     }
@@ -132,13 +112,19 @@ impl<'a> VerifiedColdChunk<'a> {
     }
 
     fn group_page_bytes(&self, number: usize) -> usize {
-        (self.header.unique_pages() - number * GROUP_PAGES).min(GROUP_PAGES) * PAGE_BYTES
+        (self.unique_pages() - number * GROUP_PAGES).min(GROUP_PAGES) * PAGE_BYTES
     }
 
-    /// The header.
+    /// Pages kept in groups.
     #[must_use]
-    pub fn header(&self) -> ColdHeader {
-        self.header
+    pub fn unique_pages(&self) -> usize {
+        self.header.entries()
+    }
+
+    /// Groups, all but the last of [`GROUP_PAGES`] pages.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.group_ends.len()
     }
 
     /// What it is made of. The bytes of RAW pages are those of the groups, and of the table that finds these.
@@ -150,7 +136,7 @@ impl<'a> VerifiedColdChunk<'a> {
         for (_, marker) in self.markers() {
             stats.count_pages(marker.kind(), 1, marker.record().len() as u64);
         }
-        let table_bytes = self.header.records_at() - self.header.table_at();
+        let table_bytes = self.group_ends.len() * GROUP_END_BYTES;
         stats.count_pages(PageKind::Raw, 0, (table_bytes + self.groups.len()) as u64);
         stats
     }
@@ -175,17 +161,17 @@ impl<'a> VerifiedColdChunk<'a> {
     /// The kind of a page, RAW if it is kept in a group; `None` if the chunk ends before it.
     #[must_use]
     pub fn kind(&self, page: PageIndex) -> Option<PageKind> {
-        self.map.get(page.get()).map(|&entry| entry_of(entry).kind)
+        self.map.kind(page)
     }
 
     /// Every page's marker, in order.
     pub(super) fn markers(&self) -> impl Iterator<Item = (PageIndex, Marker<'a>)> + use<'a> {
-        let mut rest = self.records;
+        let (map, records) = (self.map, self.records);
         let mut ranks = 0..;
-        self.page_indices().zip(self.map).map(move |(page, &entry)| {
-            let MapEntry { kind, record_bytes } = entry_of(entry);
-            let (record, after) = rest.split_at(record_bytes);
-            rest = after;
+        self.page_indices().map(move |page| {
+            let (kind, place) =
+                map.record(Form::Cold, page, records.len()).expect("verify has checked every entry");
+            let record = &records[place];
             let vector = || record.try_into().expect("verify allowed this record eight bytes");
             let marker = match kind {
                 PageKind::Untouched => Marker::Untouched,
@@ -206,8 +192,4 @@ impl<'a> VerifiedColdChunk<'a> {
         let coded = &self.groups[start..self.group_end(number)];
         Group { number, coded, page_bytes: self.group_page_bytes(number) }
     }
-}
-
-fn entry_of(entry: [u8; MAP_ENTRY_BYTES]) -> MapEntry {
-    MapEntry::from_bytes(entry).expect("verify has read every entry")
 }

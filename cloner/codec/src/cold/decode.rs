@@ -2,12 +2,15 @@
 
 use zstd::bulk::Decompressor;
 
-use crate::chunk::{CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageKind};
-use crate::hot::{Fresh, PageRef, Resolve, ResolveError, apply_patch, fill_page};
+use crate::chunk::{
+    CHUNK_PAGES, CodecError, FormatError, GROUP_BYTES, GROUP_PAGES, PAGE_BYTES, Page, PageIndex, PageKind,
+    PageRef, Resolve, ResolveError, TargetContents,
+};
+use crate::hot::{apply_patch, fill_page};
 
+use super::VerifiedColdChunk;
 use super::chunk::Marker;
-use super::group::{GROUP_BYTES, GROUP_PAGES, Group};
-use super::{Error, VerifiedColdChunk};
+use super::group::Group;
 
 /// Reads cold chunks, one after another. Keep one per thread: it holds zstd's context and the scratch memory.
 pub struct ColdDecoder {
@@ -26,10 +29,10 @@ impl ColdDecoder {
     /// A decoder with its scratch memory.
     ///
     /// # Errors
-    /// [`Error::Zstd`] if there is no memory for zstd's context.
-    pub fn new() -> Result<Self, Error> {
-        let context =
-            Decompressor::new().map_err(|source| Error::Zstd { step: "set up decompression", source })?;
+    /// [`CodecError::Zstd`] if there is no memory for zstd's context.
+    pub fn new() -> Result<Self, CodecError> {
+        let context = Decompressor::new()
+            .map_err(|source| CodecError::Zstd { step: "set up decompression", source })?;
         let groups = GroupDecoder { context, pages: vec![0; GROUP_BYTES].into() };
         Ok(Self { groups, chunk: Vec::new() })
     }
@@ -41,14 +44,14 @@ impl GroupDecoder {
         &mut self,
         chunk: &VerifiedColdChunk<'_>,
         pages: &mut [Page],
-    ) -> Result<(), Error> {
+    ) -> Result<(), CodecError> {
         let mut places = [0; CHUNK_PAGES];
         for (page, marker) in chunk.markers() {
             if let Marker::Unique { rank } = marker {
                 places[rank] = page.get();
             }
         }
-        let places = &places[..chunk.header().unique_pages()];
+        let places = &places[..chunk.unique_pages()];
         for (number, places) in places.chunks(GROUP_PAGES).enumerate() {
             self.decode_to(chunk.group(number), places, pages)?;
         }
@@ -56,7 +59,12 @@ impl GroupDecoder {
     }
 
     /// Writes a group's pages to their places: at once where those adjoin, by way of the scratch memory where they do not.
-    fn decode_to(&mut self, group: Group<'_>, places: &[usize], pages: &mut [Page]) -> Result<(), Error> {
+    fn decode_to(
+        &mut self,
+        group: Group<'_>,
+        places: &[usize],
+        pages: &mut [Page],
+    ) -> Result<(), CodecError> {
         let (first, last) = (places[0], places[places.len() - 1]);
         if last - first + 1 == places.len() {
             return decompress(&mut self.context, group, pages[first..=last].as_flattened_mut());
@@ -68,7 +76,7 @@ impl GroupDecoder {
     }
 
     /// A group's pages.
-    fn decode<'a>(&'a mut self, group: Group<'a>) -> Result<&'a [Page], Error> {
+    fn decode<'a>(&'a mut self, group: Group<'a>) -> Result<&'a [Page], CodecError> {
         if let Some(stored) = group.stored() {
             return Ok(stored.as_chunks().0);
         }
@@ -78,7 +86,7 @@ impl GroupDecoder {
     }
 }
 
-fn decompress(context: &mut Decompressor<'_>, group: Group<'_>, pages: &mut [u8]) -> Result<(), Error> {
+fn decompress(context: &mut Decompressor<'_>, group: Group<'_>, pages: &mut [u8]) -> Result<(), CodecError> {
     if let Some(stored) = group.stored() {
         pages.copy_from_slice(stored);
         return Ok(());
@@ -86,9 +94,9 @@ fn decompress(context: &mut Decompressor<'_>, group: Group<'_>, pages: &mut [u8]
     let Group { number, coded, page_bytes } = group;
     let actual_bytes = context
         .decompress_to_buffer(coded, pages)
-        .map_err(|source| Error::GroupContent { group: number, source })?;
+        .map_err(|source| CodecError::GroupContent { group: number, source })?;
     if actual_bytes != page_bytes {
-        return Err(Error::GroupLength { group: number, page_bytes, actual_bytes });
+        return Err(CodecError::GroupLength { group: number, page_bytes, actual_bytes });
     }
     Ok(())
 }
@@ -101,16 +109,16 @@ pub fn decode_chunk(
     chunk: &VerifiedColdChunk<'_>,
     decoder: &mut ColdDecoder,
     resolver: &impl Resolve,
-    fresh: Fresh,
+    contents: TargetContents,
     memory: &mut [u8],
-) -> Result<(), Error> {
+) -> Result<(), CodecError> {
     let (chunk_bytes, memory_bytes) = (chunk.page_count() * PAGE_BYTES, memory.len());
     if chunk_bytes != memory_bytes {
-        return Err(Error::MemoryLength { chunk_bytes, memory_bytes });
+        return Err(CodecError::MemoryLength { chunk_bytes, memory_bytes });
     }
     let pages = memory.as_chunks_mut().0;
     for ((index, marker), page) in chunk.markers().zip(&mut *pages) {
-        if fresh == Fresh::Zeroed && marker.kind().reads_zero() {
+        if contents == TargetContents::Zeroed && marker.kind().reads_zero() {
             continue;
         }
         decode_marker(index, marker, resolver, page)?;
@@ -128,9 +136,9 @@ pub fn decode_page(
     decoder: &mut ColdDecoder,
     resolver: &impl Resolve,
     page: &mut Page,
-) -> Result<PageKind, Error> {
-    let beyond = Error::Page { page: index, page_count: chunk.page_count() };
-    let (_, marker) = chunk.markers().nth(index.get()).ok_or(beyond)?;
+) -> Result<PageKind, CodecError> {
+    let beyond = FormatError::Page { page: index, page_count: chunk.page_count() };
+    let (_, marker) = chunk.markers().nth(index.get()).ok_or(CodecError::Format(beyond))?;
     if let Marker::Unique { rank } = marker {
         let group = decoder.groups.decode(chunk.group(rank / GROUP_PAGES))?;
         *page = group[rank % GROUP_PAGES];
@@ -145,9 +153,9 @@ fn decode_marker(
     marker: Marker<'_>,
     resolver: &impl Resolve,
     page: &mut Page,
-) -> Result<(), Error> {
+) -> Result<(), CodecError> {
     let resolved = |result: Result<(), ResolveError>| {
-        result.map_err(|source| Error::Resolve { page: index, kind: marker.kind(), source })
+        result.map_err(|source| CodecError::Resolve { page: index, kind: marker.kind(), source })
     };
     match marker {
         Marker::Untouched | Marker::Zero => page.fill(0),
@@ -156,7 +164,11 @@ fn decode_marker(
         Marker::Parent => resolved(resolver.parent(index, page))?,
         Marker::Patch(record) => {
             resolved(resolver.parent(index, page))?;
-            apply_patch(record, page).map_err(|source| Error::Patch { page: index, source })?;
+            apply_patch(record, page).map_err(|source| CodecError::Record {
+                page: index,
+                kind: PageKind::Patch,
+                source,
+            })?;
         }
         Marker::Unique { .. } => {}
     }

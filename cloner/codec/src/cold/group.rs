@@ -6,18 +6,6 @@
 
 use zstd::zstd_safe::find_frame_compressed_size;
 
-use crate::chunk::PAGE_BYTES;
-
-/// Pages of a group. The last group of a chunk may hold fewer.
-pub const GROUP_PAGES: usize = 16;
-/// Bytes of a group's pages at most.
-pub const GROUP_BYTES: usize = GROUP_PAGES * PAGE_BYTES;
-
-/// Bytes of one entry of the group table: the end of a group, counted from the first.
-pub(super) const GROUP_END_BYTES: usize = 4;
-/// Most groups a chunk can have.
-pub(super) const GROUPS_MAX: usize = crate::chunk::CHUNK_PAGES / GROUP_PAGES;
-
 /// Frame magic of RFC 8878, then a descriptor: one segment, content size of two bytes, no checksum, no dictionary.
 const FRAME_START: [u8; 5] = [0x28, 0xb5, 0x2f, 0xfd, 0x60];
 /// A content size of two bytes is stored with this much less.

@@ -7,7 +7,7 @@
 //! ```text
 //! ┌──────────┬────────────────────┬────────────────────┬────────────────────────┬───────────────────┐
 //! │ header   │ page map           │ group table        │ records                │ groups            │
-//! │ 28 bytes │ 2 bytes per page   │ 4 bytes per group  │ of FILL, DUP and PATCH │ one frame each    │
+//! │ 24 bytes │ 4 bytes per page   │ 4 bytes per group  │ of FILL, DUP and PATCH │ one frame each    │
 //! └──────────┴────────────────────┴────────────────────┴────────────────────────┴───────────────────┘
 //! ```
 //!
@@ -19,7 +19,8 @@
 //! One [`ColdEncoder`] and one [`ColdDecoder`] per thread, reused from chunk to chunk.
 //!
 //! ```
-//! use cloner_codec::hot::{self, ChunkInput, Fresh, NoDedup, NoResolve, PageSet, VerifiedChunk};
+//! use cloner_codec::chunk::{NoResolve, TargetContents};
+//! use cloner_codec::hot::{self, ChunkInput, NoDedup, PageSet, VerifiedChunk};
 //! use cloner_codec::cold::{self, ColdDecoder, ColdEncoder, VerifiedColdChunk};
 //!
 //! let pages: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).take(16 * 4096).collect();
@@ -36,7 +37,7 @@
 //! let chunk = VerifiedColdChunk::verify(&cold)?;
 //! let mut decoder = ColdDecoder::new()?;
 //! let mut memory = vec![0; pages.len()];
-//! cold::decode_chunk(&chunk, &mut decoder, &NoResolve, Fresh::Zeroed, &mut memory)?;
+//! cold::decode_chunk(&chunk, &mut decoder, &NoResolve, TargetContents::Zeroed, &mut memory)?;
 //! assert_eq!(memory, pages);
 //!
 //! let mut hot_again = Vec::new();
@@ -47,30 +48,16 @@
 
 mod chunk;
 mod decode;
-mod error;
 mod group;
-mod header;
-mod map;
 mod stats;
 mod to_cold;
 mod to_hot;
 
 pub use chunk::VerifiedColdChunk;
 pub use decode::{ColdDecoder, decode_chunk, decode_page};
-pub use error::Error;
-pub use group::{GROUP_BYTES, GROUP_PAGES};
-pub use header::{ColdHeader, HEADER_BYTES, MAGIC, VERSION};
-pub use map::MAP_ENTRY_BYTES;
 pub use stats::ColdStats;
 pub use to_cold::{ColdEncoder, LEVEL_MAX, LEVEL_MIN, Options, transcode_to_cold};
 pub use to_hot::transcode_to_hot;
-
-use crate::chunk::{CHUNK_PAGES, PAGE_BYTES};
-use group::{GROUP_END_BYTES, GROUPS_MAX};
-
-/// Upper bound of the bytes one cold chunk has: no page takes more than its own bytes.
-pub const COLD_BYTES_MAX: usize =
-    HEADER_BYTES + CHUNK_PAGES * (MAP_ENTRY_BYTES + PAGE_BYTES) + GROUPS_MAX * GROUP_END_BYTES;
 
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,12 @@ mod hostile;
 
 use proptest::prelude::*;
 
-use crate::hot::{self, Fresh, NoResolve, PageIndex, PageKind, VerifiedChunk};
+use crate::chunk::{
+    CHUNK_PAGES, COLD_BYTES_MAX, CodecError, FormatError, GROUP_PAGES, GROUPS_MAX, HEADER_BYTES,
+    MAP_ENTRY_BYTES, NoResolve, PAGE_BYTES, PageIndex, PageKind, TargetContents,
+};
+use crate::hot::{self, VerifiedChunk};
 
-use super::group::GROUPS_MAX;
 use super::*;
 use cases::{Case, Content};
 
@@ -33,7 +36,8 @@ fn to_hot(cold: &[u8]) -> Vec<u8> {
 fn decode(cold: &[u8], case: &Case) -> Vec<u8> {
     let cold = VerifiedColdChunk::verify(cold).unwrap();
     let mut memory = vec![0xee; cold.page_count() * PAGE_BYTES];
-    decode_chunk(&cold, &mut ColdDecoder::new().unwrap(), case, Fresh::Unknown, &mut memory).unwrap();
+    decode_chunk(&cold, &mut ColdDecoder::new().unwrap(), case, TargetContents::Unknown, &mut memory)
+        .unwrap();
     memory
 }
 
@@ -130,7 +134,7 @@ fn every_level_writes_frames_of_the_one_form() {
     }
     for level in [i32::MIN, LEVEL_MIN - 1, LEVEL_MAX + 1, i32::MAX] {
         let wrong = ColdEncoder::new(Options { level }).err().unwrap();
-        assert!(matches!(wrong, Error::Level { level: l } if l == level));
+        assert!(matches!(wrong, CodecError::Level { level: l, .. } if l == level));
         assert_eq!(wrong.to_string(), format!("zstd level {level} is outside -7..=22"));
     }
 }
@@ -148,7 +152,8 @@ fn fresh_memory_is_not_written_where_it_is_zero() {
     let (cold, _) = to_cold(&case.hot(), &mut encoder());
     let chunk = VerifiedColdChunk::verify(&cold).unwrap();
     let mut memory = vec![0xee; 3 * PAGE_BYTES];
-    decode_chunk(&chunk, &mut ColdDecoder::new().unwrap(), &NoResolve, Fresh::Zeroed, &mut memory).unwrap();
+    decode_chunk(&chunk, &mut ColdDecoder::new().unwrap(), &NoResolve, TargetContents::Zeroed, &mut memory)
+        .unwrap();
     let untouched = [0xee; PAGE_BYTES];
     assert_eq!(memory.as_chunks().0, [untouched, case.expected().as_chunks().0[1], untouched]);
 }
@@ -159,11 +164,12 @@ fn what_cannot_be_decoded_is_named() {
     let (cold, _) = to_cold(&case.hot(), &mut encoder());
     let chunk = VerifiedColdChunk::verify(&cold).unwrap();
     let mut decoder = ColdDecoder::new().unwrap();
-    let short = decode_chunk(&chunk, &mut decoder, &case, Fresh::Unknown, &mut [0; PAGE_BYTES]);
-    assert!(matches!(short, Err(Error::MemoryLength { chunk_bytes: 8192, memory_bytes: 4096 })));
-    let alone = decode_chunk(&chunk, &mut decoder, &NoResolve, Fresh::Unknown, &mut [0; 2 * PAGE_BYTES]);
-    assert!(matches!(alone, Err(Error::Resolve { kind: PageKind::Patch, .. })));
+    let short = decode_chunk(&chunk, &mut decoder, &case, TargetContents::Unknown, &mut [0; PAGE_BYTES]);
+    assert!(matches!(short, Err(CodecError::MemoryLength { chunk_bytes: 8192, memory_bytes: 4096 })));
+    let alone =
+        decode_chunk(&chunk, &mut decoder, &NoResolve, TargetContents::Unknown, &mut [0; 2 * PAGE_BYTES]);
+    assert!(matches!(alone, Err(CodecError::Resolve { kind: PageKind::Patch, .. })));
     let beyond = decode_page(&chunk, PageIndex::new(2).unwrap(), &mut decoder, &case, &mut [0; PAGE_BYTES]);
-    assert!(matches!(beyond, Err(Error::Page { page_count: 2, .. })));
+    assert!(matches!(beyond, Err(CodecError::Format(FormatError::Page { page_count: 2, .. }))));
     assert_eq!(chunk.kind(PageIndex::new(2).unwrap()), None);
 }

@@ -1,16 +1,16 @@
 //! From the cold form back to the hot one.
 
-use crate::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES};
+use crate::chunk::{CHUNK_BYTES, CHUNK_PAGES, CodecError, PAGE_BYTES};
 use crate::hot::{ChunkInput, ChunkStats, Encoder, KeptRecord, NoDedup, PageSet};
 
 use super::chunk::Marker;
-use super::{ColdDecoder, Error, VerifiedColdChunk};
+use super::{ColdDecoder, VerifiedColdChunk};
 
 /// Appends the hot form of a chunk to `out`: the same markers, and the unique pages marked by `encoder`.
 ///
 /// References are kept as they are, so nothing has to be resolved. With the encoder that made the chunk, the result is the
 /// chunk as it was, byte by byte. Nothing is allocated after the first chunk if `out` has room for
-/// [`ENCODED_BYTES_MAX`](crate::hot::ENCODED_BYTES_MAX) more bytes.
+/// [`ENCODED_BYTES_MAX`](crate::chunk::ENCODED_BYTES_MAX) more bytes.
 ///
 /// # Errors
 /// A group that does not decompress; `out` is then as it was.
@@ -19,13 +19,13 @@ pub fn transcode_to_hot(
     decoder: &mut ColdDecoder,
     encoder: &mut Encoder,
     out: &mut Vec<u8>,
-) -> Result<ChunkStats, Error> {
+) -> Result<ChunkStats, CodecError> {
     let ColdDecoder { groups, chunk } = decoder;
     chunk.resize(CHUNK_BYTES, 0);
     let pages = &mut chunk[..cold.page_count() * PAGE_BYTES];
     groups.decode_chunk(cold, pages.as_chunks_mut().0)?;
     let kept = kept(cold);
-    let input = ChunkInput::new(pages, &PageSet::ALL).map_err(Error::Hot)?.with_kept(&kept);
+    let input = ChunkInput::new(pages, &PageSet::ALL)?.with_kept(&kept);
     Ok(encoder.encode_chunk(&input, &mut NoDedup, out))
 }
 

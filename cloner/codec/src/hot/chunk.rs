@@ -1,13 +1,13 @@
-//! An encoded chunk whose every byte and bound has been checked.
+//! A hot chunk whose every byte and bound has been checked.
 
 use crate::chunk::{
-    CHECKSUM_AT, ChunkHeader, DICTIONARY_ENTRY_BYTES, Error, HASHED_FROM, MAP_ENTRY_BYTES, MapEntry,
-    PageIndex, PageKind, SLACK_BYTES, chunk_checksum,
+    ChunkHeader, DICTIONARY_ENTRY_BYTES, Form, FormatError, PageIndex, PageKind, PageMap, SLACK_BYTES,
+    check_checksum, stored_checksum,
 };
 
 use super::KeptRecord;
 
-/// An encoded chunk: the only way from bytes to pages.
+/// A hot chunk: the only way from its bytes to pages.
 ///
 /// A value exists only if the checksum fitted and the header, every map entry, every record's bounds and the slack are as
 /// FORMAT.md says. It borrows the bytes, so they cannot change under it.
@@ -15,7 +15,7 @@ use super::KeptRecord;
 pub struct VerifiedChunk<'a> {
     encoded: &'a [u8],
     header: ChunkHeader,
-    map: &'a [[u8; MAP_ENTRY_BYTES]],
+    map: PageMap<'a>,
     dictionary: &'a [[u8; DICTIONARY_ENTRY_BYTES]],
     /// The records and the slack after them.
     records: &'a [u8],
@@ -26,16 +26,9 @@ impl<'a> VerifiedChunk<'a> {
     ///
     /// # Errors
     /// The first thing found that is not as FORMAT.md says.
-    pub fn verify(encoded: &'a [u8]) -> Result<Self, Error> {
+    pub fn verify(encoded: &'a [u8]) -> Result<Self, FormatError> {
         let chunk = Self::reopen(encoded)?;
-        let (seed, rest) = encoded.split_first_chunk::<CHECKSUM_AT>().expect("reopen found a whole header");
-        let (stored, hashed) = rest.split_first_chunk().expect("reopen found a whole header");
-        debug_assert_eq!(hashed.len(), encoded.len() - HASHED_FROM);
-        let stored = u64::from_le_bytes(*stored);
-        let computed = chunk_checksum(*seed, hashed);
-        if stored != computed {
-            return Err(Error::Checksum { stored, computed });
-        }
+        check_checksum(encoded)?;
         chunk.check_map()?;
         Ok(chunk)
     }
@@ -47,35 +40,26 @@ impl<'a> VerifiedChunk<'a> {
     ///
     /// # Errors
     /// What is wrong with the header.
-    pub fn reopen(encoded: &'a [u8]) -> Result<Self, Error> {
-        let header = ChunkHeader::read(encoded)?;
-        let (front, records) = encoded.split_at(header.records_at());
-        let (map, dictionary) = front[header.map_at()..].split_at(header.dictionary_at() - header.map_at());
-        Ok(Self { encoded, header, map: map.as_chunks().0, dictionary: dictionary.as_chunks().0, records })
+    pub fn reopen(encoded: &'a [u8]) -> Result<Self, FormatError> {
+        let header = ChunkHeader::read(Form::Hot, encoded)?;
+        let (map, dictionary, records) = header.parts(encoded);
+        Ok(Self { encoded, header, map, dictionary: dictionary.as_chunks().0, records })
     }
 
-    fn check_map(&self) -> Result<(), Error> {
-        let records_bytes = self.header.slack_at() - self.header.records_at();
-        let mut start = 0;
-        for page in self.page_indices() {
-            let MapEntry { kind, end } = self.entry(page)?;
-            let end = end as usize;
-            if end < start || end > records_bytes || !kind.allows_record_of(end - start) {
-                return Err(Error::Record { page, kind, start, end, records_bytes });
-            }
-            start = end;
+    fn check_map(&self) -> Result<(), FormatError> {
+        let (records_bytes, slack) = (self.records_bytes(), &self.records[self.records_bytes()..]);
+        let end = self.map.check(Form::Hot, records_bytes)?;
+        if end != records_bytes {
+            return Err(FormatError::RecordsEnd { end, records_bytes });
         }
-        if start != records_bytes {
-            return Err(Error::RecordsEnd { end: start, records_bytes });
-        }
-        if self.encoded[self.header.slack_at()..] != [0; SLACK_BYTES] {
-            return Err(Error::Slack);
+        if slack != [0; SLACK_BYTES] {
+            return Err(FormatError::Slack);
         }
         Ok(())
     }
 
-    fn entry(&self, page: PageIndex) -> Result<MapEntry, Error> {
-        MapEntry::from_bytes(self.map[page.get()]).map_err(|kind| Error::Kind { page, kind })
+    fn records_bytes(&self) -> usize {
+        self.records.len() - SLACK_BYTES
     }
 
     /// The header.
@@ -93,8 +77,7 @@ impl<'a> VerifiedChunk<'a> {
     /// The checksum stored in the header. Once verified, it names the content: a manifest can say which chunk it means.
     #[must_use]
     pub fn checksum(&self) -> u64 {
-        let field = self.encoded[CHECKSUM_AT..].first_chunk().expect("reopen found a whole header");
-        u64::from_le_bytes(*field)
+        stored_checksum(self.encoded)
     }
 
     /// Number of pages, 1 to 512.
@@ -111,39 +94,24 @@ impl<'a> VerifiedChunk<'a> {
     /// The kind of a page; `None` if the chunk ends before it.
     #[must_use]
     pub fn kind(&self, page: PageIndex) -> Option<PageKind> {
-        self.map.get(page.get()).and_then(|&bytes| MapEntry::from_bytes(bytes).ok()).map(|entry| entry.kind)
+        self.map.kind(page)
     }
 
     /// The kind of a page and its record, followed by at least [`SLACK_BYTES`] readable bytes.
     ///
     /// # Errors
-    /// [`Error::Field`] if the chunk ends before the page; nothing else in a chunk that was verified.
-    pub(crate) fn record(&self, page: PageIndex) -> Result<(PageKind, Record<'a>), Error> {
-        if page.get() >= self.page_count() {
-            let max = u32::try_from(self.page_count() - 1).expect("at most 511");
-            let value = u32::try_from(page.get()).expect("at most 511");
-            return Err(Error::Field { field: "page", value, min: 0, max });
-        }
-        let MapEntry { kind, end } = self.entry(page)?;
-        let start = match page.get().checked_sub(1).and_then(PageIndex::new) {
-            Some(before) => self.entry(before)?.end as usize,
-            None => 0,
-        };
-        let end = end as usize;
-        let records_bytes = self.records.len() - SLACK_BYTES;
-        let wrong = Error::Record { page, kind, start, end, records_bytes };
-        if end < start || !kind.allows_record_of(end - start) {
-            return Err(wrong);
-        }
-        let with_slack = self.records.get(start..end + SLACK_BYTES).ok_or(wrong)?;
-        Ok((kind, Record { with_slack }))
+    /// [`FormatError::Page`] if the chunk ends before the page; nothing else in a chunk that was verified.
+    #[inline]
+    pub(crate) fn record(&self, page: PageIndex) -> Result<(PageKind, Record<'a>), FormatError> {
+        let (kind, place) = self.map.record(Form::Hot, page, self.records_bytes())?;
+        Ok((kind, Record { with_slack: &self.records[place.start..place.end + SLACK_BYTES] }))
     }
 
     /// The marker of a page, to be kept in another chunk.
     ///
     /// # Errors
-    /// [`Error::Field`] if the chunk ends before the page; nothing else in a chunk that was verified.
-    pub fn marker(&self, page: PageIndex) -> Result<KeptRecord<'a>, Error> {
+    /// [`FormatError::Page`] if the chunk ends before the page; nothing else in a chunk that was verified.
+    pub fn marker(&self, page: PageIndex) -> Result<KeptRecord<'a>, FormatError> {
         self.record(page).map(|(kind, record)| KeptRecord { kind, record: record.bytes() })
     }
 

@@ -2,67 +2,16 @@
 
 use std::cell::Cell;
 
-use crate::chunk::{PAGE_BYTES, Page, PageIndex, PageKind};
+use crate::chunk::{
+    CodecError, PAGE_BYTES, Page, PageIndex, PageKind, PageRef, RecordError, Resolve, TargetContents,
+};
 use crate::hot::{Record, VerifiedChunk};
 
 use super::byte::{ByteDecode, ByteDecodeBoth};
 use super::page::fill;
 use super::simd::{Kernel, Lanes, Window};
 use super::word::WordDecode;
-use super::{Backend, Error, RecordError, patch};
-
-/// A page kept outside the chunk, as the encoder's [`Dedup`](super::Dedup) named it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PageRef(pub u64);
-
-/// Why a resolver has no page to give.
-pub type ResolveError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Fetches pages that a chunk refers to and does not hold.
-pub trait Resolve {
-    /// Writes the page with this reference.
-    ///
-    /// # Errors
-    /// If there is none; `out` may then hold anything.
-    fn dup(&self, reference: PageRef, out: &mut Page) -> Result<(), ResolveError>;
-
-    /// Writes the page of the parent snapshot that has the place of `page`.
-    ///
-    /// # Errors
-    /// If there is none; `out` may then hold anything.
-    fn parent(&self, page: PageIndex, out: &mut Page) -> Result<(), ResolveError>;
-}
-
-/// Resolves nothing: for chunks encoded without parent and with [`NoDedup`](super::NoDedup).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoResolve;
-
-#[derive(Debug, thiserror::Error)]
-#[error("the chunk was to be decoded without the pages it refers to")]
-struct Unresolved;
-
-impl Resolve for NoResolve {
-    fn dup(&self, _reference: PageRef, _out: &mut Page) -> Result<(), ResolveError> {
-        Err(Unresolved.into())
-    }
-
-    fn parent(&self, _page: PageIndex, _out: &mut Page) -> Result<(), ResolveError> {
-        Err(Unresolved.into())
-    }
-}
-
-/// What the memory to decode into holds, and what becomes of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fresh {
-    /// All zero already, as a new mapping is: untouched and zero pages are not written, and so never populated. First touch of
-    /// a fresh page costs more than decoding one.
-    Zeroed,
-    /// Anything: every page is written.
-    Unknown,
-    /// Anything, and it will be read at once: every page is written, and stays in the caches. Otherwise pages are written past
-    /// them, since a chunk of guest memory would only push out what is needed next.
-    Scratch,
-}
+use super::{Backend, patch};
 
 /// Decodes all pages of a chunk into `memory`, which must be exactly as long as they are.
 ///
@@ -71,10 +20,10 @@ pub enum Fresh {
 pub fn decode_chunk(
     chunk: &VerifiedChunk<'_>,
     resolver: &impl Resolve,
-    fresh: Fresh,
+    contents: TargetContents,
     memory: &mut [u8],
-) -> Result<(), Error> {
-    decode_chunk_on(Backend::detect(), chunk, resolver, fresh, memory)
+) -> Result<(), CodecError> {
+    decode_chunk_on(Backend::detect(), chunk, resolver, contents, memory)
 }
 
 /// [`decode_chunk`] on a given backend: for tests and comparisons.
@@ -85,31 +34,32 @@ pub fn decode_chunk_on(
     backend: Backend,
     chunk: &VerifiedChunk<'_>,
     resolver: &impl Resolve,
-    fresh: Fresh,
+    contents: TargetContents,
     memory: &mut [u8],
-) -> Result<(), Error> {
+) -> Result<(), CodecError> {
     let (chunk_bytes, memory_bytes) = (chunk.page_count() * PAGE_BYTES, memory.len());
     if chunk_bytes != memory_bytes {
-        return Err(Error::MemoryLength { chunk_bytes, memory_bytes });
+        return Err(CodecError::MemoryLength { chunk_bytes, memory_bytes });
     }
-    let mut desk = Desk::new();
+    let mut scratch = PageScratch::new();
     let mut past_caches = backend.past_caches();
-    let mut write = |decoded: &Page, page: &mut Page| match fresh {
-        Fresh::Zeroed | Fresh::Unknown => past_caches.write(decoded, page),
-        Fresh::Scratch => *page = *decoded,
+    let mut write = |decoded: &Page, page: &mut Page| match contents {
+        TargetContents::Zeroed | TargetContents::Unknown => past_caches.write(decoded, page),
+        TargetContents::Scratch => *page = *decoded,
     };
     // Byte-marked pages are decoded two at a time. This one waits for another.
     let mut waiting = None;
     for (index, page) in chunk.page_indices().zip(memory.as_chunks_mut().0) {
         let (kind, record) = chunk.record(index)?;
         backend.run(FetchAhead(record.bytes()));
-        if fresh == Fresh::Zeroed && kind.reads_zero() {
+        if contents == TargetContents::Zeroed && kind.reads_zero() {
             continue;
         }
         if kind != PageKind::ByteMarked {
-            write(desk.decode(backend, chunk, index, (kind, record), resolver)?, page);
+            write(scratch.decode(backend, chunk, index, (kind, record), resolver)?, page);
         } else if let Some((first_index, first_record, first_page)) = waiting.take() {
-            let [first, second] = desk.decode_both(backend, [first_index, index], [first_record, record])?;
+            let [first, second] =
+                scratch.decode_both(backend, [first_index, index], [first_record, record])?;
             write(first, first_page);
             write(second, page);
         } else {
@@ -117,7 +67,7 @@ pub fn decode_chunk_on(
         }
     }
     if let Some((index, record, page)) = waiting {
-        write(desk.decode(backend, chunk, index, (PageKind::ByteMarked, record), resolver)?, page);
+        write(scratch.decode(backend, chunk, index, (PageKind::ByteMarked, record), resolver)?, page);
     }
     Ok(())
 }
@@ -131,14 +81,14 @@ pub fn decode_page(
     index: PageIndex,
     resolver: &impl Resolve,
     page: &mut Page,
-) -> Result<PageKind, Error> {
+) -> Result<PageKind, CodecError> {
     let (kind, record) = chunk.record(index)?;
-    // A desk of 22 KiB is kept for the next page. If the resolver decodes pages itself, it finds none and makes its own.
-    thread_local!(static DESK: Cell<Option<Box<Desk>>> = const { Cell::new(None) });
-    let mut desk = DESK.take().unwrap_or_else(|| Box::new(Desk::new()));
-    let decoded = desk.decode(Backend::detect(), chunk, index, (kind, record), resolver);
+    // 22 KiB of scratch memory are kept for the next page. If the resolver decodes pages itself, it finds none there and makes its own.
+    thread_local!(static SCRATCH: Cell<Option<Box<PageScratch>>> = const { Cell::new(None) });
+    let mut scratch = SCRATCH.take().unwrap_or_else(|| Box::new(PageScratch::new()));
+    let decoded = scratch.decode(Backend::detect(), chunk, index, (kind, record), resolver);
     let written = decoded.map(|decoded| *page = *decoded);
-    DESK.set(Some(desk));
+    SCRATCH.set(Some(scratch));
     written.map(|()| kind)
 }
 
@@ -162,18 +112,18 @@ impl Kernel for FetchAhead<'_> {
 
 /// Where pages are put together: memory that stays in the first-level cache, unlike the place they go to.
 #[repr(align(64))]
-struct Desk {
+struct PageScratch {
     page: Page,
     /// Made for the first pages that need them.
     windows: [Option<Window>; 2],
 }
 
-impl Desk {
+impl PageScratch {
     fn new() -> Self {
         Self { page: [0; PAGE_BYTES], windows: [None, None] }
     }
 
-    /// The page, wherever it is: on the desk, or in the chunk.
+    /// The page, wherever it is: in the scratch memory, or in the chunk.
     fn decode<'a>(
         &'a mut self,
         backend: Backend,
@@ -181,12 +131,13 @@ impl Desk {
         index: PageIndex,
         (kind, record): (PageKind, Record<'a>),
         resolver: &impl Resolve,
-    ) -> Result<&'a Page, Error> {
+    ) -> Result<&'a Page, CodecError> {
         static ZERO: Page = [0; PAGE_BYTES];
         let Self { page, windows: [window, _] } = self;
         let bytes = record.bytes();
-        let resolved =
-            |result: Result<(), _>| result.map_err(|source| Error::Resolve { page: index, kind, source });
+        let resolved = |result: Result<(), _>| {
+            result.map_err(|source| CodecError::Resolve { page: index, kind, source })
+        };
         let decoded = match kind {
             PageKind::Untouched | PageKind::Zero => return Ok(&ZERO),
             PageKind::Fill => number(bytes).map(|vector| fill(vector, page)),
@@ -216,7 +167,7 @@ impl Desk {
         };
         match decoded {
             Ok(()) => Ok(page),
-            Err(source) => Err(Error::Record { page: index, kind, source }),
+            Err(source) => Err(CodecError::Record { page: index, kind, source }),
         }
     }
 
@@ -226,10 +177,10 @@ impl Desk {
         backend: Backend,
         pages: [PageIndex; 2],
         records: [Record<'a>; 2],
-    ) -> Result<[&'a Page; 2], Error> {
+    ) -> Result<[&'a Page; 2], CodecError> {
         let windows = self.windows.each_mut().map(|window| window.get_or_insert_with(Window::new));
         let decoded = backend.run(ByteDecodeBoth { records, windows });
-        decoded.map_err(|(which, source)| Error::Record {
+        decoded.map_err(|(which, source)| CodecError::Record {
             page: pages[which],
             kind: PageKind::ByteMarked,
             source,

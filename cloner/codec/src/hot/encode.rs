@@ -10,14 +10,14 @@
 //! The census comes before the rest, because the dictionary lies before the records.
 
 use crate::chunk::{
-    CHUNK_PAGES, ChunkHeader, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES, PAGE_VECTORS, Page, PageIndex, PageKind,
-    SLACK_BYTES, seal,
+    CHUNK_PAGES, ChunkHeader, CodecError, Form, HEADER_BYTES, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES,
+    PAGE_VECTORS, Page, PageIndex, PageKind, PageRef, SLACK_BYTES, seal,
 };
 
 use super::byte::{ByteEncoder, MarkBytes, WriteBytes};
 use super::page::{CountZeros, PageSet, fill_value, load_vectors};
 use super::word::{Dictionary, MarkWords, WordEncoder, WriteWords};
-use super::{Backend, ChunkStats, Error, PageRef, patch};
+use super::{Backend, ChunkStats, patch};
 
 /// How to encode.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,9 +48,9 @@ impl<'a> ChunkInput<'a> {
     /// The chunk with these bytes, 1 to 512 whole pages. What the bytes of pages outside `touched` are does not matter.
     ///
     /// # Errors
-    /// [`Error::ChunkLength`].
-    pub fn new(bytes: &'a [u8], touched: &'a PageSet) -> Result<Self, Error> {
-        let wrong = Error::ChunkLength { bytes: bytes.len() };
+    /// [`CodecError::ChunkLength`].
+    pub fn new(bytes: &'a [u8], touched: &'a PageSet) -> Result<Self, CodecError> {
+        let wrong = CodecError::ChunkLength { bytes: bytes.len() };
         match bytes.as_chunks::<PAGE_BYTES>() {
             (pages, []) if (1..=CHUNK_PAGES).contains(&pages.len()) => {
                 Ok(Self { pages, touched, parent: None, kept: &[] })
@@ -62,11 +62,11 @@ impl<'a> ChunkInput<'a> {
     /// The same chunk of the parent snapshot, decoded: pages may then become PARENT or PATCH.
     ///
     /// # Errors
-    /// [`Error::ParentLength`] if it is not exactly as long as the chunk.
-    pub fn with_parent(self, parent: &'a [u8]) -> Result<Self, Error> {
+    /// [`CodecError::ParentLength`] if it is not exactly as long as the chunk.
+    pub fn with_parent(self, parent: &'a [u8]) -> Result<Self, CodecError> {
         let (pages, rest) = parent.as_chunks();
         if pages.len() != self.pages.len() || !rest.is_empty() {
-            return Err(Error::ParentLength {
+            return Err(CodecError::ParentLength {
                 bytes: self.pages.len() * PAGE_BYTES,
                 parent_bytes: parent.len(),
             });
@@ -155,9 +155,9 @@ impl Encoder {
         self.take_census(input, dedup);
         let start = out.len();
         let pages = input.pages.len();
-        let front = ChunkHeader::new(pages, self.dictionary.entries().len(), 0);
-        let map_at = start + front.map_at();
-        out.resize(start + front.dictionary_at(), 0);
+        let front = ChunkHeader::new(Form::Hot, pages, self.dictionary.entries().len(), 0);
+        let map_at = start + HEADER_BYTES;
+        out.resize(start + front.table_at(), 0);
         out.extend(self.dictionary.entries().iter().flat_map(|vector| vector.to_le_bytes()));
 
         let records_at = out.len();
@@ -176,11 +176,11 @@ impl Encoder {
 
         let mut entries = self.dictionary.entries().len();
         if stats[PageKind::WordMarked].pages == 0 {
-            out.drain(start + front.dictionary_at()..records_at);
+            out.drain(start + front.table_at()..records_at);
             entries = 0;
         }
         out.extend([0; SLACK_BYTES]);
-        let header = ChunkHeader::new(pages, entries, out.len() - start);
+        let header = ChunkHeader::new(Form::Hot, pages, entries, out.len() - start);
         let encoded = &mut out[start..];
         header.write(encoded);
         seal(encoded);

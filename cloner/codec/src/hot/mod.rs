@@ -17,7 +17,8 @@
 //! a scratch chunk first: the coder takes `&[u8]`, and nobody may hold one over memory a guest can write.
 //!
 //! ```
-//! use cloner_codec::hot::{ChunkInput, Encoder, Fresh, NoDedup, NoResolve, Options, PageSet, VerifiedChunk, decode_chunk};
+//! use cloner_codec::chunk::{NoResolve, TargetContents};
+//! use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk, decode_chunk};
 //!
 //! // Two pages, as copied from a guest: the second was never touched.
 //! let mut pages = vec![0; 2 * 4096];
@@ -34,19 +35,18 @@
 //! // Whoever has the bytes checks them once, then decodes all pages or single ones.
 //! let chunk = VerifiedChunk::verify(&encoded)?;
 //! let mut memory = vec![0; pages.len()];
-//! decode_chunk(&chunk, &NoResolve, Fresh::Zeroed, &mut memory)?;
+//! decode_chunk(&chunk, &NoResolve, TargetContents::Zeroed, &mut memory)?;
 //! assert_eq!(memory, pages);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Pages kept elsewhere go through two small traits: [`Dedup`] is asked while encoding whether an equal page exists, and
-//! [`Resolve`] fetches it (or the parent's page) while decoding. What a [`PageRef`] means is the caller's business.
+//! [`Resolve`](crate::chunk::Resolve) fetches it (or the parent's page) while decoding. What a [`PageRef`](crate::chunk::PageRef) means is the caller's business.
 
 mod byte;
 mod chunk;
 mod decode;
 mod encode;
-mod error;
 #[cfg(test)]
 mod naive;
 mod narrow;
@@ -59,11 +59,8 @@ mod word;
 
 pub(crate) use chunk::Record;
 pub use chunk::VerifiedChunk;
-pub use decode::{
-    Fresh, NoResolve, PageRef, Resolve, ResolveError, decode_chunk, decode_chunk_on, decode_page,
-};
+pub use decode::{decode_chunk, decode_chunk_on, decode_page};
 pub use encode::{ChunkInput, Dedup, Encoder, KeptRecord, NoDedup, Options};
-pub use error::{Error, RecordError};
 pub use page::PageSet;
 pub use select::only_kind;
 pub use simd::Backend;
@@ -72,10 +69,6 @@ pub use word::WordTag;
 
 pub(crate) use page::fill as fill_page;
 pub(crate) use patch::decode as apply_patch;
-
-pub use crate::chunk::{
-    CHUNK_BYTES, CHUNK_PAGES, ENCODED_BYTES_MAX, PAGE_BYTES, Page, PageHash, PageIndex, PageKind,
-};
 
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ pub(super) fn decode(encoded: &[u8], elsewhere: &dyn Elsewhere) -> Option<Vec<u8
     let field = |at: usize, size: usize| number(encoded.get(at..at + size)?);
     let (pages, entries) = (field(6, 2)? as usize, field(20, 2)? as usize);
     let sum = XxHash3_64::oneshot_with_seed(field(0, 8)?, encoded.get(16..)?);
-    rule(encoded[..4] == *b"BMC1" && field(4, 2)? == 1 && (1..=512).contains(&pages))?;
+    rule(encoded[..4] == *b"BMC1" && field(4, 2)? == 2 && (1..=512).contains(&pages))?;
     rule(
         field(8, 8)? == sum
             && field(16, 4)? as usize == encoded.len()
@@ -230,7 +230,7 @@ pub(super) fn encode(pages: &[(Vec<u8>, Way)]) -> Vec<u8> {
         map.extend((kind << 28 | u32::try_from(records.len()).unwrap()).to_le_bytes());
     }
 
-    let mut encoded = b"BMC1\x01\0".to_vec();
+    let mut encoded = b"BMC1\x02\0".to_vec();
     encoded.extend(u16::try_from(pages.len()).unwrap().to_le_bytes());
     encoded.extend([0; 8]);
     let bytes = 24 + map.len() + 8 * dictionary.len() + records.len() + SLACK;

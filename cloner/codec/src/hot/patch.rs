@@ -6,8 +6,8 @@
 
 use crate::chunk::{PAGE_VECTORS, Page, VECTOR_BYTES};
 
-use super::RecordError;
 use super::page::vector_bytes;
+use crate::chunk::RecordError;
 
 /// Bytes per patched vector: its number and its value.
 const PATCH_BYTES: usize = 2 + VECTOR_BYTES;

@@ -1,6 +1,6 @@
 //! The pages of one kind out of an encoded chunk.
 
-use crate::chunk::{ChunkHeader, MAP_ENTRY_BYTES, MapEntry, PageKind, SLACK_BYTES, seal};
+use crate::chunk::{ChunkHeader, Form, HEADER_BYTES, MAP_ENTRY_BYTES, MapEntry, PageKind, SLACK_BYTES, seal};
 
 use super::VerifiedChunk;
 
@@ -19,17 +19,17 @@ pub fn only_kind(chunk: &VerifiedChunk<'_>, kind: PageKind) -> Option<Vec<u8>> {
         return None;
     }
     let dictionary = if kind == PageKind::WordMarked { chunk.dictionary() } else { &[] };
-    let front = ChunkHeader::new(pages, dictionary.len(), 0);
-    let mut out = vec![0; front.dictionary_at()];
+    let front = ChunkHeader::new(Form::Hot, pages, dictionary.len(), 0);
+    let mut out = vec![0; front.table_at()];
     out.extend(dictionary.iter().flatten());
-    for (page, entry) in selected().zip((front.map_at()..).step_by(MAP_ENTRY_BYTES)) {
+    for (page, entry) in selected().zip((HEADER_BYTES..).step_by(MAP_ENTRY_BYTES)) {
         let (_, record) = chunk.record(page).expect("the chunk was verified");
         out.extend_from_slice(record.bytes());
         let end = u32::try_from(out.len() - front.records_at()).expect("a chunk is small");
         out[entry..entry + MAP_ENTRY_BYTES].copy_from_slice(&MapEntry { kind, end }.to_bytes());
     }
     out.extend([0; SLACK_BYTES]);
-    ChunkHeader::new(pages, dictionary.len(), out.len()).write(&mut out);
+    ChunkHeader::new(Form::Hot, pages, dictionary.len(), out.len()).write(&mut out);
     seal(&mut out);
     Some(out)
 }

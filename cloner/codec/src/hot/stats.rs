@@ -2,10 +2,10 @@
 
 use std::ops::{AddAssign, Index};
 
-use crate::chunk::{PAGE_BYTES, PAGE_VECTORS, PageKind};
+use crate::chunk::{CodecError, PAGE_BYTES, PAGE_VECTORS, PageKind, RecordError};
 use crate::hot::VerifiedChunk;
 
-use super::{Error, RecordError, WordTag};
+use super::WordTag;
 
 /// Pages of one kind and the bytes of their records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +57,8 @@ impl ChunkStats {
     /// What an encoded chunk is made of, as its records say: the same that encoding it has counted. No page is decoded.
     ///
     /// # Errors
-    /// [`Error::Record`] if a record is too short to say it.
-    pub fn of(chunk: &VerifiedChunk<'_>) -> Result<Self, Error> {
+    /// [`CodecError::Record`] if a record is too short to say it.
+    pub fn of(chunk: &VerifiedChunk<'_>) -> Result<Self, CodecError> {
         let mut stats = Self {
             page_bytes: (chunk.page_count() * PAGE_BYTES) as u64,
             encoded_bytes: chunk.as_bytes().len() as u64,
@@ -70,7 +70,7 @@ impl ChunkStats {
             let record = record.bytes();
             let short = |needed_bytes| {
                 let source = RecordError::Length { needed_bytes, record_bytes: record.len() };
-                Error::Record { page, kind, source }
+                CodecError::Record { page, kind, source }
             };
             stats.count_pages(kind, 1, record.len() as u64);
             if kind == PageKind::WordMarked {

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use crate::chunk::page_hash;
+use crate::chunk::{
+    CHUNK_BYTES, CodecError, NoResolve, PAGE_BYTES, Page, PageIndex, PageKind, PageRef, Resolve,
+    ResolveError, TargetContents, page_hash,
+};
 
 use super::*;
 
@@ -88,13 +91,14 @@ fn decode(backend: Backend, encoded: &[u8], kept: &Kept) -> Vec<u8> {
     let chunk = VerifiedChunk::verify(encoded).unwrap();
     let bytes = chunk.page_count() * PAGE_BYTES;
     let mut scratch = vec![0xee; bytes];
-    decode_chunk_on(backend, &chunk, kept, Fresh::Scratch, &mut scratch).unwrap();
+    decode_chunk_on(backend, &chunk, kept, TargetContents::Scratch, &mut scratch).unwrap();
     // As guest memory is, and as no heap is.
     let mut memory = vec![0xee; bytes + PAGE_BYTES];
     let aligned = memory.as_ptr().align_offset(PAGE_BYTES);
     for start in [aligned, (aligned + 1) % PAGE_BYTES] {
         memory.fill(0xee);
-        decode_chunk_on(backend, &chunk, kept, Fresh::Unknown, &mut memory[start..start + bytes]).unwrap();
+        decode_chunk_on(backend, &chunk, kept, TargetContents::Unknown, &mut memory[start..start + bytes])
+            .unwrap();
         assert!(memory[start..start + bytes] == scratch, "{}: page at {start}", backend.name());
         assert!(memory[..start].iter().chain(&memory[start + bytes..]).all(|&byte| byte == 0xee));
     }
@@ -167,9 +171,9 @@ fn fresh_memory_is_not_written_where_it_is_zero() {
     assert_eq!(PageKind::ALL.map(|kind| stats[kind].pages)[..3], [1, 1, 1]);
     let mut memory = vec![0xee; 3 * PAGE_BYTES];
     let chunk = VerifiedChunk::verify(&encoded).unwrap();
-    decode_chunk(&chunk, &NoResolve, Fresh::Zeroed, &mut memory).unwrap();
+    decode_chunk(&chunk, &NoResolve, TargetContents::Zeroed, &mut memory).unwrap();
     assert_eq!(memory, [[0xee; PAGE_BYTES], [7; PAGE_BYTES], [0xee; PAGE_BYTES]].concat());
-    decode_chunk(&chunk, &NoResolve, Fresh::Unknown, &mut memory).unwrap();
+    decode_chunk(&chunk, &NoResolve, TargetContents::Unknown, &mut memory).unwrap();
     assert_eq!(memory, case.expected());
 }
 
@@ -208,17 +212,22 @@ fn lengths_that_do_not_fit_are_errors() {
     let all = PageSet::ALL;
     for bytes in [0, 1, PAGE_BYTES - 1, PAGE_BYTES + 1, CHUNK_BYTES + PAGE_BYTES] {
         let wrong = vec![0; bytes];
-        assert!(matches!(ChunkInput::new(&wrong, &all), Err(Error::ChunkLength { bytes: b }) if b == bytes));
+        assert!(
+            matches!(ChunkInput::new(&wrong, &all), Err(CodecError::ChunkLength { bytes: b }) if b == bytes)
+        );
     }
     let input = ChunkInput::new(&page, &all).unwrap();
-    assert!(matches!(input.with_parent(&page[1..]), Err(Error::ParentLength { parent_bytes: 4095, .. })));
+    assert!(matches!(
+        input.with_parent(&page[1..]),
+        Err(CodecError::ParentLength { parent_bytes: 4095, .. })
+    ));
     let mut encoded = Vec::new();
     Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
     let chunk = VerifiedChunk::verify(&encoded).unwrap();
-    let short = decode_chunk(&chunk, &NoResolve, Fresh::Unknown, &mut [0; PAGE_BYTES - 1]);
-    assert!(matches!(short, Err(Error::MemoryLength { chunk_bytes: PAGE_BYTES, memory_bytes: 4095 })));
+    let short = decode_chunk(&chunk, &NoResolve, TargetContents::Unknown, &mut [0; PAGE_BYTES - 1]);
+    assert!(matches!(short, Err(CodecError::MemoryLength { chunk_bytes: PAGE_BYTES, memory_bytes: 4095 })));
     let beyond = decode_page(&chunk, PageIndex::new(1).unwrap(), &NoResolve, &mut [0; PAGE_BYTES]);
-    assert!(matches!(beyond, Err(Error::Format(_))));
+    assert!(matches!(beyond, Err(CodecError::Format(_))));
 }
 
 #[test]
@@ -229,6 +238,6 @@ fn a_page_that_cannot_be_resolved_is_an_error() {
     let (encoded, stats) = case.encode(Backend::default());
     assert_eq!(stats[PageKind::Dup].pages, 1);
     let chunk = VerifiedChunk::verify(&encoded).unwrap();
-    let failed = decode_chunk(&chunk, &NoResolve, Fresh::Unknown, &mut [0; PAGE_BYTES]);
-    assert!(matches!(failed, Err(Error::Resolve { kind: PageKind::Dup, .. })));
+    let failed = decode_chunk(&chunk, &NoResolve, TargetContents::Unknown, &mut [0; PAGE_BYTES]);
+    assert!(matches!(failed, Err(CodecError::Resolve { kind: PageKind::Dup, .. })));
 }

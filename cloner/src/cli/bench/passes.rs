@@ -1,8 +1,8 @@
 //! What `bench codec` times: each function adds passes to the rounds.
 
-use cloner_codec::chunk::{PageIndex, PageKind};
+use cloner_codec::chunk::{NoResolve, PageIndex, PageKind};
 use cloner_codec::cold::{self, VerifiedColdChunk};
-use cloner_codec::hot::{Encoder, NoResolve, Options, VerifiedChunk, decode_page};
+use cloner_codec::hot::{Encoder, Options, VerifiedChunk, decode_page};
 
 use crate::measure::{
     self, Baseline, BlockCoder, Blocks, ColdCoder, Error, HotEncoder, Image, OpenImage, PagePassId,

@@ -1,6 +1,6 @@
 //! What memory is made of, in the shape of its JSON.
 
-use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES, PageKind};
+use cloner_codec::chunk::{CHUNK_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind};
 use cloner_codec::hot::{ChunkStats, WordTag};
 use serde::Serialize;
 
@@ -102,7 +102,7 @@ impl Report {
             encoded_bytes: total.encoded_bytes,
             ratio: total.ratio(),
             pages: PageCounts::of(&total),
-            kinds: kinds(&total, unstored, what.map_entry_bytes()),
+            kinds: kinds(&total, unstored),
             vectors: WordTag::ALL.into_iter().map(class).collect(),
             vector_count,
             dictionary_entries: total.dictionary_entries,
@@ -151,13 +151,13 @@ impl ChunkRatio {
 }
 
 /// The kinds that occur. `unstored` of the untouched pages are in chunks that are not stored, and have no map entry.
-fn kinds(stats: &ChunkStats, unstored: u64, map_entry_bytes: usize) -> Vec<Kind> {
+fn kinds(stats: &ChunkStats, unstored: u64) -> Vec<Kind> {
     let kinds = PageKind::ALL.into_iter().filter(|&kind| stats[kind].pages > 0);
     let kind = |kind| {
         let pages = stats[kind].pages;
         let dictionary = if kind == PageKind::WordMarked { stats.dictionary_entries * 8 } else { 0 };
         let mapped = if kind == PageKind::Untouched { pages - unstored } else { pages };
-        let encoded_bytes = stats[kind].bytes + mapped * map_entry_bytes as u64 + dictionary;
+        let encoded_bytes = stats[kind].bytes + mapped * MAP_ENTRY_BYTES as u64 + dictionary;
         let ratio = quotient(pages * PAGE_BYTES as u64, encoded_bytes).unwrap_or(f64::INFINITY);
         Kind { kind, pages, encoded_bytes, ratio }
     };

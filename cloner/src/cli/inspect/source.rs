@@ -6,9 +6,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use cloner_codec::chunk::{self, ENCODED_BYTES_MAX};
-use cloner_codec::cold::{self, COLD_BYTES_MAX, VerifiedColdChunk};
-use cloner_codec::hot::{self, ChunkStats, VerifiedChunk};
+use cloner_codec::chunk::{CodecError, Form, FormatError};
+use cloner_codec::cold::VerifiedColdChunk;
+use cloner_codec::hot::{ChunkStats, VerifiedChunk};
 use serde::Serialize;
 
 use crate::flush::{self, Recoverer};
@@ -28,10 +28,8 @@ pub(in super::super) enum Error {
     Read { path: PathBuf, source: io::Error },
     #[error("{} starts as a chunk and has {bytes} bytes, a chunk at most {max_bytes}", path.display())]
     Large { path: PathBuf, bytes: u64, max_bytes: usize },
-    #[error("{} is no whole chunk", path.display())]
-    Hot { path: PathBuf, source: hot::Error },
-    #[error("{} is no whole cold chunk", path.display())]
-    Cold { path: PathBuf, source: cold::Error },
+    #[error("{} is not a complete {form} chunk", path.display())]
+    File { path: PathBuf, form: Form, source: CodecError },
     #[error("{} holds {}: name one of them with --snapshot", path.display(), list(names))]
     Which { path: PathBuf, names: Vec<String> },
     #[error("--snapshot names one in a flush folder, and {} is none", path.display())]
@@ -39,7 +37,7 @@ pub(in super::super) enum Error {
     #[error("snapshot {name} is damaged")]
     Snapshot { name: String, source: Box<snapshot::Error> },
     #[error("chunk {index} of snapshot {name} is damaged")]
-    Chunk { name: String, index: u32, source: hot::Error },
+    Chunk { name: String, index: u32, source: CodecError },
     #[error(transparent)]
     Image(#[from] measure::Error),
 }
@@ -88,23 +86,15 @@ impl What {
             Self::ColdChunk => "cold form",
         }
     }
-
-    /// Bytes of an entry of the page map in this form.
-    pub(super) fn map_entry_bytes(self) -> usize {
-        match self {
-            Self::Image | Self::HotChunk | Self::Snapshot => chunk::MAP_ENTRY_BYTES,
-            Self::ColdChunk => cold::MAP_ENTRY_BYTES,
-        }
-    }
 }
 
 impl Source {
     /// Reads a file. Its first bytes say what it is; without a chunk's magic, it is an image.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let _spinner = Spinner::new(format!("reading {}", path.display()));
-        match magic(path) {
-            Some(chunk::MAGIC) => Ok(Self::Hot(read_chunk(path, ENCODED_BYTES_MAX)?)),
-            Some(cold::MAGIC) => Ok(Self::Cold(read_chunk(path, COLD_BYTES_MAX)?)),
+        match magic(path).and_then(|magic| Form::of(&magic)) {
+            Some(Form::Hot) => Ok(Self::Hot(read_chunk(path, Form::Hot)?)),
+            Some(Form::Cold) => Ok(Self::Cold(read_chunk(path, Form::Cold)?)),
             // What cannot be read is an image that cannot be read.
             _ => Ok(Self::Image(Image::read(path)?)),
         }
@@ -157,12 +147,16 @@ impl Source {
         match self {
             Self::Image(image) => Ok(encoded(image)?),
             Self::Hot(bytes) => {
-                let wrong = |source| Error::Hot { path: path.to_owned(), source };
+                let wrong = |source| Error::File { path: path.to_owned(), form: Form::Hot, source };
                 let chunk = VerifiedChunk::verify(bytes).map_err(|error| wrong(error.into()))?;
                 Ok(vec![ChunkStats::of(&chunk).map_err(wrong)?])
             }
             Self::Cold(bytes) => {
-                let wrong = |source| Error::Cold { path: path.to_owned(), source };
+                let wrong = |error: FormatError| Error::File {
+                    path: path.to_owned(),
+                    form: Form::Cold,
+                    source: error.into(),
+                };
                 Ok(vec![VerifiedColdChunk::verify(bytes).map_err(wrong)?.stats()])
             }
             Self::Snapshot(snapshot) => of_snapshot(snapshot),
@@ -179,9 +173,9 @@ fn magic(path: &Path) -> Option<[u8; 4]> {
     Some(bytes)
 }
 
-fn read_chunk(path: &Path, max_bytes: usize) -> Result<Vec<u8>, Error> {
+fn read_chunk(path: &Path, form: Form) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
-    let bytes = fs::metadata(path).map_err(failed)?.len();
+    let (bytes, max_bytes) = (fs::metadata(path).map_err(failed)?.len(), form.encoded_bytes_max());
     if bytes > max_bytes as u64 {
         return Err(Error::Large { path: path.to_owned(), bytes, max_bytes });
     }

@@ -1,13 +1,15 @@
 use std::fs;
 use std::path::PathBuf;
 
+use cloner_codec::chunk::Form;
 use serde_json::Value;
+
+use crate::measure::{HotEncoder, tests::image};
+use crate::walk::Progress;
 
 use super::report::Report;
 use super::source::{Error, Source, What};
 use super::{html, map, table};
-use crate::measure::{HotEncoder, tests::image};
-use crate::walk::Progress;
 
 const PAGES: usize = 1100;
 
@@ -91,8 +93,8 @@ fn the_table_names_what_is_there() {
     assert!(!text.contains("patch"));
 }
 
-const HOT: &[u8] = include_bytes!("../../../codec/src/hot/tests/golden/v1-every-kind.chunk");
-const COLD: &[u8] = include_bytes!("../../../codec/src/cold/tests/golden/v1-every-kind.chunk");
+const HOT: &[u8] = include_bytes!("../../../codec/src/hot/tests/golden/v2-every-kind.chunk");
+const COLD: &[u8] = include_bytes!("../../../codec/src/cold/tests/golden/v2-every-kind.chunk");
 
 /// A file with these bytes, for one test.
 struct Temporary(PathBuf);
@@ -143,9 +145,9 @@ fn what_is_no_whole_chunk_is_refused_by_name() {
     let inspect = |bytes: &[u8]| Temporary::new("damaged", bytes).inspect().unwrap_err();
     let mut flipped = HOT.to_vec();
     flipped[3000] ^= 1;
-    assert!(matches!(inspect(&flipped), Error::Hot { .. }));
-    assert!(matches!(inspect(&HOT[..HOT.len() - 1]), Error::Hot { .. }));
-    assert!(matches!(inspect(&COLD[..20]), Error::Cold { .. }));
+    assert!(matches!(inspect(&flipped), Error::File { form: Form::Hot, .. }));
+    assert!(matches!(inspect(&HOT[..HOT.len() - 1]), Error::File { form: Form::Hot, .. }));
+    assert!(matches!(inspect(&COLD[..20]), Error::File { form: Form::Cold, .. }));
     assert!(matches!(inspect(&[HOT, &vec![0; 4 << 20]].concat()), Error::Large { .. }));
     let nothing = Source::read(&std::env::temp_dir().join("cloner-inspect-nothing")).unwrap_err();
     assert!(matches!(nothing, Error::Image(_)), "{nothing}");

@@ -4,9 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::hot::{
-    ChunkInput, Dedup, Encoder, Options, PAGE_BYTES, Page, PageIndex, PageRef, PageSet, Resolve, ResolveError,
-};
+use crate::chunk::{PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError};
+use crate::hot::{ChunkInput, Dedup, Encoder, Options, PageSet};
 
 /// Cases of a property test: `fallback` unless `CLONER_CASES` says otherwise.
 pub(super) fn cases(fallback: u32) -> u32 {

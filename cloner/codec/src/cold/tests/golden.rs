@@ -1,10 +1,12 @@
-//! The cold form as it was when version 1 was fixed. A build that can no longer read it has changed the format.
+//! The cold form as it was when version 2 was fixed. A build that can no longer read it has changed the format.
+
+use crate::chunk::PAGE_BYTES;
+use crate::reader::read_chunk;
 
 use super::hostile::{decode, small};
 use super::*;
-use crate::reader::read_chunk;
 
-const GOLDEN: &[u8] = include_bytes!("golden/v1-every-kind.chunk");
+const GOLDEN: &[u8] = include_bytes!("golden/v2-every-kind.chunk");
 
 /// The golden chunk's pages, with references that count them.
 fn golden() -> Case {
@@ -12,10 +14,10 @@ fn golden() -> Case {
 }
 
 #[test]
-fn the_golden_chunk_of_version_1_decodes_and_gets_hot_again() {
+fn the_golden_chunk_of_version_2_decodes_and_gets_hot_again() {
     let case = golden();
-    let header = VerifiedColdChunk::verify(GOLDEN).unwrap().header();
-    assert_eq!((header.page_count(), header.groups()), (case.expected().len() / PAGE_BYTES, 3));
+    let chunk = VerifiedColdChunk::verify(GOLDEN).unwrap();
+    assert_eq!((chunk.page_count(), chunk.groups()), (case.expected().len() / PAGE_BYTES, 3));
     assert!(decode(GOLDEN, &case) == Some(case.expected()));
     assert!(to_hot(GOLDEN) == case.hot());
 }
@@ -30,6 +32,6 @@ fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
 #[test]
 #[ignore = "writes the golden chunk: only for a new version of the format"]
 fn write_the_golden_chunk() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cold/tests/golden/v1-every-kind.chunk");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cold/tests/golden/v2-every-kind.chunk");
     std::fs::write(path, to_cold(&golden().hot(), &mut encoder()).0).unwrap();
 }

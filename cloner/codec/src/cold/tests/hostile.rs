@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use zstd::bulk::compress;
 
-use crate::chunk::seal;
+use crate::chunk::{ChunkHeader, CodecError, Form, FormatError, GROUP_PAGES, HEADER_BYTES, PAGE_BYTES, seal};
 
 use super::cases::{Case, Content, cases};
 use super::*;
@@ -25,12 +25,19 @@ fn small_chunk() -> (Vec<u8>, Case) {
     (cold, case)
 }
 
+/// Bytes before the groups.
+fn front_bytes(cold: &[u8]) -> usize {
+    let chunk = VerifiedColdChunk::verify(cold).unwrap();
+    let groups: usize = (0..chunk.groups()).map(|number| chunk.group(number).coded.len()).sum();
+    cold.len() - groups
+}
+
 /// Decodes in every way; the pages if all of it works.
 pub(super) fn decode(cold: &[u8], case: &Case) -> Option<Vec<u8>> {
     let chunk = VerifiedColdChunk::verify(cold).ok()?;
     let mut decoder = ColdDecoder::new().unwrap();
     let mut memory = vec![0xee; chunk.page_count() * PAGE_BYTES];
-    let whole = decode_chunk(&chunk, &mut decoder, case, Fresh::Unknown, &mut memory);
+    let whole = decode_chunk(&chunk, &mut decoder, case, TargetContents::Unknown, &mut memory);
     let mut alone = vec![0xee; memory.len()];
     let mut pages_work = true;
     for (index, page) in chunk.page_indices().zip(alone.as_chunks_mut().0) {
@@ -88,7 +95,7 @@ fn any_flipped_bit_is_an_error() {
 #[test]
 fn under_a_right_checksum_a_flipped_bit_is_an_error_or_pages() {
     let (cold, case) = small_chunk();
-    let front = VerifiedColdChunk::verify(&cold).unwrap().header().groups_at();
+    let front = front_bytes(&cold);
     let (mut refused, mut same, mut other) = (0, 0, 0);
     // Every bit before the groups, every 31st of the groups.
     for bit in (0..front * 8).chain((front * 8..cold.len() * 8).step_by(31)) {
@@ -109,7 +116,7 @@ fn under_a_right_checksum_a_flipped_bit_is_an_error_or_pages() {
 fn every_field_is_checked_even_when_the_checksum_fits() {
     let case = Case::of([Content::Text, Content::Fill, Content::Zero]);
     let (cold, _) = to_cold(&case.hot(), &mut encoder());
-    let (map_at, table_at) = (HEADER_BYTES, HEADER_BYTES + 6);
+    let (map_at, table_at) = (HEADER_BYTES, HEADER_BYTES + 12);
     let frame_at = table_at + 4 + 8;
     let broken = |at: usize, value: u8| {
         let mut broken = cold.clone();
@@ -118,44 +125,50 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
         seal(&mut broken);
         VerifiedColdChunk::verify(&broken).expect_err("a broken chunk was accepted")
     };
-    assert!(matches!(broken(0, b'X'), Error::Magic { found: [b'X', ..] }));
-    assert!(matches!(broken(4, 2), Error::Version { found: 2 }));
-    assert!(matches!(broken(6, 0), Error::Field { field: "page_count", value: 0, .. }));
-    assert!(matches!(broken(7, 3), Error::Field { field: "page_count", value: 771, .. }));
-    assert!(matches!(broken(6, 4), Error::Kind { .. } | Error::Record { .. } | Error::Map { .. }));
-    assert!(matches!(broken(19, 1), Error::Length { .. }));
+    assert!(matches!(broken(0, b'X'), FormatError::Magic { form: Form::Cold, found: [b'X', ..] }));
+    assert!(matches!(broken(4, 1), FormatError::Version { form: Form::Cold, found: 1 }));
+    assert!(matches!(broken(6, 0), FormatError::Field { field: "page_count", value: 0, .. }));
+    assert!(matches!(broken(7, 3), FormatError::Field { field: "page_count", value: 771, .. }));
+    assert!(matches!(broken(6, 4), FormatError::Kind { .. } | FormatError::Record { .. }));
+    assert!(matches!(broken(19, 1), FormatError::Length { .. }));
     // No groups, so that the least a chunk can have is all there is, whatever the field says.
-    let (mut empty, _) = to_cold(&Case::of([Content::Fill, Content::Zero]).hot(), &mut encoder());
+    let (mut empty, _) = to_cold(&Case::of([Content::Zero, Content::Zero]).hot(), &mut encoder());
     empty[16..20].fill(0);
     seal(&mut empty);
     let refused = VerifiedColdChunk::verify(&empty).expect_err("a chunk of 0 bytes was accepted");
-    assert!(matches!(refused, Error::Field { field: "encoded_bytes", value: 0, .. }));
-    assert!(matches!(broken(23, 1), Error::Field { field: "records_bytes", .. }));
-    assert!(matches!(broken(20, 16), Error::Map { records_bytes: 8, header_records_bytes: 16, .. }));
-    assert!(matches!(broken(24, 4), Error::Field { field: "unique_pages", value: 4, .. }));
-    assert!(matches!(broken(24, 2), Error::Map { unique_pages: 1, header_unique_pages: 2, .. }));
-    assert!(matches!(broken(26, 1), Error::Field { field: "reserved", .. }));
-    assert!(matches!(broken(map_at, 1), Error::Record { kind: PageKind::Raw, record_bytes: 1, .. }));
-    assert!(matches!(broken(map_at + 1, 0x60), Error::Kind { kind: 6, .. }));
-    assert!(matches!(broken(map_at + 1, 0x70), Error::Kind { kind: 7, .. }));
-    assert!(matches!(broken(map_at + 1, 0x90), Error::Kind { kind: 9, .. }));
-    assert!(matches!(broken(map_at + 2, 9), Error::Record { kind: PageKind::Fill, record_bytes: 9, .. }));
-    assert!(matches!(broken(map_at + 4, 8), Error::Record { kind: PageKind::Zero, .. }));
-    assert!(matches!(broken(table_at + 3, 1), Error::GroupBounds { group: 0, start: 0, .. }));
-    assert!(matches!(broken(table_at, cold[table_at] - 1), Error::GroupFrame { group: 0, .. }));
+    assert!(matches!(refused, FormatError::Field { field: "encoded_bytes", value: 0, .. }));
+    assert!(matches!(broken(20, 4), FormatError::Field { field: "unique_pages", value: 4, .. }));
+    assert!(matches!(broken(20, 2), FormatError::UniquePages { unique_pages: 1, header_unique_pages: 2 }));
+    assert!(matches!(broken(22, 1), FormatError::Field { field: "reserved", .. }));
+    assert!(matches!(broken(map_at, 1), FormatError::Record { kind: PageKind::Raw, start: 0, end: 1, .. }));
+    // Unique pages are all RAW here; the number 9 does not exist in either form.
+    assert!(matches!(broken(map_at + 3, 0x60), FormatError::Record { kind: PageKind::WordMarked, .. }));
+    assert!(matches!(broken(map_at + 3, 0x70), FormatError::Record { kind: PageKind::ByteMarked, .. }));
+    assert!(matches!(broken(map_at + 3, 0x90), FormatError::Kind { kind: 9, .. }));
+    assert!(matches!(broken(map_at + 4, 9), FormatError::Record { kind: PageKind::Fill, end: 9, .. }));
+    assert!(matches!(
+        broken(map_at + 8, 9),
+        FormatError::Record { kind: PageKind::Zero, start: 8, end: 9, .. }
+    ));
+    assert!(matches!(
+        broken(map_at + 8, 7),
+        FormatError::Record { kind: PageKind::Zero, start: 8, end: 7, .. }
+    ));
+    assert!(matches!(broken(table_at + 3, 1), FormatError::GroupBounds { group: 0, start: 0, .. }));
+    assert!(matches!(broken(table_at, cold[table_at] - 1), FormatError::GroupFrame { group: 0, .. }));
     // The frame: magic, a checksum flag, a dictionary, a content size that is not the pages'.
     for (at, value) in [(0, 0x50), (1, 0xb6), (4, 0x64), (4, 0x61), (4, 0x20), (5, 1), (6, 0x10)] {
-        assert!(matches!(broken(frame_at + at, value), Error::GroupFrame { group: 0, .. }));
+        assert!(matches!(broken(frame_at + at, value), FormatError::GroupFrame { group: 0, .. }));
     }
 }
 
 /// A chunk of one unique page whose group is these bytes.
 fn forged(group: &[u8]) -> Vec<u8> {
     let mut forged = vec![0; HEADER_BYTES];
-    forged.extend(0x8000_u16.to_le_bytes());
+    forged.extend(0x8000_0000_u32.to_le_bytes());
     forged.extend(u32::try_from(group.len()).unwrap().to_le_bytes());
     forged.extend(group);
-    ColdHeader::new(1, 1).with_lengths(0, forged.len()).write(&mut forged);
+    ChunkHeader::new(Form::Cold, 1, 1, forged.len()).write(&mut forged);
     seal(&mut forged);
     forged
 }
@@ -194,7 +207,7 @@ fn frames_that_are_not_of_the_one_form_are_refused() {
     ];
     for group in refused {
         let wrong = VerifiedColdChunk::verify(&forged(group)).map(|_| ());
-        assert!(matches!(wrong, Err(Error::GroupFrame { group: 0, .. })), "{wrong:?}");
+        assert!(matches!(wrong, Err(FormatError::GroupFrame { group: 0, .. })), "{wrong:?}");
     }
 
     // Nothing in the frame itself says that it makes fewer bytes than it promised.
@@ -204,10 +217,13 @@ fn frames_that_are_not_of_the_one_form_are_refused() {
         &VerifiedColdChunk::verify(&forged(&empty)).unwrap(),
         &mut ColdDecoder::new().unwrap(),
         &NoResolve,
-        Fresh::Unknown,
+        TargetContents::Unknown,
         &mut [0; PAGE_BYTES],
     );
-    assert!(matches!(wrong, Err(Error::GroupContent { .. } | Error::GroupLength { .. })), "{wrong:?}");
+    assert!(
+        matches!(wrong, Err(CodecError::GroupContent { .. } | CodecError::GroupLength { .. })),
+        "{wrong:?}"
+    );
 }
 
 #[test]
@@ -219,7 +235,7 @@ fn a_hot_chunk_that_does_not_decode_leaves_nothing_behind() {
     seal(&mut hot);
     let mut out = vec![7; 5];
     let wrong = transcode_to_cold(&VerifiedChunk::verify(&hot).unwrap(), &mut encoder(), &mut out);
-    assert!(matches!(wrong, Err(Error::Hot(_))), "{wrong:?}");
+    assert!(matches!(wrong, Err(CodecError::Record { .. })), "{wrong:?}");
     assert_eq!(out, [7; 5]);
 }
 
@@ -232,11 +248,11 @@ proptest! {
         part in 0..3_u8,
     ) {
         let (mut cold, case) = small_chunk();
-        let header = VerifiedColdChunk::verify(&cold).unwrap().header();
+        let front = front_bytes(&cold);
         let span = match part {
             0 => 0..cold.len(),
-            1 => HEADER_BYTES..header.groups_at(),
-            _ => header.groups_at()..cold.len(),
+            1 => HEADER_BYTES..front,
+            _ => front..cold.len(),
         };
         for (at, byte) in changes {
             cold[span.start + at.index(span.len())] = byte;
@@ -251,7 +267,7 @@ proptest! {
         replaced in 0..8_u8,
     ) {
         let (mut cold, case) = small_chunk();
-        let table_at = VerifiedColdChunk::verify(&cold).unwrap().header().table_at();
+        let table_at = HEADER_BYTES + case.expected().len() / PAGE_BYTES * MAP_ENTRY_BYTES;
         for (group, end) in ends.into_iter().enumerate().filter(|(group, _)| replaced >> group & 1 == 1) {
             cold[table_at + group * 4..][..4].copy_from_slice(&end.to_le_bytes());
         }

@@ -3,10 +3,10 @@
 use crate::chunk::{PAGE_BYTES, Page, SLACK_BYTES};
 use crate::hot::Record;
 
-use super::super::RecordError;
 use super::super::simd::{COPY_BYTES, Draft, Kernel, Lanes, MoveTable, Window};
 use super::steps::{MARKERS, STEPS, Source, Step};
 use super::{COUNTS_BYTES, STEP_MAX, distance_bytes};
+use crate::chunk::RecordError;
 
 const _: () = assert!(COPY_BYTES == STEP_MAX && COPY_BYTES <= SLACK_BYTES);
 

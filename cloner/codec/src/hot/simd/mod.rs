@@ -23,6 +23,7 @@ pub(super) use portable::count;
 
 use moves::{Distances, Moves};
 use portable::Portable;
+
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 use x86_64::{Avx2, Avx512};
 

@@ -13,6 +13,7 @@ use std::arch::x86_64::{_mm_sfence, _mm256_loadu_si256, _mm256_stream_si256};
 use crate::chunk::Page;
 
 use super::Backend;
+
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 use super::Set;
 

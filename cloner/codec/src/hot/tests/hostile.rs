@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use crate::chunk::{HEADER_BYTES, seal};
+use crate::chunk::{HEADER_BYTES, PAGE_BYTES, PageKind, TargetContents, VERSION, seal};
 use crate::reader::read_chunk;
 
 use super::super::*;
@@ -55,7 +55,7 @@ fn decode(encoded: &[u8], kept: &Kept) -> Option<Vec<u8>> {
     let mut decoded = Backend::available().into_iter().map(|backend| {
         let chunk = verified?;
         let mut memory = vec![0; chunk.page_count() * PAGE_BYTES];
-        decode_chunk_on(backend, &chunk, kept, Fresh::Zeroed, &mut memory).ok()?;
+        decode_chunk_on(backend, &chunk, kept, TargetContents::Zeroed, &mut memory).ok()?;
         Some(memory)
     });
     let first = decoded.next().expect("there is always the portable backend");
@@ -63,11 +63,11 @@ fn decode(encoded: &[u8], kept: &Kept) -> Option<Vec<u8>> {
     first
 }
 
-/// What version 1 looked like when it was fixed. A build that can no longer read it has changed the format.
-const GOLDEN: &[u8] = include_bytes!("golden/v1-every-kind.chunk");
+/// What version 2 looked like when it was fixed. A build that can no longer read it has changed the format.
+const GOLDEN: &[u8] = include_bytes!("golden/v2-every-kind.chunk");
 
 #[test]
-fn the_golden_chunk_of_version_1_decodes_on_every_backend_and_by_the_oracle() {
+fn the_golden_chunk_of_version_2_decodes_on_every_backend_and_by_the_oracle() {
     let (_, kept, expected) = small_chunk();
     assert!(decode(GOLDEN, &kept).as_ref() == Some(&expected));
     assert!(naive::decode(GOLDEN, &kept).as_ref() == Some(&expected));
@@ -82,7 +82,7 @@ fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
 }
 
 /// As the golden chunk, with vectors of every tag: the one with every kind of page has no dictionary.
-const GOLDEN_TAGS: &[u8] = include_bytes!("golden/v1-every-tag.chunk");
+const GOLDEN_TAGS: &[u8] = include_bytes!("golden/v2-every-tag.chunk");
 
 /// Pages whose vectors come from a few hundred that all of them have, and some that are like each other.
 fn every_tag() -> Vec<u8> {
@@ -114,15 +114,15 @@ fn the_golden_chunk_of_every_tag_decodes_on_every_backend_by_the_oracle_and_in_p
 #[ignore = "writes the golden chunks: only for a new version of the format"]
 fn write_the_golden_chunks() {
     let write = |name: &str, encoded: &[u8]| {
-        let path = format!("{}/src/codec/tests/golden/{name}.chunk", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/src/hot/tests/golden/{name}.chunk", env!("CARGO_MANIFEST_DIR"));
         std::fs::write(path, encoded).unwrap();
     };
-    write("v1-every-kind", &small_chunk().0);
-    let pages = every_tag();
-    let input = ChunkInput::new(&pages, &PageSet::ALL).unwrap();
-    let mut encoded = Vec::new();
-    Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
-    write("v1-every-tag", &encoded);
+    write("v2-every-kind", &small_chunk().0);
+    // Today's encoder finds that byte markers serve these pages better, so the records of an earlier one are kept.
+    let mut tags = GOLDEN_TAGS.to_vec();
+    tags[4..6].copy_from_slice(&VERSION.to_le_bytes());
+    seal(&mut tags);
+    write("v2-every-tag", &tags);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::naive::Way;
-use super::super::{PAGE_BYTES, Page, PageSet};
+use crate::chunk::{PAGE_BYTES, Page};
+
+use super::super::PageSet;
 use super::Case;
 
 /// Cases of a property test: `fallback` unless `CLONER_CASES` says otherwise.

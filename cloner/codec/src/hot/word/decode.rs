@@ -2,11 +2,11 @@
 
 use crate::chunk::{DICTIONARY_ENTRY_BYTES, PAGE_VECTORS, Page};
 
-use super::super::RecordError;
 use super::super::narrow::low_u16;
 use super::super::page::vector_bytes_mut;
 use super::super::simd::{Kernel, Lanes, Numbers, Positions, VectorMask, count};
 use super::{PLANE_BYTES, PLANES, PLANES_BYTES, Streams, WordTag};
+use crate::chunk::RecordError;
 
 /// Decodes one WORD-MARKED record.
 pub(in super::super) struct WordDecode<'a> {
