@@ -1,7 +1,7 @@
 //! The coder against memcpy, lz4 and zstd, on the same unique pages in the same run.
 //!
-//! `CLONER_IMAGES=a.raw:b.raw cargo bench -p cloner --bench codec` measures memory images; without it, one that this bench makes
-//! up. Throughput is in bytes of pages. `cloner bench codec` prints the same side by side, with ratios.
+//! `CLONER_IMAGES=a.raw:b.raw cargo bench -p cloner-bench --bench codec` measures memory images; without it, one that this bench makes
+//! up. Throughput is in bytes of pages. `cloner-bench codec` prints the same side by side, with ratios.
 #![expect(unsafe_code, reason = "the C library of lz4 is called as C")]
 
 use std::collections::HashSet;

@@ -36,7 +36,7 @@ fn template() -> Template {
 }
 
 fn zygote(template: &Template) -> Zygote {
-    Zygote::start(Path::new(program::PATH), template).unwrap()
+    Zygote::start(Path::new(crate::PROGRAM), template).unwrap()
 }
 
 fn template_bytes(template: &Template) -> Vec<u8> {

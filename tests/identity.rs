@@ -13,7 +13,7 @@ use vmm::{Announce, VmState};
 
 use crate::MIB;
 use crate::support::linux::{Linux, linux};
-use crate::support::{Guest, Studio, can_restore_lazily_too, guest, note, program, room_for};
+use crate::support::{Guest, Studio, can_restore_lazily_too, guest, note, room_for};
 
 /// However it is cloned, a clone is of the generation after its source's, and no two have the same id.
 #[test]
@@ -39,7 +39,7 @@ fn every_way_to_clone_gives_a_generation_and_an_id() {
         });
         let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
         let over_template = Guest::restore(template.state(), template.memory().unwrap());
-        let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+        let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
         let forks = [zygote.fork(None).unwrap(), zygote.fork(None).unwrap()];
         let forked = forks.iter().map(|fork| fork.wait_running().unwrap());
 

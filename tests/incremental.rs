@@ -9,8 +9,7 @@ use vmm::memory::{Backing, PageSize, dirty};
 use vmm::{Config, Paused};
 
 use crate::MIB;
-use crate::support::program::run;
-use crate::support::{Guest, Studio, assert_names, guest, huge_pages, room_for};
+use crate::support::{Guest, Studio, assert_names, guest, room_for};
 
 const NONCE: u64 = 0x1c2e_0001_1c2e_0001;
 const TOUCHED: u64 = 16 * MIB;
@@ -266,22 +265,4 @@ fn a_log_that_does_not_continue_the_series_is_refused() {
     paused.untrack_dirty().unwrap();
     let error = film.try_take(&paused, "untracked", &Progress::default()).unwrap_err();
     assert_names(&error, &["not tracked"]);
-}
-
-/// Every field that is promised, in a run that went well.
-#[test]
-fn the_bench_prints_one_json_object() {
-    let Some(_room) = room_for(2) else { return };
-    let Some(huge) = huge_pages(0) else { return };
-    let args = ["bench", "incremental", "--memory", "64M", "--count", "2", "--dirty", "50", "--json"];
-    let outcome = run(&args);
-    outcome.assert_done();
-    let object: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
-    let report = &object["incremental"];
-    let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key} in {report}"));
-    assert!(number("dirtied_bytes") >= number("touched_bytes") / 20.0 * 0.9, "{report}");
-    assert!(number("bytes") < number("full_bytes"), "{report}");
-    assert!(number("time_ms") > 0.0 && number("full_time_ms") > 0.0, "{report}");
-    assert_eq!(report["equal"], true, "{report}");
-    huge.assert_all_back();
 }

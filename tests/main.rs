@@ -33,3 +33,5 @@ mod support;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// The program that is tested.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cloner");

@@ -1,15 +1,15 @@
 //! Many machines from one.
 
 pub mod battery;
-pub mod cli;
+mod chain;
 pub mod compare;
 mod dedup;
 pub mod durable;
 pub mod flush;
+pub mod image;
 pub mod incremental;
 pub mod layout;
 pub mod live;
-pub mod measure;
 pub mod pool;
 pub mod process;
 pub mod restore;
@@ -18,3 +18,5 @@ pub mod snapshot;
 mod sync;
 mod sys;
 pub mod walk;
+
+pub use chain::chain;

@@ -215,7 +215,7 @@ fn generations_of_all_kinds() {
     guest::verify(&params, &memory);
 
     let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
-    let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+    let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
     let fork = Process::of(zygote.fork(None).unwrap());
     let (branch, _) = fork.branch(Some(IN_STATUS));
     let (grandchild, _) = branch.branch(Some(IN_STATUS));
@@ -234,7 +234,7 @@ fn linux_branches() {
     let Some(_room) = room_for(3) else { return };
     let Some(linux) = linux() else { return };
     let template = Template::new(&linux.studio.restorer, &linux.snapshot, &Progress::default()).unwrap();
-    let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+    let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
     let source = Process::of(zygote.fork(None).unwrap());
     source.line("tick ");
     let (branch, report) = source.branch(None);
@@ -259,20 +259,4 @@ fn the_guest_command_wants_a_socket() {
     let outcome = program::run(&["guest"]);
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(outcome.stderr.contains("cloner: "), "{outcome:?}");
-}
-
-#[test]
-fn the_bench_reports_what_was_asked_for() {
-    let Some(_room) = room_for(4) else { return };
-    let args = ["bench", "branch", "--memory", "32M", "--count", "2", "--alive", "2", "--json"];
-    let outcome = program::run(&[&args[..], &["--pages", "ordinary"]].concat());
-    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
-    let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
-    let branch = &json["branch"];
-    assert_eq!(branch["memory_bytes"], 32 * MIB);
-    assert_eq!((branch["count"].as_u64(), branch["equal"].as_bool()), (Some(2), Some(true)));
-    for times in ["pause_ms", "to_first_output_ms", "pool_to_first_output_ms", "in_a_row_pause_ms"] {
-        let [p50, p99] = ["p50", "p99"].map(|at| branch[times][at].as_f64().unwrap());
-        assert!(p50 > 0.0 && p99 >= p50, "{times}: {json}");
-    }
 }

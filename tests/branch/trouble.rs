@@ -17,7 +17,7 @@ use vmm::{Announce, Config};
 
 use super::{NONCE, boot, dirtying, freeze, idle, private, verify};
 use crate::support::process::{PATIENCE, Process, eventually, is_running, kill};
-use crate::support::{Guest, Studio, alone, can_restore_lazily_too, guest, program, room_for};
+use crate::support::{Guest, Studio, alone, can_restore_lazily_too, guest, room_for};
 use crate::{KIB, MIB};
 
 #[test]
@@ -148,7 +148,7 @@ fn a_console_that_nobody_reads_stops_nobody() {
     // mov dx, 0x3f8; mov al, '.'; again: out dx, al; jmp again.
     let image = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 0xee, 0xeb, 0xfd].as_slice().into();
     let config = Config::new(2 * MIB, Kernel::Flat { image });
-    let source = GuestProcess::boot(Path::new(program::PATH), &config).unwrap();
+    let source = GuestProcess::boot(Path::new(crate::PROGRAM), &config).unwrap();
     source.wait_running().unwrap();
     // Full when it holds as much as it did a moment ago, and some.
     let mut before = 0;

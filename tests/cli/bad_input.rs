@@ -26,9 +26,6 @@ fn usage() {
         (&["demo", "--clones", "0"], &["--clones", "0"]),
         (&["demo", "--generations", "0"], &["--generations", "0"]),
         (&["demo", "--linux", "--touched", "1M"], &["--linux", "--touched"]),
-        (&["bench", "codec", "--image", "x", "--cold-level", "0"], &["--cold-level", "0", "1..=22"]),
-        (&["bench", "codec", "--image", "x", "--cold-level", "23"], &["--cold-level", "23", "1..=22"]),
-        (&["bench", "codec", "--image", "x", "--cold-level", "-1"], &["--cold-level", "-1", "1..=22"]),
         (&["demo", "surprise"], &["surprise"]),
         (&["surprise"], &["surprise"]),
     ] {

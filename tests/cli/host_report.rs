@@ -10,7 +10,7 @@ use super::host::{NO_KVM, ROOTS_KVM};
 use super::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
 use crate::GIB;
 use crate::support::folder::Folder;
-use crate::support::program::{Outcome, PATH, Program, cloner, run};
+use crate::support::program::{Outcome, Program, cloner, run};
 use crate::support::room::skip;
 use crate::support::room_for;
 use vmm::host::{Host, Virtualization};
@@ -158,7 +158,7 @@ fn in_a_control_group() {
     }
     let name = format!("cloner-test-{}", std::process::id());
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", IN_A_GROUP]).env("NAME", &name).env("PROGRAM", PATH);
+    command.args(["--mount", "sh", "-ec", IN_A_GROUP]).env("NAME", &name).env("PROGRAM", crate::PROGRAM);
     let object = object(&Program::start(command.env("BYTES", GIB.to_string())).finish());
     let limit = &object["facts"]["cgroups"]["memory_bytes"];
     assert_eq!(limit["limit"], GIB, "{limit:#}");

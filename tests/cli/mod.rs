@@ -1,7 +1,6 @@
 //! The `cloner` program: what it prints, how it ends, what it leaves behind.
 
 mod bad_input;
-mod bench;
 mod clone;
 mod demo;
 mod host;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::folder::Folder;
-use crate::support::program::{Outcome, PATH, Program};
+use crate::support::program::{Outcome, Program};
 use crate::support::room::skip;
 
 /// Gives the program a `/dev` of its own, by mount namespace, with little in it.
@@ -33,7 +33,7 @@ impl OwnDev {
         }
         let folder = Folder::new();
         let program = folder.path().join("cloner");
-        fs::copy(PATH, &program).unwrap();
+        fs::copy(crate::PROGRAM, &program).unwrap();
         for path in [folder.path(), &program] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }

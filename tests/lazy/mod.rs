@@ -15,7 +15,6 @@ use vmm::memory::{Backing, GuestMemory, PageSize};
 use crate::MIB;
 use crate::support::host::Holdings;
 use crate::support::linux::{MEMORY_BYTES, linux};
-use crate::support::program::run;
 use crate::support::{Guest, Studio, alone, assert_names, can_restore_lazily, guest, huge_pages, room_for};
 
 const NONCE: u64 = 0x1a2a_1a2a_0b0b_0b0b;
@@ -291,35 +290,4 @@ fn a_linux_goes_on_while_its_memory_arrives() {
     third.ask("sh cat /tmp/mark");
     assert!(third.console.transcript().contains("changed"), "{}", third.console.transcript());
     assert_eq!(third.tick().nonce, linux.nonce);
-}
-
-/// Every field that is promised, in a run that went well.
-#[test]
-fn the_bench_prints_one_json_object() {
-    let Some(_room) = room_for(2) else { return };
-    if !can_restore_lazily() {
-        return;
-    }
-    let Some(huge) = huge_pages(0) else { return };
-    let args = ["bench", "lazy", "--memory", "64M", "--count", "2", "--eager", "1", "--json"];
-    let outcome = run(&args);
-    outcome.assert_done();
-    let object: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
-    let report = &object["lazy"];
-    let number = |pointer: &str| {
-        report
-            .pointer(pointer)
-            .and_then(serde_json::Value::as_f64)
-            .unwrap_or_else(|| panic!("{pointer} in {report}"))
-    };
-    for spread in ["/to_first_output_ms", "/fault_us"] {
-        let [p50, p99] = ["p50", "p99"].map(|part| number(&format!("{spread}/{part}")));
-        assert!(p50 > 0.0 && p99 >= p50, "{report}");
-    }
-    for pointer in ["/memory_bytes", "/eager_to_first_output_ms", "/complete_ms", "/faults"] {
-        assert!(number(pointer) > 0.0, "{pointer} in {report}");
-    }
-    assert!(number("/working_set/faults") * 10.0 <= number("/faults"), "{report}");
-    assert_eq!(report["equal"], true, "{report}");
-    huge.assert_all_back();
 }

@@ -155,31 +155,6 @@ fn looks_after_folders() {
 }
 
 #[test]
-fn measures_a_flush() {
-    let folder = Temporary::new();
-    let dir = folder.path().to_str().unwrap();
-    for form in ["hot", "cold"] {
-        let args =
-            ["bench", "flush", "--bytes", "8M", "--rounds", "1", "--dir", dir, "--form", form, "--json"];
-        let report = object(&run(&args));
-        for field in [
-            "bytes",
-            "flush_gbps",
-            "device_gbps",
-            "recover_gbps",
-            "recover_limit_gbps",
-            "holdup_s",
-            "budget_bytes",
-            "used_s",
-        ] {
-            assert!(report[field].as_f64().unwrap() > 0.0, "{field} in {report}");
-        }
-        assert_eq!(report["form"], form);
-    }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
-}
-
-#[test]
 fn ends_a_power_loss_when_interrupted() {
     let Some(_room) = room_for(2) else { return };
     let Some(huge) = huge_pages(0) else { return };

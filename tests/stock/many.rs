@@ -10,7 +10,7 @@ use vmm::memory::{Backing, PageSize};
 use crate::MIB;
 use crate::support::process::Process;
 use crate::support::stock::{Flavour, Talks};
-use crate::support::{Studio, note, program, room_for_ring_0};
+use crate::support::{Studio, note, room_for_ring_0};
 
 const CLONES: usize = 100;
 
@@ -26,7 +26,7 @@ fn a_hundred_clones() {
     let snapshot = studio.snapshot(&source, "debian");
     drop(source);
     let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
-    let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+    let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
     let started = Instant::now();
     let clones: Vec<Process> = (0..CLONES).map(|_| Process::of(zygote.fork(None).unwrap())).collect();
     let forked = started.elapsed();

@@ -13,7 +13,7 @@ use crate::MIB;
 use crate::support::modes::{Build, TAKES, Take, only_holder};
 use crate::support::process::Process;
 use crate::support::stock::{Flavour, MEMORY_BYTES, Talks};
-use crate::support::{Guest, Studio, huge_pages, note, program};
+use crate::support::{Guest, Studio, huge_pages, note};
 
 const PAGES: [PageSize; 3] = [PageSize::Base, PageSize::Transparent, PageSize::Huge];
 
@@ -134,7 +134,7 @@ impl Line {
     /// A fork of the snapshot in a process of its own, and a branch of a branch of a branch of it.
     fn branches(&self, snapshot: &Snapshot, before: &Before) {
         let template = Template::new(&self.studio.restorer, snapshot, &Progress::default()).unwrap();
-        let zygote = Zygote::start(Path::new(program::PATH), &template).unwrap();
+        let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
         let started = Instant::now();
         let mut source = Process::of(zygote.fork(None).unwrap());
         watch(&source, started, before, self.processors());

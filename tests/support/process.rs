@@ -14,7 +14,7 @@ use guest_images::pulse::Status;
 use vmm::{Announce, Config, Identity};
 
 use super::console::Console;
-use super::{program, value};
+use super::value;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -42,7 +42,7 @@ impl Process {
 
     #[track_caller]
     pub(crate) fn boot(config: &Config) -> Self {
-        Self::of(GuestProcess::boot(Path::new(program::PATH), config).unwrap())
+        Self::of(GuestProcess::boot(Path::new(crate::PROGRAM), config).unwrap())
     }
 
     #[track_caller]

@@ -13,9 +13,6 @@ use super::room::may_set_huge_pages_aside;
 /// Far beyond what anything takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The program that belongs to these tests.
-pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_cloner");
-
 /// A running program. Dropping it kills it.
 pub(crate) struct Program {
     child: Child,
@@ -34,7 +31,7 @@ pub(crate) struct Outcome {
 
 /// The program with these arguments.
 pub(crate) fn cloner(args: &[&str]) -> Command {
-    let mut command = Command::new(PATH);
+    let mut command = Command::new(crate::PROGRAM);
     command.args(args);
     command
 }

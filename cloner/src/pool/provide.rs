@@ -16,7 +16,7 @@ use super::hugepages::{self, Reserved};
 use super::{Error, Pages, Pool, PoolConfig, Populate};
 
 /// Which pages a pool is to be made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageChoice {
     /// Huge pages where this host can give them, ordinary ones elsewhere.
     Auto,

@@ -26,7 +26,9 @@ use vmm::{Announce, Vm, VmState};
 
 use super::mend::Mender;
 use super::wire::{Answer, BranchRequest, Report, Request};
-use super::{Channel, Error, chain, state_file};
+use crate::chain;
+
+use super::{Channel, Error, state_file};
 use crate::live::Limits;
 use crate::pool::meminfo;
 use crate::sys::fork::{end_at_once, forget_children};

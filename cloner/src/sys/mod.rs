@@ -3,4 +3,3 @@
 pub(crate) mod arena;
 pub(crate) mod fork;
 pub(crate) mod huge;
-pub(crate) mod lz4;

@@ -145,7 +145,7 @@ impl Encoder {
 
     /// Appends the encoded chunk to `out` and says what became of its pages.
     ///
-    /// Nothing is allocated if `out` has room for [`ENCODED_BYTES_MAX`](super::ENCODED_BYTES_MAX) more bytes.
+    /// Nothing is allocated if `out` has room for [`ENCODED_BYTES_MAX`](crate::chunk::ENCODED_BYTES_MAX) more bytes.
     pub fn encode_chunk(
         &mut self,
         input: &ChunkInput<'_>,

@@ -100,7 +100,7 @@ pub trait ReadFile: Debug + Send + Sync {
 ///
 /// # Errors
 /// The operating system's; `WriteZero` if nothing is taken any more.
-pub(crate) fn write_all_at(file: &dyn WriteFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+pub fn write_all_at(file: &dyn WriteFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = match file.write_at(offset, bytes) {
             Ok(written) => written,
@@ -122,7 +122,7 @@ pub(crate) fn write_all_at(file: &dyn WriteFile, mut offset: u64, mut bytes: &[u
 ///
 /// # Errors
 /// The operating system's; `UnexpectedEof` if the file ends before.
-pub(crate) fn read_exact_at(file: &dyn ReadFile, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+pub fn read_exact_at(file: &dyn ReadFile, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
     while !out.is_empty() {
         match file.read_at(offset, out) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

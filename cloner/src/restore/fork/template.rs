@@ -40,8 +40,11 @@ impl Template {
         Ok(Self { state: snapshot.state().clone(), memory: Arc::new(memory), saved_state })
     }
 
-    /// From what another process was handed.
-    pub(crate) fn received(memory: File, saved_state: File) -> Result<Self, Error> {
+    /// The template that another process has passed on: its [`file`](Self::file) and its [`saved_state`](Self::saved_state).
+    ///
+    /// # Errors
+    /// [`Error::Template`] if they cannot be read, [`Error::TemplateSize`] if they do not belong together.
+    pub fn received(memory: File, saved_state: File) -> Result<Self, Error> {
         let state = read_state(&saved_state).map_err(Error::Template)??;
         let wanted = state.layout().size_bytes();
         let found = memory.metadata().map_err(Error::Template)?.len();
@@ -63,7 +66,9 @@ impl Template {
         &self.memory
     }
 
-    pub(crate) const fn saved_state(&self) -> &File {
+    /// The state as a file, to be passed on like [`file`](Self::file).
+    #[must_use]
+    pub const fn saved_state(&self) -> &File {
         &self.saved_state
     }
 

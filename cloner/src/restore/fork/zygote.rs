@@ -9,7 +9,8 @@ use vmm::host::fork::{Child, Side, fork};
 
 use super::wire::{Answer, Request};
 use super::{Error, Template};
-use crate::process::{self, Channel, chain};
+use crate::chain;
+use crate::process::{self, Channel};
 use crate::sys::fork::forget_children;
 
 /// Makes this process a zygote: takes a template and then requests over `channel`, and returns once the other end is closed.

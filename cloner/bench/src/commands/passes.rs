@@ -1,0 +1,257 @@
+//! What `cloner-bench codec` times: each function adds passes to the rounds.
+
+use cloner_codec::chunk::{NoResolve, PageIndex, PageKind};
+use cloner_codec::cold::{self, VerifiedColdChunk};
+use cloner_codec::hot::{Encoder, Options, VerifiedChunk, decode_page};
+
+use crate::measure::{
+    self, Baseline, BlockCoder, Blocks, ColdCoder, Error, HotEncoder, Image, OpenImage, PagePassId,
+    PageRounds, Pages, PassId, Rounds, Stored, quotient,
+};
+use cloner::walk::Progress;
+
+/// The two passes of a coder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Both {
+    pub(super) encode: PassId,
+    pub(super) decode: PassId,
+}
+
+/// Decoding of the same pages by two coders.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decodes {
+    pub(super) hot: PassId,
+    pub(super) lz4: PassId,
+}
+
+/// What copying the image takes: encoding and decoding cannot be faster.
+pub(super) fn memcpy<'a>(rounds: &mut Rounds<'a>, image: &'a Image) -> PassId {
+    rounds.decode("memcpy", image.bytes(), |target| {
+        target.copy_from_slice(image.bytes());
+        Ok(())
+    })
+}
+
+/// The whole image in hot form, with as many threads as the encoder has.
+pub(super) fn whole<'a>(
+    rounds: &mut Rounds<'a>,
+    encoder: &'a HotEncoder,
+    image: &'a Image,
+    opened: &'a OpenImage<'a>,
+    progress: &'a Progress,
+) -> Both {
+    let encode = move || Ok(encoder.encode_only(image, None, progress)?);
+    let decode = move |target: &mut [u8]| Ok(encoder.decode(opened, target, progress)?);
+    Both {
+        encode: rounds.encode("hot form", image.bytes().len(), encode),
+        decode: rounds.decode("hot form", image.bytes(), decode),
+    }
+}
+
+/// The whole image as a child of its parent. That it decodes is checked; how fast is not said, nobody would compare it.
+pub(super) fn child<'a>(
+    rounds: &mut Rounds<'a>,
+    encoder: &'a HotEncoder,
+    image: &'a Image,
+    parent: &'a Image,
+    opened: &'a OpenImage<'a>,
+    progress: &'a Progress,
+) -> PassId {
+    rounds.decode("child", image.bytes(), move |target| Ok(encoder.decode(opened, target, progress)?));
+    let encode = move || Ok(encoder.encode_only(image, Some(parent), progress)?);
+    rounds.encode("child", image.bytes().len(), encode)
+}
+
+/// Hot chunks of some pages, and what they are in cold form.
+pub(super) struct ColdChunks<'a> {
+    hot: &'a [VerifiedChunk<'a>],
+    pages: &'a [u8],
+    options: cold::Options,
+    cold: Stored,
+}
+
+impl<'a> ColdChunks<'a> {
+    pub(super) fn new(
+        hot: &'a [VerifiedChunk<'a>],
+        pages: &'a [u8],
+        options: cold::Options,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        progress.start(pages.len() as u64);
+        Ok(Self { hot, pages, options, cold: ColdCoder::new(options)?.encode(hot, progress)? })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.cold.bytes()
+    }
+
+    pub(super) fn ratio(&self) -> Option<f64> {
+        quotient(self.pages.len() as u64, self.bytes())
+    }
+
+    pub(super) fn open(&self) -> Result<Vec<VerifiedColdChunk<'_>>, Error> {
+        Ok(self.cold.iter().map(VerifiedColdChunk::verify).collect::<Result<_, _>>()?)
+    }
+
+    /// From the hot form to the cold one, and from the cold one to the pages.
+    pub(super) fn time<'r>(
+        &'r self,
+        rounds: &mut Rounds<'r>,
+        opened: &'r [VerifiedColdChunk<'r>],
+        progress: &'r Progress,
+    ) -> Result<Both, Error> {
+        let Self { hot, pages, options, .. } = *self;
+        let (mut encoder, mut decoder) = (ColdCoder::new(options)?, ColdCoder::new(options)?);
+        let encode = move || encoder.encode_only(hot, progress);
+        let decode = move |target: &mut [u8]| decoder.decode(opened, target, progress);
+        Ok(Both {
+            encode: rounds.encode("cold form", pages.len(), encode),
+            decode: rounds.decode("cold form", pages, decode),
+        })
+    }
+}
+
+/// Selected pages of the image and what the coders make of them, once, before anything is timed.
+pub(super) struct Prepared {
+    pub(super) unique: Pages,
+    unique_hot: Stored,
+    pub(super) word: Pages,
+    word_hot: Stored,
+    word_lz4: Blocks,
+    pub(super) baselines: Vec<(Baseline, Blocks)>,
+    /// Where each unique page is in `unique_hot`.
+    places: Vec<(usize, usize)>,
+}
+
+impl Prepared {
+    pub(super) fn new(image: &Image, opened: &OpenImage<'_>, progress: &Progress) -> Result<Self, Error> {
+        let unique = Pages::select(image, opened, |kind| {
+            matches!(kind, PageKind::WordMarked | PageKind::ByteMarked | PageKind::Raw)
+        });
+        let word = Pages::select(image, opened, |kind| kind == PageKind::WordMarked);
+        let coded = unique.bytes().len() * (1 + Baseline::ALL.len()) + word.bytes().len();
+        progress.start(coded as u64);
+        let mut hot = Vec::new();
+        unique.encode(&mut encoder(), &mut Pages::scratch(), progress, |chunk| hot.push(chunk.to_vec()))?;
+        let baselines = Baseline::ALL.into_iter().map(|baseline| {
+            let blocks = BlockCoder::new(baseline)?.encode(unique.bytes(), progress)?;
+            Ok((baseline, blocks))
+        });
+        Ok(Self {
+            unique_hot: Stored::of(&hot),
+            word_hot: measure::only(opened.chunks(), PageKind::WordMarked),
+            word_lz4: BlockCoder::new(Baseline::LZ4_PAGE)?.encode(word.bytes(), progress)?,
+            baselines: baselines.collect::<Result<_, Error>>()?,
+            places: unique.places(),
+            unique,
+            word,
+        })
+    }
+
+    /// The unique pages in hot form.
+    pub(super) fn unique_chunks(&self) -> Result<Vec<VerifiedChunk<'_>>, Error> {
+        Ok(self.unique_hot.iter().map(VerifiedChunk::verify).collect::<Result<_, _>>()?)
+    }
+
+    /// The word-marked pages in hot form.
+    pub(super) fn word_chunks(&self) -> Result<Vec<VerifiedChunk<'_>>, Error> {
+        Ok(self.word_hot.iter().map(VerifiedChunk::verify).collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn unique_ratio(&self) -> Option<f64> {
+        quotient(self.unique.bytes().len() as u64, self.unique_hot.bytes())
+    }
+
+    pub(super) fn word_ratio(&self) -> Option<f64> {
+        quotient(self.word.bytes().len() as u64, self.word_hot.bytes())
+    }
+
+    /// The unique pages in hot form.
+    pub(super) fn time_unique<'a>(
+        &'a self,
+        rounds: &mut Rounds<'a>,
+        chunks: &'a [VerifiedChunk<'a>],
+        progress: &'a Progress,
+    ) -> Both {
+        let unique = &self.unique;
+        let (mut encoder, mut scratch) = (encoder(), Pages::scratch());
+        let encode = move || unique.encode(&mut encoder, &mut scratch, progress, |_| {});
+        let decode = move |target: &mut [u8]| measure::decode(chunks, target, progress);
+        Both {
+            encode: rounds.encode("hot form of unique pages", unique.bytes().len(), encode),
+            decode: rounds.decode("hot form of unique pages", unique.bytes(), decode),
+        }
+    }
+
+    /// The word-marked pages, in hot form and by lz4.
+    pub(super) fn time_word<'a>(
+        &'a self,
+        rounds: &mut Rounds<'a>,
+        chunks: &'a [VerifiedChunk<'a>],
+        progress: &'a Progress,
+    ) -> Result<Decodes, Error> {
+        let (pages, blocks) = (self.word.bytes(), &self.word_lz4);
+        let mut lz4 = BlockCoder::new(Baseline::LZ4_PAGE)?;
+        Ok(Decodes {
+            hot: rounds
+                .decode("word-marked pages", pages, move |target| measure::decode(chunks, target, progress)),
+            lz4: rounds.decode("lz4 of word-marked pages", pages, move |target| {
+                lz4.decode(blocks, target, progress)
+            }),
+        })
+    }
+
+    /// The unique pages by each baseline.
+    pub(super) fn time_baselines<'a>(
+        &'a self,
+        rounds: &mut Rounds<'a>,
+        progress: &'a Progress,
+    ) -> Result<Vec<Both>, Error> {
+        let pages = self.unique.bytes();
+        let both = self.baselines.iter().map(|(baseline, blocks)| {
+            let (mut encoder, mut decoder) = (BlockCoder::new(*baseline)?, BlockCoder::new(*baseline)?);
+            let encode = move || encoder.encode_only(pages, progress);
+            let decode = move |target: &mut [u8]| decoder.decode(blocks, target, progress);
+            Ok(Both {
+                encode: rounds.encode(baseline.to_string(), pages.len(), encode),
+                decode: rounds.decode(baseline.to_string(), pages, decode),
+            })
+        });
+        both.collect()
+    }
+
+    /// Single unique pages in hot form.
+    pub(super) fn time_hot_pages<'a>(
+        &'a self,
+        rounds: &mut PageRounds<'a>,
+        chunks: &'a [VerifiedChunk<'a>],
+    ) -> PagePassId {
+        rounds.add("single pages in hot form", move |page, out| {
+            let (chunk, page) = self.places[page];
+            let page = PageIndex::new(page).expect("a place is in a chunk");
+            decode_page(&chunks[chunk], page, &NoResolve, out)?;
+            Ok(())
+        })
+    }
+
+    /// Single unique pages by those baselines that can decode them.
+    pub(super) fn time_baseline_pages<'a>(
+        &'a self,
+        rounds: &mut PageRounds<'a>,
+    ) -> Result<Vec<Option<PagePassId>>, Error> {
+        let passes = self.baselines.iter().map(|(baseline, blocks)| {
+            if !baseline.decodes_pages() {
+                return Ok(None);
+            }
+            let mut coder = BlockCoder::new(*baseline)?;
+            let decode =
+                move |page, out: &mut cloner_codec::chunk::Page| coder.decode_block(blocks, page, out);
+            Ok(Some(rounds.add(format!("single pages by {baseline}"), decode)))
+        });
+        passes.collect()
+    }
+}
+
+fn encoder() -> Encoder {
+    Encoder::new(Options::default())
+}

@@ -1,0 +1,122 @@
+//! Some pages of an image: the unique ones, or those of one kind.
+
+use cloner_codec::chunk::{ENCODED_BYTES_MAX, NoResolve, PAGE_BYTES, PageIndex, PageKind, TargetContents};
+use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, PageSet, VerifiedChunk, decode_chunk, only_kind};
+
+use cloner::walk::Progress;
+
+use super::{Error, Image, OpenImage, Stored, advance, buffer};
+
+/// Selected pages of an image, one after another, in groups: those of one chunk are one group.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    bytes: Vec<u8>,
+    /// Pages of each group, none of which is empty.
+    groups: Vec<usize>,
+}
+
+impl Pages {
+    /// The pages whose kinds are wanted.
+    #[must_use]
+    pub(crate) fn select(image: &Image, opened: &OpenImage<'_>, wanted: impl Fn(PageKind) -> bool) -> Self {
+        let selected = |chunk: &VerifiedChunk<'_>| -> Vec<usize> {
+            let wanted = |page: &PageIndex| chunk.kind(*page).is_some_and(&wanted);
+            chunk.page_indices().filter(wanted).map(PageIndex::get).collect()
+        };
+        let selected: Vec<Vec<usize>> = opened.chunks().iter().map(selected).collect();
+        let mut bytes = buffer::with_capacity(selected.iter().map(Vec::len).sum::<usize>() * PAGE_BYTES);
+        for (selected, chunk) in selected.iter().zip(image.chunks()) {
+            let pages = selected.iter().map(|page| &chunk[page * PAGE_BYTES..][..PAGE_BYTES]);
+            pages.for_each(|page| bytes.extend_from_slice(page));
+        }
+        let groups = selected.iter().map(Vec::len).filter(|&pages| pages > 0).collect();
+        Self { bytes, groups }
+    }
+
+    /// Their bytes.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.bytes.len() / PAGE_BYTES
+    }
+
+    /// The chunk and the place in it that the page has in what [`Pages::encode`] makes.
+    #[must_use]
+    pub(crate) fn places(&self) -> Vec<(usize, usize)> {
+        let places = |(group, &pages): (usize, &usize)| (0..pages).map(move |page| (group, page));
+        self.groups.iter().enumerate().flat_map(places).collect()
+    }
+
+    /// Encodes each group as a chunk of its own, which is passed to `keep`.
+    ///
+    /// Page markers play no part: the pages are known to be unique, so none is looked for.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(crate) fn encode(
+        &self,
+        encoder: &mut Encoder,
+        scratch: &mut Vec<u8>,
+        progress: &Progress,
+        mut keep: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        for group in self.groups() {
+            scratch.clear();
+            encoder.encode_chunk(&ChunkInput::new(group, &PageSet::ALL)?, &mut NoDedup, scratch);
+            keep(scratch);
+            advance(progress, group.len())?;
+        }
+        Ok(())
+    }
+
+    /// Scratch memory for [`Pages::encode`].
+    #[must_use]
+    pub(crate) fn scratch() -> Vec<u8> {
+        buffer::touched(ENCODED_BYTES_MAX)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &[u8]> {
+        self.groups.iter().scan(&self.bytes[..], |rest, pages| {
+            let (group, after) = rest.split_at(pages * PAGE_BYTES);
+            *rest = after;
+            Some(group)
+        })
+    }
+}
+
+/// The same chunks with only the pages of one kind: their records and dictionaries as they are, the other pages left out.
+///
+/// This is how fast and how small pages of that kind are *where they stand*; encoded anew without their neighbours they would
+/// get another dictionary.
+#[must_use]
+pub(crate) fn only(chunks: &[VerifiedChunk<'_>], kind: PageKind) -> Stored {
+    let filtered: Vec<Vec<u8>> = chunks.iter().filter_map(|chunk| only_kind(chunk, kind)).collect();
+    Stored::of(&filtered)
+}
+
+/// Decodes chunks that need no resolver, one after another.
+///
+/// # Errors
+/// What is wrong with the first chunk that cannot be decoded, or [`Error::Cancelled`].
+///
+/// # Panics
+/// If `target` is shorter than what they decode to.
+pub(crate) fn decode(
+    chunks: &[VerifiedChunk<'_>],
+    target: &mut [u8],
+    progress: &Progress,
+) -> Result<(), Error> {
+    let mut rest = target;
+    for chunk in chunks {
+        let (place, after) = rest.split_at_mut(chunk.page_count() * PAGE_BYTES);
+        decode_chunk(chunk, &NoResolve, TargetContents::Unknown, place)?;
+        advance(progress, place.len())?;
+        rest = after;
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! `cloner clone`: boot, wait for the console, clone, and let all run side by side.
+
+use std::time::{Duration, Instant};
+
+use regex::Regex;
+use vmm::config::Config;
+use vmm::host::Host;
+use vmm::memory::GuestMemory;
+use vmm::{Announce, Vm};
+
+use crate::console::Console;
+use crate::guest::{BootArgs, MachineArgs};
+use crate::guests::{Guest, Number, console_of, say, show, watch};
+use crate::pages::PoolArgs;
+use crate::progress::{self, Spinner};
+use crate::size::Size;
+use crate::{Error, announce, interrupt, threads};
+use cloner::live::Limits;
+use cloner::process::GuestProcess;
+use cloner::restore::eager::EagerRestorer;
+use cloner::restore::fork::{Template, Zygote};
+use cloner::restore::lazy;
+use cloner::save::Saver;
+use cloner::snapshot::Snapshot;
+
+const EXAMPLES: &str = "\
+Examples:
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --memory 512M --when 'login:' --clones 4
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 100 --fork
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --clones 3 --branch
+  cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --announce console
+  cloner clone --pulse --when 'beat 3' --for 2";
+
+/// What a clone is called in messages.
+const A_CLONE: &str = "a clone";
+
+/// Options of `cloner clone`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    boot: BootArgs,
+    /// Clone when a line of the console matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    when: Regex,
+    /// Seconds to wait for that line
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    wait: u64,
+    /// Decode the snapshot once and fork the clones from it, each in a process of its own
+    #[arg(long)]
+    fork: bool,
+    /// Branch the clones straight off the running source, which has a process of its own: nothing is encoded or decoded
+    #[arg(long, conflicts_with_all = ["fork", "lazy", "mode", "shared"])]
+    branch: bool,
+    /// Let each clone run at once: its memory arrives as it is touched, and the rest in the background
+    #[arg(long, conflicts_with = "fork")]
+    lazy: bool,
+    /// Clones to build
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    clones: usize,
+    /// How each clone's guest is told who it is, before it runs: `console`, where an agent of yours obeys
+    /// `clone GENERATION ID`, or the guest-physical address of 24 bytes (the built-in guest has its own)
+    #[arg(long, value_name = "HOW", value_parser = announce::parse, conflicts_with = "pulse")]
+    announce: Option<Announce>,
+    /// End after so many seconds; else when all guests have ended, or with Ctrl-C
+    #[arg(long = "for", value_name = "S")]
+    seconds: Option<u64>,
+    /// What the source does while its memory is saved (default: live; stop with --shared)
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    #[command(flatten)]
+    pool: PoolArgs,
+}
+
+impl Args {
+    /// How the clones are told who they are. What their guests will notice is said: that nobody tells them, and that time jumps.
+    fn announced(&self) -> Result<Option<Announce>, Error> {
+        if Host::get().is_ok_and(|host| !host.keeps_guest_tsc()) {
+            say(
+                "cloner: guests see this host's own time stamp counter: in a clone that keeps time by it, time jumps by the snapshot's age",
+            )?;
+        }
+        let announce = self.announce.or_else(|| self.boot.announce());
+        if announce.is_none() {
+            say("cloner: the clones are not told who they are, and draw equal random numbers: --announce")?;
+        }
+        Ok(announce)
+    }
+}
+
+/// What the source does while its memory is saved.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Mode {
+    /// It runs on: its memory is frozen by `fork()`. Needs private memory, and room for what it writes meanwhile
+    Live,
+    /// It stands still
+    Stop,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Error> {
+    let config = args.machine.config(args.boot.kernel(args.machine.memory)?);
+    if args.branch {
+        return branch(args, &config);
+    }
+    if args.lazy {
+        // Not when the guest has booted and is saved.
+        lazy::check()?;
+    }
+    let pool = args.pool.open(args.machine.memory.0 / 2 + (16 << 20))?;
+    let saver = Saver::new(threads())?;
+    let restorer = EagerRestorer::new(threads())?;
+
+    let console = Console::shown("source  | ");
+    let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;
+    source.start();
+    let limit = Duration::from_secs(args.wait);
+    {
+        let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
+        let matched = console.wait_for(&source, 0, limit, |line| args.when.is_match(line).then_some(()));
+        matched.ok_or_else(|| Error::silent("the source", args.when.as_str(), limit, source.ending()))?;
+    }
+
+    let reservation = pool.pool.reserve("clone", 0)?;
+    let progress = interrupt::progress();
+    let default = if args.machine.shared { Mode::Stop } else { Mode::Live };
+    let mode = args.mode.unwrap_or(default);
+    let (snapshot, report, pause) = match mode {
+        Mode::Live => {
+            let save = || saver.save_live(&source, None, reservation, Limits::default(), &progress);
+            let (snapshot, report) = progress::bar("encoding", &progress, save)?;
+            (snapshot, report.save, report.pause)
+        }
+        Mode::Stop => {
+            let paused = source.pause().map_err(Error::source_vm)?;
+            let save = || saver.save(&paused, None, reservation, &progress);
+            let (snapshot, report) = progress::bar("encoding", &progress, save)?;
+            (snapshot, report, paused.resume())
+        }
+    };
+    say(&format!(
+        "cloner: the source stood still for {:.1} ms ({}); {} touched, {} in the pool ({})",
+        pause.as_secs_f64() * 1e3,
+        match mode {
+            Mode::Live => "live, frozen by fork()",
+            Mode::Stop => "until all was saved",
+        },
+        Size(report.touched_bytes),
+        Size(snapshot.occupied_bytes() as u64),
+        pool.pool.backing(),
+    ))?;
+
+    let announce = args.announced()?;
+    let mut guests = vec![Guest::Here("source", source)];
+    if args.fork {
+        guests.extend(fork(&restorer, &snapshot, args.clones, announce)?);
+    } else {
+        for number in 1..=args.clones {
+            let started = Instant::now();
+            let memory = if args.lazy {
+                lazy::memory_for(&snapshot, args.machine.backing(), &lazy::Options::default())?.0
+            } else {
+                let progress = interrupt::progress();
+                let decode = || restorer.memory_for(&snapshot, args.machine.backing(), &progress);
+                progress::bar("decoding", &progress, decode)?.0
+            };
+            guests.push(restore(&snapshot, memory, announce, Number { number, started })?);
+        }
+    }
+    watch(&guests, args.seconds.map(Duration::from_secs))
+}
+
+/// A clone with memory of its own.
+fn restore(
+    snapshot: &Snapshot,
+    memory: GuestMemory,
+    announce: Option<Announce>,
+    clone: Number,
+) -> Result<Guest, Error> {
+    let console = console_of(clone.number);
+    let error = |source| Error::Vm { guest: A_CLONE, source };
+    let vm = Vm::restore(snapshot.state(), memory, console.writer()).map_err(error)?;
+    if let Some(announce) = announce {
+        vm.announce(announce).map_err(|source| error(source.into()))?;
+    }
+    vm.start();
+    clone.say(format_args!("({}) runs", vm.identity()))?;
+    let (identity, guest) = (vm.identity(), Guest::Here(A_CLONE, vm));
+    clone.wait_confirmed(announce, identity, &console, &guest)?;
+    Ok(guest)
+}
+
+/// Clones over one template.
+fn fork(
+    restorer: &EagerRestorer,
+    snapshot: &Snapshot,
+    clones: usize,
+    announce: Option<Announce>,
+) -> Result<Vec<Guest>, Error> {
+    let started = Instant::now();
+    let progress = interrupt::progress();
+    let decode = || Template::new(restorer, snapshot, &progress);
+    let template = progress::bar("decoding", &progress, decode)?;
+    let program = std::env::current_exe().map_err(Error::Program)?;
+    let zygote = Zygote::start(&program, &template)?;
+    say(&format!("cloner: the template is ready after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
+    let mut guests = Vec::with_capacity(clones);
+    for number in 1..=clones {
+        let clone = Number { number, started: Instant::now() };
+        guests.push(in_its_process(zygote.fork(announce)?, announce, clone)?);
+    }
+    Ok(guests)
+}
+
+/// A source in a process of its own, and clones that are branches of it.
+fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
+    let announce = args.announced()?;
+    let program = std::env::current_exe().map_err(Error::Program)?;
+    let source = GuestProcess::boot(&program, config)?;
+    source.wait_running()?;
+    let console = Console::shown("source  | ");
+    let reader = show(&source, &console)?;
+    {
+        let limit = Duration::from_secs(args.wait);
+        let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
+        let over = || reader.is_finished();
+        let matched = console.wait_until(over, 0, limit, |line| args.when.is_match(line).then_some(()));
+        if matched.is_none() {
+            // Its end says more than its silence, if it has ended.
+            Guest::There("the source", source, reader).has_ended()?;
+            return Err(Error::silent("the source", args.when.as_str(), limit, None));
+        }
+    }
+    let mut guests = Vec::with_capacity(args.clones + 1);
+    for number in 1..=args.clones {
+        let clone = Number { number, started: Instant::now() };
+        let (vm, report) = source.branch(announce, Limits::default())?;
+        guests.push(in_its_process(vm, announce, clone)?);
+        let pause = report.pause.as_secs_f64() * 1e3;
+        say(&format!("cloner: the source stood still for {pause:.1} ms (fork() of its process)"))?;
+    }
+    guests.insert(0, Guest::There("the source", source, reader));
+    watch(&guests, args.seconds.map(Duration::from_secs))
+}
+
+/// A clone that has a process of its own, once it runs and knows who it is.
+fn in_its_process(vm: GuestProcess, announce: Option<Announce>, clone: Number) -> Result<Guest, Error> {
+    let identity = vm.wait_running()?;
+    clone.say(format_args!("({identity}) runs as process {}", vm.pid()))?;
+    let console = console_of(clone.number);
+    let reader = show(&vm, &console)?;
+    let guest = Guest::There(A_CLONE, vm, reader);
+    clone.wait_confirmed(announce, identity, &console, &guest)?;
+    Ok(guest)
+}

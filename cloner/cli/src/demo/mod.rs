@@ -1,0 +1,331 @@
+//! `cloner demo`: the whole path, told in a few lines and a table.
+
+mod power_loss;
+mod report;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use vmm::host::Host;
+use vmm::{Config, Vm};
+
+use self::report::{CloneReport, Generation, Report};
+use crate::console::Console;
+use crate::guest::MachineArgs;
+use crate::known::Guest;
+use crate::pages::{self, PoolArgs};
+use crate::progress::{self, Spinner};
+use crate::size::Size;
+use crate::threads;
+use crate::{Error, interrupt, memcpy};
+use cloner::compare::Comparer;
+use cloner::pool::Provided;
+use cloner::pool::hugepages::Reserved;
+use cloner::restore::eager::EagerRestorer;
+use cloner::save::Saver;
+use cloner::snapshot::Snapshot;
+
+/// Longest wait for a booted guest; ring 0 may be emulated.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// Longest wait for a clone to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+const EXAMPLES: &str = "\
+Examples:
+  cloner demo                                   256 MiB, two clones
+  cloner demo --memory 4G --touched 256M        only what was touched costs time
+  cloner demo --linux --generations 3           clones of clones of clones of a tiny Linux
+  cloner demo --power-loss                      the mains fail, the process dies, the guest goes on
+  cloner demo --json | jq .encode
+
+The exit code is 1 unless every clone's memory was equal and every guest went on.";
+
+/// Options of `cloner demo`.
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// A tiny Linux instead of the built-in bare-metal guest; builds it first if need be, which takes minutes
+    #[arg(long)]
+    linux: bool,
+    /// Memory the built-in guest fills before it is cloned (default: a quarter of its memory)
+    #[arg(long, value_name = "SIZE", conflicts_with = "linux")]
+    touched: Option<Size>,
+    /// Clones to build of each source
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    clones: u16,
+    /// Go on with a clone of the first clone, and so on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    generations: u16,
+    /// Do not compare memories; saves holding the source while its memory is copied
+    #[arg(long)]
+    no_compare: bool,
+    /// Lose power instead: snapshot, flush on a simulated battery, kill the process, recover, clone
+    #[arg(long, conflicts_with_all = ["clones", "generations", "no_compare", "hugepages"])]
+    power_loss: bool,
+    /// Folder to flush to, where the snapshot stays (default: a temporary one)
+    #[arg(long, value_name = "DIR", requires = "power_loss")]
+    dir: Option<PathBuf>,
+    /// Energy of the simulated battery, in joules (default: 20000)
+    #[arg(long = "capacity", value_name = "J", requires = "power_loss")]
+    battery_capacity: Option<f64>,
+    /// The part that dies; for the demo itself
+    #[arg(long, hide = true, value_name = "DIR", requires = "power_loss")]
+    die_in: Option<PathBuf>,
+    /// Print one JSON object instead
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pool: PoolArgs,
+}
+
+/// What all steps of the demo share.
+struct Stage<'a> {
+    args: &'a Args,
+    guest: Guest,
+    pool: Provided,
+    saver: Saver,
+    restorer: EagerRestorer,
+    comparer: Comparer,
+}
+
+/// A guest that runs, and what it has printed.
+struct Running {
+    vm: Vm,
+    console: Console,
+}
+
+/// A snapshot of a running guest, and what its clones must be equal to.
+struct Taken {
+    snapshot: Snapshot,
+    memory: Option<vmm::memory::GuestMemory>,
+    /// The last beat or tick printed before the pause.
+    beat: u64,
+    generation: Generation,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Error> {
+    if args.power_loss {
+        return power_loss::run(args);
+    }
+    let story = Story { quiet: args.json };
+    let touched = args.touched.map(|size| size.0);
+    let guest = if args.linux { Guest::linux()? } else { Guest::pulse(args.machine.memory, touched)? };
+    let config = args.machine.config(guest.kernel());
+    let (stage, _reserved) = Stage::set(args, guest)?;
+    let memcpy = memcpy::bytes_per_second(threads());
+
+    let (source, nonce, boot_time) = stage.boot(&config)?;
+    story.booted(args, &config, &stage.guest, boot_time, &nonce)?;
+
+    let mut report = Report::new(stage.guest.name(), args.machine.memory.0, memcpy, &stage.pool);
+    let mut guests = vec![source];
+    for generation in 1..=args.generations {
+        let source = guests.last().expect("the source is the first");
+        let taken = stage.take(source, generation)?;
+        let resumed_beat = stage.next_beat(source)?;
+        let mut clones = Vec::new();
+        let mut outcome = taken.generation.clone();
+        outcome.source_resumed = resumed_beat > taken.beat;
+        for _ in 0..args.clones {
+            let (clone, result) = stage.clone_of(&taken, &nonce)?;
+            outcome.clones.push(result);
+            clones.push(clone);
+        }
+        story.generation(&outcome, memcpy)?;
+        report.add(outcome);
+        stage.pool.pool.remove(taken.snapshot.name())?;
+        // The first clone, which is the next source, last.
+        clones.reverse();
+        guests.append(&mut clones);
+    }
+    let beats = stage.all_beat(&guests)?;
+    story.end(&beats)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&report).expect("plain structs of numbers and strings");
+        writeln!(io::stdout(), "{text}").map_err(Error::Output)?;
+    }
+    report.failure().map_or(Ok(0), |what| Err(Error::NotVerified(what)))
+}
+
+impl<'a> Stage<'a> {
+    /// Gets everything ready that must not cost time later.
+    fn set(args: &'a Args, guest: Guest) -> Result<(Self, Option<Reserved>), Error> {
+        let memory = args.machine.memory.0;
+        // What the guest can have touched, as if nothing of it could be encoded.
+        let pool = args.pool.open(guest.touched_at_most(memory) + (8 << 20))?;
+        let guests = 1 + u64::from(args.clones) * u64::from(args.generations);
+        let reserved =
+            if args.machine.hugepages { pages::for_guests(args.machine.memory, guests)? } else { None };
+        let stage = Self {
+            args,
+            guest,
+            pool,
+            saver: Saver::new(threads())?,
+            restorer: EagerRestorer::new(threads())?,
+            comparer: Comparer::new(threads())?,
+        };
+        Ok((stage, reserved))
+    }
+
+    fn boot(&self, config: &Config) -> Result<(Running, String, Duration), Error> {
+        let started = Instant::now();
+        let console = Console::new();
+        let vm = Vm::boot(config, console.writer()).map_err(Error::source_vm)?;
+        vm.start();
+        let spinner = Spinner::new(format!("booting {}", self.guest.name()));
+        let ready = console.wait_for(&vm, 0, BOOT_LIMIT, |line| self.guest.ready(line));
+        drop(spinner);
+        let silent = || Error::silent("the source", self.guest.ready_text(), BOOT_LIMIT, vm.ending());
+        let nonce = ready.ok_or_else(silent)?;
+        let boot_time = started.elapsed();
+        let source = Running { vm, console };
+        self.next_beat(&source)?;
+        Ok((source, nonce, boot_time))
+    }
+
+    /// Takes a snapshot, and a copy of the memory to compare clones with.
+    fn take(&self, source: &Running, generation: u16) -> Result<Taken, Error> {
+        let reservation = self.pool.pool.reserve(&format!("generation-{generation}"), 0)?;
+        let progress = interrupt::progress();
+        let paused = source.vm.pause().map_err(Error::source_vm)?;
+        let beat = source.console.last(|line| self.guest.beat(line)).unwrap_or(0);
+        let saved =
+            progress::bar("encoding", &progress, || self.saver.save(&paused, None, reservation, &progress));
+        let (snapshot, report) = saved?;
+        let pause = paused.elapsed();
+        let copy = || self.comparer.copy_of(paused.memory());
+        let memory = if self.args.no_compare { None } else { Some(copy()?) };
+        let held = paused.resume();
+        let generation = Generation::new(&snapshot, self.pool.pool.backing(), &report, pause, held);
+        Ok(Taken { snapshot, memory, beat, generation })
+    }
+
+    fn clone_of(&self, taken: &Taken, nonce: &str) -> Result<(Running, CloneReport), Error> {
+        let Taken { snapshot, memory: expected, beat, generation } = taken;
+        let progress = interrupt::progress();
+        let requested = Instant::now();
+        let (memory, restored) = progress::bar("decoding", &progress, || {
+            self.restorer.memory_for(snapshot, self.args.machine.backing(), &progress)
+        })?;
+        let compared = Instant::now();
+        let difference = match expected {
+            Some(expected) => Some(self.comparer.first_difference(expected, &memory)?),
+            None => None,
+        };
+        let compared = compared.elapsed();
+
+        let started = Instant::now();
+        let console = Console::new();
+        let vm = Vm::restore(snapshot.state(), memory, console.writer())
+            .map_err(|source| Error::Vm { guest: "a clone", source })?;
+        let build = started.elapsed();
+        // Before the guest runs, so that its answers are the first thing it does.
+        tell_and_ask(&vm, &self.guest)?;
+        vm.start();
+        let clone = Running { vm, console };
+        let identity = clone.vm.identity();
+        self.heard(&clone, "that it knows who it is", |line| {
+            self.guest.confirms(identity, line).then_some(())
+        })?;
+        let answer = self.heard(&clone, "its nonce", |line| self.guest.nonce(line))?;
+        let first_byte = clone.console.first_byte().expect("it has answered");
+        let next = self.next_beat_from(&clone, 0)?;
+        let rebooted = clone.console.any(|line| self.guest.ready(line).is_some());
+        Ok((
+            clone,
+            CloneReport {
+                generation: identity.generation,
+                id: format!("{:032x}", identity.id),
+                mode: "eager",
+                decode_gbps: report::gigabytes_per_second(generation.touched_bytes, restored.decode_time),
+                verify_ms: report::milliseconds(restored.verify_time),
+                build_ms: report::milliseconds(build),
+                // The comparison is the demo's, not a clone's.
+                first_output_ms: report::milliseconds(first_byte - requested - compared),
+                memory_equal: difference.map(|difference| difference.is_none()),
+                // Same nonce, same count (a line that was being printed at the pause may be lost), and no second boot.
+                verified: answer == *nonce && (*beat..=*beat + 2).contains(&next) && !rebooted,
+            },
+        ))
+    }
+
+    /// Waits for a clone to say something.
+    fn heard<T>(
+        &self,
+        clone: &Running,
+        wanted: &'static str,
+        pick: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T, Error> {
+        let heard = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, pick);
+        heard.ok_or_else(|| Error::silent("a clone", wanted, ANSWER_LIMIT, clone.vm.ending()))
+    }
+
+    fn next_beat(&self, guest: &Running) -> Result<u64, Error> {
+        self.next_beat_from(guest, guest.console.position())
+    }
+
+    fn next_beat_from(&self, guest: &Running, position: usize) -> Result<u64, Error> {
+        let beat = guest.console.wait_for(&guest.vm, position, ANSWER_LIMIT, |line| self.guest.beat(line));
+        beat.ok_or_else(|| Error::silent("a guest", "a beat", ANSWER_LIMIT, guest.vm.ending()))
+    }
+
+    /// Waits for each guest to beat once more: all of them run, side by side.
+    fn all_beat(&self, guests: &[Running]) -> Result<Vec<u64>, Error> {
+        guests.iter().map(|guest| self.next_beat(guest)).collect()
+    }
+}
+
+/// Tells a clone who it is, and asks it for its nonce.
+fn tell_and_ask(clone: &Vm, guest: &Guest) -> Result<(), Error> {
+    let told = clone.announce(guest.announce());
+    told.map_err(|source| Error::Vm { guest: "a clone", source: source.into() })?;
+    clone.console_input(guest.question());
+    Ok(())
+}
+
+/// Tells what happens, unless JSON is wanted.
+struct Story {
+    quiet: bool,
+}
+
+impl Story {
+    fn booted(
+        &self,
+        args: &Args,
+        config: &Config,
+        guest: &Guest,
+        time: Duration,
+        nonce: &str,
+    ) -> Result<(), Error> {
+        let cpus = if args.machine.cpus == 1 { "vCPU" } else { "vCPUs" };
+        let virtualization = Host::get().map_err(|e| Error::source_vm(e.into()))?.virtualization();
+        self.say(&format!(
+            "source    {}: {}, {} {cpus}; memory {}; {virtualization}",
+            guest.name(),
+            args.machine.memory,
+            args.machine.cpus,
+            config.backing,
+        ))?;
+        self.say(&format!(
+            "booted    in {:.1} ms; nonce {nonce}, which exists only in its memory",
+            report::milliseconds(time),
+        ))
+    }
+
+    fn generation(&self, generation: &Generation, memcpy: f64) -> Result<(), Error> {
+        generation.lines(memcpy).iter().try_for_each(|line| self.say(line))
+    }
+
+    fn end(&self, beats: &[u64]) -> Result<(), Error> {
+        let beats: Vec<String> = beats.iter().map(u64::to_string).collect();
+        self.say(&format!("side by side, source and clones now count {}", beats.join(", ")))
+    }
+
+    fn say(&self, line: &str) -> Result<(), Error> {
+        if self.quiet { Ok(()) } else { writeln!(io::stdout(), "{line}").map_err(Error::Output) }
+    }
+}

@@ -1,0 +1,136 @@
+//! Everything that can end a command, and with which exit code.
+
+use std::io;
+
+use cloner::{
+    battery as power, compare, durable, flush, image, incremental, live, pool as ram, process, restore, save,
+    snapshot, walk,
+};
+use vmm::Ending;
+
+use crate::interrupt;
+
+/// Something failed.
+pub(crate) const EXIT_FAILURE: u8 = 1;
+/// The guest crashed: triple fault, emulation failure, or KVM gave up on it.
+pub(crate) const EXIT_GUEST_CRASHED: u8 = 125;
+/// Ended by Ctrl-C, as shells have it.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
+/// Why a command failed. `cloner-bench`, which fails in the same ways, has this enum, too.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant is")]
+pub enum Error {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{guest}")]
+    Vm { guest: &'static str, source: vmm::Error },
+    #[error("cannot read the flat image {}", path.display())]
+    FlatImage { path: std::path::PathBuf, source: io::Error },
+    #[error("pool")]
+    Pool(#[from] ram::Error),
+    #[error("guest memory on huge pages")]
+    GuestPages(#[source] ram::Error),
+    #[error("flush folder")]
+    Flush(#[from] flush::Error),
+    #[error("{name:?} is not safe")]
+    NotSafe { name: String, source: flush::Error },
+    #[error("flush folder {}", path.display())]
+    Folder { path: std::path::PathBuf, source: io::Error },
+    #[error("key")]
+    Key(#[from] flush::KeyError),
+    #[error("durable pool")]
+    Durable(#[from] durable::Error),
+    #[error("battery")]
+    Battery(#[from] power::SpecError),
+    #[error("snapshot in the pool")]
+    Snapshot(#[from] snapshot::Error),
+    #[error("the process that was to lose its power")]
+    Child(#[source] io::Error),
+    #[error("snapshot")]
+    Save(#[from] save::Error),
+    #[error("live snapshot")]
+    Live(#[from] live::Error),
+    #[error("restore")]
+    Restore(#[from] restore::eager::Error),
+    #[error("a process of this program, or the connection to it")]
+    Program(#[source] io::Error),
+    #[error("fork")]
+    Fork(#[from] restore::fork::Error),
+    #[error(transparent)]
+    Forked(#[from] vmm::host::fork::Error),
+    #[error("guest process")]
+    Process(#[from] process::Error),
+    #[error("incremental snapshot")]
+    Incremental(#[from] incremental::Error),
+    #[error("lazy restore")]
+    Lazy(#[from] restore::lazy::Error),
+    #[error("comparison")]
+    Compare(#[from] compare::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    /// What a program that shares this enum has of its own.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot write {}", path.display())]
+    Write { path: std::path::PathBuf, source: io::Error },
+    #[error("threads")]
+    Threads(#[from] walk::StartError),
+    #[error("built-in guest")]
+    Pulse(#[from] guest_images::pulse::Error),
+    #[error("tiny-linux")]
+    TinyLinux(#[from] guest_images::Error),
+    #[error("{guest}: nothing like {wanted:?} on the console within {seconds} s")]
+    Silent { guest: &'static str, wanted: String, seconds: u64 },
+    #[error("{guest} ended too early")]
+    Ended { guest: &'static str, source: Ending },
+    #[error("{guest} ended too early: {message}")]
+    Crashed { guest: &'static str, message: String },
+    #[error("{0}")]
+    NotVerified(String),
+    #[error("terminal")]
+    Terminal(#[source] io::Error),
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    #[error("cannot catch signals")]
+    Signals(#[from] ctrlc::Error),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// The guest that a command is about.
+    #[must_use]
+    pub fn source_vm(source: vmm::Error) -> Self {
+        Self::Vm { guest: "the guest", source }
+    }
+
+    /// Waiting for the console was in vain: because of the user, the guest, or the time.
+    #[must_use]
+    pub fn silent(
+        guest: &'static str,
+        wanted: &str,
+        limit: std::time::Duration,
+        ending: Option<Ending>,
+    ) -> Self {
+        match ending {
+            _ if interrupt::requested() => Self::Interrupted,
+            Some(source) => Self::Ended { guest, source },
+            None => Self::Silent { guest, wanted: wanted.to_owned(), seconds: limit.as_secs() },
+        }
+    }
+
+    /// The exit code that tells it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let crashed = |ending: &Ending| !ending.is_orderly();
+        match self {
+            Self::Usage(_) => 2,
+            Self::Ended { source, .. } if crashed(source) => EXIT_GUEST_CRASHED,
+            Self::Crashed { .. } => EXIT_GUEST_CRASHED,
+            Self::Vm { source: vmm::Error::Ended(ending), .. } if crashed(ending) => EXIT_GUEST_CRASHED,
+            _ if interrupt::requested() => EXIT_INTERRUPTED,
+            _ => EXIT_FAILURE,
+        }
+    }
+}

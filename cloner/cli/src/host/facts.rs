@@ -1,0 +1,95 @@
+//! Everything that the checks judge, read and tried once.
+
+use cloner_codec::hot::Backend;
+use serde::Serialize;
+use vmm::host::capabilities::Capabilities;
+use vmm::host::cgroup::Cgroups;
+use vmm::host::clock::{Clocksource, GuestTsc};
+use vmm::host::device::Device;
+use vmm::host::limits::Limits;
+use vmm::host::memory::Memory;
+use vmm::host::module::Kernel;
+use vmm::host::pages::{HugePagePool, TransparentHugePages};
+use vmm::host::processor::Processor;
+use vmm::host::security::Security;
+use vmm::host::user::{Group, User};
+use vmm::host::userfault::Userfault;
+use vmm::host::{KVM_PATH, Virtualization};
+
+use super::trial::Trial;
+use super::ups::{Address, Ups};
+use cloner::chain;
+
+/// This host as this process sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Facts {
+    pub(super) kernel: Kernel,
+    pub(super) processor: Processor,
+    pub(super) user: User,
+    pub(super) virtualization: Virtualization,
+    pub(super) kvm_device: Device,
+    /// The group called `kvm`, whether or not it owns the device.
+    pub(super) kvm_group: Option<Group>,
+    /// What could be found out only because the device opens.
+    pub(super) kvm: Option<KvmFacts>,
+    pub(super) clocksource: Clocksource,
+    pub(super) memory: Memory,
+    pub(super) cgroups: Cgroups,
+    pub(super) huge_pages: Vec<HugePagePool>,
+    pub(super) transparent_huge_pages: TransparentHugePages,
+    pub(super) userfaultfd: Userfault,
+    pub(super) limits: Limits,
+    pub(super) security: Security,
+    /// The instruction set that the coder uses.
+    pub(super) coder: &'static str,
+    /// Only if it was asked for.
+    pub(super) ups: Option<Ups>,
+}
+
+/// What KVM says and does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct KvmFacts {
+    pub(super) capabilities: Capabilities,
+    pub(super) guest_tsc: Option<GuestTsc>,
+    /// Why there is none.
+    pub(super) guest_tsc_error: Option<String>,
+    pub(super) trial: Trial,
+}
+
+impl Facts {
+    /// Reads and tries everything. What this host does not tell is absent.
+    pub(super) fn gather(ups: Option<&Address>) -> Self {
+        // First: it makes a child, and the trial makes threads.
+        let security = Security::read();
+        Self {
+            kernel: Kernel::read(),
+            processor: Processor::read(),
+            user: User::current(),
+            virtualization: Virtualization::detect(),
+            kvm_device: Device::at(KVM_PATH),
+            kvm_group: Group::named("kvm"),
+            kvm: KvmFacts::gather(),
+            clocksource: Clocksource::read(),
+            memory: Memory::read(),
+            cgroups: Cgroups::read(),
+            huge_pages: HugePagePool::all(),
+            transparent_huge_pages: TransparentHugePages::read(),
+            userfaultfd: Userfault::read(),
+            limits: Limits::read(),
+            security,
+            coder: Backend::detect().name(),
+            ups: ups.map(Ups::ask),
+        }
+    }
+}
+
+impl KvmFacts {
+    fn gather() -> Option<Self> {
+        let capabilities = Capabilities::read()?;
+        let (guest_tsc, guest_tsc_error) = match GuestTsc::probe() {
+            Ok(tsc) => (Some(tsc), None),
+            Err(error) => (None, Some(chain(&error))),
+        };
+        Some(Self { capabilities, guest_tsc, guest_tsc_error, trial: Trial::run() })
+    }
+}

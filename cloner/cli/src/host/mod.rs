@@ -1,0 +1,48 @@
+//! `cloner host`: what this host is, what it lacks, and what mends it.
+//!
+//! ```text
+//!   facts: read and tried ──► checks: judged, plain data in and out ──► report: a table, or JSON
+//! ```
+
+mod checks;
+mod facts;
+mod report;
+mod trial;
+mod ups;
+
+use std::io::{self, Write};
+
+use self::facts::Facts;
+use self::report::Report;
+use self::ups::Address;
+use crate::{EXIT_FAILURE, Error};
+
+const EXAMPLES: &str = "\
+Each check is `ok`, `works, slower` or `missing`, with what was found, what it is for, and the command that mends it.
+Most is tried, not read: a guest of 4 MiB is booted and cloned. Nothing is changed, and no privileges are needed.
+Exit code 1 means that guests cannot be booted and cloned here.
+
+Examples:
+  cloner host
+  cloner host --json | jq '.checks[] | select(.verdict != \"ok\")'
+  cloner host --ups ups@localhost";
+
+/// Options of `cloner host`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Also ask this UPS of a NUT server
+    #[arg(long, value_name = "NAME@HOST[:PORT]")]
+    ups: Option<Address>,
+    /// Print one JSON object instead: checks, and the facts they are judged by
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Error> {
+    let facts = Facts::gather(args.ups.as_ref());
+    let report = Report::new(checks::judge(&facts), facts);
+    let text = if args.json { report.json() } else { report.to_string() };
+    writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)?;
+    Ok(if report.is_usable() { 0 } else { EXIT_FAILURE })
+}

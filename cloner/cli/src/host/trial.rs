@@ -1,0 +1,145 @@
+//! What `cloner` is for, tried with the smallest guest there is: boot it, clone it, and see both end as they should.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use vmm::config::{Config, Kernel};
+use vmm::memory::{Backing, GuestMemory, PageSize};
+use vmm::{Ending, Paused, Vm, VmState};
+
+use cloner::chain;
+
+const MEMORY_BYTES: u64 = 4 << 20;
+/// What the guest ends itself with.
+const CODE: u8 = 42;
+/// `mov al, CODE; out 0xf4, al; hlt`.
+const IMAGE: [u8; 5] = [0xb0, CODE, 0xe6, 0xf4, 0xf4];
+/// For three instructions, on any host.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How one thing went.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub(super) struct Outcome {
+    /// How long it took. `None` if it failed.
+    pub(super) milliseconds: Option<f64>,
+    pub(super) error: Option<String>,
+}
+
+/// How everything went, and what a guest takes of its process.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub(super) struct Trial {
+    /// Building a machine, and its guest running to its end.
+    pub(super) boot: Outcome,
+    /// The same of a clone of it.
+    pub(super) clone: Outcome,
+    /// Telling which pages a guest has written.
+    pub(super) dirty_log: Outcome,
+    pub(super) descriptors_per_guest: u64,
+    pub(super) mappings_per_guest: u64,
+    pub(super) threads_per_guest: u64,
+}
+
+type Failure = Box<dyn Error>;
+
+impl Trial {
+    pub(super) fn run() -> Self {
+        let before = Holdings::now();
+        let started = Instant::now();
+        let vm = match boot() {
+            Ok(vm) => vm,
+            Err(error) => return Self { boot: Outcome::failed(&*error), ..Self::default() },
+        };
+        let built = started.elapsed();
+        let with = Holdings::now();
+        // While it stands still before its first instruction.
+        let clone = Outcome::of(|| clone_of(&vm));
+        let dirty_log = Outcome::of(|| dirty_log(&vm.pause()?));
+        let mut boot = Outcome::of(|| ends(&vm));
+        boot.milliseconds = boot.milliseconds.map(|ran| ran + built.as_secs_f64() * 1e3);
+        Self {
+            boot,
+            clone,
+            dirty_log,
+            descriptors_per_guest: with.descriptors.saturating_sub(before.descriptors),
+            mappings_per_guest: with.mappings.saturating_sub(before.mappings),
+            threads_per_guest: with.threads.saturating_sub(before.threads),
+        }
+    }
+}
+
+impl Outcome {
+    fn of(attempt: impl FnOnce() -> Result<(), Failure>) -> Self {
+        let started = Instant::now();
+        match attempt() {
+            Ok(()) => Self { milliseconds: Some(started.elapsed().as_secs_f64() * 1e3), error: None },
+            Err(error) => Self::failed(&*error),
+        }
+    }
+
+    fn failed(error: &dyn Error) -> Self {
+        Self { milliseconds: None, error: Some(chain(error)) }
+    }
+}
+
+fn boot() -> Result<Vm, Failure> {
+    let config = Config::new(MEMORY_BYTES, Kernel::Flat { image: Cow::Borrowed(&IMAGE) });
+    Ok(Vm::boot(&config, Box::new(std::io::sink()))?)
+}
+
+fn ends(vm: &Vm) -> Result<(), Failure> {
+    vm.start();
+    match vm.wait_timeout(PATIENCE) {
+        Some(Ending::Shutdown { code: CODE }) => Ok(()),
+        Some(ending) => Err(ending.into()),
+        None => Err(format!("three instructions of a guest took more than {} s", PATIENCE.as_secs()).into()),
+    }
+}
+
+fn clone_of(vm: &Vm) -> Result<(), Failure> {
+    let (state, memory) = {
+        let paused = vm.pause()?;
+        (paused.save()?.to_bytes(), copied(paused.memory())?)
+    };
+    let clone = Vm::restore(&VmState::from_bytes(&state)?, memory, Box::new(std::io::sink()))?;
+    ends(&clone)
+}
+
+fn copied(source: &GuestMemory) -> Result<GuestMemory, Failure> {
+    let copy = GuestMemory::new(source.layout(), Backing::Private(PageSize::Transparent))?;
+    let mut buffer = vec![0; 1 << 20];
+    for address in (0..MEMORY_BYTES).step_by(buffer.len()) {
+        source.read(address, &mut buffer)?;
+        copy.write(address, &buffer)?;
+    }
+    Ok(copy)
+}
+
+fn dirty_log(paused: &Paused<'_>) -> Result<(), Failure> {
+    let _since = paused.track_dirty()?;
+    // Dropped, it goes back to where it was taken from.
+    drop(paused.take_dirty()?);
+    paused.untrack_dirty()?;
+    Ok(())
+}
+
+/// What this process has; zero where the host does not say.
+struct Holdings {
+    descriptors: u64,
+    mappings: u64,
+    threads: u64,
+}
+
+impl Holdings {
+    fn now() -> Self {
+        let entries = |path| fs::read_dir(path).map_or(0, |entries| entries.count() as u64);
+        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        Self {
+            descriptors: entries("/proc/self/fd"),
+            mappings: maps.lines().count() as u64,
+            threads: entries("/proc/self/task"),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What memory is made of, in the shape of its JSON.
+
+use cloner_codec::chunk::{CHUNK_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind};
+use cloner_codec::hot::{ChunkStats, WordTag};
+use serde::Serialize;
+
+use crate::numbers::{PageCounts, quotient};
+
+use super::source::What;
+
+/// Chunks named as the best and the worst.
+const EXTREMES: usize = 3;
+
+/// An encoded image or snapshot, or one chunk. Ratios are `null` in JSON where nothing is stored.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// The name of the file.
+    pub(super) image: String,
+    pub(super) what: What,
+    pub(super) bytes: u64,
+    pub(super) encoded_bytes: u64,
+    pub(super) ratio: f64,
+    pub(super) pages: PageCounts,
+    pub(super) kinds: Vec<Kind>,
+    pub(super) vectors: Vec<VectorClass>,
+    /// Vectors of all word-marked pages.
+    pub(super) vector_count: u64,
+    pub(super) dictionary_entries: u64,
+    /// Sequences of byte markers in all byte-marked pages.
+    pub(super) byte_markers: u64,
+    pub(super) chunk_ratio: ChunkRatio,
+    pub(super) chunks: Vec<Chunk>,
+}
+
+/// Pages of one kind.
+#[derive(Debug, Serialize)]
+pub(super) struct Kind {
+    #[serde(serialize_with = "name")]
+    pub(super) kind: PageKind,
+    pub(super) pages: u64,
+    /// Their records and map entries; dictionaries count for the word-marked ones.
+    pub(super) encoded_bytes: u64,
+    pub(super) ratio: f64,
+}
+
+/// Vectors of word-marked pages that have one tag.
+#[derive(Debug, Serialize)]
+pub(super) struct VectorClass {
+    pub(super) tag: &'static str,
+    pub(super) vectors: u64,
+    /// Of all vectors of word-marked pages.
+    pub(super) share: f64,
+}
+
+/// How the ratios of the chunks are spread.
+#[derive(Debug, Serialize)]
+pub(super) struct ChunkRatio {
+    pub(super) min: f64,
+    pub(super) median: f64,
+    pub(super) max: f64,
+    /// Numbers of the chunks with the lowest ratios, the lowest first.
+    pub(super) worst: Vec<usize>,
+    /// Numbers of the chunks with the highest ratios, the highest first.
+    pub(super) best: Vec<usize>,
+}
+
+/// One chunk.
+#[derive(Debug, Serialize)]
+pub(super) struct Chunk {
+    pub(super) index: usize,
+    /// Where it starts in the image.
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) encoded_bytes: u64,
+    pub(super) ratio: f64,
+    /// The kind that most of its pages have.
+    #[serde(serialize_with = "name")]
+    pub(super) dominant: PageKind,
+    pub(super) pages: PageCounts,
+}
+
+impl Report {
+    /// The report on chunks that were encoded in this order; there is at least one.
+    pub(super) fn new(image: String, what: What, chunks: &[ChunkStats]) -> Self {
+        let total = chunks.iter().fold(ChunkStats::default(), |mut total, &chunk| {
+            total += chunk;
+            total
+        });
+        let vector_count: u64 = WordTag::ALL.iter().map(|&tag| total.word_tags(tag)).sum();
+        let class = |tag: WordTag| {
+            let vectors = total.word_tags(tag);
+            VectorClass { tag: tag.name(), vectors, share: quotient(vectors, vector_count).unwrap_or(0.0) }
+        };
+        let unstored = chunks.iter().filter(|stats| stats.encoded_bytes == 0);
+        let unstored = unstored.map(|stats| stats.page_bytes / PAGE_BYTES as u64).sum();
+        let chunks: Vec<Chunk> =
+            chunks.iter().enumerate().map(|(index, stats)| Chunk::new(index, stats)).collect();
+        Self {
+            image,
+            what,
+            bytes: total.page_bytes,
+            encoded_bytes: total.encoded_bytes,
+            ratio: total.ratio(),
+            pages: PageCounts::of(&total),
+            kinds: kinds(&total, unstored),
+            vectors: WordTag::ALL.into_iter().map(class).collect(),
+            vector_count,
+            dictionary_entries: total.dictionary_entries,
+            byte_markers: total.byte_markers,
+            chunk_ratio: ChunkRatio::of(&chunks),
+            chunks,
+        }
+    }
+
+    /// The report for programs.
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain structs of numbers and strings")
+    }
+}
+
+impl Chunk {
+    fn new(index: usize, stats: &ChunkStats) -> Self {
+        // The first of those that have equally many, so the cheapest: `max_by_key` alone would take the last.
+        let dominant = PageKind::ALL.into_iter().rev().max_by_key(|&kind| stats[kind].pages);
+        Self {
+            index,
+            offset: index as u64 * CHUNK_BYTES as u64,
+            bytes: stats.page_bytes,
+            encoded_bytes: stats.encoded_bytes,
+            ratio: stats.ratio(),
+            dominant: dominant.expect("there are kinds"),
+            pages: PageCounts::of(stats),
+        }
+    }
+}
+
+impl ChunkRatio {
+    fn of(chunks: &[Chunk]) -> Self {
+        let mut order: Vec<&Chunk> = chunks.iter().filter(|chunk| chunk.encoded_bytes > 0).collect();
+        order.sort_by(|left, right| left.ratio.total_cmp(&right.ratio));
+        let ratio = |rank: usize| order.get(rank).map_or(1.0, |chunk| chunk.ratio);
+        let last = order.len().saturating_sub(1);
+        Self {
+            min: ratio(0),
+            median: f64::midpoint(ratio(last / 2), ratio(order.len() / 2)),
+            max: ratio(last),
+            worst: order.iter().take(EXTREMES).map(|chunk| chunk.index).collect(),
+            best: order.iter().rev().take(EXTREMES).map(|chunk| chunk.index).collect(),
+        }
+    }
+}
+
+/// The kinds that occur. `unstored` of the untouched pages are in chunks that are not stored, and have no map entry.
+fn kinds(stats: &ChunkStats, unstored: u64) -> Vec<Kind> {
+    let kinds = PageKind::ALL.into_iter().filter(|&kind| stats[kind].pages > 0);
+    let kind = |kind| {
+        let pages = stats[kind].pages;
+        let dictionary = if kind == PageKind::WordMarked { stats.dictionary_entries * 8 } else { 0 };
+        let mapped = if kind == PageKind::Untouched { pages - unstored } else { pages };
+        let encoded_bytes = stats[kind].bytes + mapped * MAP_ENTRY_BYTES as u64 + dictionary;
+        let ratio = quotient(pages * PAGE_BYTES as u64, encoded_bytes).unwrap_or(f64::INFINITY);
+        Kind { kind, pages, encoded_bytes, ratio }
+    };
+    kinds.map(kind).collect()
+}
+
+fn name<S: serde::Serializer>(kind: &PageKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.name())
+}

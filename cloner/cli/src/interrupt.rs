@@ -1,0 +1,58 @@
+//! Ctrl-C: asks the running command to stop, so that it gives back memory, huge pages and the terminal.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use crate::terminal;
+use cloner::pool::hugepages;
+use cloner::walk::Progress;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static RUNNING: OnceLock<Mutex<Weak<Progress>>> = OnceLock::new();
+
+/// Catches SIGINT, SIGTERM and SIGHUP from here on. The second one ends the process at once.
+///
+/// # Errors
+/// The kernel's.
+pub fn install() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            end_at_once();
+        }
+        if let Some(progress) = running().lock().unwrap_or_else(PoisonError::into_inner).upgrade() {
+            progress.cancel();
+        }
+    })
+}
+
+/// Whether somebody asked to stop.
+pub fn requested() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// A progress that is cancelled by Ctrl-C, or was already.
+pub fn progress() -> Arc<Progress> {
+    let progress = Arc::new(Progress::default());
+    *running().lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&progress);
+    if requested() {
+        progress.cancel();
+    }
+    progress
+}
+
+/// Ends the process with no regard for what it is doing, but puts back what the kernel would not.
+#[expect(
+    clippy::exit,
+    reason = "the user has asked twice; all else that this process held is freed by the kernel"
+)]
+fn end_at_once() {
+    terminal::restore();
+    if let Err(error) = hugepages::give_back_for_ever() {
+        tracing::error!(%error, "huge pages stay set aside");
+    }
+    std::process::exit(crate::error::EXIT_INTERRUPTED.into());
+}
+
+fn running() -> &'static Mutex<Weak<Progress>> {
+    RUNNING.get_or_init(Mutex::default)
+}

@@ -1,0 +1,120 @@
+//! Large buffers of one kind, touched and in huge pages where the host has some, so that no coder gets better memory than another.
+
+use std::collections::TryReserveError;
+use std::ops::{Deref, DerefMut};
+
+use cloner_codec::chunk::CHUNK_BYTES;
+
+use crate::sys::huge;
+
+/// An empty buffer with this capacity, in huge pages where the host has some; for sizes that come from outside.
+///
+/// # Errors
+/// If there is no memory for it.
+pub fn try_with_capacity(bytes: usize) -> Result<Vec<u8>, TryReserveError> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes)?;
+    huge::advise(memory.spare_capacity_mut());
+    Ok(memory)
+}
+
+/// An empty buffer with this capacity, in huge pages where the host has some.
+#[must_use]
+pub fn with_capacity(bytes: usize) -> Vec<u8> {
+    let mut memory = Vec::with_capacity(bytes);
+    huge::advise(memory.spare_capacity_mut());
+    memory
+}
+
+/// A buffer of this length, every page of it touched. What it holds is no coder's output.
+#[must_use]
+pub fn touched(bytes: usize) -> Vec<u8> {
+    let mut memory = with_capacity(bytes);
+    memory.resize(bytes, POISON);
+    memory
+}
+
+/// Memory to decode to: aligned to huge pages, as guest memory is.
+#[derive(Debug)]
+pub struct Target {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Target {
+    /// A target of this length, every page of it touched. What it holds is no coder's output.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let mut memory = with_capacity(bytes + CHUNK_BYTES);
+        let start = memory.as_ptr().align_offset(CHUNK_BYTES);
+        memory.resize(start + bytes, POISON);
+        Self { bytes: memory, start }
+    }
+}
+
+impl Deref for Target {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl DerefMut for Target {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+}
+
+/// What touched memory holds before anything is written to it.
+pub const POISON: u8 = 0xa5;
+
+/// Runs of bytes, one after another.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Stored {
+    /// Copies of these runs.
+    #[must_use]
+    pub fn of(runs: &[Vec<u8>]) -> Self {
+        let mut stored = Self::with_capacity(runs.iter().map(Vec::len).sum());
+        runs.iter().for_each(|run| stored.push(run));
+        stored
+    }
+
+    /// Room for `bytes` bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: with_capacity(bytes), ends: Vec::new() }
+    }
+
+    /// Appends a copy of a run.
+    pub fn push(&mut self, run: &[u8]) {
+        self.bytes.extend_from_slice(run);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// The run with this number.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn get(&self, run: usize) -> &[u8] {
+        let start = run.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[run]]
+    }
+
+    /// All runs.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.ends.len()).map(|run| self.get(run))
+    }
+
+    /// Bytes of all runs.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}

@@ -1,0 +1,245 @@
+//! A whole image in hot form, as a snapshot would hold it.
+//!
+//! It is encoded as [`crate::save`] does it: each thread has an encoder, takes the next chunk, finds duplicates of pages through
+//! one table for the whole image, and encodes into scratch memory of its own. Two things are not here, because they belong to the
+//! way to a snapshot and not to the coder: the copy out of guest memory before, and the copy into the pool after.
+
+use std::sync::{Mutex, PoisonError};
+
+use cloner_codec::chunk::{
+    CHUNK_BYTES, ENCODED_BYTES_MAX, Page, PageIndex, PageKind, PageRef, Resolve, ResolveError,
+    TargetContents, page_hash,
+};
+use cloner_codec::hot::{
+    ChunkInput, ChunkStats, Dedup, Encoder, Options, PageSet, VerifiedChunk, decode_chunk, decode_page,
+};
+
+use crate::dedup::PageTable;
+use crate::layout::{ChunkIndex, PageNumber};
+use crate::walk::{Progress, Walker};
+
+use super::{Error, Image, Stored};
+
+/// Encodes and decodes whole images, on threads of its own.
+#[derive(Debug)]
+pub struct HotEncoder {
+    walker: Walker<Worker>,
+}
+
+struct Worker {
+    encoder: Encoder,
+    encoded: Vec<u8>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+/// An encoded image.
+#[derive(Debug)]
+pub struct HotImage {
+    chunks: Stored,
+    stats: Vec<ChunkStats>,
+}
+
+/// An encoded image whose chunks have been verified, and all that decoding them needs.
+#[derive(Clone, Debug)]
+pub struct OpenImage<'a> {
+    chunks: Vec<VerifiedChunk<'a>>,
+    parent: Option<&'a Image>,
+}
+
+impl HotEncoder {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// If they cannot be started.
+    pub fn new(threads: usize) -> Result<Self, Error> {
+        let make = || Worker {
+            encoder: Encoder::new(Options::default()),
+            // Not zeros: those would be mapped lazily, and touched for the first time while somebody measures.
+            encoded: vec![0xff; ENCODED_BYTES_MAX],
+        };
+        Ok(Self { walker: Walker::new(threads, make)? })
+    }
+
+    /// Number of threads.
+    #[must_use]
+    pub const fn threads(&self) -> usize {
+        self.walker.threads()
+    }
+
+    /// Encodes an image, as a child of `parent` if there is one, and keeps the result.
+    ///
+    /// # Errors
+    /// [`Error::ParentSize`], or [`Error::Cancelled`].
+    pub fn encode(
+        &self,
+        image: &Image,
+        parent: Option<&Image>,
+        progress: &Progress,
+    ) -> Result<HotImage, Error> {
+        let kept = Mutex::new(Vec::with_capacity(image.chunks().len()));
+        self.encode_into(image, parent, progress, |index, stats, encoded| {
+            let kept = &mut *kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push((index, stats, encoded.to_vec()));
+        })?;
+        let mut kept = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+        kept.sort_unstable_by_key(|(index, ..)| *index);
+        let (stats, chunks): (Vec<_>, Vec<_>) =
+            kept.into_iter().map(|(_, stats, encoded)| (stats, encoded)).unzip();
+        Ok(HotImage { chunks: Stored::of(&chunks), stats })
+    }
+
+    /// Encodes an image and forgets the result: what is timed.
+    ///
+    /// # Errors
+    /// Those of [`HotEncoder::encode`].
+    pub fn encode_only(
+        &self,
+        image: &Image,
+        parent: Option<&Image>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.encode_into(image, parent, progress, |_, _, _| {})
+    }
+
+    fn encode_into(
+        &self,
+        image: &Image,
+        parent: Option<&Image>,
+        progress: &Progress,
+        keep: impl Fn(usize, ChunkStats, &[u8]) + Sync,
+    ) -> Result<(), Error> {
+        if let Some(parent) = parent.filter(|parent| parent.bytes().len() != image.bytes().len()) {
+            let (bytes, parent_bytes) = (image.bytes().len(), parent.bytes().len());
+            return Err(Error::ParentSize { bytes, parent_bytes });
+        }
+        let table = PageTable::new(image.page_count());
+        let parents = parent.map(|parent| parent.chunks().collect::<Vec<_>>());
+        let chunks: Vec<(usize, &[u8])> = image.chunks().enumerate().collect();
+        self.walker.walk(&chunks, |Worker { encoder, encoded }, &(index, bytes)| {
+            let mut input = ChunkInput::new(bytes, &PageSet::ALL)?;
+            if let Some(parents) = &parents {
+                input = input.with_parent(parents[index])?;
+            }
+            let chunk = ChunkIndex(u32::try_from(index).expect("an image in memory has fewer chunks"));
+            encoded.clear();
+            let stats =
+                encoder.encode_chunk(&input, &mut Duplicates { table: &table, image, chunk }, encoded);
+            keep(index, stats, encoded);
+            advance(progress, bytes.len())
+        })
+    }
+
+    /// Decodes an image into memory whose content is unknown, so that every page is written.
+    ///
+    /// Checksums are not verified again: opening the image has done so.
+    ///
+    /// # Errors
+    /// What is wrong with the first chunk that cannot be decoded, or [`Error::Cancelled`].
+    ///
+    /// # Panics
+    /// If `target` is shorter than the image.
+    pub fn decode(&self, image: &OpenImage<'_>, target: &mut [u8], progress: &Progress) -> Result<(), Error> {
+        let places: Vec<_> = image.chunks.iter().zip(target.chunks_mut(CHUNK_BYTES)).enumerate().collect();
+        assert_eq!(places.len(), image.chunks.len(), "room for the image");
+        self.walker.walk_owned(places, |_, (index, (chunk, place))| {
+            decode_chunk(chunk, &Resolver { image, chunk: index }, TargetContents::Unknown, place)?;
+            advance(progress, place.len())
+        })
+    }
+}
+
+/// Answers the encoder's question whether a page is kept already.
+struct Duplicates<'a> {
+    table: &'a PageTable,
+    image: &'a Image,
+    chunk: ChunkIndex,
+}
+
+impl Dedup for Duplicates<'_> {
+    fn find(&mut self, page: PageIndex, bytes: &Page) -> Option<PageRef> {
+        let number = PageNumber::new(self.chunk, page);
+        let same = |candidate| self.image.page(candidate) == Some(bytes);
+        self.table.find_or_insert(page_hash(bytes), number, same).map(|found| PageRef(found.0))
+    }
+}
+
+impl HotImage {
+    /// Bytes of all chunks: headers, maps, dictionaries, records and slack.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.chunks.bytes()
+    }
+
+    /// What became of each chunk.
+    #[must_use]
+    pub fn chunk_stats(&self) -> &[ChunkStats] {
+        &self.stats
+    }
+
+    /// What became of all of them.
+    #[must_use]
+    pub fn stats(&self) -> ChunkStats {
+        self.stats.iter().fold(ChunkStats::default(), |mut sum, &stats| {
+            sum += stats;
+            sum
+        })
+    }
+
+    /// Verifies every chunk. `parent` is the image it was encoded against, if it was.
+    ///
+    /// # Errors
+    /// What is wrong with the first damaged chunk.
+    pub fn open<'a>(&'a self, parent: Option<&'a Image>) -> Result<OpenImage<'a>, Error> {
+        let chunks = self.chunks.iter().map(VerifiedChunk::verify).collect::<Result<_, _>>()?;
+        Ok(OpenImage { chunks, parent })
+    }
+}
+
+impl<'a> OpenImage<'a> {
+    /// The verified chunks.
+    #[must_use]
+    pub fn chunks(&self) -> &[VerifiedChunk<'a>] {
+        &self.chunks
+    }
+}
+
+/// Fetches the pages that one chunk refers to.
+struct Resolver<'a> {
+    image: &'a OpenImage<'a>,
+    chunk: usize,
+}
+
+impl Resolve for Resolver<'_> {
+    fn dup(&self, PageRef(reference): PageRef, out: &mut Page) -> Result<(), ResolveError> {
+        let nowhere = || format!("page reference {reference:#x} leads nowhere");
+        let (ChunkIndex(index), page) = PageNumber(reference).split().ok_or_else(nowhere)?;
+        let chunk = self.image.chunks.get(index as usize).ok_or_else(nowhere)?;
+        match chunk.kind(page) {
+            // The first page of a content is never a duplicate itself, so this ends. It may be a patch of its parent's page.
+            Some(PageKind::Dup) | None => Err(nowhere().into()),
+            Some(_) => {
+                let resolver = Resolver { image: self.image, chunk: index as usize };
+                Ok(decode_page(chunk, page, &resolver, out).map(|_| ())?)
+            }
+        }
+    }
+
+    fn parent(&self, page: PageIndex, out: &mut Page) -> Result<(), ResolveError> {
+        let chunk = ChunkIndex(u32::try_from(self.chunk)?);
+        let number = PageNumber::new(chunk, page);
+        let parent = self.image.parent.and_then(|parent| parent.page(number));
+        *out = *parent.ok_or_else(|| format!("page {} of no parent", number.0))?;
+        Ok(())
+    }
+}
+
+/// Counts bytes done; an error if the caller asked to stop.
+fn advance(progress: &Progress, bytes: usize) -> Result<(), Error> {
+    progress.add(bytes as u64);
+    if progress.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+}

@@ -1,0 +1,12 @@
+//! `cloner-bench` as a user runs it, on a real KVM.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod guests;
+mod others;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "most of it is for the tests of `cloner`")]
+mod support;
+
+const MIB: u64 = 1 << 20;
+/// The program that is tested.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cloner-bench");
