@@ -65,8 +65,8 @@ pub enum Side {
 /// Forks this process, which must have no other thread.
 ///
 /// # Errors
-/// [`Error::UnknownThreads`] names the threads that must be ended or parked first. After [`Error::Threads`] or [`Error::Fork`] there
-/// is no child; after [`Error::Pidfd`] there is one that this process has no descriptor for.
+/// [`Error::UnknownThreads`] names the threads that must be ended or parked first. After [`Error::Threads`] or [`Error::Fork`]
+/// there is no child; after [`Error::Pidfd`] there is one that this process has no descriptor for.
 pub fn fork() -> Result<Side, Error> {
     // SAFETY: no other thread is allowed.
     unsafe { fork_unless_others(&[]) }

@@ -2,8 +2,8 @@
 //!
 //! Source: `Documentation/admin-guide/mm/pagemap.rst`. Each 8-byte entry of `/proc/self/pagemap` describes one virtual
 //! page; bit 63 says that it is present, bit 62 that it is swapped out, bit 56 that no other process maps it. A page that is
-//! neither present nor swapped out was never touched (or was given back) and reads as zero, or as the template's page if the mapping
-//! is private over a file.
+//! neither present nor swapped out was never touched (or was given back) and reads as zero, or as the template's page if the
+//! mapping is private over a file.
 //!
 //! `mincore` is not a substitute: for anonymous memory it does not count a page that was swapped out.
 
