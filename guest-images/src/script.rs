@@ -32,7 +32,7 @@ pub enum Error {
         missing: String,
     },
     /// The build script succeeded, but did not print where one of its files is.
-    #[error("{} did not say where its {what} is", script.display())]
+    #[error("{} did not print where its {what} is", script.display())]
     Silent {
         /// Path of the script.
         script: PathBuf,

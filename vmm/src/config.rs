@@ -16,7 +16,7 @@ pub struct Config {
     pub vcpus: u8,
     /// Whether the guest is shown VT-x or SVM, to run guests of its own. Booting fails on hosts whose KVM does not offer that.
     pub nested: bool,
-    /// What to boot.
+    /// The kernel or image to boot.
     pub kernel: Kernel,
 }
 
@@ -44,7 +44,7 @@ pub enum Kernel {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No guest can have memory of this size, or not on pages of this kind.
-    #[error("memory")]
+    #[error("impossible memory size")]
     Memory(#[from] layout::Error),
     /// No guest can have this number of vCPUs.
     #[error("{0} vCPUs: a guest has 1 to {max}", max = layout::MAX_VCPUS)]

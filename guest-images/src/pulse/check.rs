@@ -21,7 +21,7 @@ use super::status::Status;
 pub enum Violation {
     /// A word is not what its last write left.
     #[error(
-        "{address:#x}: expected {expected:#018x}, found {found:#018x}, with {sequence} writes of its vCPU done"
+        "{address:#x}: expected {expected:#018x}, found {found:#018x}, after {sequence} writes by its vCPU"
     )]
     Word {
         /// Guest-physical address of the word.
@@ -34,7 +34,7 @@ pub enum Violation {
         sequence: u64,
     },
     /// A page names a count of another vCPU that does not fit: too high for that vCPU, or lower than an earlier page names.
-    #[error("{address:#x}: vCPU {cpu} was seen at {seen}, but stands between {low} and {high}")]
+    #[error("{address:#x}: vCPU {cpu} was seen at write {seen}, but only {low} to {high} are possible")]
     Order {
         /// Guest-physical address of the page.
         address: u64,

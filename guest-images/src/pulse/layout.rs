@@ -36,7 +36,7 @@ pub(super) const BLOCKS: u64 = 0x8_8000;
 
 /// Offset of `address` in an area that starts at `start` and has a few pages at most.
 pub(super) fn offset(address: u64, start: u64) -> usize {
-    usize::try_from(address - start).expect("a few pages")
+    usize::try_from(address - start).expect("the area has a few pages at most")
 }
 
 /// The fields of the parameter block, each a little-endian `u64`.

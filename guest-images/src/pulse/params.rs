@@ -61,7 +61,7 @@ pub struct Dirty {
     pub words_per_page: u16,
 }
 
-/// Speed of dirtying.
+/// How fast pages are dirtied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
     /// This many pages per second, for all vCPUs together, in steps of 10 ms.
@@ -86,9 +86,9 @@ const TIMER_HZ: u64 = 1_000_000_000 / 128;
 const MAX_BEAT_MS: u32 = 500_000;
 
 impl Mix {
-    /// All pages structured.
+    /// All pages are structured.
     pub const STRUCTURED: Self = Self { zero: 0, fill: 0, duplicate: 0, structured: 1000, random: 0 };
-    /// All pages random.
+    /// All pages are random.
     pub const RANDOM: Self = Self { zero: 0, fill: 0, duplicate: 0, structured: 0, random: 1000 };
 
     /// An idle Debian with services, as measured in `facts.md` 4: 69 % zero, 1 % same-filled, 0.5 % duplicate, 30 %

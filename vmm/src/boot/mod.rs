@@ -136,7 +136,7 @@ pub enum Error {
     #[error("the flat image is empty")]
     FlatEmpty,
     /// The kernel gave no random numbers to seed the guest with.
-    #[error("cannot read /dev/urandom")]
+    #[error("cannot get random numbers from the kernel")]
     Random(#[source] io::Error),
     /// The boot structures cannot be written.
     #[error("cannot write the boot structures")]
@@ -188,7 +188,7 @@ fn command_line(given: &str, additions: &'static str) -> Result<String, Error> {
             added_bytes: whole.len() - given.len(),
         });
     }
-    tracing::debug!(command_line = whole, "kernel");
+    tracing::debug!(command_line = whole, "kernel command line");
     Ok(whole)
 }
 

@@ -64,7 +64,7 @@ fn random_seed() -> io::Result<Vec<u8>> {
     let seed: [u8; 32] = random::bytes()?;
     let mut node = vec![0; 8];
     node.extend(SETUP_RNG_SEED.to_le_bytes());
-    node.extend(u32::try_from(seed.len()).expect("32").to_le_bytes());
+    node.extend(u32::try_from(seed.len()).expect("32 bytes").to_le_bytes());
     node.extend(seed);
     Ok(node)
 }

@@ -70,7 +70,7 @@ pub enum Error {
     #[error("this host's KVM lacks {}", .0.join(", "))]
     Missing(Vec<&'static str>),
     /// KVM does not say which CPUID leaves or which MSRs it supports.
-    #[error("KVM_GET_SUPPORTED_CPUID failed")]
+    #[error("KVM_GET_SUPPORTED_CPUID or KVM_GET_MSR_INDEX_LIST failed")]
     Cpuid(#[source] errno::Error),
 }
 

@@ -68,7 +68,7 @@ pub struct IoApicStateV1 {
 pub struct PitStateV1 {
     /// The three channels, by number.
     pub channels: [PitChannelStateV1; 3],
-    /// `KVM_PIT_FLAGS_…`.
+    /// Bits of `KVM_PIT_FLAGS_…`.
     pub flags: u32,
 }
 

@@ -41,21 +41,21 @@ pub enum Error {
     /// More vCPUs than this host's KVM allows.
     #[error("{wanted} vCPUs: this host's KVM allows {max}")]
     TooManyVcpus {
-        /// vCPUs asked for.
+        /// Number of vCPUs asked for.
         wanted: usize,
-        /// The host's limit.
+        /// The most that KVM allows on this host.
         max: usize,
     },
-    /// Nested virtualization was asked for, which this host does not offer.
+    /// Nested virtualization was asked for, but this host does not offer it.
     #[error(
-        "nested virtualization: this host's KVM offers none (module parameter `nested` of kvm_intel or kvm_amd, and KVM_CAP_NESTED_STATE)"
+        "nested virtualization: this host's KVM does not offer it (module parameter `nested` of kvm_intel or kvm_amd, and KVM_CAP_NESTED_STATE)"
     )]
     NoNested,
-    /// There is no memory for the guest.
-    #[error("no guest memory")]
+    /// The guest's memory cannot be made, or some of it will never arrive.
+    #[error("cannot make or complete the guest's memory")]
     Memory(#[from] memory::Error),
     /// Dirty pages are not tracked, or have been taken already.
-    #[error("dirty pages")]
+    #[error("cannot track or take dirty pages")]
     Dirty(#[from] memory::dirty::Error),
     /// The kernel cannot be loaded.
     #[error("cannot boot")]
@@ -72,10 +72,10 @@ pub enum Error {
         source: errno::Error,
     },
     /// The interrupt controllers cannot be created, saved or restored.
-    #[error("interrupt controllers")]
+    #[error("cannot create, save or restore the interrupt controllers")]
     Interrupt(#[from] interrupt::Error),
     /// A vCPU cannot be created, saved or restored.
-    #[error("vCPU")]
+    #[error("cannot create, save or restore a vCPU")]
     Vcpu(#[from] vcpu::Error),
     /// A vCPU thread cannot be started.
     #[error("cannot start a vCPU thread")]
@@ -84,7 +84,7 @@ pub enum Error {
     #[error("cannot get random numbers from the kernel")]
     Random(#[source] io::Error),
     /// The descriptor that tells of the guest's end cannot be made.
-    #[error("cannot make a pipe")]
+    #[error("cannot make the pipe that tells of the guest's end")]
     Pipe(#[source] io::Error),
     /// The guest has ended and can neither run nor be saved.
     #[error("the guest has ended")]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
-/// The kind of memory, which decides who shares it.
+/// The kind of memory: which processes share it, and which pages it is made of.
 #[derive(Debug, Clone)]
 pub enum Backing {
     /// Belongs to this process alone: cheap to freeze by `fork()`.

@@ -93,7 +93,7 @@ pub struct Layout {
 /// A contiguous range of guest-physical addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// First address.
+    /// First guest-physical address.
     pub start: u64,
     /// Length in bytes.
     pub len_bytes: u64,

@@ -44,7 +44,7 @@ use crate::sys::pagemap::Pagemap;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No guest can have memory of this size.
-    #[error("guest memory")]
+    #[error("impossible size of guest memory")]
     Layout(#[from] layout::Error),
     /// The guest would have more memory than this host.
     #[error("{wanted_bytes} bytes of guest memory are more than the {host_bytes} bytes this host has")]

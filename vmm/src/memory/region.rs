@@ -11,7 +11,7 @@ use super::supplier::{Lost, Supplier};
 use crate::sys::mmap::{Mapping, OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
 
-/// A region: a range of guest-physical addresses and the mapping behind it.
+/// A region: a range of guest-physical addresses and the mapping that backs it.
 #[derive(Debug)]
 pub struct Region {
     range: Range,
@@ -41,7 +41,7 @@ pub(super) enum Touched {
     /// The page table of this process knows every page that was ever written or read: private memory, and huge pages,
     /// which stay where they are.
     PageTable(Pagemap),
-    /// The file behind the mapping knows; the page table forgets pages of shared memory.
+    /// The file that backs the mapping knows; the page table forgets pages of shared memory.
     File,
     /// Any page may hold something: a template's content was there before this mapping was touched.
     Everything,
@@ -75,7 +75,7 @@ impl Region {
         }
     }
 
-    /// The guest-physical range.
+    /// The range of guest-physical addresses.
     #[must_use]
     pub const fn range(&self) -> Range {
         self.range

@@ -48,7 +48,7 @@ pub enum Error {
     Magic {
         /// Name of the expected schema.
         name: &'static str,
-        /// First bytes found.
+        /// The first eight bytes found.
         found: [u8; 8],
     },
     /// The text follows another version of the schema.
@@ -82,7 +82,7 @@ pub enum Error {
         found: usize,
     },
     /// The checksum in the header does not match the content.
-    #[error("{name} damaged: checksum {found:#018x}, expected {expected:#018x}")]
+    #[error("the {name} is damaged: checksum {found:#018x}, expected {expected:#018x}")]
     Checksum {
         /// Name of the schema.
         name: &'static str,

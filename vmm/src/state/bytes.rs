@@ -12,7 +12,7 @@ pub enum DecodeError {
     #[error(transparent)]
     Envelope(#[from] envelope::Error),
     /// A field has an impossible value.
-    #[error("VM state out of range")]
+    #[error("a field of the VM state has an impossible value")]
     Invalid(#[from] Error),
 }
 

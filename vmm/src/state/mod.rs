@@ -42,7 +42,7 @@ pub enum Error {
     #[error(
         "{field}: {}",
         if *shown { "the guest's CPUID shows virtualization, but there is no state of nested virtualization" }
-        else { "there is state of nested virtualization, but the guest's CPUID shows none" }
+        else { "there is state of nested virtualization, but the guest's CPUID shows no virtualization" }
     )]
     Nested {
         /// Path of the vCPU.
@@ -126,7 +126,7 @@ impl VmState {
     /// Never: the size was validated.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        Layout::new(self.0.memory_bytes).expect("validated")
+        Layout::new(self.0.memory_bytes).expect("the size was validated")
     }
 
     /// Checks that the state can be restored on this host, with memory of this layout.

@@ -31,7 +31,7 @@ pub(crate) const MSR_TSC_DEADLINE: u32 = 0x6e0;
 const MSR_XSS: u32 = 0xda0;
 /// KVM's paravirtual MSRs (`MSR_KVM_WALL_CLOCK_NEW` and on). KVM's list has only some of them.
 const MSRS_KVM: std::ops::RangeInclusive<u32> = 0x4b56_4d00..=0x4b56_4d08;
-/// Hyper-V's MSRs, which KVM lists although no guest of ours is shown Hyper-V. Some count by themselves
+/// Hyper-V's MSRs, which KVM lists although no guest of this VMM is shown Hyper-V. Some count by themselves
 /// (`HV_X64_MSR_VP_RUNTIME`, `HV_X64_MSR_TIME_REF_COUNT`), and one is another name for a switch that KVM's own MSRs have as well
 /// (`HV_X64_MSR_VP_ASSIST_PAGE`, PV EOI).
 const MSRS_HYPER_V: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4000_01ff;
@@ -41,7 +41,7 @@ const MSRS_PER_CALL: usize = 256;
 /// A call to KVM that failed, or that did less than it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The call failed.
+    /// KVM refused the call.
     #[error("vCPU {vcpu}: {name} failed")]
     Ioctl {
         /// Index of the vCPU.

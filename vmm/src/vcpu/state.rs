@@ -289,7 +289,7 @@ pub struct VcpuStateV1 {
     pub events: EventsStateV1,
     /// The leaves that KVM says the guest sees, not those it was asked to show.
     pub cpuid: Vec<CpuidStateV1>,
-    /// Time stamp counter.
+    /// The time stamp counter and its frequency.
     pub tsc: TscStateV1,
     /// State of nested virtualization. Left out if the guest is not shown virtualization.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -179,7 +179,7 @@ impl Thread {
         self.immediate_exit.set(true);
         if let Err(error) = self.handle.kill(kick_signal()) {
             // The thread has ended, so there is nothing to interrupt.
-            tracing::trace!(%error, "kick");
+            tracing::trace!(%error, "cannot kick a vCPU thread");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The time stamp counter, which each kind of host keeps in its own way.
 //!
-//! A guest's counter is the host's, scaled where the processor can do that, plus an offset that KVM lets us read and set
+//! A guest's counter is the host's, scaled where the processor can do that, plus an offset that can be read and set through KVM
 //! (`KVM_VCPU_TSC_OFFSET`, Documentation/virt/kvm/devices/vcpu.rst). A clone goes on from the counter that was saved: for it, the
 //! time it spent in the pool did not pass. Hosts differ:
 //!

@@ -74,7 +74,7 @@ impl Program {
         a.lea(rax, ptr(labels.ring3))?;
         a.push(rax)?;
         a.iretq()?;
-        // A vCPU that there is no room for sleeps forever.
+        // vCPUs beyond the number that there is room for sleep forever.
         a.set_label(&mut halt)?;
         a.hlt()?;
         a.jmp(halt)

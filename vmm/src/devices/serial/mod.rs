@@ -127,7 +127,7 @@ impl Serial {
         if inner.uart.state().interrupt_enable != 0
             && let Err(error) = inner.uart.interrupt_evt().trigger()
         {
-            tracing::warn!(%error, "console interrupt");
+            tracing::warn!(%error, "cannot raise the console's interrupt");
         }
     }
 
@@ -156,7 +156,7 @@ impl Inner {
                 Ok(0) => return, // In loopback mode a UART takes no input.
                 Ok(taken) => drop(self.queued.drain(..taken)),
                 Err(error) => {
-                    tracing::warn!(%error, "console input");
+                    tracing::warn!(%error, "cannot pass console input to the guest");
                     return;
                 }
             }
@@ -179,7 +179,7 @@ impl PortDevice for Serial {
         for byte in data {
             if let Err(error) = inner.uart.write(register(offset), *byte) {
                 // This is not the guest's fault, and it cannot do anything about it: a closed terminal must not end the machine.
-                tracing::warn!(%error, "console output");
+                tracing::warn!(%error, "cannot write console output");
             }
         }
         ControlFlow::Continue(())
