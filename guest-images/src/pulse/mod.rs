@@ -82,7 +82,9 @@ pub enum Error {
     #[error("{0} words per page are not a power of two from 1 to 512")]
     WordsPerPage(u16),
     /// The memory does not hold a status block.
-    #[error("not a status block: where the magic number belongs is {magic:#x}, and the number of vCPUs is {cpus}")]
+    #[error(
+        "not a status block: where the magic number belongs is {magic:#x}, and the number of vCPUs is {cpus}"
+    )]
     NoStatus {
         /// The word found where the magic number belongs.
         magic: u64,

@@ -79,7 +79,9 @@ pub enum Error {
     #[error("cannot open /proc/self/pagemap")]
     Pagemap(#[source] io::Error),
     /// An access to guest-physical memory that does not exist.
-    #[error("the {len_bytes} bytes at guest-physical address {address:#x} do not all lie in one region of memory")]
+    #[error(
+        "the {len_bytes} bytes at guest-physical address {address:#x} do not all lie in one region of memory"
+    )]
     NoMemory {
         /// First guest-physical address.
         address: u64,

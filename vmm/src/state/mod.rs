@@ -61,7 +61,9 @@ pub enum Error {
         first_khz: u32,
     },
     /// The guest may run guests of its own, and this host cannot restore their state.
-    #[error("the guest is shown virtualization, but this host's KVM does not offer it (KVM_CAP_NESTED_STATE)")]
+    #[error(
+        "the guest is shown virtualization, but this host's KVM does not offer it (KVM_CAP_NESTED_STATE)"
+    )]
     NoNested,
     /// The memory that came with the state has another size.
     #[error(

@@ -251,7 +251,10 @@ impl Vcpu {
     fn get_all_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
         let answered = self.get_msrs(indices)?;
         let Some(missing) = indices.get(answered.len()) else { return Ok(answered) };
-        tracing::error!(index = format!("{missing:#x}"), "an MSR that could be read before can no longer be read");
+        tracing::error!(
+            index = format!("{missing:#x}"),
+            "an MSR that could be read before can no longer be read"
+        );
         Err(Error::Ioctl { vcpu: self.index, name: "KVM_GET_MSRS", source: errno::Error::new(libc::EIO) })
     }
 
