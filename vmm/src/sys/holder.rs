@@ -81,7 +81,7 @@ impl Holder {
     /// Kills the child, as any process with the right to could. Tests use this to see what happens then.
     ///
     /// # Errors
-    /// `ESRCH` if the child has been killed already.
+    /// The kernel's reason for not sending the signal, such as `ESRCH`.
     pub(crate) fn kill(&self) -> io::Result<()> {
         // SAFETY: no pointers that are read: no siginfo is given. The descriptor is open.
         let result = unsafe {
