@@ -1,8 +1,8 @@
-//! Guests to test and demonstrate with.
+//! Guests for tests and demonstrations.
 //!
-//! [`pulse`] is bare metal: it boots in milliseconds on every host and what it does can be checked to the last word and
-//! register. [`tiny_linux`] is the smallest Linux that can be checked in the same way, built by a script. [`stock_linux`] is what people
-//! run: a distribution's kernel, with a program that notices what cloning must not change.
+//! [`pulse`] is bare metal: it boots in milliseconds on every host, and what it does can be checked to the last word and
+//! register. [`tiny_linux`] is the smallest Linux that can be checked in the same way, built by a script. [`stock_linux`] is what
+//! people run: a distribution's kernel, with a program that notices changes that cloning must not cause.
 
 pub mod pulse;
 mod script;

@@ -1,58 +1,58 @@
-//! Scripts that build images, or find them in their cache, and say where they are.
+//! Running the scripts that build images, or find them in their cache, and print where they are.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Why there is no image.
+/// Why an image could not be built or found.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The build script cannot be run.
     #[error("cannot run {}", script.display())]
     Run {
-        /// The script.
+        /// Path of the script.
         script: PathBuf,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
-    /// The build script failed; it has said why on standard error.
+    /// The build script failed; it has printed the reason to standard error.
     #[error("{} failed: {status}", script.display())]
     Failed {
-        /// The script.
+        /// Path of the script.
         script: PathBuf,
-        /// How it ended.
+        /// The exit status or the signal it ended with.
         status: std::process::ExitStatus,
     },
-    /// What the build script needs is not installed, and this user cannot install it.
-    #[error("{} needs what only root can install: {missing}", script.display())]
+    /// The build script needs packages that are not installed and that this user cannot install.
+    #[error("{} needs packages that only root can install: {missing}", script.display())]
     Missing {
-        /// The script.
+        /// Path of the script.
         script: PathBuf,
-        /// Debian packages, separated by blanks.
+        /// Names of Debian packages, separated by blanks.
         missing: String,
     },
-    /// The build script did not name a file it should have.
-    #[error("{} did not say where its {what} is", script.display())]
+    /// The build script succeeded, but did not print where one of its files is.
+    #[error("{} did not print where its {what} is", script.display())]
     Silent {
-        /// The script.
+        /// Path of the script.
         script: PathBuf,
-        /// Which file.
+        /// The script's name for the file, such as `initramfs`.
         what: &'static str,
     },
 }
 
-/// What a script has printed: lines of the name of a file, its path and its SHA-256.
+/// The output of a script: one line per file, with its name, its path and its SHA-256.
 pub(crate) struct Output {
     script: PathBuf,
     text: String,
 }
 
-/// A script of this crate, beside the sources this library was built from.
+/// The path of a script of this crate, beside the sources that this library was built from.
 pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Runs a script to its end. What it has to say to people goes to standard error.
+/// Runs a script to its end. Its messages for people go to standard error.
 pub(crate) fn run(script: PathBuf) -> Result<Output, Error> {
     let command = Command::new(&script).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = command.map_err(|source| Error::Run { script: script.clone(), source })?;

@@ -1,4 +1,4 @@
-//! `tiny-linux`: where its kernel and its initramfs are, built first if they are not.
+//! `tiny-linux`: the paths of its kernel and its initramfs, which are built first if they do not exist.
 
 use std::path::PathBuf;
 
@@ -7,34 +7,36 @@ use crate::script::{self, Error};
 /// Kernel command line; a page-table based host needs [`ON_PAGE_TABLE_BASED`] as well.
 pub const COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=-1 tsc=reliable quiet";
 
-/// What saves the init process from starting itself again, on hosts that show AVX to a kernel which does not save it.
+/// Additions to the command line for hosts that show AVX to a kernel which does not save it. They spare the init process from
+/// having to start itself again.
 pub const ON_PAGE_TABLE_BASED: &str = "retain_initrd \
     GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-AVX_Fast_Unaligned_Load";
 
-/// A line that says the guest is up begins with this; its nonce follows.
+/// Beginning of the line that says the guest is up; the nonce follows.
 pub const READY: &str = "tiny-linux: ready nonce=";
 
-/// The files of the guest.
+/// Paths of the files of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// ELF kernel.
+    /// The kernel as an ELF file.
     pub vmlinux: PathBuf,
-    /// The same, compressed.
+    /// The same kernel, compressed.
     pub bzimage: PathBuf,
     /// Uncompressed initial RAM file system.
     pub initramfs: PathBuf,
 }
 
-/// The script that builds the image, beside the sources this library was built from.
+/// Path of the script that builds the image, beside the sources that this library was built from.
 #[must_use]
 pub fn script() -> PathBuf {
     script::path("tiny-linux/build.sh")
 }
 
-/// The image, from the cache or built now, which takes minutes and shows its progress on standard error.
+/// The image, from the cache or built now. Building takes minutes and shows its progress on standard error.
 ///
 /// # Errors
-/// See [`Error`].
+/// [`Error::Failed`] if the script could not fetch or build something, [`Error::Missing`] if packages must be installed first,
+/// [`Error::Run`] or [`Error::Silent`] if the script cannot be run or does not print what it should.
 pub fn image() -> Result<Image, Error> {
     let output = script::run(script())?;
     Ok(Image {

@@ -106,7 +106,7 @@ fn files_that_cannot_be() {
     for (args, parts) in [
         (&["--kernel", &missing][..], &["cannot read the kernel", &missing, "No such file"][..]),
         (&["--kernel", directory], &["cannot read the kernel", directory]),
-        (&["--kernel", &text], &["no kernel", &text, "5 bytes"]),
+        (&["--kernel", &text], &["not a kernel", &text, "5 bytes"]),
         (&["--kernel", &cut], &[&cut, "200 bytes", "truncated"]),
         (&["--kernel", &oversized], &[&oversized, "0x40100000", "0x800000"]),
         (&["--kernel", &good, "--initrd", &missing], &["cannot read the initramfs", &missing]),

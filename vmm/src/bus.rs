@@ -3,52 +3,52 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// How a guest's life ended.
+/// How a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ending {
-    /// It asked for a reset (keyboard controller), which this VMM answers by ending it.
+    /// The guest asked for a reset (keyboard controller), which this VMM answers by ending it.
     #[error("the guest asked for a reset")]
     Reset,
-    /// It ended itself through the debug exit port.
+    /// The guest ended itself through the debug exit port.
     #[error("the guest shut down with code {code}")]
     Shutdown {
-        /// What it wrote.
+        /// The byte that it wrote to the port.
         code: u8,
     },
     /// An exception while delivering a double fault: the processor gave up.
     #[error("vCPU {vcpu} took a triple fault at RIP {rip:#x} (bytes there: {bytes})")]
     TripleFault {
-        /// Which vCPU.
+        /// Index of the vCPU.
         vcpu: u8,
-        /// Its instruction pointer, as far as KVM still knows it (SVM resets it).
+        /// The vCPU's instruction pointer, as far as KVM still knows it (SVM resets it).
         rip: u64,
         /// The code at that address in hexadecimal, or why it cannot be read.
         bytes: String,
     },
-    /// KVM's emulator met an instruction it does not know, and neither does ours.
+    /// KVM's emulator met an instruction that it does not know, and this VMM does not know it either.
     #[error("vCPU {vcpu} at RIP {rip:#x}: this host's KVM cannot emulate the instruction {bytes}")]
     EmulationFailure {
-        /// Which vCPU.
+        /// Index of the vCPU.
         vcpu: u8,
-        /// Address of the instruction.
+        /// Guest-virtual address of the instruction.
         rip: u64,
-        /// Its bytes in hexadecimal.
+        /// The instruction's bytes in hexadecimal, or why they cannot be read.
         bytes: String,
     },
-    /// Memory that the guest still needed could not be had: it was a lazy clone.
+    /// The guest was a lazy clone, and memory that it still needed will never arrive.
     #[error("the memory of a lazy clone is lost: {what}")]
     MemoryLost {
-        /// Why.
+        /// The reason and what led to it, in one line.
         what: String,
     },
     /// Anything else that stopped a vCPU.
     #[error("vCPU {vcpu} at RIP {rip:#x} stopped: {what}")]
     Failed {
-        /// Which vCPU.
+        /// Index of the vCPU.
         vcpu: u8,
-        /// Its instruction pointer.
+        /// The vCPU's instruction pointer; zero if it cannot be read.
         rip: u64,
-        /// What happened.
+        /// What happened, in one line.
         what: String,
     },
 }
@@ -63,13 +63,13 @@ impl Ending {
 
 /// A device reached through I/O ports, from any vCPU thread.
 ///
-/// KVM reports a repeated string instruction as one access, so `data` is any number of accesses of one byte each to
-/// the same port. Wider accesses, which no device here defines, arrive the same way.
+/// KVM reports a repeated string instruction as one access, so `data` can be any number of one-byte accesses to
+/// the same port. Wider accesses, which no device here defines, arrive in the same form.
 pub trait PortDevice: Send + Sync + std::fmt::Debug {
     /// Fills `data` with what the guest reads at the port `offset` from the device's first.
     fn read(&self, offset: u16, data: &mut [u8]);
 
-    /// Takes what the guest wrote. [`ControlFlow::Break`] ends the guest.
+    /// Takes what the guest writes to the port `offset` from the device's first. [`ControlFlow::Break`] ends the guest.
     fn write(&self, offset: u16, data: &[u8]) -> ControlFlow<Ending>;
 }
 
@@ -83,7 +83,7 @@ impl PortBus {
     /// Lets `device` answer for `ports` ports from `first` on.
     ///
     /// # Panics
-    /// If another device is there already, or the range leaves the 64 Ki ports: both are set by this crate.
+    /// If another device is there already, or the range goes beyond the 64 Ki ports. Both are up to this crate, not to its callers.
     pub fn insert(&mut self, first: u16, ports: u16, device: Arc<dyn PortDevice>) {
         let end = first.checked_add(ports).expect("within the ports");
         let overlaps = self.devices.iter().any(|(start, count, _)| first < start + count && *start < end);
@@ -91,7 +91,7 @@ impl PortBus {
         self.devices.push((first, ports, device));
     }
 
-    /// A guest reads. Ports without a device read as all ones, as an empty bus does.
+    /// Answers a guest's read. Ports without a device read as all ones, like an empty bus.
     pub fn read(&self, port: u16, data: &mut [u8]) {
         match self.find(port) {
             Some((device, offset)) => device.read(offset, data),
@@ -99,7 +99,7 @@ impl PortBus {
         }
     }
 
-    /// A guest writes. Ports without a device swallow it.
+    /// Carries out a guest's write. Ports without a device ignore it.
     pub fn write(&self, port: u16, data: &[u8]) -> ControlFlow<Ending> {
         match self.find(port) {
             Some((device, offset)) => device.write(offset, data),

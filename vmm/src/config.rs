@@ -1,22 +1,22 @@
-//! What a VM is to be: memory, processors, and what it boots.
+//! What a VM is to be: its memory, its processors, and what it boots.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::memory::{Backing, Layout, PageSize, layout};
 
-/// A VM before it exists.
+/// A description of a VM that is to be booted.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Memory in bytes: 1 MiB to 64 GiB, a multiple of 4 KiB (of 2 MiB on huge pages), at most what the host has.
     pub memory_bytes: u64,
     /// What the memory is made of.
     pub backing: Backing,
-    /// Virtual processors: 1 to 16.
+    /// Number of vCPUs: 1 to 16.
     pub vcpus: u8,
-    /// Whether the guest is shown VT-x or SVM, to run guests of its own. Hosts whose KVM does not offer it refuse.
+    /// Whether the guest is shown VT-x or SVM, to run guests of its own. Booting fails on hosts whose KVM does not offer that.
     pub nested: bool,
-    /// What to boot.
+    /// The kernel or image to boot.
     pub kernel: Kernel,
 }
 
@@ -25,9 +25,9 @@ pub struct Config {
 pub enum Kernel {
     /// A Linux kernel: ELF `vmlinux` or bzImage.
     Linux {
-        /// The kernel's file.
+        /// Path of the kernel.
         path: PathBuf,
-        /// The initial RAM file system's file.
+        /// Path of the initial RAM file system.
         initramfs: Option<PathBuf>,
         /// Command line; on some hosts more is appended
         /// (see [`Host::cmdline_additions`](crate::host::Host::cmdline_additions)).
@@ -35,18 +35,18 @@ pub enum Kernel {
     },
     /// A bare-metal image for the flat protocol of [`crate::boot`].
     Flat {
-        /// Its bytes.
+        /// The bytes of the image.
         image: Cow<'static, [u8]>,
     },
 }
 
-/// A configuration no VM can have.
+/// A configuration that no VM can have.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Memory size.
-    #[error("memory")]
+    /// No guest can have memory of this size, or not on pages of this kind.
+    #[error("impossible memory size")]
     Memory(#[from] layout::Error),
-    /// Number of vCPUs.
+    /// No guest can have this number of vCPUs.
     #[error("{0} vCPUs: a guest has 1 to {max}", max = layout::MAX_VCPUS)]
     Vcpus(u8),
 }
@@ -64,10 +64,10 @@ impl Config {
         }
     }
 
-    /// Checks everything that can be checked without a host.
+    /// Checks everything that can be checked without a host, and returns the layout of the memory.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Vcpus`] or [`Error::Memory`], each with the range that is allowed.
     pub fn layout(&self) -> Result<Layout, Error> {
         if self.vcpus == 0 || self.vcpus > layout::MAX_VCPUS {
             return Err(Error::Vcpus(self.vcpus));

@@ -1,12 +1,12 @@
 //! One KVM virtual machine: boot it, run it, pause it, save it, build it again.
 //!
-//! This crate knows one machine at a time and nothing of pools or snapshots. Its seams are few:
+//! This crate knows one machine at a time, and nothing about pools or snapshots. It has few entry points:
 //!
 //! * [`Vm::boot`] builds a machine from a [`Config`]; [`Vm::restore`] builds one from a [`VmState`] and a
 //!   [`GuestMemory`](memory::GuestMemory). How that memory came to be is the caller's business: eager, lazy and forked
-//!   clones differ in nothing else. Either way it has an [`Identity`], which its guest can be told.
-//! * [`Vm::pause`] gives a [`Paused`] guard. Saving is possible through it only, and dropping it lets the machine run.
-//! * [`Vm::branch`] makes a second machine of a running one, in a child of its process.
+//!   clones differ in nothing else. Either way the machine gets an [`Identity`], which its guest can be told.
+//! * [`Vm::pause`] gives a [`Paused`] guard. A machine can be saved only through it, and dropping it lets the machine run on.
+//! * [`Vm::branch`] makes a second machine out of a running one, in a child of its process.
 //! * Everything loaded is hostile until checked: [`VmState::from_bytes`] is the only way in.
 //!
 //! Guests run on two kinds of host, see [`host`]. All `unsafe` is in modules named `sys`.

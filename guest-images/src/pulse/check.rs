@@ -1,15 +1,15 @@
 //! The host's verdict on a guest's memory, word for word.
 //!
-//! What a filled page holds follows from the parameters and, where it was dirtied, from how far its vCPU had come
-//! (`Permutation`, and the layout of a write in `asm::dirty`). A vCPU that has finished write `s` has nothing behind
-//! it to be unsure of: position `p` of its slice was last written by the largest `k <= s` with
+//! What a filled page holds follows from the parameters and, if it was dirtied, from how far its vCPU had come
+//! (`Permutation`, and the layout of a write in `asm::dirty`). Once a vCPU has finished write `s`, all its earlier writes are
+//! known: position `p` of its slice was last written by the largest `k <= s` with
 //! `(k - 1) mod N = p`. Only write `s + 1` may be under way, and then its stores form a prefix in ascending order,
 //! because x86 makes stores visible in order. Everything else is a mix of times:
 //!
-//! - a page older or newer than its vCPU's sequence, or torn otherwise than write `s + 1` may be, is a
+//! - a page older or newer than its vCPU's sequence, or torn in a way that write `s + 1` cannot explain, is a
 //!   [`Violation::Word`];
 //! - slices from different times are a [`Violation::Order`]: every page names how far the *next* vCPU had come
-//!   when it was written, which can be no more than that vCPU's own count, and does not fall from one write to the
+//!   when it was written. That can be no more than that vCPU's own count, and it does not fall from one write to the
 //!   next. So the memory is a consistent cut through all vCPUs, or the check fails.
 
 use super::params::{Dirty, Order, Params, Work};
@@ -21,41 +21,41 @@ use super::status::Status;
 pub enum Violation {
     /// A word is not what its last write left.
     #[error(
-        "{address:#x}: expected {expected:#018x}, found {found:#018x}, with {sequence} writes of its vCPU done"
+        "{address:#x}: expected {expected:#018x}, found {found:#018x}, after {sequence} writes by its vCPU"
     )]
     Word {
-        /// Where.
+        /// Guest-physical address of the word.
         address: u64,
-        /// What should be there.
+        /// The word that should be there.
         expected: u64,
-        /// What is there.
+        /// The word that is there.
         found: u64,
-        /// How far the page's vCPU had come; 0 for a page that is never dirtied.
+        /// Number of writes that the page's vCPU has finished; 0 for a page that is never dirtied.
         sequence: u64,
     },
-    /// A page knows of work of another vCPU that has not happened yet, or no longer.
-    #[error("{address:#x}: vCPU {cpu} was seen at {seen}, but stands between {low} and {high}")]
+    /// A page names a count of another vCPU that does not fit: too high for that vCPU, or lower than an earlier page names.
+    #[error("{address:#x}: vCPU {cpu} was seen at write {seen}, but only {low} to {high} are possible")]
     Order {
-        /// The page's header.
+        /// Guest-physical address of the page.
         address: u64,
-        /// The other vCPU.
+        /// Index of the other vCPU.
         cpu: usize,
-        /// The sequence the page names.
+        /// The count of finished writes that the page names.
         seen: u64,
-        /// The lowest that fits the pages written before.
+        /// The lowest count that fits the pages written before.
         low: u64,
         /// The other vCPU's own count.
         high: u64,
     },
 }
 
-/// Checksum the guest announces when it is ready, computed from the parameters alone.
+/// The checksum that the guest announces when it is ready, computed from the parameters alone.
 #[must_use]
 pub fn expected_sum(params: &Params) -> u64 {
     (0..params.touched_pages()).fold(0, |sum, index| add_to_sum(sum, &page(params, index).1))
 }
 
-/// Checksum of the filled memory as it is.
+/// The checksum of the filled memory as it is now.
 ///
 /// `read` fills a buffer from a guest-physical address; `low_bytes` is the memory below the MMIO gap.
 pub fn sum(params: &Params, low_bytes: u64, read: impl Fn(u64, &mut [u8])) -> u64 {
@@ -83,7 +83,7 @@ fn read_page(read: &impl Fn(u64, &mut [u8]), address: u64) -> [u64; PAGE_WORDS] 
 /// `read` fills a buffer from a guest-physical address; `low_bytes` is the memory below the MMIO gap.
 ///
 /// # Errors
-/// The first word that is not of that instant.
+/// The first [`Violation`] that is found: a word or a page that is not of that instant.
 pub fn verify(
     params: &Params,
     status: &Status,
@@ -120,7 +120,7 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
         Params::page_address(self.low_bytes, index)
     }
 
-    /// The slice of one vCPU, in the order of its writes, the oldest first.
+    /// Checks the slice of one vCPU, in the order of its writes, oldest first.
     fn verify_slice(&self, status: &Status, cpu: usize, pages: u64, dirty: Dirty) -> Result<(), Violation> {
         let next_cpu = (cpu + 1) % status.cpus.len();
         let high = status.cpus[next_cpu].sequence;
@@ -128,7 +128,7 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
         let permutation = Permutation::new(pages, dirty.order == Order::Random);
         let mut low = 0;
         for turn in 0..pages {
-            // The page that write `done + 1 + turn - pages` was for, if there was one, is also next in line `turn`
+            // The page that write `done + 1 + turn - pages` went to, if there was one, is also the next in line, `turn`
             // writes from now.
             let position = (done + turn) % pages;
             let index = cpu as u64 * pages + permutation.page(position);
@@ -142,7 +142,7 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
                 before
             };
             self.verify_words(index, done, &expected, &found)?;
-            // Word 1 was taken as found: it is judged by its order.
+            // Word 1 was taken as found: only its order can be judged.
             let begun = turn == 0 && found[0] == done + 1;
             if last_write.is_some() && !begun {
                 let seen = found[1];
@@ -161,7 +161,7 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
         Ok(())
     }
 
-    /// Page `index` after write `sequence` to it and all before.
+    /// Page `index` after write `sequence` and all earlier ones. Word 1 is taken from `found`.
     fn expected(
         &self,
         index: u64,
@@ -201,14 +201,14 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
     }
 }
 
-/// The words behind the header that a write stores, in its order.
+/// Indices of the words after the header that a write stores, in the order of the stores.
 fn written_words(dirty: Dirty) -> impl Iterator<Item = usize> {
     let stride = PAGE_WORDS / usize::from(dirty.words_per_page);
     (stride.max(2)..PAGE_WORDS).step_by(stride)
 }
 
-/// The page on the way from `before` to `after` that `found` should be: words are stored in ascending order, so the
-/// first one that is not yet new ends the new ones.
+/// The state on the way from `before` to `after` that `found` should be in: words are stored in ascending order, so the
+/// first one that is not new yet ends the new ones.
 fn prefix_of_write(
     before: &[u64; PAGE_WORDS],
     after: &[u64; PAGE_WORDS],

@@ -1,4 +1,4 @@
-//! Where everything of `pulse` lies in guest-physical memory.
+//! Where the parts of `pulse` lie in guest-physical memory.
 //!
 //! ```text
 //! 0x8_0000  entry: a jump to the code, then the parameter block at +0x40
@@ -10,7 +10,7 @@
 //! 0x10_0000 filled memory, up to the MMIO gap and on from 4 GiB
 //! ```
 //!
-//! The image ends with the code; the blocks behind it are memory that starts out as zeros. An idle guest that
+//! The image ends with the code; the blocks after it are memory that starts out as zeros. An idle guest that
 //! answers a command dirties two pages: the block of vCPU 0 and the status page.
 
 /// Where the VMM loads the image and where every vCPU starts.
@@ -34,9 +34,9 @@ pub(super) const IDT: u64 = LOAD_ADDRESS + 0x400;
 pub(super) const CODE: u64 = LOAD_ADDRESS + 0x2000;
 pub(super) const BLOCKS: u64 = 0x8_8000;
 
-/// Offset of `address` in what starts at `start`, a few pages at most.
+/// Offset of `address` in an area that starts at `start` and has a few pages at most.
 pub(super) fn offset(address: u64, start: u64) -> usize {
-    usize::try_from(address - start).expect("a few pages")
+    usize::try_from(address - start).expect("the area has a few pages at most")
 }
 
 /// The fields of the parameter block, each a little-endian `u64`.
@@ -47,7 +47,7 @@ pub(super) mod params {
     pub(crate) const NONCE: u64 = START;
     pub(crate) const SEED: u64 = START + 0x08;
     pub(crate) const TOUCHED_PAGES: u64 = START + 0x10;
-    // Upper ends of the page kinds, in thousandths: below the first a page is zero, and so on.
+    // Upper ends of the page kinds, in thousandths: a page whose number is below the first is zero, and so on.
     pub(crate) const ZERO_END: u64 = START + 0x18;
     pub(crate) const FILL_END: u64 = START + 0x20;
     pub(crate) const DUPLICATE_END: u64 = START + 0x28;
@@ -55,7 +55,7 @@ pub(super) mod params {
     /// Initial count of the LAPIC timer, 0 for no timer.
     pub(crate) const TICK_COUNT: u64 = START + 0x38;
     pub(crate) const TICKS_PER_BEAT: u64 = START + 0x40;
-    /// What a tick adds to a vCPU's credit, and what a page costs for each vCPU there is.
+    /// How much a tick adds to a vCPU's credit, and how much a page costs, for each vCPU that the guest has.
     pub(crate) const CREDIT_PER_TICK: u64 = START + 0x48;
     pub(crate) const COST_PER_CPU: u64 = START + 0x50;
     pub(crate) const WORKING_SET_PAGES: u64 = START + 0x58;
@@ -89,12 +89,12 @@ pub(super) mod status {
     pub(crate) const LEN: usize = 0x100 + 16 * 64;
 }
 
-/// Variables that all vCPUs share and the host has no use for.
+/// Variables that all vCPUs share and that the host does not read.
 pub(super) mod shared {
     use super::STATUS;
 
     pub(crate) const CONSOLE_LOCK: u64 = STATUS + 0x800;
-    /// How many vCPUs have filled their part.
+    /// Number of vCPUs that have filled their part.
     pub(crate) const FILLED: u64 = STATUS + 0x840;
     /// Set once the ready line is out: the others may start to work.
     pub(crate) const GO: u64 = STATUS + 0x848;
@@ -108,7 +108,7 @@ pub(super) mod block {
     pub(crate) const SELF: u64 = 0x00;
     pub(crate) const INDEX: u64 = 0x08;
     pub(crate) const CPUS: u64 = 0x10;
-    /// End of memory below the gap, and what to add to an address that lies behind it.
+    /// End of memory below the gap, and the number to add to an address beyond it.
     pub(crate) const LOW_END: u64 = 0x18;
     pub(crate) const GAP: u64 = 0x20;
     pub(crate) const CR4: u64 = 0x28;
@@ -116,7 +116,7 @@ pub(super) mod block {
     pub(crate) const STATUS: u64 = 0x30;
     pub(crate) const GENERATION: u64 = 0x38;
 
-    // Written by the interrupt handlers: events so far, and "something has happened since you last looked".
+    // Written by the interrupt handlers: the numbers of events so far, and whether something has happened since ring 3 last looked.
     pub(crate) const TICKS: u64 = 0x40;
     pub(crate) const INPUTS: u64 = 0x48;
     pub(crate) const PENDING: u64 = 0x50;
@@ -135,7 +135,7 @@ pub(super) mod block {
     pub(crate) const POSITION: u64 = 0xa8;
     pub(crate) const NEIGHBOUR: u64 = 0xb0;
 
-    // A fault, as ring 0 saw it.
+    // The last fault, as ring 0 saw it.
     pub(crate) const FAULT_VECTOR: u64 = 0xb8;
     pub(crate) const FAULT_ERROR: u64 = 0xc0;
     pub(crate) const FAULT_RIP: u64 = 0xc8;
@@ -156,7 +156,7 @@ pub(super) mod block {
     pub(crate) const LINE_LEN: u64 = 0x140;
     pub(crate) const LINE: u64 = 0x148;
 
-    // Self-test: the values held in the registers, vectors also inverted, and room for what is found.
+    // Self-test: the values held in the registers, the vectors also inverted, and room for the values found.
     pub(crate) const GENERAL: u64 = 0x200;
     pub(crate) const DEBUG: u64 = 0x280;
     pub(crate) const VECTORS: u64 = 0x400;

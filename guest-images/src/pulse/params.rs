@@ -1,72 +1,72 @@
-//! What the host asks of the guest.
+//! What the host asks the guest to do.
 
 use super::Error;
 use super::layout::{FILL_START, HIGH_START, PAGE_SIZE, offset, params as field};
 use super::pattern::PAGE_WORDS;
 
-/// Everything `pulse` does is decided by these.
+/// The parameters that decide everything `pulse` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
-    /// A number the guest moves to its memory and wipes from the image: whoever knows it has that memory.
+    /// A number that the guest moves to its memory and wipes from the image: a guest that knows it has that memory.
     pub nonce: u64,
-    /// All content of the filled memory derives from it.
+    /// The number that all content of the filled memory derives from.
     pub seed: u64,
     /// Bytes to fill from [`FILL_START`] on, a multiple of the page size.
     pub touched_bytes: u64,
     /// What the filled pages hold.
     pub mix: Mix,
-    /// Milliseconds between beats, up to 500,000. With 0 there are no beats, and a guest without work wakes up for
-    /// console input only.
+    /// Milliseconds between beats, up to 500,000. With 0 there are no beats, and a guest without work wakes up only for
+    /// console input.
     pub beat_ms: u32,
     /// What the vCPUs do after the ready line.
     pub work: Work,
 }
 
-/// Thousandths of the filled pages by kind; they add up to 1000. A page's kind is drawn by its number and the seed.
+/// Thousandths of the filled pages by kind; they add up to 1000. A page's kind is drawn from its number and the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mix {
-    /// Zeros (written, so the memory is there).
+    /// Share of pages of zeros (written, so that the memory is there).
     pub zero: u16,
-    /// One word, repeated.
+    /// Share of pages that repeat one word.
     pub fill: u16,
-    /// One of sixteen structured contents.
+    /// Share of pages with one of sixteen structured contents.
     pub duplicate: u16,
-    /// Small integers, pointers, text, zeros.
+    /// Share of pages of small integers, pointers, text and zeros.
     pub structured: u16,
-    /// Incompressible.
+    /// Share of pages that cannot be compressed.
     pub random: u16,
 }
 
 /// What the vCPUs do after the ready line, besides beats and commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Sleep.
+    /// They sleep.
     Idle,
-    /// Dirty the filled memory.
+    /// They dirty the filled memory.
     Dirty(Dirty),
-    /// Hold distinct values in all registers and compare them over and over; report with every beat.
+    /// They hold distinct values in all registers, compare them over and over, and report with every beat.
     SelfTest,
 }
 
 /// How memory is dirtied. Each vCPU has an equal slice of the working set to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dirty {
-    /// How fast.
+    /// How many pages are dirtied per second.
     pub rate: Rate,
-    /// Thousandths of the filled memory that are dirtied, from its start.
+    /// Thousandths of the filled memory that are dirtied, from its start: 0 to 1000.
     pub working_set: u16,
-    /// Which page follows which.
+    /// The order of the pages.
     pub order: Order,
     /// Words rewritten in a page, spread evenly over it: a power of two from 1 to 512.
     pub words_per_page: u16,
 }
 
-/// Speed of dirtying.
+/// How fast pages are dirtied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// This many pages per second, all vCPUs together, in steps of 10 ms.
+    /// This many pages per second, for all vCPUs together, in steps of 10 ms.
     PagesPerSecond(u32),
-    /// As many as the vCPUs can.
+    /// As many pages as the vCPUs can.
     FullSpeed,
 }
 
@@ -75,7 +75,7 @@ pub enum Rate {
 pub enum Order {
     /// One page after the other.
     Sequential,
-    /// By a fixed random-looking permutation.
+    /// In the order of a fixed permutation that looks random.
     Random,
 }
 
@@ -86,19 +86,19 @@ const TIMER_HZ: u64 = 1_000_000_000 / 128;
 const MAX_BEAT_MS: u32 = 500_000;
 
 impl Mix {
-    /// All pages structured.
+    /// All pages are structured.
     pub const STRUCTURED: Self = Self { zero: 0, fill: 0, duplicate: 0, structured: 1000, random: 0 };
-    /// All pages random.
+    /// All pages are random.
     pub const RANDOM: Self = Self { zero: 0, fill: 0, duplicate: 0, structured: 0, random: 1000 };
 
-    /// An idle Debian with services as measured in `facts.md` 4: 69 % zero, 1 % same-filled, 0.5 % duplicate, 30 %
-    /// unique. Of the unique ones three quarters are structured, so that they pack about as well as Debian's.
+    /// An idle Debian with services, as measured in `facts.md` 4: 69 % zero, 1 % same-filled, 0.5 % duplicate, 30 %
+    /// unique. Three quarters of the unique pages are structured, so that they pack about as well as Debian's.
     #[must_use]
     pub const fn realistic() -> Self {
         Self { zero: 685, fill: 10, duplicate: 5, structured: 225, random: 75 }
     }
 
-    /// Upper ends of the first four kinds on a scale of 0 to 1000.
+    /// Upper ends of the first four kinds, on a scale of 0 to 1000.
     pub(super) fn ends(&self) -> [u64; 4] {
         let zero = u64::from(self.zero);
         let fill = zero + u64::from(self.fill);
@@ -114,13 +114,13 @@ impl Params {
         Self { nonce, seed: 1, touched_bytes, mix: Mix::realistic(), beat_ms: 100, work: Work::Idle }
     }
 
-    /// Pages the guest fills.
+    /// Number of pages that the guest fills.
     #[must_use]
     pub const fn touched_pages(&self) -> u64 {
         self.touched_bytes / PAGE_SIZE
     }
 
-    /// Pages that are dirtied, of all vCPUs together. Each of `n` vCPUs has an `n`th of them, rounded down.
+    /// Number of pages that are dirtied, by all vCPUs together. Each of `n` vCPUs has an `n`th of them, rounded down.
     #[must_use]
     pub fn working_set_pages(&self) -> u64 {
         match self.work {
@@ -139,7 +139,7 @@ impl Params {
     /// The parameter block, as it stands in the image.
     ///
     /// # Errors
-    /// A parameter is out of its range.
+    /// [`Error`] names the parameter that is out of its range.
     pub(super) fn to_bytes(self) -> Result<[u8; 8 * field::FIELDS], Error> {
         self.check()?;
         let Pace { tick_count, ticks_per_beat, credit_per_tick, cost_per_cpu } = self.pace();
@@ -203,7 +203,7 @@ impl Params {
             tick_count: TIMER_HZ * beat_ms / 1000,
             ticks_per_beat: 1,
             credit_per_tick: 0,
-            // More than the credit a vCPU without dirtying ever has.
+            // More than the credit that a vCPU which does not dirty memory ever has.
             cost_per_cpu: 1,
         };
         match self.work {
@@ -219,7 +219,7 @@ impl Params {
     }
 }
 
-/// How the guest keeps time. A tick adds to a vCPU's credit, a page takes its cost, times the number of vCPUs, away.
+/// How the guest keeps time. A tick adds to a vCPU's credit; each page takes away its cost, times the number of vCPUs.
 struct Pace {
     tick_count: u64,
     ticks_per_beat: u64,
@@ -250,7 +250,7 @@ mod tests {
             (field::WORKING_SET_PAGES, 1000),
             (field::STRIDE, 512),
             (field::RANDOM_ORDER, 1),
-            // 100 ticks a second, each worth 50 pages of one vCPU.
+            // 100 ticks per second, each worth 50 pages of one vCPU.
             (field::TICK_COUNT, 78_125),
             (field::TICKS_PER_BEAT, 25),
             (field::CREDIT_PER_TICK, 5000),

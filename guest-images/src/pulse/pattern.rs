@@ -1,7 +1,7 @@
 //! What `pulse` writes into its memory, computed by the host.
 //!
 //! Everything derives from one mixing function (the finaliser of splitmix64) over a counter that advances by
-//! [`STEP`], so that every page and every word can be had on its own, and eight bytes cost about five cycles.
+//! [`STEP`], so that every page and every word can be computed on its own, and eight bytes cost about five cycles.
 //! The assembled guest uses the constants of this file and nothing else; the tests compare the two.
 
 use super::params::{Mix, Params};
@@ -15,7 +15,7 @@ pub(super) const MIX_B: u64 = 0x94d0_49bb_1331_11eb;
 
 /// How many different contents the duplicate pages share.
 pub(super) const DUPLICATES: u64 = 16;
-/// Keeps the streams of duplicate and dirtied pages and of register values apart from that of page numbers.
+/// Keep the streams of duplicate and dirtied pages and of register values apart from the stream of page numbers.
 pub(super) const DUPLICATE_STREAM: u64 = 0x6475_706c_6963_6174;
 pub(super) const DIRTY_STREAM: u64 = 0x6469_7274_6965_6421;
 /// Multiplier of the polynomial checksum.
@@ -27,8 +27,8 @@ pub(super) type Table = [(u64, u64); 16];
 /// Random pages: the hash as it is.
 pub(super) const RANDOM: Table = [(u64::MAX, 0); 16];
 
-/// Structured pages, in sixteenths: 4 zero, 3 small integers, 3 pointers into two heaps and a kernel, 1 one of eight
-/// recurring words, 3 letters, 2 random. That is facts.md 4 in small: a quarter of the words is zero, and about half
+/// Structured pages. Of sixteen words, 4 are zero, 3 small integers, 3 pointers into two heaps and a kernel, 1 is one of eight
+/// recurring words, 3 are letters and 2 random. That is facts.md 4 on a small scale: a quarter of the words is zero, and about half
 /// of the words of a chunk occur once.
 pub(super) const STRUCTURED: Table = [
     (0, 0),
@@ -54,19 +54,19 @@ const LETTER_A: u64 = 0x6161_6161_6161_6161;
 /// What a page of the filled memory holds before anything is dirtied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageKind {
-    /// Zeros.
+    /// Zeros only.
     Zero,
     /// One word, repeated.
     Fill,
-    /// One of a few contents that occur all over the memory.
+    /// One of sixteen structured contents that occur all over the memory.
     Duplicate,
     /// Small integers, pointers, text and zeros: what word markers are made for.
     Structured,
-    /// Incompressible.
+    /// Random words, which cannot be compressed.
     Random,
 }
 
-/// The mixing function everything is made with.
+/// The mixing function that everything is made with.
 pub(super) fn mix(state: u64) -> u64 {
     let state = (state ^ (state >> 30)).wrapping_mul(MIX_A);
     let state = (state ^ (state >> 27)).wrapping_mul(MIX_B);
@@ -80,7 +80,7 @@ pub(super) fn word(table: &Table, state: u64, index: u64) -> u64 {
     (hash & mask).wrapping_add(base)
 }
 
-/// The kind of page `index` of the filled memory and its hash.
+/// The kind and the hash of page `index` of the filled memory.
 pub(super) fn kind(seed: u64, mix_of_kinds: &Mix, index: u64) -> (PageKind, u64) {
     let hash = mix(seed.wrapping_add(index.wrapping_mul(STEP)));
     let thousandth = ((hash >> 32) * 1000) >> 32;
@@ -116,13 +116,13 @@ pub fn page(params: &Params, index: u64) -> (PageKind, [u64; PAGE_WORDS]) {
     (kind, words)
 }
 
-/// Where a vCPU's dirtied page number `sequence` gets its words from.
+/// The state that the words of a vCPU's write number `sequence` start from.
 pub(super) fn dirty_state(seed: u64, cpu: u64, sequence: u64) -> u64 {
     mix((seed ^ DIRTY_STREAM).wrapping_add(cpu << 56).wrapping_add(sequence.wrapping_mul(STEP)))
 }
 
 /// The order in which a vCPU goes over its slice: in sequence, or scattered by a permutation that is the same in
-/// every round, so that the write before `k` to any page was `k - pages`.
+/// every round, so that the last write before `k` to the same page was `k - pages`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Permutation {
     pages: u64,
@@ -142,8 +142,8 @@ impl Permutation {
         if !self.random {
             return position;
         }
-        // A permutation of the next power of two, applied until it lands inside: each step can be undone, so the
-        // walk from a position inside cannot meet another one's.
+        // A permutation of the next power of two, applied until it lands inside. Each step can be undone, so the
+        // walks from two positions inside can never meet.
         let mut page = position;
         loop {
             page = page.wrapping_mul(MIX_A) & self.mask;
@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// What the documentation of [`STRUCTURED`] says of zeros and of words that occur once, in a chunk of 2 MiB.
+    /// Holds what the documentation of [`STRUCTURED`] says about zeros and about words that occur once, for a chunk of 2 MiB.
     #[test]
     fn structured_pages_look_like_those_of_a_real_guest() {
         let params = Params { mix: Mix::STRUCTURED, ..Params::new(1, 0) };

@@ -1,25 +1,25 @@
-//! What the host reads from, and writes to, a running guest's status block.
+//! The status block of a running guest, which the host reads from and writes to.
 
 use super::Error;
 use super::layout::{MAX_CPUS, STATUS, offset, status as field};
 
-/// First field of a status block.
+/// The magic number, which is the first field of a status block.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"PULSE-01");
 
 /// The status block, at guest-physical [`STATUS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Written by the host into a clone before it runs: 0 in a guest that was booted.
+    /// Generation of the clone, written by the host before the clone runs: 0 in a guest that was booted.
     pub generation: u64,
-    /// Written by the host together with the generation.
+    /// Id of the clone, written by the host together with the generation.
     pub unique_id: u128,
     /// The nonce of the parameters.
     pub nonce: u64,
-    /// Filled pages.
+    /// Number of filled pages.
     pub touched_pages: u64,
-    /// Checksum of the filled memory, at first as announced by the ready line, then as of the last `s` command.
+    /// Checksum of the filled memory: at first the one that the ready line announced, then that of the last `s` command.
     pub sum: u64,
-    /// Beats so far.
+    /// Number of beats so far.
     pub beats: u64,
     /// One entry per vCPU of the guest.
     pub cpus: Vec<CpuStatus>,
@@ -28,28 +28,28 @@ pub struct Status {
 /// What one vCPU has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuStatus {
-    /// Pieces of work: beats, dirtied pages, full rounds of the self-test.
+    /// Number of pieces of work: beats, dirtied pages and full rounds of the self-test.
     pub counter: u64,
-    /// Pages dirtied.
+    /// Number of pages dirtied, each counted as often as it was written: the number of the last write that is finished.
     pub sequence: u64,
-    /// Full rounds of the self-test.
+    /// Number of full rounds of the self-test.
     pub rounds: u64,
-    /// Failures the self-test has met.
+    /// Number of failures of the self-test.
     pub failures: u64,
 }
 
 impl Status {
-    /// Bytes to read at [`STATUS`].
+    /// Number of bytes to read at [`STATUS`].
     pub const LEN: usize = field::LEN;
-    /// Bytes of an [identity](Self::identity).
+    /// Length of an [identity](Self::identity), in bytes.
     pub const IDENTITY_LEN: usize = 24;
-    /// Where to write an [identity](Self::identity).
+    /// Guest-physical address to write an [identity](Self::identity) to.
     pub const IDENTITY: u64 = field::GENERATION;
 
     /// Reads a status block.
     ///
     /// # Errors
-    /// The memory is not that of a `pulse` that has come as far as its status block.
+    /// [`Error::NoStatus`] if the memory is not that of a `pulse` that has already written its status block.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, Error> {
         let word = |address: u64| {
             let at = offset(address, STATUS);
@@ -80,7 +80,7 @@ impl Status {
         })
     }
 
-    /// What to write at [`Self::IDENTITY`] of a clone, as crate `vmm` does: it announces itself as soon as it wakes up.
+    /// The bytes to write at [`Self::IDENTITY`] of a clone, as crate `vmm` does. The clone announces itself as soon as it wakes up.
     #[must_use]
     pub fn identity(generation: u64, unique_id: u128) -> [u8; Self::IDENTITY_LEN] {
         let mut bytes = [0; Self::IDENTITY_LEN];

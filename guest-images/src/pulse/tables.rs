@@ -1,22 +1,22 @@
-//! The descriptor tables of the guest. They are made by the host and are part of the image, so that ring 0 has
-//! nothing to compute.
+//! The descriptor tables of the guest. The host makes them as part of the image, so that ring 0 has nothing to
+//! compute.
 
 use super::layout::{BLOCKS, CODE, GDT, IDT, MAX_CPUS, TSS, block};
 
-/// Selectors; the code and data ones are those the VMM starts a flat image with, so nothing needs reloading.
+/// Selectors. Those for code and data are the ones that the VMM starts a flat image with, so nothing needs reloading.
 pub(super) const RING0_CODE: u16 = 0x10;
 pub(super) const RING3_DATA: u16 = 0x2b;
 pub(super) const RING3_CODE: u16 = 0x33;
 pub(super) const FIRST_TSS: u64 = 0x40;
 
-/// Interrupt vectors of the guest. The lower 32 are the processor's.
+/// Interrupt vectors of the guest. The lower 32 belong to the processor.
 pub(super) const TIMER_VECTOR: u8 = 0x20;
 pub(super) const CONSOLE_VECTOR: u8 = 0x21;
 pub(super) const WAKE_VECTOR: u8 = 0x22;
 pub(super) const SPURIOUS_VECTOR: u8 = 0x2f;
 pub(super) const VECTORS: usize = 0x30;
 
-/// A TSS with a bitmap of the ports up to the console's, all open, and the byte of ones that ends it.
+/// Offset in a TSS of the bitmap of the ports up to the console's, all open. A byte of ones ends it.
 const TSS_BITMAP: usize = 0x68;
 const TSS_LEN: usize = TSS_BITMAP + 0x400 / 8 + 1;
 const TSS_STRIDE: usize = 0x100;
@@ -64,7 +64,7 @@ pub(super) fn gdt() -> Vec<u8> {
 }
 
 /// One TSS per vCPU: stack 0 for calls and faults, interrupt stack 1 for interrupts, so that an interrupt finds the
-/// variables of its vCPU at a fixed distance, whatever it interrupts.
+/// variables of its vCPU at a fixed distance from the stack pointer, whatever it interrupts.
 pub(super) fn tss() -> Vec<u8> {
     (0..MAX_CPUS)
         .flat_map(|cpu| {

@@ -16,7 +16,7 @@ const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 /// `HdrS`, and where a bzImage has it (Documentation/arch/x86/boot.rst).
 const BZIMAGE_MAGIC: [u8; 4] = *b"HdrS";
 const BZIMAGE_MAGIC_OFFSET: u64 = 0x202;
-/// The 64-bit entry point lies this far behind the start of the protected-mode kernel.
+/// Distance in bytes from the start of the protected-mode kernel to its 64-bit entry point.
 const BZIMAGE_ENTRY_OFFSET: u64 = 0x200;
 /// `XLF_KERNEL_64`: there is a 64-bit entry point.
 const XLF_KERNEL_64: u16 = 1;
@@ -26,11 +26,11 @@ const PAGE: u64 = 4096;
 /// A kernel in guest memory.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    /// Where to enter it.
+    /// Guest-physical address to enter it at.
     pub(super) entry: u64,
-    /// First address behind everything it needs before it knows its memory map.
+    /// First guest-physical address after everything it needs before it knows its memory map.
     pub(super) end: u64,
-    /// The header of a bzImage.
+    /// The header of a bzImage. An ELF kernel has none.
     pub(super) header: Option<setup_header>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Initramfs {
     pub(super) len_bytes: u32,
 }
 
-/// Loads an ELF `vmlinux` or a bzImage, whichever `path` is.
+/// Loads the kernel at `path`, which may be an ELF `vmlinux` or a bzImage.
 pub(super) fn load(path: &Path, memory: &GuestMemory) -> Result<Loaded, Error> {
     let (mut file, len_bytes) = open("kernel", path)?;
     let memory_bytes = memory.layout().low_bytes();
@@ -62,12 +62,12 @@ pub(super) fn load(path: &Path, memory: &GuestMemory) -> Result<Loaded, Error> {
             if header.xloadflags & XLF_KERNEL_64 == 0 {
                 return Err(Error::No64BitEntry { path: path.to_owned() });
             }
-            // The loader takes whatever follows the setup code for the whole kernel.
+            // The loader takes everything that follows the setup code for the whole kernel, however short that is.
             let promised_bytes = bzimage_bytes(&header);
             if len_bytes < promised_bytes {
                 return Err(Error::Truncated { path: path.to_owned(), len_bytes, promised_bytes });
             }
-            // It unpacks itself to its preferred address, and needs room there for both forms.
+            // The kernel unpacks itself to its preferred address, and needs room there for both forms.
             let unpacked = header.pref_address.saturating_add(u64::from(header.init_size));
             (kernel_load.0 + BZIMAGE_ENTRY_OFFSET, kernel_end.max(unpacked))
         }
@@ -105,17 +105,17 @@ pub(super) fn load_initramfs(path: &Path, memory: &GuestMemory, kernel: &Loaded)
     })
 }
 
-/// How long a bzImage says it is. More may follow, such as a signature.
+/// Length of a bzImage according to its header, in bytes. More may follow, such as a signature.
 fn bzimage_bytes(header: &setup_header) -> u64 {
     const SECTOR: u64 = 512;
     const PARAGRAPH: u64 = 16;
-    // The boot sector comes first; zero is how ancient kernels say four.
+    // The boot sector comes first. Ancient kernels say zero and mean four.
     let setup_sectors = if header.setup_sects == 0 { 4 } else { u64::from(header.setup_sects) };
     (1 + setup_sectors) * SECTOR + u64::from(header.syssize) * PARAGRAPH
 }
 
-/// Whether a file is a kernel that unpacks itself when it is booted: a bzImage. What cannot be read, or is not a kernel, is not one
-/// of these.
+/// Whether a file is a bzImage, which is a kernel that unpacks itself when it is booted. `false` if the file cannot be read or is
+/// not a kernel.
 #[must_use]
 pub fn is_compressed(path: &Path) -> bool {
     open("kernel", path).is_ok_and(|(file, _)| matches!(format(&file), Some(Format::BzImage)))
@@ -138,7 +138,7 @@ fn format(file: &File) -> Option<Format> {
     }
 }
 
-/// Opens an ordinary file; anything else (a folder, a pipe) has no length to check against memory.
+/// Opens an ordinary file and returns its length in bytes. Anything else (a folder, a pipe) has no length to check against memory.
 fn open(what: &'static str, path: &Path) -> Result<(File, u64), Error> {
     let unreadable = |source| Error::Read { what, path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;

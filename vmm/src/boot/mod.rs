@@ -37,113 +37,113 @@ pub enum Error {
     /// A file cannot be opened or read.
     #[error("cannot read the {what} {}", path.display())]
     Read {
-        /// Kernel or initramfs.
+        /// `kernel` or `initramfs`.
         what: &'static str,
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// It is neither of the two formats.
-    #[error("{} is no kernel: neither an ELF vmlinux nor a bzImage (it has {len_bytes} bytes)", path.display())]
+    /// The file has neither of the two formats of kernels.
+    #[error("{} is not a kernel: neither an ELF vmlinux nor a bzImage (it has {len_bytes} bytes)", path.display())]
     UnknownFormat {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// Its length.
+        /// Length of the file, in bytes.
         len_bytes: u64,
     },
-    /// It is one, but broken, or it reaches out of memory.
+    /// The file is a kernel, but it is broken or does not fit into memory.
     #[error(
         "cannot load the kernel {} ({len_bytes} bytes) into {memory_bytes} bytes of memory: it is truncated, \
          damaged or too large",
         path.display()
     )]
     Load {
-        /// Its path.
+        /// Path of the kernel.
         path: PathBuf,
-        /// Length of the file.
+        /// Length of the file, in bytes.
         len_bytes: u64,
-        /// Memory below the MMIO gap.
+        /// Bytes of memory below the MMIO gap.
         memory_bytes: u64,
         /// The loader's reason.
         source: linux_loader::loader::Error,
     },
-    /// A bzImage that is shorter than its own header says.
+    /// The file is a bzImage that is shorter than its own header says.
     #[error("the kernel {} is truncated: it has {len_bytes} bytes, its header promises {promised_bytes}", path.display())]
     Truncated {
-        /// Its path.
+        /// Path of the kernel.
         path: PathBuf,
-        /// Length of the file.
+        /// Length of the file, in bytes.
         len_bytes: u64,
-        /// Length by its header.
+        /// Length according to its header, in bytes.
         promised_bytes: u64,
     },
-    /// Loaded, it does not leave room for its own data.
+    /// The kernel fits into memory, but leaves no room for its own data.
     #[error("the kernel {} needs memory up to {end:#x}, the guest has {memory_bytes:#x} bytes below 4 GiB", path.display())]
     KernelTooLarge {
-        /// Its path.
+        /// Path of the kernel.
         path: PathBuf,
-        /// First address behind it.
+        /// First guest-physical address after everything it needs.
         end: u64,
-        /// Memory below the MMIO gap.
+        /// Bytes of memory below the MMIO gap.
         memory_bytes: u64,
     },
-    /// It would overwrite the boot structures.
+    /// The kernel would overwrite the boot structures.
     #[error("the kernel {} wants to be loaded at or entered below {:#x}, where the boot structures are", path.display(), layout::HIGH_MEMORY_ADDRESS)]
     KernelTooLow {
-        /// Its path.
+        /// Path of the kernel.
         path: PathBuf,
     },
-    /// A bzImage from before 64-bit boot.
+    /// The kernel is a bzImage from before 64-bit boot.
     #[error("the kernel {} has no 64-bit entry point", path.display())]
     No64BitEntry {
-        /// Its path.
+        /// Path of the kernel.
         path: PathBuf,
     },
-    /// The initramfs does not fit.
+    /// The initramfs does not fit into memory next to the kernel.
     #[error("the initramfs {} has {len_bytes} bytes; between the kernel and the end of memory there are {room_bytes}", path.display())]
     InitramfsTooLarge {
-        /// Its path.
+        /// Path of the initramfs.
         path: PathBuf,
-        /// Its length.
+        /// Length of the file, in bytes.
         len_bytes: u64,
-        /// Room behind the kernel.
+        /// Bytes between the end of the kernel and the end of memory below the MMIO gap.
         room_bytes: u64,
     },
     /// The command line does not fit.
     #[error("the kernel command line has {len_bytes} bytes, the limit is {} (this host adds {added_bytes} of them)", layout::COMMAND_LINE_MAX_BYTES - 1)]
     CommandLineTooLong {
-        /// Its length.
+        /// Length of the whole command line, in bytes.
         len_bytes: usize,
-        /// Of which added for this host.
+        /// How many of these bytes were added for this host.
         added_bytes: usize,
     },
-    /// The command line contains a zero byte or something else no kernel reads.
+    /// The command line contains a zero byte or another character that no kernel reads.
     #[error("the kernel command line contains characters other than printable ASCII")]
     CommandLineCharacters,
-    /// A flat image that does not fit.
+    /// The flat image does not fit into memory.
     #[error(
-        "the flat image has {len_bytes} bytes; behind {:#x} the guest has {room_bytes}",
+        "the flat image has {len_bytes} bytes; from {:#x} on the guest has {room_bytes} bytes of memory",
         layout::FLAT_IMAGE_ADDRESS
     )]
     FlatTooLarge {
-        /// Its length.
+        /// Length of the image, in bytes.
         len_bytes: u64,
-        /// Room for it.
+        /// Bytes of memory from the image's address to the MMIO gap or the end of memory.
         room_bytes: u64,
     },
-    /// A flat image without content.
+    /// The flat image has no content.
     #[error("the flat image is empty")]
     FlatEmpty,
-    /// There are no random numbers to seed the guest with.
-    #[error("cannot read /dev/urandom")]
+    /// The kernel gave no random numbers to seed the guest with.
+    #[error("cannot get random numbers from the kernel")]
     Random(#[source] io::Error),
     /// The boot structures cannot be written.
     #[error("cannot write the boot structures")]
     Memory(#[from] memory::Error),
 }
 
-/// Fills `memory` with what boots `kernel`, and says how it is entered.
+/// Fills `memory` with everything that booting `kernel` takes, and returns how the guest is entered.
 pub(crate) fn load(host: &Host, kernel: &Kernel, memory: &GuestMemory, vcpus: u8) -> Result<Entry, Error> {
     match kernel {
         Kernel::Flat { image } => {
@@ -167,7 +167,7 @@ pub(crate) fn load(host: &Host, kernel: &Kernel, memory: &GuestMemory, vcpus: u8
                 Some(path) => Some(kernel::load_initramfs(path, memory, &loaded)?),
                 None => None,
             };
-            // All the Linux entry point needs mapped lies below the gap.
+            // Everything that the Linux entry point needs mapped lies below the end of the gap.
             tables::write(memory, layout::MMIO_GAP_END)?;
             mptable::write(memory, vcpus)?;
             params::write(memory, &loaded, initramfs, &cmdline)?;
@@ -188,7 +188,7 @@ fn command_line(given: &str, additions: &'static str) -> Result<String, Error> {
             added_bytes: whole.len() - given.len(),
         });
     }
-    tracing::debug!(command_line = whole, "kernel");
+    tracing::debug!(command_line = whole, "kernel command line");
     Ok(whole)
 }
 

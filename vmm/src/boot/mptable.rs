@@ -57,7 +57,7 @@ fn configuration(vcpus: u8) -> Vec<u8> {
     for cpu in 0..vcpus {
         let flags = CPU_ENABLED | if cpu == 0 { CPU_BOOT } else { 0 };
         let mut entry = vec![ENTRY_PROCESSOR, cpu, LOCAL_APIC_VERSION, flags];
-        // Family 6, with a FPU and an APIC; guests ask CPUID.
+        // Family 6, with an FPU and an APIC; guests ask CPUID instead.
         entry.extend(0x600_u32.to_le_bytes());
         entry.extend(0x201_u32.to_le_bytes());
         entry.extend([0; 8]);
@@ -67,7 +67,7 @@ fn configuration(vcpus: u8) -> Vec<u8> {
     let mut io_apic = vec![ENTRY_IO_APIC, io_apic_id, IO_APIC_VERSION, 1];
     io_apic.extend(layout::IO_APIC_ADDRESS.to_le_bytes());
     entries.push(io_apic);
-    // Polarity and trigger mode 0: as the bus has it, edges for ISA.
+    // Polarity and trigger mode 0: as defined by the bus, which means edges for ISA.
     for line in 0..ISA_LINES {
         entries.push(vec![ENTRY_IO_INTERRUPT, INTERRUPT_VECTORED, 0, 0, ISA_BUS, line, io_apic_id, line]);
     }

@@ -1,4 +1,5 @@
-//! The "zero page": what the Linux boot protocol tells the kernel (Documentation/arch/x86/boot.rst, zero-page.rst).
+//! The "zero page", in which the boot loader tells a Linux kernel what it has to know (Documentation/arch/x86/boot.rst,
+//! zero-page.rst).
 
 use std::io;
 
@@ -14,11 +15,11 @@ use crate::memory::{GuestMemory, Layout};
 const SETUP_RNG_SEED: u32 = 9;
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
-/// A boot loader without a registered number.
+/// Type of a boot loader without a registered number.
 const LOADER_UNDEFINED: u8 = 0xff;
 const BOOT_FLAG: u16 = 0xaa55;
 const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"HdrS");
-/// What an ELF kernel, which brings no header, is told of its alignment.
+/// The alignment given to an ELF kernel, which brings no header of its own.
 const KERNEL_ALIGNMENT: u32 = 0x100_0000;
 
 pub(super) fn write(
@@ -57,13 +58,13 @@ pub(super) fn write(
     Ok(())
 }
 
-/// A `setup_data` node (next, type, length, data) with random bytes from the host: a guest that has no hardware random
-/// numbers would otherwise start with none, and guess at its own jitter for seconds.
+/// A `setup_data` node (next, type, length, data) with random bytes from the host. Without it, a guest that has no hardware random
+/// numbers would start with none, and spend seconds guessing at its own jitter.
 fn random_seed() -> io::Result<Vec<u8>> {
     let seed: [u8; 32] = random::bytes()?;
     let mut node = vec![0; 8];
     node.extend(SETUP_RNG_SEED.to_le_bytes());
-    node.extend(u32::try_from(seed.len()).expect("32").to_le_bytes());
+    node.extend(u32::try_from(seed.len()).expect("32 bytes").to_le_bytes());
     node.extend(seed);
     Ok(node)
 }

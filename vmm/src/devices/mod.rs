@@ -40,10 +40,10 @@ impl Devices {
         Self::with(Serial::new(machine, output))
     }
 
-    /// The devices as they were saved, paused.
+    /// The devices as they were saved. They start out paused.
     ///
     /// # Errors
-    /// The kernel's for interrupts that are raised again.
+    /// The kernel's reason for not raising an interrupt again that was pending.
     pub fn restore(
         machine: Arc<Machine>,
         output: ConsoleOutput,
@@ -69,7 +69,7 @@ impl Devices {
         &self.serial
     }
 
-    /// The bus they are on.
+    /// The bus that the devices are on.
     #[must_use]
     pub const fn bus(&self) -> &PortBus {
         &self.bus
@@ -81,7 +81,7 @@ impl Devices {
         DeviceStateV1 { serial: self.serial.save() }
     }
 
-    /// Keeps the host's side from changing device state.
+    /// Keeps the host's side, such as console input, from changing device state.
     pub fn pause(&self) {
         self.serial.pause();
     }

@@ -3,7 +3,7 @@
 use kvm_ioctls::{Cap, Kvm};
 use serde::Serialize;
 
-/// What we cannot do without.
+/// The capabilities that this VMM cannot do without, and their names.
 pub const REQUIRED: &[(Cap, &str)] = &[
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
@@ -30,31 +30,31 @@ pub fn missing(kvm: &Kvm) -> Vec<&'static str> {
         .collect()
 }
 
-/// Capabilities of KVM that matter here.
+/// The capabilities of this host's KVM that matter to this VMM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Capabilities {
-    /// Version of the API.
+    /// Version of KVM's API.
     pub api_version: i32,
-    /// Names of those that are required and not there.
+    /// Names of the required capabilities that this KVM lacks.
     pub missing: Vec<&'static str>,
-    /// Most vCPUs of one guest.
+    /// Most vCPUs that one guest can have.
     pub max_vcpus: usize,
-    /// Size of a vCPU's extended state by `KVM_CAP_XSAVE2`; zero where only the fixed 4 KiB can be saved.
+    /// Size of a vCPU's extended state in bytes (`KVM_CAP_XSAVE2`); zero if only the fixed 4 KiB can be saved.
     pub xsave2_bytes: u64,
     /// `KVM_CAP_TSC_DEADLINE_TIMER`: the local APIC's timer has its TSC deadline mode.
     pub tsc_deadline: bool,
     /// `KVM_CAP_TSC_CONTROL`: a guest's time stamp counter may run at another frequency than the host's.
     pub tsc_scaling: bool,
-    /// Size of the state of nested guests by `KVM_CAP_NESTED_STATE`; zero where it cannot be saved.
+    /// Size of the state of nested guests in bytes (`KVM_CAP_NESTED_STATE`); zero if it cannot be saved.
     pub nested_state_bytes: u64,
 }
 
 impl Capabilities {
-    /// Asks KVM. `None` if it cannot be opened.
+    /// Asks KVM for them. `None` if it cannot be opened.
     #[must_use]
     pub fn read() -> Option<Self> {
         let kvm = Kvm::new().ok()?;
-        // Negative numbers are errors of an unknown capability.
+        // A negative number is an error: the capability is unknown.
         let size = |capability| u64::try_from(kvm.check_extension_int(capability)).unwrap_or(0);
         Some(Self {
             api_version: kvm.get_api_version(),

@@ -1,6 +1,6 @@
-//! Limits that the control groups of this process set, of both versions.
+//! Limits that the control groups of this process set, for both versions of control groups.
 //!
-//! A group's limit binds everything below it, so all groups from this process's own up to the top are asked, and the one
+//! A group's limit binds everything below it, so all groups from this process's own up to the top are read, and the one
 //! that leaves the least room counts. Source: `cgroups(7)`, `Documentation/admin-guide/cgroup-v2.rst`.
 
 use std::path::{Component, Path, PathBuf};
@@ -9,47 +9,48 @@ use serde::Serialize;
 
 use super::text;
 
-/// Version 1 writes "no limit" as the largest number of whole pages; anything near it is no limit.
+/// Version 1 writes "no limit" as the largest number of whole pages; anything near that number means "no limit".
 const UNLIMITED: u64 = 1 << 62;
 
 /// The limit that leaves the least room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// What may be used at most, in bytes or, of processes, in numbers.
+    /// The most that may be used: bytes, or a number of processes.
     pub limit: u64,
-    /// What is used.
+    /// How much is used, in the same unit.
     pub used: u64,
-    /// What of that the kernel takes back when it is short: cached files.
+    /// How much of that the kernel takes back when memory is short: cached files.
     pub reclaimable: u64,
-    /// The file that holds the limit.
+    /// Path of the file that holds the limit.
     pub setting: String,
 }
 
 impl Limit {
-    /// What is left.
+    /// How much is left, counting what can be reclaimed as free.
     #[must_use]
     pub const fn room(&self) -> u64 {
         self.limit.saturating_sub(self.used.saturating_sub(self.reclaimable))
     }
 }
 
-/// The limits that bind this process. `None` where no group sets any.
+/// The limits that bind this process. `None` where no group sets one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Cgroups {
     /// Memory, in bytes.
     pub memory_bytes: Option<Limit>,
     /// Reserved huge pages of 2 MiB, in bytes.
     pub huge_pages_bytes: Option<Limit>,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub processes: Option<Limit>,
 }
 
-/// The files of one limit: those of version 2, then those of version 1 and the controller they belong to.
+/// The files of one limit: in version 2, and in version 1 together with the controller they belong to. Each pair is the limit and
+/// what is used of it.
 struct Files {
     controller: &'static str,
     v2: [&'static str; 2],
     v1: [&'static str; 2],
-    /// The line of `memory.stat` with what can be taken back.
+    /// Name of the line of `memory.stat` that says how much can be taken back, in version 2 and in version 1.
     reclaimable: Option<[&'static str; 2]>,
 }
 
@@ -73,7 +74,7 @@ const PROCESSES: Files = Files {
 };
 
 impl Cgroups {
-    /// Asks the kernel.
+    /// Reads the limits from the mounted hierarchies.
     #[must_use]
     pub fn read() -> Self {
         let groups = text::of("/proc/self/cgroup").unwrap_or_default();
@@ -98,8 +99,8 @@ impl Cgroups {
     }
 }
 
-/// The folders of this process's group and of those above it, as far as they are mounted here: of version 2, or of the
-/// hierarchy of version 1 that has a controller.
+/// The folders of this process's group and of the groups above it, as far as they are mounted here: in version 2, or in the
+/// hierarchy of version 1 that has `controller`.
 fn folders(groups: &str, mounts: &str, controller: Option<&str>) -> Option<Vec<PathBuf>> {
     // `number:controller,controller:path`; version 2 has neither.
     let path = groups.lines().find_map(|line| {
@@ -112,7 +113,7 @@ fn folders(groups: &str, mounts: &str, controller: Option<&str>) -> Option<Vec<P
         matches.then_some(path)
     })?;
     let (root, mounted) = mounts.lines().find_map(|line| mounted_at(line, controller))?;
-    // A container may see a part of the hierarchy only. A group outside that part has its limits at the top of it.
+    // A container may see only a part of the hierarchy. For a group outside that part, the limits at its top count.
     let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
     let is_plain = below.components().all(|part| matches!(part, Component::Normal(_)));
     let below = if is_plain { below } else { Path::new("") };

@@ -1,4 +1,4 @@
-//! The host's clocks: what its kernel counts time by, and what KVM makes of the time stamp counter for guests.
+//! The host's clocks: the clock source that its kernel uses, and how KVM treats the time stamp counter of guests.
 
 use kvm_bindings::{KVM_CLOCK_TSC_STABLE, kvm_clock_data};
 use kvm_ioctls::Kvm;
@@ -10,17 +10,17 @@ use crate::sys::kvm;
 
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0";
 
-/// What the kernel counts time by.
+/// The clock source that the kernel counts time with.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Clocksource {
-    /// The one in use.
+    /// Name of the one in use, such as `tsc`.
     pub current: Option<String>,
-    /// All that it would use.
+    /// Names of all that the kernel could use.
     pub available: Vec<String>,
 }
 
 impl Clocksource {
-    /// Asks the kernel.
+    /// Reads the kernel's settings from `/sys`.
     #[must_use]
     pub fn read() -> Self {
         let available = text::of(format!("{CLOCKSOURCE}/available_clocksource")).unwrap_or_default();
@@ -34,29 +34,29 @@ impl Clocksource {
 /// The time stamp counter of a guest, as a virtual machine with one vCPU that never ran showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct GuestTsc {
-    /// Its frequency.
+    /// Frequency of the counter, in kHz.
     pub khz: u32,
-    /// Whether KVM keeps the offset to the host's counter that it was given. `None` where it has no such setting.
+    /// Whether KVM keeps the offset from the host's counter that it was given. `None` if it has no such setting.
     pub offset_kept: Option<bool>,
     /// Whether KVM trusts the host's counter (`KVM_CLOCK_TSC_STABLE`).
     pub is_stable: bool,
 }
 
-/// A call of the probe that failed.
+/// A call that failed while the counter was probed.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} failed")]
 pub struct ProbeError {
-    /// The call.
+    /// Name of the call.
     name: &'static str,
     /// The kernel's reason.
     source: errno::Error,
 }
 
 impl GuestTsc {
-    /// Opens KVM, makes a virtual machine with one vCPU, asks, and drops it.
+    /// Opens KVM, makes a virtual machine with one vCPU, reads its counter, and drops it.
     ///
     /// # Errors
-    /// The call that failed.
+    /// [`ProbeError`] names the call that failed; its source is the kernel's reason.
     pub fn probe() -> Result<Self, ProbeError> {
         let failed = |name| move |source| ProbeError { name, source };
         let kvm = Kvm::new().map_err(failed("opening /dev/kvm"))?;
@@ -65,7 +65,7 @@ impl GuestTsc {
         let khz = vcpu.get_tsc_khz().map_err(failed("KVM_GET_TSC_KHZ"))?;
         let offset_kept = match kvm::tsc_offset(&vcpu).map_err(failed("KVM_GET_DEVICE_ATTR"))? {
             Some(before) => {
-                // An hour or so back, as a clone's would be.
+                // An hour or so back, as it would be for a clone.
                 let wanted = before.wrapping_sub(1 << 43);
                 kvm::set_tsc_offset(&vcpu, wanted).map_err(failed("KVM_SET_DEVICE_ATTR"))?;
                 Some(kvm::tsc_offset(&vcpu).map_err(failed("KVM_GET_DEVICE_ATTR"))? == Some(wanted))

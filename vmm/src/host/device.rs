@@ -1,4 +1,4 @@
-//! A device node such as `/dev/kvm`: whether it is there, whose it is, and whether this process may open it.
+//! A device node such as `/dev/kvm`: whether it exists, which user and group own it, and whether this process may open it.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -7,32 +7,32 @@ use serde::Serialize;
 
 use super::user::Group;
 
-/// One device node. Whether it opens was tried, not read from its mode: lists of access rights, containers and modules
-/// decide as well.
+/// One device node. Whether it can be opened was tried, not read from its mode: access control lists, containers and security
+/// modules decide as well.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Device {
-    /// Where it is.
+    /// Path of the node.
     pub path: String,
     /// Whether there is anything at the path.
     pub exists: bool,
-    /// Whether that is a character device.
+    /// Whether it is a character device.
     pub is_device: bool,
-    /// Its access mode in octal digits.
+    /// Access mode in octal digits, such as `660`.
     pub mode_octal: Option<String>,
-    /// User id of its owner.
+    /// Id of the user that owns it.
     pub owner_id: Option<u32>,
     /// Id of the group that owns it.
     pub group_id: Option<u32>,
-    /// That group, if `/etc/group` names it.
+    /// The group that owns it, if `/etc/group` names it.
     pub group: Option<Group>,
-    /// What the kernel said when it was opened for reading and writing; `None` if it opened.
+    /// The kernel's reason for not opening it for reading and writing; `None` if it could be opened.
     pub error: Option<String>,
-    /// Whether that was a lack of permission.
+    /// Whether that reason was a lack of permission.
     pub is_forbidden: bool,
 }
 
 impl Device {
-    /// Looks at a path and tries to open what is there.
+    /// Looks at what is at `path`, and tries to open it.
     #[must_use]
     pub fn at(path: &str) -> Self {
         let metadata = fs::metadata(path).ok();
@@ -53,13 +53,13 @@ impl Device {
         }
     }
 
-    /// Whether this process can open it.
+    /// Whether it is a device that this process can open.
     #[must_use]
     pub const fn opens(&self) -> bool {
         self.is_device && self.error.is_none()
     }
 
-    /// Whether members of the group that owns it may read and write.
+    /// Whether its mode lets members of the group that owns it read and write.
     #[must_use]
     pub fn lets_group_in(&self) -> bool {
         let mode = self.mode_octal.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok());

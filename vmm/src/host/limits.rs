@@ -1,16 +1,16 @@
-//! What this process may have at most of descriptors, processes and memory.
+//! The most descriptors, processes and memory that this process may have.
 
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use super::text;
 
-/// A limit that a process may raise by itself, up to another. `None`: no limit.
+/// A soft limit, which a process may raise by itself up to the hard one. `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Bounds {
-    /// The limit.
+    /// The limit in force.
     pub soft: Option<u64>,
-    /// How far it may be raised without privileges.
+    /// How far the process may raise it without privileges.
     pub hard: Option<u64>,
 }
 
@@ -24,20 +24,20 @@ impl Bounds {
 /// Limits of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Limits {
-    /// Open descriptors.
+    /// Number of open descriptors.
     pub descriptors: Bounds,
-    /// Processes and threads of this user. Root has no such limit.
+    /// Number of processes and threads of this user. Root has no such limit.
     pub processes: Bounds,
-    /// Memory that may be locked. Nothing here locks memory.
+    /// Memory that may be locked, in bytes. This crate locks no memory.
     pub locked_memory_bytes: Bounds,
-    /// Address space.
+    /// Address space of the process, in bytes.
     pub address_space_bytes: Bounds,
-    /// Processes and threads of the whole host (`kernel.pid_max`, `kernel.threads-max`).
+    /// Number of processes and threads of the whole host: the smaller of `kernel.pid_max` and `kernel.threads-max`.
     pub host_processes: Option<u64>,
 }
 
 impl Limits {
-    /// Asks the kernel.
+    /// Reads the limits from the kernel.
     #[must_use]
     pub fn read() -> Self {
         let host = ["pid_max", "threads-max"].map(|name| text::number(format!("/proc/sys/kernel/{name}")));

@@ -7,26 +7,26 @@ use super::text;
 /// Memory of the whole host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Memory {
-    /// All of it.
+    /// All memory, used or not (`MemTotal`), in bytes.
     pub total_bytes: Option<u64>,
-    /// What can be handed out without swapping, by the kernel's own estimate (`MemAvailable`).
+    /// Memory that can be handed out without swapping, as the kernel estimates it (`MemAvailable`), in bytes.
     pub available_bytes: Option<u64>,
-    /// Size of all swap areas.
+    /// Size of all swap areas together, in bytes.
     pub swap_bytes: Option<u64>,
-    /// `vm.overcommit_memory`: 0 refuses what is obviously too much, 1 nothing, 2 all beyond a limit.
+    /// `vm.overcommit_memory`: 0 refuses what is obviously too much, 1 refuses nothing, 2 refuses everything beyond a limit.
     pub overcommit: Option<u32>,
-    /// With `vm.overcommit_memory` 2: what may be promised at most (`CommitLimit`).
+    /// The most that may be promised if `vm.overcommit_memory` is 2 (`CommitLimit`), in bytes.
     pub commit_limit_bytes: Option<u64>,
-    /// What is promised (`Committed_AS`).
+    /// How much is promised (`Committed_AS`), in bytes.
     pub committed_bytes: Option<u64>,
-    /// Size of the huge pages that `vm.nr_hugepages` counts.
+    /// Size in bytes of the huge pages that `vm.nr_hugepages` counts.
     pub huge_page_bytes: Option<u64>,
-    /// `vm.max_map_count`: mappings of one process.
+    /// `vm.max_map_count`: the most mappings that one process may have.
     pub max_mappings: Option<u64>,
 }
 
 impl Memory {
-    /// Asks the kernel.
+    /// Reads the facts from `/proc`.
     #[must_use]
     pub fn read() -> Self {
         Self {

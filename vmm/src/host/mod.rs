@@ -2,11 +2,11 @@
 //!
 //! Two kinds of host exist. On ordinary ones the processor runs the guest (VT-x, SVM). On others KVM is *page-table
 //! based* (`kvm_pvm`): ring 3 runs natively, ring 0 is emulated one instruction at a time, and the emulator lacks a few
-//! instructions. Both must work, so the kind is found out here once and asked for wherever it matters.
+//! instructions. Both must work, so the kind is found out here once, and code that depends on it asks.
 //!
-//! [`Host`] is what machines are built on. The other modules each read one kind of facts about the host, for reports: they
-//! need no privileges, change nothing, and what a host does not tell is absent. Whether the facts are good or bad is not
-//! judged here.
+//! Machines are built on [`Host`]. The other modules each read one kind of facts about the host, for reports: they
+//! need no privileges, change nothing, and leave out what a host does not tell. They do not judge whether the facts are good
+//! or bad.
 
 pub mod capabilities;
 pub mod cgroup;
@@ -40,15 +40,15 @@ use crate::sys::kvm::XSAVE_MIN_BYTES;
 
 /// What the kernel command line of a Linux guest needs on a page-table based host, and nowhere else.
 ///
-/// Most items keep the kernel away from an instruction the emulator lacks (XSAVE, CLAC and STAC, CMPXCHG16B) or that
+/// Most items keep the kernel away from an instruction that the emulator lacks (XSAVE, CLAC and STAC, CMPXCHG16B) or that
 /// the host does not let it rely on.
 pub const PAGE_TABLE_BASED_CMDLINE: &str = "lpj=4500000 noxsave nofsgsbase rodata=off \
      clearcpuid=smap,smep,popcnt,rdrand,rdseed,cx16,erms,fsrm";
 
-/// Where KVM is.
+/// Path of KVM's device node.
 pub const KVM_PATH: &str = "/dev/kvm";
 
-/// The only version of the API that was ever stable.
+/// Version of KVM's API: the only one that was ever stable.
 pub const KVM_API_VERSION: i32 = 12;
 
 /// Why this host cannot run a VM.
@@ -57,24 +57,24 @@ pub enum Error {
     /// There is no `/dev/kvm`.
     #[error("{KVM_PATH} does not exist: is this host without virtualisation, or the kvm module not loaded?")]
     NoKvm,
-    /// It may not be opened.
+    /// This process may not open `/dev/kvm`.
     #[error("no permission to open {KVM_PATH}: run as root or as a member of the group that owns it")]
     NoPermission,
-    /// It cannot be opened for another reason.
+    /// `/dev/kvm` cannot be opened for another reason.
     #[error("cannot open {KVM_PATH}")]
     Open(#[source] io::Error),
-    /// It speaks another version.
+    /// KVM speaks another version of the API.
     #[error("{KVM_PATH} speaks API version {0}, not {KVM_API_VERSION}")]
     ApiVersion(i32),
-    /// Capabilities are missing.
+    /// KVM lacks capabilities that are required; their names.
     #[error("this host's KVM lacks {}", .0.join(", "))]
     Missing(Vec<&'static str>),
-    /// Its processor description cannot be read.
-    #[error("KVM_GET_SUPPORTED_CPUID failed")]
+    /// KVM does not say which CPUID leaves or which MSRs it supports.
+    #[error("KVM_GET_SUPPORTED_CPUID or KVM_GET_MSR_INDEX_LIST failed")]
     Cpuid(#[source] errno::Error),
 }
 
-/// Who runs the guest's ring 0.
+/// What runs the guest's ring 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Virtualization {
@@ -85,7 +85,7 @@ pub enum Virtualization {
 }
 
 impl Virtualization {
-    /// Which of the two this host's KVM would be: a page-table based one is a module of its own and needs no virtualization
+    /// Finds out which of the two this host's KVM is. A page-table based KVM is a module of its own and needs no virtualization
     /// feature of the processor.
     #[must_use]
     pub fn detect() -> Self {
@@ -120,7 +120,8 @@ impl Host {
     /// The host this process runs on, opened on first use and kept.
     ///
     /// # Errors
-    /// See [`Error`]. A failure is not remembered: a later call tries again.
+    /// [`Error`] says what to change on the host, or which call to KVM failed. A failure is not remembered: a later call tries
+    /// again.
     pub fn get() -> Result<&'static Self, Error> {
         static HOST: OnceLock<Host> = OnceLock::new();
         if let Some(host) = HOST.get() {
@@ -157,25 +158,25 @@ impl Host {
         Ok(host)
     }
 
-    /// The KVM descriptor.
+    /// The descriptor of `/dev/kvm`.
     #[must_use]
     pub const fn kvm(&self) -> &Kvm {
         &self.kvm
     }
 
-    /// Who runs the guest's ring 0.
+    /// What runs the guest's ring 0.
     #[must_use]
     pub const fn virtualization(&self) -> Virtualization {
         self.virtualization
     }
 
-    /// The processor features KVM can give a guest.
+    /// The processor features that KVM can give a guest (`KVM_GET_SUPPORTED_CPUID`).
     #[must_use]
     pub const fn supported_cpuid(&self) -> &CpuId {
         &self.cpuid
     }
 
-    /// The MSRs KVM says it can save and restore (`KVM_GET_MSR_INDEX_LIST`).
+    /// Indices of the MSRs that KVM says it can save and restore (`KVM_GET_MSR_INDEX_LIST`).
     #[must_use]
     pub fn msr_indices(&self) -> &[u32] {
         &self.msr_indices
@@ -193,8 +194,8 @@ impl Host {
         self.kvm.check_extension(Cap::TscControl)
     }
 
-    /// Whether the time stamp counter of a clone goes on from where it was saved. Otherwise its guest sees the host's own, which jumps
-    /// by the snapshot's age.
+    /// Whether the time stamp counter of a clone goes on from where it was saved. Otherwise its guest sees the host's own counter,
+    /// which jumps by the snapshot's age.
     #[must_use]
     pub const fn keeps_guest_tsc(&self) -> bool {
         matches!(self.virtualization, Virtualization::Hardware)

@@ -6,19 +6,19 @@ use serde::Serialize;
 
 use super::text;
 
-/// The kernel and which of its KVM modules are there.
+/// The kernel's release, and which KVM module it has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Kernel {
-    /// Its release, as `uname -r` prints it.
+    /// The kernel's release, as `uname -r` prints it.
     pub release: String,
-    /// `kvm_intel`, `kvm_amd` or `kvm_pvm`, where it is loaded or built in.
+    /// `kvm_intel`, `kvm_amd` or `kvm_pvm`, whichever is loaded or built in. `None` if none of them is.
     pub kvm_module: Option<&'static str>,
-    /// The module's parameter `nested`. `None` where it has none.
+    /// The module's parameter `nested`. `None` if it does not have that parameter.
     pub nested: Option<bool>,
 }
 
 impl Kernel {
-    /// Asks the kernel.
+    /// Reads the facts from the kernel and from `/sys/module`.
     #[must_use]
     pub fn read() -> Self {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();

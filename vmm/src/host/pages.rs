@@ -1,4 +1,4 @@
-//! Page sizes: huge pages that are set aside, and those that the kernel makes by itself.
+//! Huge pages: those that are set aside, and those that the kernel makes by itself.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -13,28 +13,28 @@ const TRANSPARENT: &str = "/sys/kernel/mm/transparent_hugepage";
 /// Huge pages of one size.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct HugePagePool {
-    /// Size of a page.
+    /// Size of each page, in bytes.
     pub page_bytes: u64,
-    /// Pages there are.
+    /// Number of pages set aside, in use or not.
     pub total: u64,
-    /// Pages that are not in use. Some may be promised to a mapping that has not touched them.
+    /// Number of pages that are not in use. Some may be promised to a mapping that has not touched them yet.
     pub free: u64,
-    /// Free pages that are promised.
+    /// Number of free pages that are promised.
     pub promised: u64,
-    /// Whether this process may set more aside.
+    /// Whether this process may set more pages aside.
     pub may_set_aside: bool,
-    /// The file that holds the number of pages set aside.
+    /// Path of the file that holds the number of pages set aside.
     pub setting: String,
 }
 
 impl HugePagePool {
-    /// Pages that could be had now.
+    /// Number of pages that a new mapping could get now.
     #[must_use]
     pub const fn available(&self) -> u64 {
         self.free.saturating_sub(self.promised)
     }
 
-    /// Every size that this kernel has, the smallest first.
+    /// The pools of every page size that this kernel has, smallest first.
     #[must_use]
     pub fn all() -> Vec<Self> {
         Self::all_below(Path::new(HUGE_PAGES))
@@ -56,25 +56,25 @@ impl HugePagePool {
             total: text::number(&setting)?,
             free: text::number(folder.join("free_hugepages"))?,
             promised: text::number(folder.join("resv_hugepages")).unwrap_or(0),
-            // Opening alone changes nothing, and knows of read-only file systems as well.
+            // Opening alone changes nothing, and it fails on read-only file systems as well.
             may_set_aside: OpenOptions::new().write(true).open(&setting).is_ok(),
             setting: setting.display().to_string(),
         })
     }
 }
 
-/// When the kernel makes huge pages by itself: `always`, `advise` or `madvise` (where it is told that they pay), `never`.
-/// `None` where it cannot.
+/// When the kernel makes huge pages by itself: `always`, `advise` or `madvise` (where a program says that they pay off), `never`.
+/// `None` if it cannot make any.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct TransparentHugePages {
-    /// In private memory.
+    /// The setting for private memory.
     pub private: Option<String>,
-    /// In shared memory, such as a memfd.
+    /// The setting for shared memory, such as a memfd.
     pub shared: Option<String>,
 }
 
 impl TransparentHugePages {
-    /// Asks the kernel.
+    /// Reads the settings from `/sys`.
     #[must_use]
     pub fn read() -> Self {
         let setting = |file| {

@@ -11,33 +11,33 @@ use super::text;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of the processor, each on or off by itself")]
 pub struct Processor {
-    /// The maker's name of itself, such as `GenuineIntel`.
+    /// The vendor as CPUID names it, such as `GenuineIntel`.
     pub vendor: Option<String>,
-    /// What it is sold as.
+    /// The name it is sold under.
     pub model_name: Option<String>,
-    /// Whether it shows VT-x.
+    /// Whether the processor has VT-x.
     pub vmx: bool,
-    /// Whether it shows SVM.
+    /// Whether the processor has SVM.
     pub svm: bool,
     /// Whether this host is itself a virtual machine.
     pub is_virtual: bool,
-    /// Whether its time stamp counter runs at one frequency, in sleep states as well.
+    /// Whether the time stamp counter always runs at one frequency, also in sleep states.
     pub steady_tsc: bool,
-    /// Processors that are on.
+    /// Number of processors that are online.
     pub online: Option<usize>,
-    /// Those of them that this process may run on, by its affinity mask and CPU quota.
+    /// How many of them this process may use, given its affinity mask and CPU quota.
     pub usable: Option<usize>,
 }
 
 impl Processor {
-    /// Asks the kernel.
+    /// Reads `/proc/cpuinfo`, and counts the processors that this process may use.
     #[must_use]
     pub fn read() -> Self {
         let usable = thread::available_parallelism().ok().map(NonZeroUsize::get);
         Self { usable, ..Self::parse(&text::of("/proc/cpuinfo").unwrap_or_default()) }
     }
 
-    /// Whether it can run guests itself.
+    /// Whether the processor itself can run guests, with VT-x or SVM.
     #[must_use]
     pub const fn has_virtualization(&self) -> bool {
         self.vmx || self.svm

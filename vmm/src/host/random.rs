@@ -4,10 +4,11 @@ use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// `N` random bytes, up to 256. They are asked for each time and kept nowhere: what a process keeps, its forks draw as well.
+/// `N` random bytes, up to 256. They come from the kernel at every call and are not buffered: forks of a process would draw the
+/// same bytes from a buffer.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's reason for refusing `getrandom`; `UnexpectedEof` if it gave fewer bytes.
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     const { assert!(N <= 256, "more may be cut short, see getrandom(2)") };
     let mut bytes = [0; N];

@@ -1,4 +1,4 @@
-//! What keeps this process from looking into others, as live snapshots and branches do.
+//! Restrictions that keep this process from looking into others, as live snapshots and branches have to.
 
 use std::fs::File;
 use std::io;
@@ -13,21 +13,21 @@ use crate::sys::pagemap::Pagemap;
 /// Restrictions on this process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Security {
-    /// `kernel.yama.ptrace_scope`: 0 and 1 let a process look into its children, 2 with `CAP_SYS_PTRACE` only, 3 never.
-    /// `None` where the kernel has no such module.
+    /// `kernel.yama.ptrace_scope`: 0 and 1 let a process look into its children, 2 only with `CAP_SYS_PTRACE`, 3 never.
+    /// `None` if the kernel has no such module.
     pub yama_ptrace_scope: Option<u32>,
-    /// Mode of seccomp: 0 none, 2 a filter.
+    /// Mode of seccomp: 0 means none, 2 a filter.
     pub seccomp_mode: Option<u32>,
     /// Whether `/proc/self/mem` shows this process's memory.
     pub own_memory: bool,
-    /// Whether `/proc/self/pagemap` opens.
+    /// Whether `/proc/self/pagemap` can be opened.
     pub own_pagemap: bool,
     /// Why a child that holds this process's memory could not be made or read; `None` if it could.
     pub holder_error: Option<String>,
 }
 
 impl Security {
-    /// Asks the kernel, and tries: makes a child by `fork()` for a moment.
+    /// Reads the settings, and tries the accesses: makes a child by `fork()` for a moment.
     #[must_use]
     pub fn read() -> Self {
         let status = text::of("/proc/self/status").unwrap_or_default();
@@ -41,7 +41,7 @@ impl Security {
     }
 }
 
-/// A pattern to look for, and where it lies.
+/// A pattern to look for, and its address in this process.
 fn pattern() -> ([u8; 16], u64) {
     static PATTERN: [u8; 16] = *b"cloner host 0123";
     (PATTERN, PATTERN.as_ptr().addr() as u64)
@@ -54,7 +54,7 @@ fn own_memory() -> io::Result<bool> {
     Ok(found == wanted)
 }
 
-/// What a live snapshot does with all of a guest's memory, with some bytes of this program.
+/// Does with some bytes of this program what a live snapshot does with all of a guest's memory.
 fn held() -> io::Result<()> {
     let (wanted, address) = pattern();
     let holder = Holder::fork()?;

@@ -1,10 +1,11 @@
-//! Reading what the kernel says in small files. A file that is not there or makes no sense is an absent fact, never an error.
+//! Reading the small files in which the kernel states facts. A file that is missing or makes no sense is an absent fact, never an
+//! error.
 
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-/// The content of a file, without blanks around it.
+/// The content of a file, without white space around it.
 pub(super) fn of(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
@@ -14,7 +15,7 @@ pub(super) fn number<T: FromStr>(path: impl AsRef<Path>) -> Option<T> {
     of(path)?.parse().ok()
 }
 
-/// What follows `name:` at the beginning of a line.
+/// The text after `name:` on the first line that begins with it.
 pub(super) fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -22,13 +23,13 @@ pub(super) fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     })
 }
 
-/// Bytes of a field that is given in KiB, as all of `/proc/meminfo` are.
+/// The value, in bytes, of a field that the file gives in KiB, such as those of `/proc/meminfo`.
 pub(super) fn kib_field(text: &str, name: &str) -> Option<u64> {
     let kib: u64 = field(text, name)?.strip_suffix(" kB")?.parse().ok()?;
     kib.checked_mul(1024)
 }
 
-/// The word in brackets, by which the kernel marks which of several settings is on.
+/// The word in brackets. That is how the kernel marks which of several settings is on.
 pub(super) fn chosen(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(word, _)| word)

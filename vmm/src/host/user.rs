@@ -1,4 +1,5 @@
-//! Who runs this process, by the files that name users and groups. Directories elsewhere (LDAP, `sssd`) are not asked.
+//! The user that runs this process, according to the local files that name users and groups. Other directories (LDAP, `sssd`) are
+//! not asked.
 
 use rustix::process::{getegid, geteuid, getgroups};
 use serde::Serialize;
@@ -13,16 +14,16 @@ const CAP_SYS_PTRACE: u32 = 19;
 pub struct User {
     /// Effective user id.
     pub id: u32,
-    /// Name by `/etc/passwd`.
+    /// Name according to `/etc/passwd`.
     pub name: Option<String>,
     /// Effective and supplementary group ids.
     pub groups: Vec<u32>,
-    /// Whether it has `CAP_SYS_PTRACE`.
+    /// Whether the process has `CAP_SYS_PTRACE`.
     pub sys_ptrace: bool,
 }
 
 impl User {
-    /// The user of this process.
+    /// Reads the ids from the kernel and the name from `/etc/passwd`.
     #[must_use]
     pub fn current() -> Self {
         let id = geteuid().as_raw();
@@ -46,22 +47,22 @@ impl User {
 /// A group of `/etc/group`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// Its id.
+    /// Group id.
     pub id: u32,
-    /// Its name.
+    /// Name of the group.
     pub name: String,
-    /// Names of users that are in it from their next login on.
+    /// Names of the users listed as members. A user newly added is a member from the next login on.
     pub members: Vec<String>,
 }
 
 impl Group {
-    /// The group with this id.
+    /// The group with this id, if `/etc/group` has one.
     #[must_use]
     pub fn with_id(id: u32) -> Option<Self> {
         groups().into_iter().find(|group| group.id == id)
     }
 
-    /// The group with this name.
+    /// The group with this name, if `/etc/group` has one.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         groups().into_iter().find(|group| group.name == name)
@@ -72,7 +73,7 @@ fn groups() -> Vec<Group> {
     text::of("/etc/group").unwrap_or_default().lines().filter_map(group_of).collect()
 }
 
-/// From `name:password:id:member,member`.
+/// Parses a line of the form `name:password:id:member,member`.
 fn group_of(line: &str) -> Option<Group> {
     let mut fields = line.split(':');
     let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?.parse().ok()?);
@@ -80,7 +81,7 @@ fn group_of(line: &str) -> Option<Group> {
     Some(Group { id, name: name.to_owned(), members: members.map(str::to_owned).collect() })
 }
 
-/// From lines of `name:password:id:…`; names that a shell would not take as they are do not count.
+/// Finds the name for `id` in lines of the form `name:password:id:…`. Names that a shell would not take literally do not count.
 fn name_of(passwd: &str, id: u32) -> Option<String> {
     let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     passwd.lines().find_map(|line| {

@@ -1,4 +1,4 @@
-//! Whether this process may serve page faults, and by which of three ways: a device, a setting, a capability.
+//! Whether this process may serve page faults, and what permits it: a device, a setting or a capability.
 
 use serde::Serialize;
 
@@ -6,22 +6,22 @@ use super::device::Device;
 use super::text;
 use crate::sys::uffd;
 
-/// What stands in the way of `userfaultfd`.
+/// Whether `userfaultfd` works for this process, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Userfault {
-    /// What the kernel said when one was opened that serves faults inside the kernel, on shared memory and on huge pages, by
-    /// the last of the ways; `None` if it opened.
+    /// The kernel's last reason for not opening a `userfaultfd` that serves faults inside the kernel, on shared memory and on huge
+    /// pages; `None` if it could be opened.
     pub error: Option<String>,
-    /// Whether that was a lack of permission.
+    /// Whether that reason was a lack of permission.
     pub is_forbidden: bool,
-    /// The device.
+    /// The device `/dev/userfaultfd`.
     pub device: Device,
-    /// The setting. `None` where the kernel has none.
+    /// The setting `vm.unprivileged_userfaultfd`. `None` if the kernel does not have it.
     pub unprivileged: Option<bool>,
 }
 
 impl Userfault {
-    /// Asks the kernel, and opens one.
+    /// Reads the setting, and tries to open a `userfaultfd`.
     #[must_use]
     pub fn read() -> Self {
         let (error, is_forbidden) = match uffd::Userfault::open() {

@@ -13,7 +13,7 @@ use self::state::{InterruptStateV1, PitStateV1};
 use crate::memory::layout;
 use crate::sys::kvm;
 
-/// A call to KVM that failed.
+/// A call to KVM that failed: its name, and the kernel's reason as the source.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} failed")]
 pub struct Error {
@@ -25,10 +25,10 @@ fn ioctl<T>(name: &'static str, result: Result<T, errno::Error>) -> Result<T, Er
     result.map_err(|source| Error { name, source })
 }
 
-/// Creates the chips. Must come before the first vCPU, which else gets no local APIC.
+/// Creates the chips. Must come before the first vCPU, which otherwise gets no local APIC.
 ///
 /// # Errors
-/// The kernel's.
+/// [`Error`] names the call that KVM refused.
 pub fn create(vm: &VmFd) -> Result<(), Error> {
     // Both are needed on Intel processors only, where KVM runs real mode in a small task of its own. They must not
     // overlap memory, and must come before the vCPUs.
@@ -43,7 +43,7 @@ pub fn create(vm: &VmFd) -> Result<(), Error> {
 /// Saves chips, timer and clock. No vCPU may run. `unstarted` is the timer of a restored VM that has not run yet.
 ///
 /// # Errors
-/// The kernel's.
+/// [`Error`] names the call that KVM refused.
 pub fn save(vm: &VmFd, unstarted: Option<&PitStateV1>) -> Result<InterruptStateV1, Error> {
     let clock = ioctl("KVM_GET_CLOCK", vm.get_clock())?;
     let pit = match unstarted {
@@ -62,14 +62,14 @@ pub fn save(vm: &VmFd, unstarted: Option<&PitStateV1>) -> Result<InterruptStateV
     })
 }
 
-/// Restores clock and chips, after the vCPUs and before any runs. The timer is left to [`start_timer`].
+/// Restores clock and chips, after the vCPUs and before any of them runs. The timer is left to [`start_timer`].
 ///
 /// # Errors
-/// The kernel's.
+/// [`Error`] names the call that KVM refused.
 pub fn restore(vm: &VmFd, state: &InterruptStateV1) -> Result<(), Error> {
     let InterruptStateV1 { pic_master, pic_slave, io_apic, pit: _, clock_ns } = state;
     // Flags 0: with KVM_CLOCK_REALTIME, which KVM_GET_CLOCK reports, the guest's clock would jump by the time that
-    // passed since the snapshot; a clone goes on where its source was.
+    // passed since the snapshot. A clone's clock goes on from where its source's was.
     let clock = kvm_clock_data { clock: *clock_ns, ..kvm_clock_data::default() };
     ioctl("KVM_SET_CLOCK", vm.set_clock(&clock))?;
     for (chip_id, pic) in [(KVM_IRQCHIP_PIC_MASTER, pic_master), (KVM_IRQCHIP_PIC_SLAVE, pic_slave)] {
@@ -83,14 +83,14 @@ pub fn restore(vm: &VmFd, state: &InterruptStateV1) -> Result<(), Error> {
     )
 }
 
-/// Restores the timer, which counts from then on: when the guest is about to run, and not before.
+/// Restores the timer, which counts from then on. Call it when the guest is about to run, not earlier.
 ///
-/// KVM raises its interrupt once, and again only when the guest has acknowledged it (`irq_ack` in arch/x86/kvm/i8254.c). One that it
-/// raises before the chips are restored is wiped out by that, is never acknowledged, and would be the last. And what a periodic timer
-/// raises while the guest does not run yet piles up and comes all at once.
+/// KVM raises the timer's interrupt once, and again only after the guest has acknowledged it (`irq_ack` in arch/x86/kvm/i8254.c).
+/// Restoring the chips would wipe out an interrupt raised before; it would never be acknowledged and would be the last. And the
+/// interrupts that a periodic timer raises before the guest runs pile up and come all at once.
 ///
 /// # Errors
-/// The kernel's: `ENXIO` if the VM has no timer.
+/// The kernel's reason for refusing `KVM_SET_PIT2`: `ENXIO` if the VM has no timer.
 pub fn start_timer(vm: &VmFd, pit: &PitStateV1) -> Result<(), Error> {
     let PitStateV1 { channels, flags } = pit;
     let pit =

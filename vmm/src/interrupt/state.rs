@@ -50,15 +50,15 @@ mirror! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IoApicStateV1 {
-    /// Guest-physical address of its registers.
+    /// Guest-physical address of the registers.
     pub base_address: u64,
-    /// Selected register.
+    /// Number of the register that is selected, 0 to 255.
     pub ioregsel: u32,
-    /// Its APIC id.
+    /// The APIC id of the I/O APIC, 0 to 15.
     pub id: u32,
     /// Pending interrupt lines, one bit each.
     pub irr: u32,
-    /// The redirection table.
+    /// The redirection table, one entry for each pin.
     pub redirections: [u64; 24],
 }
 
@@ -66,9 +66,9 @@ pub struct IoApicStateV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PitStateV1 {
-    /// Its channels.
+    /// The three channels, by number.
     pub channels: [PitChannelStateV1; 3],
-    /// `KVM_PIT_FLAGS_…`.
+    /// Bits of `KVM_PIT_FLAGS_…`.
     pub flags: u32,
 }
 
@@ -76,13 +76,13 @@ pub struct PitStateV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InterruptStateV1 {
-    /// Master 8259.
+    /// The master 8259, lines 0 to 7.
     pub pic_master: PicStateV1,
-    /// Slave 8259.
+    /// The slave 8259, lines 8 to 15.
     pub pic_slave: PicStateV1,
-    /// I/O APIC.
+    /// The I/O APIC and its redirection table.
     pub io_apic: IoApicStateV1,
-    /// Timer.
+    /// The 8254 timer.
     pub pit: PitStateV1,
     /// The guest's kvmclock, in ns.
     pub clock_ns: u64,

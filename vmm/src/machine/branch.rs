@@ -21,75 +21,77 @@ use crate::memory::{Backing, GuestMemory, Held};
 use crate::state::VmState;
 use crate::sys::fork::{self, Child, Side};
 
-/// Why there is no branch. The source is unharmed.
+/// Why no branch was made. The source is unharmed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What one process writes to shared memory, all see.
-    #[error("a VM whose memory is {0} cannot be branched: only private memory becomes two by fork()")]
+    /// The memory is shared: what one process writes to it, all see.
+    #[error("a VM whose memory is {0} cannot be branched: only private memory is duplicated by fork()")]
     NotPrivate(String),
-    /// It has somebody who brings what is missing, to one process.
+    /// The VM is a lazy clone, and its supplier brings what is missing to one process only.
     #[error("a lazy clone cannot be branched: its memory arrives in one process only")]
     Lazy,
-    /// The VM cannot be paused, or its state not saved.
+    /// The VM cannot be paused, or its state cannot be saved.
     #[error("cannot pause and save the VM")]
     Vm(#[from] super::Error),
     /// The kernel does not say how many huge pages the process has.
-    #[error("cannot tell how many huge pages the VM has")]
+    #[error("cannot find out how many huge pages the VM has")]
     HugePages(#[source] io::Error),
-    /// The process cannot be forked.
+    /// The process of the VM cannot be forked.
     #[error("cannot fork the process of the VM")]
     Fork(#[from] fork::Error),
-    /// The memory cannot be taken over by the child.
+    /// The child cannot take over the memory.
     #[error("the branch cannot take over its memory")]
     Memory(#[source] io::Error),
 }
 
-/// Where [`Vm::branch`] returned.
+/// In which of the two processes [`Vm::branch`] returned.
 #[derive(Debug)]
 pub enum BranchSide {
-    /// In the process that called. The VM is as before: it runs on, if it did.
+    /// In the process that called it. The VM is as before: it goes on running if it was running.
     Source {
-        /// The VM.
+        /// The VM that was branched.
         vm: Vm,
-        /// The child in which this returned as well.
+        /// The child, in which `branch` returned as well, or why there is none.
         branched: Result<Branched, Error>,
     },
-    /// In the child.
+    /// In the child: what the branch is to be built from.
     Branch(Result<Box<BranchSeed>, Error>),
 }
 
 /// A branch as its source sees it.
 #[derive(Debug)]
 pub struct Branched {
-    /// Its process.
+    /// The process of the branch.
     pub child: Child,
     /// How long the source stood still.
     pub pause: Duration,
-    /// The part of it that was `fork()`.
+    /// The part of the pause that `fork()` took.
     pub fork_time: Duration,
 }
 
-/// What a branch is made of.
+/// What a branch is built from.
 #[derive(Debug)]
 pub struct BranchSeed {
     /// The source's state at the pause.
     pub state: VmState,
-    /// Its memory at the pause; nobody else has it any more.
+    /// The source's memory at the pause. This process has no other reference to it.
     pub memory: GuestMemory,
-    /// How a process holds that memory. If it is in reserved huge pages and the host runs out of them, the kernel takes some away
-    /// from the branch, whose next access to them is a bus error.
+    /// How the child holds that memory. If it is in reserved huge pages and the host runs out of them, the kernel takes some away
+    /// from the branch, and the branch's next access to them is a bus error.
     pub held: Held,
 }
 
 impl Vm {
     /// Forks this process and with it the VM, which stands still meanwhile.
     ///
-    /// Returns twice. The child has nothing of the VM but state and memory; its descriptors and threads are gone. Whatever else
-    /// the process had open, the child has open too.
+    /// Returns twice. Of the VM the child keeps only state and memory; descriptors and threads are gone. Everything else
+    /// that the process had open is open in the child as well.
     ///
     /// # Errors
-    /// See [`Error`]; there is no child then, but for [`Error::Memory`], with which it returns in the child, and
-    /// [`fork::Error::Pidfd`].
+    /// * [`Error::NotPrivate`] or [`Error::Lazy`] if this VM's memory cannot be branched.
+    /// * [`Error::Vm`], [`Error::HugePages`] or [`Error::Fork`] if a step in the source fails. There is no child then, except after
+    ///   [`fork::Error::Pidfd`].
+    /// * [`Error::Memory`] in the child, if it cannot take over the memory. The source knows nothing of it.
     #[must_use]
     pub fn branch(self) -> BranchSide {
         match forked(&self) {
@@ -103,7 +105,7 @@ impl Vm {
     }
 }
 
-/// The state at the pause, in both processes; what was made, in the source's only.
+/// Returns the state at the pause in both processes, and what was made in the source only.
 fn forked(vm: &Vm) -> Result<(Option<Branched>, VmState, Held), Error> {
     match vm.memory().backing() {
         Backing::Private(_) | Backing::OverTemplate(_) => {}
@@ -122,7 +124,7 @@ fn forked(vm: &Vm) -> Result<(Option<Branched>, VmState, Held), Error> {
             Ok((Some(Branched { child, pause: paused.resume(), fork_time }), state, held))
         }
         Side::Child => {
-            // It would let threads run that do not exist.
+            // Dropping it would resume threads that do not exist.
             mem::forget(paused);
             Ok((None, state, held))
         }

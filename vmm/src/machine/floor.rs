@@ -13,11 +13,11 @@ use crate::memory::GuestMemory;
 use crate::memory::layout::SERIAL_PORT;
 use crate::state::VmState;
 
-/// Builds a VM from `state` and runs its first vCPU on this thread until it writes to the console; calls `at_output` then, and not
-/// after the VM is gone: closing one takes the kernel longer than all of this.
+/// Builds a VM from `state`, runs its first vCPU on this thread until it writes to the console, and calls `at_output` at that
+/// moment. The call comes before the VM is freed, because closing a VM takes the kernel longer than everything else here.
 ///
 /// # Errors
-/// As [`Vm::restore`](crate::Vm::restore), and [`Error::Ioctl`] if the vCPU does anything else that needs a VMM.
+/// The same as for [`Vm::restore`](crate::Vm::restore), and [`Error::Ioctl`] if the vCPU does anything but write to ports.
 pub fn run_to_first_output(
     state: &VmState,
     memory: GuestMemory,
@@ -35,7 +35,7 @@ pub fn run_to_first_output(
             VcpuExit::IoOut(SERIAL_PORT, _) => break,
             VcpuExit::IoOut(..) => {}
             exit => {
-                tracing::warn!(?exit, "a guest for this bench does nothing but write to ports");
+                tracing::warn!(?exit, "a guest for this bench may only write to ports");
                 return Err(Error::Ioctl { name: "KVM_RUN", source: errno::Error::new(libc::ENOTSUP) });
             }
         }

@@ -1,7 +1,7 @@
 //! Who a VM is, and how its guest learns it.
 //!
 //! A clone has all that its source has: the state of its random number generators, its host keys, its session numbers. It can
-//! only part from its source and from its siblings if it is told that it is a clone, and which.
+//! only become different from its source and its siblings if it is told that it is a clone, and which one.
 
 use std::fmt;
 use std::io;
@@ -12,36 +12,36 @@ use super::Vm;
 use crate::host::random;
 use crate::memory;
 
-/// Who a VM is. Every VM gets one when it is built, and no other VM ever has the same.
+/// What tells a VM from all others. Every VM gets one when it is built, and no other VM ever has the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// How many times it was cloned: 0 if it was booted, else one more than its source's.
+    /// Number of clonings that led to this VM: 0 if it was booted, otherwise one more than its source's.
     pub generation: u64,
-    /// Drawn at random, so that nobody hands out the same twice on any host.
+    /// Drawn at random, so that no host ever hands out the same id twice.
     pub id: u128,
 }
 
 /// How a guest is told its [`Identity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Announce {
-    /// By [`Identity::to_bytes`] in its memory.
+    /// The bytes of [`Identity::to_bytes`] are written to its memory.
     InMemory {
-        /// Guest-physical address.
+        /// Guest-physical address of the first of them.
         address: u64,
     },
-    /// By a line typed on its console, [`Identity::to_command`].
+    /// The line of [`Identity::to_command`] is typed on its console.
     OnConsole,
 }
 
 impl Identity {
-    /// Bytes of an identity in memory.
+    /// Length of an identity in memory, in bytes.
     pub const LEN_BYTES: usize = 24;
 
     pub(crate) fn new(generation: u64) -> io::Result<Self> {
         Ok(Self { generation, id: u128::from_le_bytes(random::bytes()?) })
     }
 
-    /// As it stands in memory, little-endian: eight bytes of generation, sixteen of id.
+    /// The identity as it stands in memory, little-endian: eight bytes of generation, sixteen of id.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::LEN_BYTES] {
         let mut bytes = [0; Self::LEN_BYTES];
@@ -50,13 +50,14 @@ impl Identity {
         bytes
     }
 
-    /// As a console agent is told it: `clone <generation> <id>`, decimal and 32 hexadecimal digits, and a line feed.
+    /// The line that tells it to a console agent: `clone <generation> <id>`, decimal and 32 hexadecimal digits, and a line feed.
     #[must_use]
     pub fn to_command(&self) -> String {
         format!("clone {} {:032x}\n", self.generation, self.id)
     }
 
-    /// Whether `line` is a console agent's answer: the command again and `reseeded`, so that the command's own echo is none.
+    /// Whether `line` is a console agent's answer. The answer is the command and `reseeded`, so that the command's own echo does
+    /// not count as one.
     #[must_use]
     pub fn is_confirmed_by(&self, line: &str) -> bool {
         line.strip_prefix(self.to_command().trim_end()) == Some(" reseeded")
@@ -70,10 +71,11 @@ impl fmt::Display for Identity {
 }
 
 impl Vm {
-    /// Tells the guest who it is. Before [`Vm::start`], it is what the guest finds first.
+    /// Tells the guest its identity. If this is called before [`Vm::start`], the identity is there before the guest runs.
     ///
     /// # Errors
-    /// There is no memory at the address.
+    /// [`memory::Error::NoMemory`] if there is no memory at the address of [`Announce::InMemory`], [`memory::Error::Lost`] if it
+    /// will never arrive.
     pub fn announce(&self, how: Announce) -> Result<(), memory::Error> {
         match how {
             Announce::InMemory { address } => self.memory().write(address, &self.identity().to_bytes()),

@@ -41,57 +41,57 @@ pub enum Error {
     /// More vCPUs than this host's KVM allows.
     #[error("{wanted} vCPUs: this host's KVM allows {max}")]
     TooManyVcpus {
-        /// vCPUs asked for.
+        /// Number of vCPUs asked for.
         wanted: usize,
-        /// The host's limit.
+        /// The most that KVM allows on this host.
         max: usize,
     },
-    /// Nested virtualization was asked for, which this host does not offer.
+    /// Nested virtualization was asked for, but this host does not offer it.
     #[error(
-        "nested virtualization: this host's KVM offers none (module parameter `nested` of kvm_intel or kvm_amd, and KVM_CAP_NESTED_STATE)"
+        "nested virtualization: this host's KVM does not offer it (module parameter `nested` of kvm_intel or kvm_amd, and KVM_CAP_NESTED_STATE)"
     )]
     NoNested,
-    /// There is no memory for the guest.
-    #[error("no guest memory")]
+    /// The guest's memory cannot be made, or some of it will never arrive.
+    #[error("cannot make or complete the guest's memory")]
     Memory(#[from] memory::Error),
-    /// Its dirty pages cannot be told.
-    #[error("dirty pages")]
+    /// Dirty pages are not tracked, or have been taken already.
+    #[error("cannot track or take dirty pages")]
     Dirty(#[from] memory::dirty::Error),
     /// The kernel cannot be loaded.
     #[error("cannot boot")]
     Boot(#[from] boot::Error),
-    /// The saved state does not fit the memory it comes with, or this host.
+    /// The saved state does not fit the memory that was given, or this host.
     #[error("cannot restore this state here")]
     State(#[from] state::Error),
-    /// A call that concerns the whole VM failed.
+    /// A system call that concerns the whole VM failed.
     #[error("{name} failed")]
     Ioctl {
-        /// The call.
+        /// Name of the ioctl or other call.
         name: &'static str,
         /// The kernel's reason.
         source: errno::Error,
     },
     /// The interrupt controllers cannot be created, saved or restored.
-    #[error("interrupt controllers")]
+    #[error("cannot create, save or restore the interrupt controllers")]
     Interrupt(#[from] interrupt::Error),
     /// A vCPU cannot be created, saved or restored.
-    #[error("vCPU")]
+    #[error("cannot create, save or restore a vCPU")]
     Vcpu(#[from] vcpu::Error),
     /// A vCPU thread cannot be started.
     #[error("cannot start a vCPU thread")]
     Thread(#[source] io::Error),
-    /// No random number to tell it from others by.
-    #[error("no random numbers")]
+    /// The kernel gave no random number for the VM's [`Identity`].
+    #[error("cannot get random numbers from the kernel")]
     Random(#[source] io::Error),
-    /// There is no descriptor that tells of the guest's end.
-    #[error("cannot make a pipe")]
+    /// The descriptor that tells of the guest's end cannot be made.
+    #[error("cannot make the pipe that tells of the guest's end")]
     Pipe(#[source] io::Error),
-    /// The guest has ended, so it can be neither run nor saved.
+    /// The guest has ended and can neither run nor be saved.
     #[error("the guest has ended")]
     Ended(#[from] Ending),
 }
 
-/// A virtual machine. Built stopped; dropping it stops and frees it, which takes some 20 ms in the kernel.
+/// A virtual machine. It is built stopped. Dropping it stops and frees it, which takes some 20 ms in the kernel.
 #[derive(Debug)]
 pub struct Vm {
     // Threads first: they use everything else, and are joined when dropped.
@@ -102,7 +102,7 @@ pub struct Vm {
     end: End,
     /// The timer of a restored VM, until it runs for the first time.
     unstarted_timer: Mutex<Option<Box<PitStateV1>>>,
-    /// Held by whoever has paused the VM.
+    /// Locked while the VM is paused.
     pausing: Mutex<()>,
 }
 
@@ -110,15 +110,16 @@ pub struct Vm {
 #[derive(Debug)]
 struct End {
     reader: PipeReader,
-    /// The only strong reference: what threads have that are gone is no reason to keep it open.
+    /// The only strong reference, so that references left in threads that no longer exist do not keep it open.
     _writer: Arc<PipeWriter>,
 }
 
 impl Vm {
-    /// Builds a VM and loads what it boots. [`Vm::start`] lets it run.
+    /// Builds a VM and loads the kernel it boots. [`Vm::start`] lets it run.
     ///
     /// # Errors
-    /// See [`Error`]; nothing stays behind.
+    /// [`Error::Config`], [`Error::TooManyVcpus`], [`Error::NoNested`], [`Error::Memory`] and [`Error::Boot`] name what to change
+    /// in `config`; any other means that the host has no usable KVM or refused a call. Nothing is left behind.
     pub fn boot(config: &Config, output: ConsoleOutput) -> Result<Self, Error> {
         let layout = config.layout()?;
         let host = Host::get()?;
@@ -141,7 +142,8 @@ impl Vm {
     /// [told](Vm::announce) that it is another.
     ///
     /// # Errors
-    /// See [`Error`]. Nothing is built unless the state fits `memory` and this host.
+    /// [`Error::State`] if the state does not fit `memory` or this host, in which case nothing is built; [`Error::TooManyVcpus`] if
+    /// it has more vCPUs than this host allows; any other if the host has no usable KVM or KVM refuses part of the state.
     pub fn restore(state: &VmState, memory: GuestMemory, output: ConsoleOutput) -> Result<Self, Error> {
         let host = Host::get()?;
         state.check(host, memory.layout())?;
@@ -184,7 +186,7 @@ impl Vm {
         Ok(Self { threads, devices, machine, identity, end, unstarted_timer, pausing: Mutex::new(()) })
     }
 
-    /// Lets a VM that was just built run. Waits while it is paused.
+    /// Lets a VM that was just built run. If the VM is paused, waits until it no longer is.
     pub fn start(&self) {
         let _not_paused = self.lock();
         if let Some(timer) = lock(&self.unstarted_timer).take() {
@@ -194,10 +196,10 @@ impl Vm {
         self.run();
     }
 
-    /// Stops all vCPUs. Until the returned guard is dropped the VM stands still and can be saved; then it goes on, if it
+    /// Stops all vCPUs. Until the returned guard is dropped the VM stands still and can be saved; afterwards it goes on if it
     /// was running.
     ///
-    /// Another thread that pauses the VM meanwhile waits for its turn; the same thread would wait for ever.
+    /// Another thread that pauses the VM meanwhile waits for its turn; the same thread would wait forever.
     ///
     /// # Errors
     /// [`Error::Ended`] if the guest has ended.
@@ -227,12 +229,12 @@ impl Vm {
         lock(&self.unstarted_timer).as_deref().cloned()
     }
 
-    /// Types on the guest's console.
+    /// Types `bytes` on the guest's console.
     pub fn console_input(&self, bytes: &[u8]) {
         self.devices.serial().input(bytes);
     }
 
-    /// Who it is. Its guest knows if it was [told](Vm::announce).
+    /// The identity of this VM. The guest knows it only if it was [told](Vm::announce).
     #[must_use]
     pub const fn identity(&self) -> Identity {
         self.identity
@@ -244,39 +246,39 @@ impl Vm {
         self.threads.control().ending()
     }
 
-    /// A descriptor to poll: it can be read from once the guest has ended, and should not be.
+    /// A descriptor to poll: it becomes readable once the guest has ended. Do not read from it.
     #[must_use]
     pub fn end(&self) -> BorrowedFd<'_> {
         self.end.reader.as_fd()
     }
 
-    /// Waits until the guest ends.
+    /// Waits until the guest ends, however long that takes.
     #[must_use]
     pub fn wait(&self) -> Ending {
         self.threads.control().wait_for_ending(None).expect("without a deadline there is always an ending")
     }
 
-    /// Waits until the guest ends, but no longer than `limit`.
+    /// Waits until the guest ends, but no longer than `limit`. `None` if it has not ended by then.
     #[must_use]
     pub fn wait_timeout(&self, limit: Duration) -> Option<Ending> {
         self.threads.control().wait_for_ending(Some(Instant::now() + limit))
     }
 
-    /// The guest's memory. It changes under the reader's eyes while the VM runs.
+    /// The guest's memory. While the VM runs, it can change at any time, even during a read.
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {
         self.machine.memory()
     }
 
-    /// Takes a VM apart whose threads do not exist: it was built by a process of which this one is a child. Its descriptors are
-    /// closed, which its own process does not notice; what is left is the memory, which belongs to this process.
+    /// Takes apart a VM whose threads do not exist because it was built in the parent of this process. Its descriptors are
+    /// closed, which has no effect in the parent; what remains is the memory, which belongs to this process.
     ///
-    /// The threads' control block, which one of them may have locked, stays behind in memory.
+    /// The threads' control block is leaked: one of them may have locked it.
     pub(crate) fn abandon(self) -> GuestMemory {
         let Self { threads, devices, machine, identity: _, end: _, unstarted_timer: _, pausing: _ } = self;
         threads.abandon();
         drop(devices);
-        let machine = Arc::into_inner(machine).expect("vCPUs and devices are gone, nobody else has it");
+        let machine = Arc::into_inner(machine).expect("vCPUs and devices, the only other owners, are gone");
         machine.into_memory()
     }
 
@@ -313,7 +315,7 @@ pub(crate) fn build(host: &Host, memory: GuestMemory, vcpus: u8) -> Result<(Arc<
 
 /// Restores vCPUs that were just created, each from its state.
 pub(crate) fn restore_vcpus(vcpus: &mut [Vcpu], states: &[VcpuStateV1]) -> Result<(), Error> {
-    // All frequencies first, for the host's counter is read in the guest's.
+    // All frequencies first: the host's counter is read at the guest's frequency.
     for (vcpu, saved) in vcpus.iter().zip(states) {
         vcpu.restore_frequency(&saved.tsc)?;
     }

@@ -16,7 +16,7 @@ pub struct Paused<'vm> {
     vm: &'vm Vm,
     was_running: bool,
     started: Instant,
-    // Last: the next one may pause when this VM has been let go.
+    // Last: another pause may begin once this one has let the VM go.
     _turn: MutexGuard<'vm, ()>,
 }
 
@@ -30,11 +30,12 @@ impl<'vm> Paused<'vm> {
         Self { vm, was_running, started, _turn: turn }
     }
 
-    /// Everything but memory, all of which is there when this returns: a lazy clone's arrives first, which takes its time.
-    /// Who minds lets it arrive before the pause (`supply_all` of its memory).
+    /// Saves everything but the memory, all of which is there when this returns: for a lazy clone, this waits until the rest has
+    /// arrived. To keep the pause short, call [`GuestMemory::supply_all`] before it.
     ///
     /// # Errors
-    /// The kernel's, and memory that was lost on its way. The VM is unharmed.
+    /// [`Error::Memory`] if some of the memory will never arrive; [`Error::Vcpu`] or [`Error::Interrupt`] if KVM refuses to give
+    /// its state; [`Error::State`] if it gave one that could not be restored. The VM is unharmed.
     pub fn save(&self) -> Result<VmState, Error> {
         self.memory().supply_all().map_err(memory::Error::from)?;
         let threads = self.vm.threads();
@@ -50,34 +51,35 @@ impl<'vm> Paused<'vm> {
         Ok(VmState::try_from(state)?)
     }
 
-    /// The memory, which stays as it is until the VM is resumed.
+    /// The memory, which does not change until the VM is resumed.
     #[must_use]
     pub fn memory(&self) -> &'vm GuestMemory {
         self.vm.machine().memory()
     }
 
-    /// The memory as it is now, for as long as the result lives, whatever the VM does meanwhile.
+    /// Keeps the memory as it is now, for as long as the result lives, whatever the VM does meanwhile.
     ///
-    /// What it costs: the copying of this process's page tables now (milliseconds per GiB in 4 KiB pages, a tenth of that in huge
-    /// ones), and later one more page of 4 KiB for each that the VM writes first.
+    /// The cost: copying this process's page tables now (milliseconds per GiB in 4 KiB pages, a tenth of that in huge
+    /// ones), and later one more 4 KiB page for each page that the VM writes to for the first time.
     ///
     /// # Errors
-    /// See [`frozen::Error`]. The VM is unharmed.
+    /// [`frozen::Error::NotPrivate`] if the memory is shared, [`frozen::Error::Lost`] if some of it will never arrive, otherwise
+    /// the step that the kernel refused. The VM is unharmed.
     pub fn freeze(&self) -> Result<FrozenMemory, frozen::Error> {
         FrozenMemory::of(self.memory())
     }
 
-    /// Proof that no vCPU thread does anything.
+    /// Proof that all vCPU threads are parked.
     pub(crate) fn parked(&self) -> Parked<'_> {
         Parked { threads: self.vm.threads().numbers(), _while: self }
     }
 
-    /// Tracks dirty pages from now on; at this instant there are none. Starts over if they were tracked already.
+    /// Tracks dirty pages from now on, starting with none. Starts over if they were tracked already.
     ///
-    /// While they are, the guest's first write to each page costs a fault, and KVM maps its memory in 4 KiB pages.
+    /// While they are tracked, the guest's first write to each page costs a fault, and KVM maps its memory in 4 KiB pages.
     ///
     /// # Errors
-    /// [`Error::Dirty`] if a set is taken, or the kernel's; the VM is unharmed.
+    /// [`Error::Dirty`] if a [`DirtySet`] is taken at the moment, [`Error::Ioctl`] if KVM refuses. The VM is unharmed.
     pub fn track_dirty(&self) -> Result<Epoch, Error> {
         dirty::track(self.memory(), || {
             self.log_dirty(true)?;
@@ -86,21 +88,21 @@ impl<'vm> Paused<'vm> {
         })
     }
 
-    /// Tracks dirty pages no more.
+    /// Stops tracking dirty pages.
     ///
     /// # Errors
-    /// As [`Paused::track_dirty`].
+    /// As for [`Paused::track_dirty`].
     pub fn untrack_dirty(&self) -> Result<(), Error> {
         dirty::untrack(self.memory(), || self.log_dirty(false))
     }
 
-    /// The pages that changed, by guest, KVM or this process, since dirty pages were tracked or a set was last committed.
+    /// Takes the pages that the guest, KVM or this process changed since tracking began or a set was last committed.
     ///
     /// # Errors
-    /// [`Error::Dirty`] if dirty pages are not tracked or a set is taken, or the kernel's. Nothing is lost: the next set has
-    /// what this one would have had.
+    /// [`Error::Dirty`] if dirty pages are not tracked or a set is taken already, [`Error::Ioctl`] if KVM refuses. Nothing is lost:
+    /// the next set has what this one would have had.
     pub fn take_dirty(&self) -> Result<DirtySet<'vm>, Error> {
-        // Dropped on failure, it puts back what it has.
+        // If a call below fails, dropping the set puts back what it has.
         let mut set = DirtySet::take(self.memory())?;
         for region in 0..self.memory().regions().len() {
             set.merge(region, &self.dirty_log(region)?);
@@ -118,13 +120,13 @@ impl<'vm> Paused<'vm> {
         log.map_err(|source| Error::Ioctl { name: "KVM_GET_DIRTY_LOG", source })
     }
 
-    /// Time since the pause was asked for.
+    /// Time since the pause was requested.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Lets the VM run on, and says how long it stood still.
+    /// Lets the VM run on, if it was running, and returns how long it stood still.
     pub fn resume(self) -> Duration {
         let started = self.started;
         drop(self);
@@ -134,8 +136,8 @@ impl<'vm> Paused<'vm> {
 
 /// The vCPU threads of a VM that is paused.
 ///
-/// Each waits, with nothing in its hands but its [`Control`](crate::vcpu::thread::Control), whose lock it may hold for moments
-/// when it is woken in vain; every other lock of the VM is free.
+/// Each waits and uses nothing but its [`Control`](crate::vcpu::thread::Control), whose lock it may hold for a moment after a
+/// spurious wake-up. Every other lock of the VM is free.
 #[derive(Debug)]
 pub(crate) struct Parked<'paused> {
     threads: Vec<u32>,
@@ -143,7 +145,7 @@ pub(crate) struct Parked<'paused> {
 }
 
 impl Parked<'_> {
-    /// Their numbers.
+    /// The kernel's numbers (TIDs) of the threads.
     pub(crate) fn threads(&self) -> &[u32] {
         &self.threads
     }

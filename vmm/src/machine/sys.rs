@@ -5,13 +5,13 @@
 use super::pause::Parked;
 use crate::sys::fork::{Error, Side, fork_unless_others};
 
-/// Forks a process whose other threads are vCPUs that are parked.
+/// Forks this process, whose other threads may only be parked vCPUs.
 ///
-/// In the child their stacks are gone and so is whatever they owned; what they share with others must not be locked there, see
+/// In the child their stacks are gone, and so is everything they owned. The child must not lock what they share with others; see
 /// [`Parked`].
 ///
 /// # Errors
-/// See [`Error`].
+/// As for [`fork_unless_others`]: another thread exists, or the kernel refuses to fork.
 pub(super) fn fork_beside(parked: &Parked<'_>) -> Result<Side, Error> {
     // SAFETY: the threads that `parked` names are parked while it lives, which is what it is a proof of: they hold no lock that
     // the child will use, and change nothing.

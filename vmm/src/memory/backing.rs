@@ -7,10 +7,10 @@ use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
-/// Whose memory it is.
+/// The kind of memory: which processes share it, and which pages it is made of.
 #[derive(Debug, Clone)]
 pub enum Backing {
-    /// This process's alone: cheap to freeze by `fork()`.
+    /// Belongs to this process alone: cheap to freeze by `fork()`.
     Private(PageSize),
     /// A memfd, which can be handed to another process.
     Shared(PageSize),
@@ -20,10 +20,10 @@ pub enum Backing {
     OverTemplate(Arc<File>),
 }
 
-/// The pages private and shared memory is made of.
+/// The pages that private and shared memory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageSize {
-    /// 4 KiB pages, and no others.
+    /// 4 KiB pages only.
     Base,
     /// 4 KiB pages that the kernel may merge into 2 MiB ones.
     Transparent,

@@ -1,10 +1,10 @@
 //! Which pages of a guest's memory have changed since some instant.
 //!
-//! Two witnesses are asked. KVM logs what the guest writes, and what KVM writes for it; [`WrittenPages`] records what this
-//! process writes, of which KVM knows nothing. A page is dirty if either says so.
+//! There are two witnesses. KVM logs what the guest writes, and what KVM writes on its behalf; [`WrittenPages`] records what this
+//! process writes, which KVM does not see. A page is dirty if either says so.
 //!
-//! Reading KVM's log destroys it. It is therefore *taken*, as a value: [`DirtySet`] is committed once what it names is
-//! safely stored, and goes back when it is dropped instead, so that whoever takes it next gets it again.
+//! Reading KVM's log destroys it. It is therefore *taken*, as a value: a [`DirtySet`] is committed once the pages it names are
+//! safely stored. If it is dropped instead, they go back, and the next set that is taken contains them again.
 //!
 //! ```text
 //!            track                 take                    commit
@@ -20,10 +20,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use super::GuestMemory;
 use crate::sys::mmap::PAGE_SIZE;
 
-/// Why dirty pages cannot be told.
+/// Why the dirty pages are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nobody has asked for tracking.
+    /// Tracking was never turned on, or was turned off again.
     #[error("this VM's dirty pages are not tracked")]
     NotTracked,
     /// A [`DirtySet`] exists that was neither committed nor dropped.
@@ -31,8 +31,8 @@ pub enum Error {
     Taken,
 }
 
-/// The instant since which pages are dirty. No two are equal, of any two VMs of this process: whoever remembers one can
-/// tell whether a [`DirtySet`] continues where it left off.
+/// The instant since which pages are dirty. No two are equal, across all VMs of this process: a caller that remembers one can
+/// tell whether a [`DirtySet`] continues where the caller left off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
@@ -43,17 +43,17 @@ impl Epoch {
     }
 }
 
-/// The pages of a region that this process wrote to, from when somebody first wanted to know: most VMs never pay for it.
+/// The pages of a region that this process wrote to. Recorded only once tracking was first turned on: most VMs never pay for it.
 #[derive(Debug, Default)]
 pub(super) struct WrittenPages(OnceLock<Box<[AtomicU64]>>);
 
 impl WrittenPages {
-    /// Notes a write, which must have happened: a page noted before it is written could be taken, read and committed in
+    /// Notes a write, which must have happened already: a page noted before it is written could be taken, read and committed in
     /// between, and the write would be lost.
     pub(super) fn note(&self, offset: usize, len_bytes: usize) {
         let (Some(words), Some(last)) = (self.0.get(), len_bytes.checked_sub(1)) else { return };
         for page in offset / PAGE_SIZE..=(offset + last) / PAGE_SIZE {
-            // Release: whoever takes the bit sees the bytes.
+            // Release: the thread that takes the bit sees the bytes.
             words[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
         }
     }
@@ -65,7 +65,7 @@ impl WrittenPages {
         }
     }
 
-    /// Notes the writes to a region of this length from now on; none so far.
+    /// Notes the writes to a region of `len_bytes` from now on, starting with none.
     fn start_over(&self, len_bytes: usize) {
         let words = self.0.get_or_init(|| (0..words(len_bytes)).map(|_| AtomicU64::new(0)).collect());
         words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
@@ -101,19 +101,19 @@ impl Tracking {
     }
 }
 
-/// The pages that changed since [`DirtySet::since`]. [Commit](Self::commit) it when their content is stored; dropped, it goes
-/// back, and the next set contains it.
+/// The pages that changed since [`DirtySet::since`]. [Commit](Self::commit) it when their content is stored. If it is dropped
+/// instead, its pages go back, and the next set contains them.
 #[derive(Debug)]
 #[must_use = "dropping it puts the dirty pages back"]
 pub struct DirtySet<'vm> {
     memory: &'vm GuestMemory,
     since: Epoch,
-    /// One bitmap for each region, as KVM has them: page `64 * i + j` is bit `j` of word `i`.
+    /// One bitmap for each region, in KVM's format: page `64 * i + j` is bit `j` of word `i`.
     regions: Vec<Vec<u64>>,
 }
 
 impl<'vm> DirtySet<'vm> {
-    /// Takes what this process wrote. What KVM logged is still to be [merged](Self::merge).
+    /// Takes what this process wrote. The caller still has to [merge](Self::merge) what KVM logged.
     pub(crate) fn take(memory: &'vm GuestMemory) -> Result<Self, Error> {
         let mut state = memory.tracking().state();
         let since = match *state {
@@ -143,14 +143,14 @@ impl<'vm> DirtySet<'vm> {
         self.since
     }
 
-    /// Number of dirty pages.
+    /// Number of dirty pages, each 4 KiB.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.regions.iter().flatten().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// The dirty pages of a region from page `64 * first_word` on: bit `j` of `bitmap[i]` is page `64 * (first_word + i) + j`.
-    /// What lies beyond the region is clear.
+    /// Copies the dirty pages of a region from page `64 * first_word` on: bit `j` of `bitmap[i]` is page
+    /// `64 * (first_word + i) + j`. Bits beyond the end of the region are clear.
     ///
     /// # Panics
     /// If there is no such region.
@@ -161,7 +161,7 @@ impl<'vm> DirtySet<'vm> {
         bitmap[len..].fill(0);
     }
 
-    /// Forgets these pages: they are stored. What changed after they were taken is dirty since the epoch returned.
+    /// Forgets these pages, because they are stored. Pages changed after this set was taken are dirty since the epoch returned.
     pub fn commit(mut self) -> Epoch {
         // Nothing is left for the drop to put back.
         self.regions.clear();
@@ -179,7 +179,7 @@ impl Drop for DirtySet<'_> {
     }
 }
 
-/// Starts over: no page is dirty. `log` turns KVM's log on, empty, and says whether that worked.
+/// Starts over with no page dirty. `log` turns KVM's log on, empty, and returns an error if that failed.
 pub(crate) fn track<E: From<Error>>(
     memory: &GuestMemory,
     log: impl FnOnce() -> Result<(), E>,

@@ -9,16 +9,16 @@ use crate::sys::holder::Holder;
 /// Why memory cannot be frozen. The VM is unharmed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What one process writes to shared memory, all see.
+    /// The memory is shared: what one process writes to it, all see.
     #[error("memory that is {0} cannot be frozen by fork(): only private memory can")]
     NotPrivate(String),
-    /// It is a lazy clone's, and some of it will never arrive.
+    /// The memory belongs to a lazy clone, and some of it will never arrive.
     #[error("cannot complete the memory before it is frozen")]
     Lost(#[from] Lost),
-    /// The kernel made no child.
+    /// The kernel refused to fork this process.
     #[error("cannot fork() a process that holds the memory")]
     Fork(#[source] io::Error),
-    /// The child's page table cannot be read.
+    /// The page table of the process that holds the memory cannot be read.
     #[error("cannot read the page table of the process that holds the memory")]
     Pagemap(#[source] io::Error),
 }
@@ -29,17 +29,17 @@ pub enum Error {
 #[derive(Debug)]
 pub struct FrozenMemory {
     memory: RemoteMemory,
-    /// Kept for what its end does.
+    /// Kept because dropping it ends the process.
     _holder: Holder,
 }
 
 impl FrozenMemory {
-    /// Freezes the memory of a VM that stands still.
+    /// Freezes the memory of a VM that is paused.
     pub(crate) fn of(memory: &GuestMemory) -> Result<Self, Error> {
         if let Backing::Shared(_) = memory.backing() {
             return Err(Error::NotPrivate(memory.backing().to_string()));
         }
-        // What has not arrived when a lazy clone is frozen would never arrive in the holder.
+        // What is still missing when a lazy clone is frozen would never arrive in the holder.
         memory.supply_all()?;
         let holder = Holder::fork().map_err(Error::Fork)?;
         Self::held_by(holder, memory).map_err(Error::Pagemap)
@@ -53,19 +53,19 @@ impl FrozenMemory {
         Ok(Self { memory, _holder: holder })
     }
 
-    /// The memory.
+    /// The memory, to be read like that of a paused VM.
     #[must_use]
     pub const fn memory(&self) -> &RemoteMemory {
         &self.memory
     }
 
-    /// Pages of `memory` that have been copied since because the guest wrote them, each 4 KiB. Without `CAP_SYS_ADMIN`, pages that
-    /// another process shares as well are left out.
+    /// Counts the 4 KiB pages of `memory` that have been copied since the freeze because the guest wrote them. Without
+    /// `CAP_SYS_ADMIN`, pages that another process shares as well are left out.
     ///
-    /// `memory` is the one this was frozen from: its addresses mean nothing otherwise.
+    /// `memory` must be the memory that was frozen: otherwise its addresses mean nothing.
     ///
     /// # Errors
-    /// `InvalidInput` for any other memory; the kernel's if a page table cannot be read.
+    /// `InvalidInput` for any other memory; the kernel's error if one of the two page tables cannot be read.
     pub fn copied_pages(&self, memory: &GuestMemory) -> io::Result<usize> {
         if !memory.host_addresses().eq(self.memory.host_addresses().iter().copied()) {
             return Err(io::ErrorKind::InvalidInput.into());

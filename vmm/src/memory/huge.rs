@@ -1,4 +1,4 @@
-//! Transparent huge pages, which copy-on-write splits.
+//! Transparent huge pages: copy-on-write splits them, and this puts them back together.
 
 use std::io;
 
@@ -14,17 +14,17 @@ pub struct HugeRange {
     offset: usize,
 }
 
-/// Whose the pages of 4 KiB are that make up a range.
+/// How many 4 KiB pages of a range are present, and how many of those belong to this process alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sharing {
-    /// Pages there are.
+    /// 4 KiB pages that are present in the range, at most 512.
     pub present: usize,
-    /// Of those, pages that no other process has.
+    /// How many of them no other process has.
     pub own: usize,
 }
 
 impl GuestMemory {
-    /// The ranges that may be huge pages: none, if the memory is not on transparent ones.
+    /// The ranges that may be huge pages. There are none if the memory is not on transparent huge pages.
     #[must_use]
     pub fn huge_ranges(&self) -> Vec<HugeRange> {
         if !matches!(self.backing, Backing::Private(PageSize::Transparent)) {
@@ -37,10 +37,10 @@ impl GuestMemory {
         self.regions.iter().enumerate().flat_map(ranges).collect()
     }
 
-    /// Whose pages a range is made of.
+    /// How many pages of a range are present, and how many this process shares with no other.
     ///
     /// # Errors
-    /// A page table that cannot be read; `Unsupported` for a range of other memory.
+    /// `InvalidInput` or `Unsupported` for a range of other memory; otherwise the kernel's error from reading the page table.
     pub fn sharing(&self, HugeRange { region, offset }: HugeRange) -> io::Result<Sharing> {
         let region = self.regions.get(region).ok_or(io::ErrorKind::InvalidInput)?;
         let pagemap = region.page_table().ok_or(io::ErrorKind::Unsupported)?;
@@ -48,24 +48,25 @@ impl GuestMemory {
         Ok(Sharing { present, own })
     }
 
-    /// Makes one huge page of a range, which takes copying it, unless it is one. Pages that were shared are this process's own
-    /// then. The guest may run meanwhile.
+    /// Makes one huge page of a range by copying it, unless it is one already. Pages that were shared belong to this process alone
+    /// afterwards. The guest may run meanwhile.
     ///
     /// # Errors
-    /// The kernel's: `EINVAL` where it has no such pages or nothing is there; `ENOMEM` and `EAGAIN` when it found no huge page or
-    /// could not move the small ones.
+    /// `EINVAL` if the kernel has no transparent huge pages or the range holds nothing; `ENOMEM` or `EAGAIN` if it found no huge
+    /// page or could not move the small ones, in which case the range stays as it is and the caller can try again later.
     pub fn collapse_range(&self, HugeRange { region, offset }: HugeRange) -> io::Result<()> {
         self.regions.get(region).ok_or(io::ErrorKind::InvalidInput)?.mapping().collapse(offset)
     }
 
-    /// Puts back together all huge pages that copy-on-write has split, for as much of the memory as was touched. Returns how many
+    /// Puts all huge pages that copy-on-write has split back together, in all of the memory that was touched. Returns how many
     /// 2 MiB ranges are huge pages now.
     ///
-    /// The guest may run meanwhile. Memory on other pages is left alone. What the kernel cannot do is left as it is: memory
-    /// in small pages works, but takes longer to freeze the next time (milliseconds per GiB instead of a tenth of that).
+    /// The guest may run meanwhile. Memory on other kinds of pages is left alone, and so are ranges that the kernel cannot
+    /// collapse: memory in small pages works, but takes longer to freeze the next time (milliseconds per GiB instead of a tenth of
+    /// that).
     ///
     /// # Errors
-    /// A page table that cannot be read.
+    /// The kernel's error if the page table cannot be read.
     pub fn collapse(&self) -> io::Result<usize> {
         let mut huge = 0;
         for range in self.huge_ranges() {

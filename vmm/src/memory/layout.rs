@@ -22,11 +22,11 @@
 
 use crate::sys::mmap::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
-/// The boot descriptor table.
+/// The global descriptor table that guests are booted with.
 pub const GDT_ADDRESS: u64 = 0x500;
-/// An empty interrupt descriptor table for the time before the guest's own.
+/// An empty interrupt descriptor table, in use until the guest loads its own.
 pub const IDT_ADDRESS: u64 = 0x600;
-/// What the zero page points to: random bytes.
+/// The setup data that the zero page points to: random bytes for the guest's generator.
 pub const SETUP_DATA_ADDRESS: u64 = 0x6000;
 /// The "zero page" of the Linux boot protocol.
 pub const ZERO_PAGE_ADDRESS: u64 = 0x7000;
@@ -36,7 +36,7 @@ pub const BOOT_STACK_ADDRESS: u64 = 0x8ff0;
 pub const PAGE_TABLE_ADDRESS: u64 = 0x9000;
 /// The kernel command line.
 pub const COMMAND_LINE_ADDRESS: u64 = 0x2_0000;
-/// Longest kernel command line, in bytes and with its terminating zero (`COMMAND_LINE_SIZE` of Linux on x86).
+/// Longest kernel command line in bytes, terminating zero included (`COMMAND_LINE_SIZE` of Linux on x86).
 pub const COMMAND_LINE_MAX_BYTES: usize = 2048;
 /// Where flat images are copied to and entered.
 pub const FLAT_IMAGE_ADDRESS: u64 = 0x8_0000;
@@ -44,7 +44,7 @@ pub const FLAT_IMAGE_ADDRESS: u64 = 0x8_0000;
 pub const EBDA_ADDRESS: u64 = 0x9_fc00;
 /// End of conventional memory.
 pub const EBDA_END: u64 = 0xa_0000;
-/// Start of memory a kernel may be loaded to.
+/// Lowest address that a kernel may be loaded to.
 pub const HIGH_MEMORY_ADDRESS: u64 = 0x10_0000;
 
 /// Start of the hole below 4 GiB that holds devices.
@@ -64,21 +64,21 @@ pub const TSS_ADDRESS: usize = 0xfffb_d000;
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Interrupt line of the console.
 pub const SERIAL_IRQ: u32 = 4;
-/// First port of the keyboard controller, which exists only to be asked for a reset.
+/// First port of the keyboard controller, which exists only so that a guest can ask it for a reset.
 pub const I8042_PORT: u16 = 0x60;
 /// First port of the battery-backed clock.
 pub const CMOS_PORT: u16 = 0x70;
-/// The port a guest ends itself by, as QEMU's `isa-debug-exit`.
+/// The port that a guest writes to in order to end itself, as with QEMU's `isa-debug-exit`.
 pub const DEBUG_EXIT_PORT: u16 = 0xf4;
 
-/// Smallest guest: the boot structures and a flat image.
+/// Memory of the smallest guest, in bytes: room for the boot structures and a flat image.
 pub const MIN_MEMORY_BYTES: u64 = 1 << 20;
-/// Largest guest: the page directories of the flat protocol end where the flat image begins.
+/// Memory of the largest guest, in bytes: the page directories of the flat protocol must end where the flat image begins.
 pub const MAX_MEMORY_BYTES: u64 = 64 << 30;
-/// Most virtual processors.
+/// Largest number of vCPUs a guest can have.
 pub const MAX_VCPUS: u8 = 16;
 
-// One page directory per GiB, of all memory and the gap, fits between its address and the flat image.
+// The page directories, one per GiB of memory and gap, fit between their address and the flat image.
 const _: () = assert!(
     PAGE_TABLE_ADDRESS + 0x2000 + ((MAX_MEMORY_BYTES + (1 << 30)) >> 30) * 0x1000 <= FLAT_IMAGE_ADDRESS
 );
@@ -93,33 +93,33 @@ pub struct Layout {
 /// A contiguous range of guest-physical addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// First address.
+    /// First guest-physical address.
     pub start: u64,
     /// Length in bytes.
     pub len_bytes: u64,
 }
 
-/// A memory size no guest can have.
+/// A memory size that no guest can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Below the minimum.
+    /// Fewer bytes than [`MIN_MEMORY_BYTES`].
     #[error("{0} bytes of guest memory are fewer than the minimum of {MIN_MEMORY_BYTES} (1 MiB)")]
     TooSmall(u64),
-    /// Above the maximum.
+    /// More bytes than [`MAX_MEMORY_BYTES`].
     #[error("{0} bytes of guest memory are more than the maximum of {MAX_MEMORY_BYTES} (64 GiB)")]
     TooLarge(u64),
-    /// No multiple of the page size.
+    /// Not a multiple of the page size.
     #[error("{size_bytes} bytes of guest memory are not a multiple of the page size {page_bytes}")]
     Odd {
         /// The size asked for.
         size_bytes: u64,
-        /// Size of the pages it is to be made of.
+        /// Size of the pages that the memory is to be made of.
         page_bytes: u64,
     },
 }
 
 impl Layout {
-    /// The layout of a guest of `size_bytes`.
+    /// The layout of a guest with `size_bytes` of memory.
     ///
     /// # Errors
     /// A size outside [`MIN_MEMORY_BYTES`] to [`MAX_MEMORY_BYTES`], or one that is not a multiple of 4 KiB.
@@ -157,7 +157,7 @@ impl Layout {
         [low, high].into_iter().filter(|range| range.len_bytes > 0)
     }
 
-    /// The region that has all of `len_bytes` at a guest-physical address, and where in it they start.
+    /// The index of the region that contains all of `len_bytes` at a guest-physical address, and the offset in it where they start.
     pub(crate) fn locate(&self, address: u64, len_bytes: usize) -> Option<(usize, usize)> {
         self.ranges().enumerate().find_map(|(region, range)| {
             let offset = address.checked_sub(range.start)?;

@@ -40,18 +40,18 @@ pub use crate::sys::{memfd, uffd as userfault};
 use crate::sys::kvm;
 use crate::sys::pagemap::Pagemap;
 
-/// Why there is no guest memory, or an access to it failed.
+/// Why guest memory could not be made, or an access to it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The size is impossible for any guest.
-    #[error("guest memory")]
+    /// No guest can have memory of this size.
+    #[error("impossible size of guest memory")]
     Layout(#[from] layout::Error),
-    /// The size is impossible on this host.
+    /// The guest would have more memory than this host.
     #[error("{wanted_bytes} bytes of guest memory are more than the {host_bytes} bytes this host has")]
     LargerThanHost {
         /// The size asked for.
         wanted_bytes: u64,
-        /// All memory of the host.
+        /// All memory of the host, free or not.
         host_bytes: u64,
     },
     /// Too few 2 MiB pages are free.
@@ -65,12 +65,12 @@ pub enum Error {
         /// Pages that were free.
         free: u64,
     },
-    /// The kernel refused.
+    /// The kernel refused to map a region.
     #[error("cannot map {len_bytes} bytes of guest memory ({backing})")]
     Map {
         /// Bytes of the region.
         len_bytes: u64,
-        /// What it was to be made of.
+        /// What it was to be made of, as [`Backing`] displays it.
         backing: String,
         /// The kernel's reason.
         source: io::Error,
@@ -79,17 +79,19 @@ pub enum Error {
     #[error("cannot open /proc/self/pagemap")]
     Pagemap(#[source] io::Error),
     /// An access to guest-physical memory that does not exist.
-    #[error("{len_bytes} bytes at guest-physical {address:#x} are not all memory")]
+    #[error(
+        "the {len_bytes} bytes at guest-physical address {address:#x} do not all lie in one region of memory"
+    )]
     NoMemory {
         /// First guest-physical address.
         address: u64,
-        /// Length of the access.
+        /// Length of the access, in bytes.
         len_bytes: usize,
     },
-    /// Memory that has not arrived yet, and never will.
+    /// The memory had not arrived yet, and never will.
     #[error(transparent)]
     Lost(#[from] Lost),
-    /// Memory that another process holds.
+    /// Another process holds the memory, and it could not be read.
     #[error(transparent)]
     Remote(#[from] ReadError),
 }
@@ -101,7 +103,7 @@ pub struct GuestMemory {
     backing: Backing,
     // Before `regions`, into whose mappings it points.
     view: GuestMemoryMmap,
-    // Before `regions`, so that it is gone when they are unmapped, whoever drops its last reference.
+    // Before `regions`, so that it is gone when they are unmapped, wherever its last reference is dropped.
     supplier: Option<Arc<dyn Supplier>>,
     regions: Vec<Region>,
     tracking: Tracking,
@@ -111,7 +113,11 @@ impl GuestMemory {
     /// Makes memory of `layout` out of `backing`. It reads as zeros, or as the template.
     ///
     /// # Errors
-    /// See [`Error`]; nothing stays behind.
+    /// Nothing is left behind by any of these:
+    /// * [`Error::LargerThanHost`] if the host has less memory than the guest is to have.
+    /// * [`Error::Layout`] if the size is not a multiple of 2 MiB and the memory is to be on reserved huge pages.
+    /// * [`Error::TooFewHugePages`] if too few of them are free; the caller can reserve more or choose another backing.
+    /// * [`Error::Map`] if the kernel refuses a mapping for another reason.
     pub fn new(layout: Layout, backing: Backing) -> Result<Self, Error> {
         let wanted_bytes = layout.size_bytes();
         if let Ok(host_bytes) = kvm::host_memory_bytes()
@@ -137,13 +143,13 @@ impl GuestMemory {
         Ok(Self { layout, backing, view, supplier: None, regions, tracking: Tracking::default() })
     }
 
-    /// Where the memory lies.
+    /// Where the memory lies in guest-physical address space.
     #[must_use]
     pub const fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// What it is made of.
+    /// What the memory is made of.
     #[must_use]
     pub const fn backing(&self) -> &Backing {
         &self.backing
@@ -155,18 +161,18 @@ impl GuestMemory {
         &self.regions
     }
 
-    /// The same, to be filled before a VM is given them.
+    /// The same regions, to be filled before a VM gets them.
     pub fn regions_mut(&mut self) -> &mut [Region] {
         &mut self.regions
     }
 
-    /// Whether somebody brings, or brought, what was missing of it.
+    /// Whether a [`Supplier`] brings, or has brought, what was missing.
     pub(crate) const fn is_supplied(&self) -> bool {
         self.supplier.is_some()
     }
 
-    /// The same memory for this process, which got it from its parent by `fork()`: what was open or noted for the parent is
-    /// opened anew, or forgotten.
+    /// The same memory for this process, which inherited it from its parent by `fork()`: what the parent had open is opened anew,
+    /// and what it had noted is forgotten.
     pub(crate) fn inherited(self) -> io::Result<Self> {
         let Self { layout, backing, view, supplier: _, regions, tracking: _ } = self;
         let regions = regions.into_iter().map(Region::inherited).collect::<io::Result<_>>()?;
@@ -177,7 +183,7 @@ impl GuestMemory {
         &self.tracking
     }
 
-    /// Has `supplier` bring what this memory still misses, for as long as it lives.
+    /// Has `supplier` bring what is still missing from this memory, for as long as the memory lives.
     #[must_use]
     pub fn supplied_by(mut self, supplier: &Arc<dyn Supplier>) -> Self {
         for (index, region) in self.regions.iter_mut().enumerate() {
@@ -187,20 +193,20 @@ impl GuestMemory {
         self
     }
 
-    /// Where each region starts in this process, in the order of the layout.
+    /// Where each region starts in this process's address space, in the order of the layout.
     pub fn host_addresses(&self) -> impl Iterator<Item = u64> + '_ {
         self.regions.iter().map(|region| region.mapping().host_address())
     }
 
-    /// Returns when all of the memory is there: at once, unless it is a lazy clone's.
+    /// Returns when all of the memory is there: immediately, unless it belongs to a lazy clone.
     ///
     /// # Errors
-    /// Some of it never will be.
+    /// [`Lost`] if some of it will never arrive.
     pub fn supply_all(&self) -> Result<(), Lost> {
         self.supplier.as_ref().map_or(Ok(()), |supplier| supplier.supply_all())
     }
 
-    /// See [`Supplier::on_loss`].
+    /// Calls `stop` once if memory turns out to be lost; see [`Supplier::on_loss`]. Has no effect on memory without a supplier.
     pub(crate) fn on_loss(&self, stop: impl FnOnce(&Lost) + Send + 'static) {
         if let Some(supplier) = &self.supplier {
             supplier.on_loss(Box::new(stop));
@@ -212,18 +218,19 @@ impl GuestMemory {
         &self.view
     }
 
-    /// Copies guest-physical memory out.
+    /// Copies `buffer.len()` bytes out, starting at guest-physical `address`.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] unless all of it lies within one region; [`Error::Lost`].
+    /// [`Error::NoMemory`] unless all of them lie within one region; [`Error::Lost`] if some will never arrive.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
         self.at(address, buffer.len(), |region, offset| region.read(offset, buffer))
     }
 
-    /// Copies bytes into guest-physical memory.
+    /// Copies `bytes` into memory, starting at guest-physical `address`.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] unless all of it lies within one region; [`Error::Lost`]. Nothing is written then.
+    /// [`Error::NoMemory`] unless the whole range lies within one region; [`Error::Lost`] if part of it will never arrive. Nothing
+    /// is written in either case.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
         self.at(address, bytes.len(), |region, offset| region.write(offset, bytes))
     }
@@ -274,7 +281,7 @@ fn make_region(range: layout::Range, backing: &Backing, file_offset: u64) -> io:
 
 fn advise(mapping: &Mapping, pages: PageSize) -> io::Result<()> {
     match mapping.advise_huge_pages(pages == PageSize::Transparent) {
-        // A kernel without transparent huge pages has 4 KiB pages only, which either choice allows.
+        // A kernel without transparent huge pages has 4 KiB pages only, and either choice allows those.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         result => result,
     }
@@ -289,7 +296,7 @@ fn map_error(layout: &Layout, range: layout::Range, backing: &Backing, source: i
     Error::Map { len_bytes: range.len_bytes, backing: backing.to_string(), source }
 }
 
-/// For an error message: zero where the kernel has no hugetlb, which is what it means to the reader.
+/// Number of free 2 MiB pages, for an error message. Zero if the kernel has no hugetlb: to the reader that means the same.
 fn free_huge_pages() -> u64 {
     std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
         .ok()

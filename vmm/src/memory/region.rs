@@ -11,7 +11,7 @@ use super::supplier::{Lost, Supplier};
 use crate::sys::mmap::{Mapping, OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
 
-/// A region: a range of guest-physical addresses and the mapping behind it.
+/// A region: a range of guest-physical addresses and the mapping that backs it.
 #[derive(Debug)]
 pub struct Region {
     range: Range,
@@ -20,30 +20,30 @@ pub struct Region {
     mapping: Arc<Mapping>,
     touched: Touched,
     written: WrittenPages,
-    /// Who brings missing pages, and this region's index there.
+    /// What brings the pages that are still missing, and this region's index in its calls.
     supplier: Option<(Arc<dyn Supplier>, usize)>,
 }
 
 /// Why memory of a region cannot be copied in or out.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AccessError {
-    /// The range is not within the region.
+    /// The requested range does not lie within the region.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
-    /// It has not arrived yet, and never will.
+    /// The memory had not arrived yet, and never will.
     #[error(transparent)]
     Lost(#[from] Lost),
 }
 
-/// How to tell which pages hold anything.
+/// How to find out which pages hold anything.
 #[derive(Debug)]
 pub(super) enum Touched {
     /// The page table of this process knows every page that was ever written or read: private memory, and huge pages,
     /// which stay where they are.
     PageTable(Pagemap),
-    /// The file behind the mapping knows; the page table forgets pages of shared memory.
+    /// The file that backs the mapping knows; the page table forgets pages of shared memory.
     File,
-    /// Everything may hold something: a template's content was there before anybody touched this mapping.
+    /// Any page may hold something: a template's content was there before this mapping was touched.
     Everything,
 }
 
@@ -56,18 +56,18 @@ impl Region {
         Ok(Self { range, view, mapping, touched, written, supplier: None })
     }
 
-    /// See [`GuestMemory::inherited`](super::GuestMemory::inherited).
+    /// This region for a child process; see [`GuestMemory::inherited`](super::GuestMemory::inherited).
     pub(super) fn inherited(self) -> io::Result<Self> {
         let Self { range, view, mapping, touched, written: _, supplier: _ } = self;
         let touched = match touched {
-            // The one that is open is the parent's.
+            // The descriptor that is open shows the parent's page table.
             Touched::PageTable(_) => Touched::PageTable(Pagemap::open()?),
             Touched::File | Touched::Everything => touched,
         };
         Ok(Self { range, view, mapping, touched, written: WrittenPages::default(), supplier: None })
     }
 
-    /// The page table that says which pages there are, where it knows.
+    /// The page table that shows which pages are present, if this kind of memory has one that does.
     pub(super) const fn page_table(&self) -> Option<&Pagemap> {
         match &self.touched {
             Touched::PageTable(pagemap) => Some(pagemap),
@@ -75,7 +75,7 @@ impl Region {
         }
     }
 
-    /// The guest-physical range.
+    /// The range of guest-physical addresses.
     #[must_use]
     pub const fn range(&self) -> Range {
         self.range
@@ -87,7 +87,7 @@ impl Region {
         &self.mapping
     }
 
-    /// The memory itself, while no VM has it. `None` if somebody else may have it: another process, or who supplies it.
+    /// The memory itself, while no VM has it. `None` if another process or a supplier may have access to it.
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         Arc::get_mut(&mut self.mapping)?.as_mut_slice()
     }
@@ -96,7 +96,7 @@ impl Region {
         self.supplier = Some((supplier, index));
     }
 
-    /// Waits for pages that are still missing.
+    /// Waits until the range is complete: until any pages that were still missing have arrived.
     fn supply(&self, offset: usize, len_bytes: usize) -> Result<(), AccessError> {
         self.mapping.check(offset, len_bytes)?;
         match &self.supplier {
@@ -113,19 +113,19 @@ impl Region {
         &self.written
     }
 
-    /// Copies memory out.
+    /// Copies `buffer.len()` bytes out of the region, starting at `offset` bytes from its start.
     ///
     /// # Errors
-    /// A range that is not within the region, or memory that was lost on its way.
+    /// [`AccessError::OutOfRange`] if the range is not within the region, [`AccessError::Lost`] if part of it will never arrive.
     pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), AccessError> {
         self.supply(offset, buffer.len())?;
         Ok(self.mapping.read(offset, buffer)?)
     }
 
-    /// Copies memory in. The pages are [dirty](super::dirty) then.
+    /// Copies `bytes` into the region, starting at `offset` bytes from its start, and marks the pages [dirty](super::dirty).
     ///
     /// # Errors
-    /// A range that is not within the region, or memory that was lost on its way.
+    /// [`AccessError::OutOfRange`] if the range is not within the region, [`AccessError::Lost`] if part of it will never arrive.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
         self.supply(offset, bytes.len())?;
         self.mapping.write(offset, bytes)?;
@@ -135,12 +135,12 @@ impl Region {
 
     /// Sets bit `i` of `bitmap` when the page at `offset + 4096 * i` may hold anything but zeros.
     ///
-    /// Memory is not read for this: a clear bit means that nobody, guest or host, ever touched the page. Pages that are
-    /// still to arrive do so first.
+    /// Memory is not read for this: a clear bit means that neither guest nor host ever touched the page. The call waits for
+    /// pages that are still to arrive.
     ///
     /// # Errors
-    /// A range that is not within the region (`InvalidInput`), a page table that cannot be read, or memory that was lost
-    /// on its way.
+    /// `InvalidInput` if the range is not within the region; [`Lost`] as the source of the error if part of it will never
+    /// arrive; otherwise the kernel's error from reading the page table or searching the file.
     ///
     /// # Panics
     /// If `bitmap` has fewer than `pages` bits.
@@ -168,7 +168,7 @@ impl Region {
 /// Sets the first `pages` bits and clears all others.
 ///
 /// # Panics
-/// If there are fewer.
+/// If `bitmap` has fewer than `pages` bits.
 pub(super) fn set_first(pages: usize, bitmap: &mut [u64]) {
     assert!(pages <= bitmap.len() * 64, "{pages} pages in {} words", bitmap.len());
     for (i, word) in bitmap.iter_mut().enumerate() {

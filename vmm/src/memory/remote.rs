@@ -12,8 +12,8 @@ use crate::sys::mmap::{OutOfRange, PAGE_SIZE};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::process::{huge_bytes, read_memory};
 
-/// Reserved huge pages that the source writes to are copied to others. When none are left, the kernel takes the old ones away from
-/// the process that holds them, and by its page table it has never had them.
+/// When the source writes to a reserved huge page, the kernel copies it to another one. When none are left, it takes the old page
+/// away from the process that holds it, whose page table then looks as if the page had never been there.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the host has run out of huge pages: the kernel took {taken_bytes} bytes of them from process {pid}, which holds the \
@@ -27,11 +27,11 @@ struct HugePagesTaken {
 /// How a process holds the memory of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Held {
-    /// In private pages, which its page table shows.
+    /// In private pages that its page table shows.
     Private,
-    /// In reserved huge pages, of which it had this many bytes at the instant that counts.
+    /// In reserved huge pages. If it has fewer of them later, the kernel has taken some away.
     Huge {
-        /// Bytes of them.
+        /// Bytes of huge pages it had at the instant that is to be read.
         bytes: u64,
     },
     /// In private pages over a template, whose bytes no page table shows until they are touched.
@@ -39,7 +39,7 @@ pub enum Held {
 }
 
 impl Held {
-    /// How process `pid` holds `memory`, which it inherits or is about to hand down.
+    /// How process `pid` holds `memory`, which it has inherited or is about to hand down.
     pub(crate) fn of(memory: &GuestMemory, pid: u32) -> io::Result<Self> {
         match memory.backing() {
             Backing::OverTemplate(_) => Ok(Self::OverTemplate),
@@ -51,15 +51,15 @@ impl Held {
 
 /// The memory of a guest in another process, which must not change it.
 ///
-/// The kernel lets root read it, ancestors of the process, and, where Yama does not forbid it, any process of the same user.
+/// The kernel lets root and ancestors of that process read it and, where Yama does not forbid it, any process of the same user.
 #[derive(Debug)]
 pub struct RemoteMemory {
     pid: u32,
-    /// `None` if nobody else can have its number.
+    /// `None` if no other process can have been given its number.
     pidfd: Option<OwnedFd>,
     pagemap: Pagemap,
     layout: Layout,
-    /// Where each region of the layout starts in that process.
+    /// Where each region of the layout starts in that process's address space.
     host_addresses: Vec<u64>,
     held: Held,
 }
@@ -67,14 +67,15 @@ pub struct RemoteMemory {
 impl RemoteMemory {
     /// The memory that process `pid` has at `host_addresses`, one for each region of `layout`.
     ///
-    /// `pidfd` is that process's, by which each read finds out whether it still has its number. A child that this process has not
-    /// waited for keeps its number and needs none.
+    /// Each read uses `pidfd`, a descriptor of that process, to check that it has not ended and left its number to another. A child
+    /// that this process has not waited for keeps its number, and `pidfd` may be `None`.
     ///
     /// # Errors
-    /// The kernel's if the page table cannot be read, `ESRCH` if the process has ended.
+    /// `ENOENT` or `ESRCH` if the process has ended; otherwise the kernel's reason for not opening its page table, such as `EACCES`
+    /// if this process may not read it.
     ///
     /// # Panics
-    /// Unless there is one address for each region.
+    /// If the number of addresses differs from the number of regions.
     pub fn new(
         pid: u32,
         pidfd: Option<OwnedFd>,
@@ -85,21 +86,21 @@ impl RemoteMemory {
         assert_eq!(host_addresses.len(), layout.ranges().count(), "one address for each region");
         let pagemap = Pagemap::of(pid)?;
         let memory = Self { pid, pidfd, pagemap, layout, host_addresses, held };
-        // Otherwise the number, and so the page table, may be another process's by now.
+        // If it has ended, the number, and so the page table, may belong to another process by now.
         memory.check_alive()?;
         Ok(memory)
     }
 
-    /// Its process number.
+    /// Number of the process that holds the memory.
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Copies guest-physical memory out.
+    /// Copies `buffer.len()` bytes out, starting at guest-physical `address`.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] unless all of it lies within one region; [`Error::Remote`] if the process cannot be read.
+    /// [`Error::NoMemory`] unless all of them lie within one region; [`Error::Remote`] if the process cannot be read.
     pub fn read_guest(&self, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
         let len_bytes = buffer.len();
         let place = self.layout.locate(address, len_bytes);
@@ -107,8 +108,8 @@ impl RemoteMemory {
         Ok(self.read(region, offset, buffer)?)
     }
 
-    /// Pages that this process and that one no longer share because one of them wrote to them, each 4 KiB; this process has the
-    /// memory at the same addresses. Without `CAP_SYS_ADMIN`, pages that a third process shares as well are left out.
+    /// Counts the 4 KiB pages that this process and that one no longer share because one of them wrote to them. This process must
+    /// have the memory at the same addresses. Without `CAP_SYS_ADMIN`, pages that a third process shares as well are left out.
     pub(super) fn parted_pages(&self) -> io::Result<usize> {
         let here = Pagemap::open()?;
         let regions = self.host_addresses.iter().enumerate();
@@ -117,12 +118,12 @@ impl RemoteMemory {
             .sum()
     }
 
-    /// Where each region starts in that process.
+    /// Where each region starts in that process's address space.
     pub(super) fn host_addresses(&self) -> &[u64] {
         &self.host_addresses
     }
 
-    /// `ESRCH` if the process has ended and its number may be another's.
+    /// Fails with `ESRCH` if the process has ended, so that its number may belong to another.
     fn check_alive(&self) -> io::Result<()> {
         let Some(pidfd) = &self.pidfd else { return Ok(()) };
         let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
@@ -133,10 +134,10 @@ impl RemoteMemory {
         }
     }
 
-    /// Fails if some of `pages` are not in `touched`, unless the process still has all the reserved huge pages it had. Otherwise a
-    /// page that is not there is one that was never touched.
+    /// Fails if the kernel may have taken huge pages from the process: if `touched` has fewer than `pages` bits set and the process
+    /// has fewer reserved huge pages than it had. If it still has all of them, a page that is missing was never touched.
     ///
-    /// To be asked after the page table: a page that is taken from then on cannot be read, which is an error as well.
+    /// Call this after the page table was read: a page that is taken later cannot be read, which is an error as well.
     fn check_none_taken(&self, pages: usize, touched: &[u64]) -> io::Result<()> {
         let Held::Huge { bytes } = self.held else { return Ok(()) };
         let there: usize = touched.iter().map(|word| word.count_ones() as usize).sum();
@@ -176,7 +177,7 @@ impl StillMemory for RemoteMemory {
     fn read(&self, region: usize, offset: usize, buffer: &mut [u8]) -> Result<(), ReadError> {
         OutOfRange::check(offset, buffer.len(), self.region_bytes(region)).map_err(AccessError::from)?;
         read_memory(self.pid, self.host_addresses[region] + offset as u64, buffer)
-            // The number may have been another process's when it was read.
+            // The number may have belonged to another process when it was read.
             .and_then(|()| self.check_alive())
             .map_err(|source| ReadError::of_holder(self.pid, source))
     }

@@ -1,40 +1,40 @@
 //! Memory that is not all there yet.
 //!
-//! A lazy clone runs while its memory arrives. Who brings it is a [`Supplier`], which the memory owns; this crate knows no more
-//! of it. The guest's own accesses wait in the kernel for missing pages. Accesses of this process ask the supplier first, so
-//! that they end in an error, not in a signal, if the pages cannot be had.
+//! A lazy clone runs while its memory arrives. A [`Supplier`], which the memory owns, brings it; this crate knows nothing else
+//! about it. The guest's own accesses wait in the kernel for missing pages. Accesses by this process ask the supplier first, so
+//! that they end in an error, not in a signal, if the pages never arrive.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// Brings pages that a guest's memory still misses. Dropped with the memory, before it is unmapped.
+/// Brings pages that are still missing from a guest's memory. Dropped with the memory, before it is unmapped.
 pub trait Supplier: fmt::Debug + Send + Sync {
-    /// Returns when all pages of the range are there. `region` is an index among the memory's regions, `offset` and `len_bytes`
-    /// lie within it. Called by any thread; costs next to nothing for pages that are there.
+    /// Returns when all pages of the range are there. `region` is an index among the memory's regions; `offset` and `len_bytes`
+    /// lie within that region. May be called by any thread, and must cost next to nothing for pages that are there already.
     ///
     /// # Errors
-    /// They will never be.
+    /// [`Lost`] if some of the pages will never arrive.
     fn supply(&self, region: usize, offset: usize, len_bytes: usize) -> Result<(), Lost>;
 
-    /// Returns when all memory is there, and no page is missing any more.
+    /// Returns when all memory is there and no page is missing.
     ///
     /// # Errors
-    /// Some will never be.
+    /// [`Lost`] if some of it will never arrive.
     fn supply_all(&self) -> Result<(), Lost>;
 
-    /// Calls `stop`, once, when a page turns out to be lost: at once if that is so already. A vCPU that waits for the page
-    /// learns of it only afterwards.
+    /// Calls `stop` once, when a page turns out to be lost, or right away if one is lost already. A vCPU that waits for the page
+    /// learns of the loss only after `stop` was called.
     fn on_loss(&self, stop: Box<dyn FnOnce(&Lost) + Send>);
 }
 
-/// Memory that a guest still needs cannot be had, and why.
+/// Memory that a guest still needs will never arrive. Carries the reason.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the memory of a lazy clone is lost")]
 pub struct Lost(#[source] Arc<dyn Error + Send + Sync>);
 
 impl Lost {
-    /// Lost for this reason.
+    /// A loss for this reason.
     pub fn new(reason: impl Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(reason))
     }

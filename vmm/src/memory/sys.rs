@@ -10,7 +10,7 @@ use super::GuestMemory;
 
 /// A VM descriptor that cannot outlive its guest memory.
 ///
-/// A vCPU descriptor keeps the kernel's VM alive as well: whoever creates one through [`Machine::fd`] keeps this value
+/// A vCPU descriptor keeps the kernel's VM alive as well: code that creates one through [`Machine::fd`] must keep this value
 /// beside it (see [`crate::vcpu::Vcpu`]).
 #[derive(Debug)]
 pub struct Machine {
@@ -23,25 +23,27 @@ impl Machine {
     /// Makes `memory` the guest memory of `fd`, one slot per region, numbered from zero.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's reason for refusing `KVM_SET_USER_MEMORY_REGION`.
     pub fn new(fd: VmFd, memory: GuestMemory) -> Result<Self, errno::Error> {
         let machine = Self { fd, memory };
         machine.set_slots(0)?;
         Ok(machine)
     }
 
-    /// Makes KVM log which pages the guest changes from now on, none so far, or makes it stop. The vCPUs must stand still.
+    /// Makes KVM log which pages the guest changes from now on, starting with an empty log, or makes it stop. The vCPUs must be
+    /// paused.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's reason for refusing `KVM_SET_USER_MEMORY_REGION`.
     pub fn log_dirty(&self, wanted: bool) -> Result<(), errno::Error> {
         self.set_slots(if wanted { KVM_MEM_LOG_DIRTY_PAGES } else { 0 })
     }
 
-    /// The log of a region's slot since it was last read; this empties it. Bit `j` of word `i` is page `64 * i + j`.
+    /// What was logged for a region's slot since the log was last read; reading it empties it. Bit `j` of word `i` is page
+    /// `64 * i + j`.
     ///
     /// # Errors
-    /// The kernel's; `ENOENT` unless [`Machine::log_dirty`] was called.
+    /// `ENOENT` unless [`Machine::log_dirty`] was called; otherwise the kernel's reason for refusing `KVM_GET_DIRTY_LOG`.
     ///
     /// # Panics
     /// If there is no such region.
@@ -51,7 +53,7 @@ impl Machine {
         self.fd.get_dirty_log(slot, len_bytes)
     }
 
-    /// Sets all slots, or changes their flags: address and size are the same every time.
+    /// Sets all slots, or changes their flags only: address and size are the same every time.
     fn set_slots(&self, flags: u32) -> Result<(), errno::Error> {
         for (slot, region) in (0..).zip(self.memory.regions()) {
             let slot = kvm_userspace_memory_region {
@@ -78,7 +80,7 @@ impl Machine {
     #[must_use]
     pub fn into_memory(self) -> GuestMemory {
         let Self { fd, memory } = self;
-        // First, as when both are dropped.
+        // The descriptor goes first, as when both are dropped.
         drop(fd);
         memory
     }

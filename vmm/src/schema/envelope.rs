@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! offset  bytes  what
-//!      0      8  magic: what the text is
+//!      0      8  magic: the kind of text
 //!      8      4  schema version, little-endian
 //!     12      4  zero
 //!     16      8  length of the text
@@ -24,7 +24,7 @@ pub struct Schema {
     pub magic: [u8; 8],
     /// The version this build reads and writes.
     pub version: u32,
-    /// What it is, for messages.
+    /// What the text is, for messages.
     pub name: &'static str,
 }
 
@@ -32,66 +32,66 @@ const HEADER_BYTES: usize = 32;
 /// Sixteen vCPUs take some 300 KiB; a manifest of 64 GiB, some 2 MiB.
 const MAX_TEXT_BYTES: usize = 64 << 20;
 
-/// Why bytes are not what the schema says.
+/// Why bytes are not a valid envelope for the expected schema.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Too short for the header.
+    /// The bytes are too short for the header.
     #[error("{found} bytes are fewer than the {HEADER_BYTES} of the header of a {name}")]
     Short {
-        /// What it should be.
+        /// Name of the expected schema.
         name: &'static str,
-        /// Length found.
+        /// Length found, in bytes.
         found: usize,
     },
-    /// Something else.
+    /// The bytes are something else.
     #[error("not a {name}: it starts with {found:02x?}")]
     Magic {
-        /// What it should be.
+        /// Name of the expected schema.
         name: &'static str,
-        /// First bytes found.
+        /// The first eight bytes found.
         found: [u8; 8],
     },
-    /// Made by another version.
+    /// The text follows another version of the schema.
     #[error("{name} of schema version {found}: this build reads version {known}")]
     Version {
-        /// What it is.
+        /// Name of the schema.
         name: &'static str,
-        /// Version found.
+        /// Version in the header.
         found: u32,
-        /// Version known.
+        /// Version that this build reads.
         known: u32,
     },
     /// Bytes that must be zero are not.
     #[error("the header of the {name} has {found:#x} where zero belongs")]
     Reserved {
-        /// What it is.
+        /// Name of the schema.
         name: &'static str,
-        /// What is there.
+        /// The four bytes as a number.
         found: u32,
     },
-    /// Its length does not match.
+    /// The length in the header does not match.
     #[error(
         "the header of the {name} promises {promised} bytes of text, {found} follow (at most {MAX_TEXT_BYTES})"
     )]
     Length {
-        /// What it is.
+        /// Name of the schema.
         name: &'static str,
-        /// What the header says.
+        /// Length of the text according to the header, in bytes.
         promised: u64,
-        /// What is there.
+        /// Bytes that follow the header.
         found: usize,
     },
-    /// Its content does not match.
-    #[error("{name} damaged: checksum {found:#018x}, expected {expected:#018x}")]
+    /// The checksum in the header does not match the content.
+    #[error("the {name} is damaged: checksum {found:#018x}, expected {expected:#018x}")]
     Checksum {
-        /// What it is.
+        /// Name of the schema.
         name: &'static str,
-        /// What the header says.
+        /// Checksum in the header.
         expected: u64,
-        /// What the content gives.
+        /// Checksum of the content.
         found: u64,
     },
-    /// The text is not what the schema says.
+    /// The text does not follow the schema.
     #[error("the text does not follow the schema")]
     Schema(#[from] serde_json::Error),
 }
@@ -111,10 +111,11 @@ impl Schema {
         bytes
     }
 
-    /// The text of an envelope, whose checksum holds.
+    /// Checks an envelope and returns its text, which is not parsed yet.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// Every variant of [`Error`] except [`Error::Schema`]: what the header has at its first field that is wrong, or
+    /// [`Error::Checksum`] if header or text are damaged.
     pub fn unwrap<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
         let name = self.name;
         let Some((header, text)) = bytes.split_first_chunk::<HEADER_BYTES>() else {

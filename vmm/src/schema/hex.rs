@@ -1,6 +1,6 @@
 //! Bytes as one string of hexadecimal digits: `#[serde(with = "hex")]`.
 //!
-//! An array of numbers, which serde makes of bytes, takes four characters a byte and is read by nobody either.
+//! By default serde writes bytes as an array of numbers, which takes four characters a byte and is no easier to read.
 
 use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, Serializer};

@@ -2,8 +2,8 @@
 
 /// Declares a state struct with the fields of a KVM structure, and both conversions.
 ///
-/// Both name every field of the KVM structure by destructuring, so that a field the kernel adds, or one forgotten
-/// here, does not compile. Fields after `pad` carry no state: they are dropped on saving and zero on restoring.
+/// Both name every field of the KVM structure by destructuring, so that a field that the kernel adds or that was forgotten
+/// here fails to compile. Fields after `pad` carry no state: they are dropped on saving and zero on restoring.
 macro_rules! mirror {
     (
         $(#[$meta:meta])*

@@ -1,4 +1,4 @@
-//! What saved state is made of, whatever it is the state of: text in a checked envelope, twins of KVM's structures, bytes as hexadecimal.
+//! What every kind of saved state is made of: text in a checked envelope, twins of KVM's structures, bytes as hexadecimal.
 
 pub mod envelope;
 pub(crate) mod hex;

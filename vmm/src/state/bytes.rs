@@ -1,23 +1,23 @@
-//! A state as bytes: JSON in an envelope.
+//! A VM's state as bytes: JSON in an envelope.
 
 use super::{Error, VmState, VmStateV1};
 use crate::schema::envelope::{self, Schema};
 
 const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
 
-/// Why bytes are not the state of a VM.
+/// Why bytes are not the saved state of a VM.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// They are not text of this schema.
+    /// They are not an intact envelope that holds text of this schema.
     #[error(transparent)]
     Envelope(#[from] envelope::Error),
-    /// A field is impossible.
-    #[error("VM state out of range")]
+    /// A field has an impossible value.
+    #[error("a field of the VM state has an impossible value")]
     Invalid(#[from] Error),
 }
 
 impl VmState {
-    /// The state as bytes.
+    /// Encodes the state for [`VmState::from_bytes`].
     ///
     /// # Panics
     /// Never: the schema has no maps with keys that JSON cannot hold.
@@ -26,10 +26,11 @@ impl VmState {
         VM_STATE.wrap(&serde_json::to_vec(self.get()).expect("plain structs of numbers and strings"))
     }
 
-    /// A state from bytes, which may come from anybody.
+    /// Decodes a state from bytes, which need not be trusted.
     ///
     /// # Errors
-    /// See [`DecodeError`].
+    /// [`DecodeError::Envelope`] if the bytes are foreign, truncated, damaged, of another version, or do not follow the schema;
+    /// [`DecodeError::Invalid`] if a field is out of range.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let state: VmStateV1 =
             serde_json::from_slice(VM_STATE.unwrap(bytes)?).map_err(envelope::Error::from)?;
@@ -41,7 +42,7 @@ impl VmState {
 mod tests {
     use super::*;
 
-    /// A machine as it was saved when version 1 was fixed. A build that can no longer read it has changed the schema.
+    /// A machine as it was saved when version 1 was fixed. If a build can no longer read it, the schema has changed.
     const GOLDEN: &[u8] = include_bytes!("golden/v1-pulse.vmstate");
 
     #[test]
@@ -50,6 +51,6 @@ mod tests {
         assert_eq!((state.get().memory_bytes, state.get().vcpus.len()), (1 << 20, 1));
         // From before generations were counted.
         assert_eq!(state.get().generation, 0);
-        assert!(state.to_bytes() == GOLDEN, "it is written in another way");
+        assert!(state.to_bytes() == GOLDEN, "the state is written differently from the golden file");
     }
 }

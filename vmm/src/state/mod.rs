@@ -1,7 +1,7 @@
 //! The state of a VM, apart from its memory, as it outlives the process.
 //!
-//! [`VmStateV1`] is the schema: plain numbers, nothing guaranteed. [`VmState`] is one that was checked, which is what a
-//! VM can be restored from; the only way there is `TryFrom`. In bytes it is text in an [`envelope`](crate::schema::envelope).
+//! [`VmStateV1`] is the schema: plain numbers, nothing guaranteed. [`VmState`] is one that was checked, and a VM can be restored
+//! only from that; the only way to get one is `TryFrom`. In bytes it is text in an [`envelope`](crate::schema::envelope).
 
 mod bytes;
 mod validate;
@@ -17,81 +17,83 @@ use crate::memory::Layout;
 use crate::vcpu::cpuid;
 use crate::vcpu::state::VcpuStateV1;
 
-/// Why a state is not one, or not one for here.
+/// Why a state is not valid, or does not fit this host or the memory it is to be restored with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A number is outside its range.
     #[error("{field} is {value}, allowed is {allowed}")]
     OutOfRange {
-        /// Where it stands.
+        /// Path of the field, such as `vcpus[0].sregs.cr8`.
         field: String,
-        /// What it is.
+        /// The number found there.
         value: u64,
-        /// What it may be.
+        /// The allowed numbers, in words.
         allowed: String,
     },
-    /// Something is listed twice.
+    /// A list has an entry twice.
     #[error("{field} lists {value:#x} twice")]
     Duplicate {
-        /// Where.
+        /// Path of the list.
         field: String,
-        /// What.
+        /// The entry, such as the index of an MSR.
         value: u64,
     },
-    /// A guest that is shown virtualization has state of it, and no other guest.
+    /// State of nested virtualization and what the guest's CPUID shows contradict each other: there must be either both or neither.
     #[error(
         "{field}: {}",
-        if *shown { "the guest's CPUID shows virtualization, but there is no state of it" }
-        else { "there is state of nested virtualization, but the guest's CPUID shows none" }
+        if *shown { "the guest's CPUID shows virtualization, but there is no state of nested virtualization" }
+        else { "there is state of nested virtualization, but the guest's CPUID shows no virtualization" }
     )]
     Nested {
-        /// Where it stands.
+        /// Path of the vCPU.
         field: String,
-        /// Whether the guest is shown virtualization.
+        /// Whether the guest's CPUID shows virtualization.
         shown: bool,
     },
-    /// vCPUs whose time stamp counters run at different frequencies.
+    /// The time stamp counters of the vCPUs run at different frequencies.
     #[error("vcpus[{vcpu}].tsc.khz is {khz}, that of vcpus[0] is {first_khz}")]
     Frequencies {
-        /// Which vCPU.
+        /// Index of the first vCPU that differs.
         vcpu: usize,
-        /// Its frequency.
+        /// The frequency of its counter, in kHz.
         khz: u32,
-        /// The first one's.
+        /// The frequency of vCPU 0's counter, in kHz.
         first_khz: u32,
     },
-    /// The guest runs guests of its own, whose state this host cannot restore.
-    #[error("the guest is shown virtualization, and this host's KVM offers none (KVM_CAP_NESTED_STATE)")]
+    /// The guest may run guests of its own, and this host cannot restore their state.
+    #[error(
+        "the guest is shown virtualization, but this host's KVM does not offer it (KVM_CAP_NESTED_STATE)"
+    )]
     NoNested,
     /// The memory that came with the state has another size.
     #[error(
         "the state is of a guest with {state_bytes} bytes of memory, the memory given has {memory_bytes}"
     )]
     MemorySize {
-        /// The state's.
+        /// Size of memory that the state names, in bytes.
         state_bytes: u64,
-        /// The memory's.
+        /// Size of the memory given, in bytes.
         memory_bytes: u64,
     },
-    /// It was saved on a processor this host cannot stand in for.
-    #[error("foreign processor")]
+    /// The state was saved on a processor that this host's cannot stand in for.
+    #[error("the state was saved on a different kind of processor")]
     Cpu(#[from] cpuid::Mismatch),
 }
 
-/// Schema, version 1.
+/// Version 1 of the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmStateV1 {
     /// Bytes of guest memory; the layout follows from it.
     pub memory_bytes: u64,
-    /// How many times it was cloned. Left out for a machine that never was, and so in states from before this was counted.
+    /// How many times the machine was cloned. Left out for a machine that never was, and in states from before this was counted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub generation: u64,
     /// Every vCPU, by index.
     pub vcpus: Vec<VcpuStateV1>,
     /// Interrupt controllers, timer, clock.
     pub interrupts: InterruptStateV1,
-    /// Devices.
+    /// Every emulated device that has state.
     pub devices: DeviceStateV1,
 }
 
@@ -114,25 +116,26 @@ impl TryFrom<VmStateV1> for VmState {
 }
 
 impl VmState {
-    /// The numbers.
+    /// The checked fields.
     #[must_use]
     pub const fn get(&self) -> &VmStateV1 {
         &self.0
     }
 
-    /// The layout of the memory that belongs to it.
+    /// The layout of the memory that belongs to the state.
     ///
     /// # Panics
     /// Never: the size was validated.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        Layout::new(self.0.memory_bytes).expect("validated")
+        Layout::new(self.0.memory_bytes).expect("the size was validated")
     }
 
-    /// Checks that it can be restored on this host into memory of this layout.
+    /// Checks that the state can be restored on this host, with memory of this layout.
     ///
     /// # Errors
-    /// What does not fit.
+    /// The first thing that does not fit: [`Error::MemorySize`], [`Error::Cpu`], [`Error::NoNested`], or [`Error::OutOfRange`] for
+    /// an XSAVE area of another length than this host's.
     pub(crate) fn check(&self, host: &Host, memory: Layout) -> Result<(), Error> {
         if memory != self.layout() {
             return Err(Error::MemorySize {

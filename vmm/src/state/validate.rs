@@ -1,6 +1,6 @@
 //! Bounds of every field of a loaded state.
 //!
-//! KVM checks some of this itself, but not all (a wrong length makes it read behind a buffer), and answers with EINVAL
+//! KVM checks some of this itself, but not all (a wrong length makes it read beyond the end of a buffer), and answers with EINVAL
 //! for the whole structure. Here the field is named, and nothing has been built yet.
 
 use std::collections::HashSet;
@@ -19,9 +19,9 @@ use crate::vcpu::cpuid::shows_virtualization;
 use crate::vcpu::state::{EventsStateV1, NestedStateV1, SegmentStateV1, SregsStateV1, VcpuStateV1};
 
 const LAPIC_BYTES: u64 = 1024;
-/// Far above what any processor of today needs (AMX: 11 KiB), and small enough to allocate without thought.
+/// Far above what any processor of today needs (AMX: 11 KiB), and small enough to allocate without concern.
 const XSAVE_MAX_BYTES: u64 = 64 << 10;
-/// KVM knows some 200.
+/// KVM knows some 200 MSRs.
 const MSRS_MAX: u64 = 1024;
 const XCRS_MAX: u64 = 16;
 /// The I/O APIC has 24 pins.
@@ -49,7 +49,7 @@ pub(super) fn validate(state: &VmStateV1) -> Result<(), Error> {
             ),
         });
     }
-    // A clone has one more.
+    // A clone's generation is one more, and must fit as well.
     if *generation == u64::MAX {
         let allowed = format!("0 to {}", u64::MAX - 1);
         return Err(Error::OutOfRange { field: String::from("generation"), value: *generation, allowed });
@@ -108,7 +108,7 @@ fn validate_vcpu(at: &str, vcpu: &VcpuStateV1) -> Result<(), Error> {
     }
 }
 
-/// What is in the control structures is KVM's to check.
+/// Checks lengths and flags. The content of the control structures is left to KVM to check.
 fn validate_nested(at: &str, nested: &NestedStateV1) -> Result<(), Error> {
     let NestedStateV1 { flags, format, header, data } = nested;
     mask(at, "flags", u64::from(*flags), NESTED_FLAGS)?;
@@ -166,7 +166,7 @@ fn validate_events(at: &str, events: &EventsStateV1) -> Result<(), Error> {
     ] {
         at_most(at, name, u64::from(value), 1)?;
     }
-    // MOV SS and STI shadows are one bit each; of NMIs one can be pending behind one that is being delivered.
+    // MOV SS and STI shadows are one bit each; one NMI can be pending while another is being delivered.
     at_most(at, "interrupt_shadow", u64::from(events.interrupt_shadow), 3)?;
     at_most(at, "nmi_pending", u64::from(events.nmi_pending), 2)?;
     mask(at, "flags", u64::from(events.flags), EVENT_FLAGS)
@@ -218,7 +218,7 @@ fn validate_pit_channel(at: &str, channel: &PitChannelStateV1) -> Result<(), Err
         gate,
         ..
     } = *channel;
-    // 0x10000 is how the chip's "0" is kept.
+    // KVM keeps the chip's "0" as 0x10000.
     at_most(at, "count", u64::from(count), 0x1_0000)?;
     // 0xff before the guest has ever programmed it.
     if mode != 0xff {

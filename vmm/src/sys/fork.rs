@@ -1,8 +1,8 @@
-//! `fork()` of a process all of whose other threads are known to stand still.
+//! `fork()` of a process whose other threads are all known to be parked.
 //!
-//! The child has one thread, the one that called. What another one was doing at that moment is never finished: a lock it held
-//! stays locked, what it was changing stays half changed. So nobody else may be doing anything. Threads that are not known to be
-//! parked are a named error, found before the process is forked.
+//! The child has one thread, the one that called. Whatever another thread was doing at that moment is never finished: a lock it
+//! held stays locked, data it was changing stays half changed. So no other thread may be doing anything. Threads that are not known
+//! to be parked are a named error, found before the process is forked.
 //!
 //! KVM may have workers of its own among the threads of a process (`kvm-nx-lpage-recovery`, Linux 6.14). They never run code of
 //! the process and are not counted.
@@ -24,22 +24,22 @@ const KERNEL_WORKER: u64 = 0x4000;
 /// Why this process was not forked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its threads cannot be listed.
-    #[error("cannot tell which threads this process has")]
+    /// The threads of this process cannot be listed.
+    #[error("cannot list the threads of this process")]
     Threads(#[source] io::Error),
-    /// Other threads might hold locks.
+    /// The process has other threads, which might hold locks.
     #[error(
         "a process can be forked only while all its other threads are parked: it also has {names} \
          (locks that they hold would stay locked in the child)"
     )]
     UnknownThreads {
-        /// What they are called.
+        /// Names of these threads, separated by commas.
         names: String,
     },
-    /// The kernel made no child.
+    /// The kernel refused to fork this process.
     #[error("cannot fork()")]
     Fork(#[source] io::Error),
-    /// The child is there, but not to be had.
+    /// The child was started, but no descriptor for it could be opened.
     #[error("cannot open the child's pidfd")]
     Pidfd(#[source] io::Error),
 }
@@ -47,40 +47,41 @@ pub enum Error {
 /// A child of this process.
 #[derive(Debug)]
 pub struct Child {
-    /// Its process number.
+    /// Process number of the child.
     pub pid: u32,
-    /// The process itself: readable once it has ended.
+    /// A descriptor of the child, which becomes readable once the child has ended.
     pub pidfd: OwnedFd,
 }
 
-/// Where `fork()` returned.
+/// In which of the two processes `fork()` returned.
 #[derive(Debug)]
 pub enum Side {
-    /// In the process that called.
+    /// In the process that called it.
     Parent(Child),
-    /// In its child.
+    /// In the child of that process.
     Child,
 }
 
-/// Forks a process that has no other thread.
+/// Forks this process, which must have no other thread.
 ///
 /// # Errors
-/// See [`Error`].
+/// [`Error::UnknownThreads`] names the threads that must be ended or parked first. After [`Error::Threads`] or [`Error::Fork`]
+/// there is no child; after [`Error::Pidfd`] there is one that this process has no descriptor for.
 pub fn fork() -> Result<Side, Error> {
     // SAFETY: no other thread is allowed.
     unsafe { fork_unless_others(&[]) }
 }
 
-/// The calling thread's number.
+/// The kernel's number (TID) of the calling thread.
 pub(crate) fn thread_number() -> u32 {
     // SAFETY: no arguments, and it always succeeds.
     unsafe { libc::gettid() }.cast_unsigned()
 }
 
-/// Forks a process whose other threads are those in `still`.
+/// Forks this process, whose other threads must all be in `still`, by number.
 ///
 /// # Errors
-/// See [`Error`].
+/// As for [`fork()`].
 ///
 /// # Safety
 /// The threads in `still` hold no lock and change nothing that the child will use, until this returns.
@@ -90,9 +91,9 @@ pub(crate) unsafe fn fork_unless_others(still: &[u32]) -> Result<Side, Error> {
         return Err(Error::UnknownThreads { names: others.join(", ") });
     }
     let children = KeptChildren::keep();
-    // SAFETY: no other thread has been started since they were listed, for those in `still` start none (they do nothing, by the
-    // contract) and this one was here. So all of them are still: what the child has of this process's memory is whole, and it
-    // may call anything. The C library itself sees to its allocator, its streams and its loader (`fork(3)`).
+    // SAFETY: no other thread has been started since they were listed: those in `still` start none (they do nothing, by the
+    // contract), and this thread was busy here. So all of them stand still: the child's copy of this process's memory is
+    // consistent, and it may call anything. The C library itself sees to its allocator, its streams and its loader (`fork(3)`).
     let pid = unsafe { libc::fork() };
     match pid {
         0 => Ok(Side::Child),
@@ -106,9 +107,9 @@ pub(crate) unsafe fn fork_unless_others(still: &[u32]) -> Result<Side, Error> {
     }
 }
 
-/// Children of this process that have ended are kept by the kernel until somebody waits for them, also if this process ignores
-/// `SIGCHLD` so that they are not: or a child that ends at once would be gone before its pidfd is open. As before when dropped,
-/// in the child too.
+/// Makes the kernel keep children of this process that have ended until they are waited for, even if this process ignores
+/// `SIGCHLD`, which would let them vanish. Without this, a child that ends at once could be gone before its pidfd is open. Dropping
+/// it restores the former setting, in the child too.
 struct KeptChildren {
     before: libc::sigaction,
 }
@@ -124,13 +125,13 @@ impl KeptChildren {
         Self { before }
     }
 
-    /// Lets go of a child, which whoever ignores `SIGCHLD` will not wait for.
+    /// Stops keeping a child: a process that ignores `SIGCHLD` will not wait for it.
     fn release(self, pidfd: &OwnedFd) {
         let ignored = self.before.sa_sigaction == libc::SIG_IGN;
         drop(self);
         if ignored {
             let id = pidfd.as_raw_fd().cast_unsigned();
-            // Here only if it has ended while it was kept. Later it goes by itself, which is an error that says so.
+            // This reaps the child only if it ended while it was kept. If it ends later it vanishes by itself, and the call fails.
             // SAFETY: no information is asked for, so nothing is written.
             unsafe { libc::waitid(libc::P_PIDFD, id, ptr::null_mut(), libc::WEXITED | libc::WNOHANG) };
         }
@@ -139,7 +140,7 @@ impl KeptChildren {
 
 impl Drop for KeptChildren {
     fn drop(&mut self) {
-        // SAFETY: an action that was in place before; the other is not asked for.
+        // SAFETY: an action that was in place before; the current one is not asked for.
         unsafe { libc::sigaction(libc::SIGCHLD, &raw const self.before, ptr::null_mut()) };
     }
 }
@@ -151,11 +152,11 @@ fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor the kernel has just made for this call, owned by nobody else.
+    // SAFETY: the descriptor that the kernel has just made for this call, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The names of all threads of this process but this one, those in `still`, and the kernel's own.
+/// The names of all threads of this process except the calling one, those in `still`, and the kernel's own.
 fn others(still: &[u32]) -> io::Result<Vec<String>> {
     let this = thread_number();
     let mut names = Vec::new();
@@ -167,7 +168,7 @@ fn others(still: &[u32]) -> io::Result<Vec<String>> {
         }
         match fs::read_to_string(task.path().join("stat")) {
             Ok(stat) => names.extend(name_unless_kernel_worker(&stat)),
-            // It has ended since the folder was read.
+            // The thread has ended since the folder was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             Err(error) => return Err(error),
@@ -176,7 +177,8 @@ fn others(still: &[u32]) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// From a line of `/proc/…/stat`: `number (name) state ppid pgrp session tty tpgid flags …` (`proc(5)`).
+/// The thread's name, unless it is a worker of the kernel. `stat` is a line of `/proc/…/stat`, of the form
+/// `number (name) state ppid pgrp session tty tpgid flags …` (`proc(5)`).
 fn name_unless_kernel_worker(stat: &str) -> Option<String> {
     // A name may have parentheses of its own.
     let (name, rest) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).unwrap_or((stat, ""));
@@ -194,7 +196,7 @@ mod tests {
         let (started, has_started) = std::sync::mpsc::channel();
         let other = std::thread::Builder::new().name(String::from("a (strange) one"));
         let other = other.spawn(move || (started.send(()).is_ok(), stopped.recv().is_err())).unwrap();
-        // It has its name by then.
+        // Once it has answered, it has its name.
         has_started.recv().unwrap();
         let error = fork().unwrap_err();
         assert!(

@@ -1,8 +1,8 @@
 //! A process that holds memory as it was: a child made by `fork()` that runs no code.
 //!
 //! The kernel shares every private page between parent and child until one of them writes. The child never does, so its
-//! memory is the parent's at the instant of the fork, for as long as it lives; the parent pays with one copied page of
-//! 4 KiB per page it writes meanwhile. `process_vm_readv` reads it from outside.
+//! memory is the parent's at the instant of the fork, for as long as the child lives; the parent pays with one copied 4 KiB page
+//! for each page that it writes meanwhile. `process_vm_readv` reads the memory from outside.
 //!
 //! The child makes two system calls, waits in a third for the parent to die, and then ends: no allocator, no lock and no
 //! handler of the parent can be in a state that harms it, and no crash of the parent leaves it behind.
@@ -17,7 +17,7 @@ use std::ptr;
 use super::pagemap::Pagemap;
 use super::process::read_memory;
 
-/// A frozen copy of this process. Dropping it ends it.
+/// A frozen copy of this process. Dropping this value ends the copy.
 #[derive(Debug)]
 pub(crate) struct Holder {
     pid: libc::pid_t,
@@ -27,15 +27,16 @@ pub(crate) struct Holder {
 impl Holder {
     /// Freezes this process's private memory in a child.
     ///
-    /// The child keeps no descriptor but one of its parent, and is no child to code that waits for any (`__WCLONE`).
+    /// The child keeps no descriptor but one that refers to its parent, and code that waits for any child does not see it
+    /// (`__WCLONE`).
     ///
     /// # Errors
-    /// The kernel's: `EAGAIN` beyond a limit on processes, `ENOMEM` if it cannot copy the page tables.
+    /// The kernel's reason: `EAGAIN` if a limit on processes is reached, `ENOMEM` if it cannot copy the page tables.
     pub(crate) fn fork() -> io::Result<Self> {
         let parent = pidfd_of_this_process()?;
         let signals = Signals::block_all()?;
         let mut pidfd: RawFd = -1;
-        // No exit signal: the parent's SIGCHLD is not ours to raise.
+        // No exit signal: this code must not raise SIGCHLD in its parent.
         let flags = libc::c_long::from(libc::CLONE_PIDFD);
         // SAFETY: without CLONE_VM and with no stack given this is fork(): the child runs on its own copy of this stack. The
         // third argument is where the kernel stores the descriptor, in the parent's memory only, before it returns there.
@@ -43,45 +44,44 @@ impl Holder {
         if pid == 0 {
             hold(parent.as_raw_fd());
         }
-        // Taken now: what follows may fail.
+        // Taken now, because the calls that follow may fail and overwrite it.
         let failure = io::Error::last_os_error();
         drop(signals);
         if pid < 0 {
             return Err(failure);
         }
         let pid = libc::pid_t::try_from(pid).expect("a process number is an int");
-        // SAFETY: the descriptor the kernel has just made for this call, owned by nobody else.
+        // SAFETY: the descriptor that the kernel has just made for this call, which has no other owner.
         Ok(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
     }
 
-    /// Its process number, for reports. It is not used again while this value lives: nobody else can reap it.
+    /// Number of the child. No other process can get it while this value lives, because only this value waits for the child.
     #[must_use]
     pub(crate) const fn pid(&self) -> u32 {
         self.pid.cast_unsigned()
     }
 
-    /// Copies memory out of it, from an address of this process.
+    /// Copies memory out of the child, from an address that means the same in this process.
     ///
     /// # Errors
-    /// The kernel's: `ESRCH` if it has been killed, `EFAULT` where it has no memory. `UnexpectedEof` if only a part could
-    /// be read.
+    /// `ESRCH` if the child has been killed, `EFAULT` if it has no memory there, `UnexpectedEof` if only a part could be read.
     pub(crate) fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
-        // `pid` is a child not yet waited for, so it is nobody else's.
+        // `pid` is a child that was not waited for yet, so no other process has that number.
         read_memory(self.pid(), address, buffer)
     }
 
-    /// Its page table.
+    /// Opens the child's page table.
     ///
     /// # Errors
-    /// The kernel's.
+    /// As for [`Pagemap::of`].
     pub(crate) fn pagemap(&self) -> io::Result<Pagemap> {
         Pagemap::of(self.pid())
     }
 
-    /// Ends it, as anybody could: what a test does to see what happens then.
+    /// Kills the child, as any process with the right to could. Tests use this to see what happens then.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's reason for not sending the signal, such as `ESRCH`.
     pub(crate) fn kill(&self) -> io::Result<()> {
         // SAFETY: no pointers that are read: no siginfo is given. The descriptor is open.
         let result = unsafe {
@@ -100,8 +100,8 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         if let Err(error) = self.kill() {
-            // ESRCH: it was killed already, and is still to be waited for.
-            tracing::debug!(pid = self.pid, %error, "the holder was gone");
+            // ESRCH: it was killed already, but must still be waited for.
+            tracing::debug!(pid = self.pid, %error, "the holder had already ended");
         }
         let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
         let id = self.pidfd.as_raw_fd().cast_unsigned();
@@ -116,10 +116,10 @@ impl Drop for Holder {
     }
 }
 
-/// What the child does: nothing, until it is killed or its parent has died.
+/// The code of the child: waits until it is killed or its parent has died, and then ends.
 fn hold(parent: RawFd) -> ! {
     let parent_number = parent.cast_unsigned();
-    // Descriptors that stayed open would keep sockets and machines of the parent alive.
+    // Descriptors left open would keep sockets and machines of the parent alive.
     let (below, above) = (parent_number.checked_sub(1), parent_number + 1);
     if let Some(last) = below {
         // SAFETY: integers only. The descriptors are the child's own copies; it uses none of them.
@@ -129,9 +129,9 @@ fn hold(parent: RawFd) -> ! {
     unsafe { libc::syscall(libc::SYS_close_range, above, libc::c_uint::MAX, 0) };
     let mut dies = libc::pollfd { fd: parent, events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, exclusively borrowed. All signals but SIGKILL and SIGSTOP are blocked, so it returns when the
-    // parent is dead (pidfd_open(2)) or if there is no memory to wait; in either case nobody will miss this process long.
+    // parent is dead (pidfd_open(2)) or if there is no memory to wait with; in both cases this process may end.
     unsafe { libc::poll(&raw mut dies, 1, -1) };
-    // SAFETY: ends this process without running anything of the parent's: no exit handler, no destructor.
+    // SAFETY: ends this process without running any code of the parent's: no exit handler, no destructor.
     unsafe { libc::_exit(0) }
 }
 
@@ -142,11 +142,11 @@ fn pidfd_of_this_process() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor the kernel has just made for this call, owned by nobody else.
+    // SAFETY: the descriptor that the kernel has just made for this call, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// All signals blocked on this thread, until it is dropped: a handler of the parent must never run in the child.
+/// Keeps all signals blocked on this thread until it is dropped: a handler of the parent must never run in the child.
 struct Signals(libc::sigset_t);
 
 impl Signals {
@@ -167,12 +167,12 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // SAFETY: a set the kernel has filled in; the old one is not asked for.
+        // SAFETY: a set that the kernel has filled in; the current one is not asked for.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
     }
 }
 
-/// Tests with a holder, and tests that look at what is shared with one, take turns: a holder has all memory of their process.
+/// Lets tests with a holder, and tests that look at what is shared with one, take turns: a holder has all memory of their process.
 #[cfg(test)]
 pub(crate) fn turn() -> std::sync::MutexGuard<'static, ()> {
     static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -199,7 +199,7 @@ mod tests {
         let mut touched = [0];
         holder.pagemap().unwrap().touched(mapping.host_address(), 8, &mut touched).unwrap();
         assert_eq!(touched, [1]);
-        // It closes its descriptors, and dies, when it is given a processor.
+        // The holder closes its descriptors, and dies, once it gets a processor.
         let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", holder.pid())).unwrap().count();
         assert_eq!(soon(|| (descriptors() == 1).then_some(())), Some(()));
 
@@ -221,7 +221,7 @@ mod tests {
         holder.read(here, &mut byte).unwrap();
     }
 
-    /// What `attempt` gives, within ten seconds.
+    /// Repeats `attempt` until it gives a value, for some ten seconds at most.
     fn soon<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
         (0..10_000).find_map(|_| {
             std::thread::sleep(std::time::Duration::from_millis(1));

@@ -19,7 +19,7 @@ use vmm_sys_util::ioctl::{ioctl_expr, ioctl_with_ref};
 
 use super::mmap::{Mapping, PAGE_SIZE, Source};
 
-/// Size of `struct kvm_xsave` as `KVM_GET_XSAVE` knows it; `KVM_CAP_XSAVE2` may ask for more.
+/// Size in bytes of `struct kvm_xsave` for `KVM_GET_XSAVE`; `KVM_CAP_XSAVE2` may ask for more.
 pub(crate) const XSAVE_MIN_BYTES: usize = 4096;
 
 const _: () = assert!(size_of::<kvm_xsave>() == XSAVE_MIN_BYTES);
@@ -29,10 +29,10 @@ const SET_DEVICE_ATTR: libc::c_ulong = device_attr(0xe1);
 const GET_DEVICE_ATTR: libc::c_ulong = device_attr(0xe2);
 const HAS_DEVICE_ATTR: libc::c_ulong = device_attr(0xe3);
 
-/// The extended state (x87, SSE, AVX and beyond) as this VM's `KVM_CAP_XSAVE2` sizes it.
+/// The extended state (x87, SSE, AVX and beyond), as long as this VM's `KVM_CAP_XSAVE2` says.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's reason for refusing `KVM_GET_XSAVE2`; `ENOMEM` if there is no memory for the state.
 pub(crate) fn xsave(vm: &VmFd, vcpu: &VcpuFd) -> Result<Vec<u8>, errno::Error> {
     let len_bytes = xsave_len_bytes(vm);
     let mut xsave =
@@ -46,7 +46,8 @@ pub(crate) fn xsave(vm: &VmFd, vcpu: &VcpuFd) -> Result<Vec<u8>, errno::Error> {
 /// Sets the extended state.
 ///
 /// # Errors
-/// The kernel's, and `EINVAL` if `bytes` has not the size this VM's KVM will read: it does not know the length.
+/// `EINVAL` if `bytes` does not have the size that this VM's KVM will read, because KVM is not told the length; otherwise the
+/// kernel's reason for refusing `KVM_SET_XSAVE`.
 pub(crate) fn set_xsave(vm: &VmFd, vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), errno::Error> {
     if bytes.len() != xsave_len_bytes(vm) {
         return Err(errno::Error::new(libc::EINVAL));
@@ -70,22 +71,22 @@ pub(crate) fn set_xsave(vm: &VmFd, vcpu: &VcpuFd, bytes: &[u8]) -> Result<(), er
 /// Bytes of extended state per vCPU of this VM.
 #[must_use]
 pub(crate) fn xsave_len_bytes(vm: &VmFd) -> usize {
-    // Zero where the capability is unknown; then the fixed size is all there is.
+    // Zero if the capability is unknown; then the fixed size is all there is.
     usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(XSAVE_MIN_BYTES)
 }
 
-/// The `immediate_exit` flag of a vCPU's `kvm_run` page, through a mapping of its own: the one `kvm-ioctls` made belongs
-/// to whoever runs the vCPU.
+/// The `immediate_exit` flag of a vCPU's `kvm_run` page, through a mapping of its own: the mapping that `kvm-ioctls` made belongs
+/// to the thread that runs the vCPU.
 #[derive(Debug)]
 pub(crate) struct ImmediateExit(Mapping);
 
 impl ImmediateExit {
     const OFFSET: usize = offset_of!(kvm_run, immediate_exit);
 
-    /// Maps the flag.
+    /// Maps the page that has the flag.
     ///
     /// # Errors
-    /// The kernel's.
+    /// As for [`Mapping::new`].
     pub(crate) fn map(vcpu: &VcpuFd) -> io::Result<Self> {
         // SAFETY: the descriptor is open for as long as `vcpu` is borrowed, which is longer than this call.
         let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
@@ -102,9 +103,9 @@ impl ImmediateExit {
 
 const _: () = assert!(ImmediateExit::OFFSET < PAGE_SIZE);
 
-/// The bytes KVM's emulator failed on: those of the instruction at RIP, as far as it fetched them.
+/// The bytes that KVM's emulator failed on: those of the instruction at RIP, as far as it fetched them.
 ///
-/// Empty when the last exit was no emulation failure or carries no bytes.
+/// Empty if the last exit was not an emulation failure or carries no bytes.
 pub(crate) fn emulation_failure_bytes(vcpu: &mut VcpuFd) -> Vec<u8> {
     let run = vcpu.get_kvm_run();
     if run.exit_reason != kvm_bindings::KVM_EXIT_INTERNAL_ERROR {
@@ -125,7 +126,7 @@ pub(crate) fn emulation_failure_bytes(vcpu: &mut VcpuFd) -> Vec<u8> {
     instruction.insn_bytes[..len].to_vec()
 }
 
-/// Suberror of the last exit if it was `KVM_EXIT_INTERNAL_ERROR`.
+/// Suberror of the last exit, if that was `KVM_EXIT_INTERNAL_ERROR`.
 pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> Option<u32> {
     let run = vcpu.get_kvm_run();
     if run.exit_reason != kvm_bindings::KVM_EXIT_INTERNAL_ERROR {
@@ -135,10 +136,10 @@ pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> Option<u32> {
     Some(unsafe { run.__bindgen_anon_1.internal.suberror })
 }
 
-/// Offset of the guest's TSC to the host's, where KVM offers it (`KVM_VCPU_TSC_OFFSET`).
+/// Offset of the guest's TSC from the host's (`KVM_VCPU_TSC_OFFSET`). `None` if this KVM does not have that attribute.
 ///
 /// # Errors
-/// The kernel's; `Ok(None)` where the attribute does not exist.
+/// The kernel's reason for refusing `KVM_GET_DEVICE_ATTR`.
 pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<Option<u64>, errno::Error> {
     let mut offset = 0_u64;
     let attribute = tsc_offset_attribute(&raw mut offset);
@@ -153,10 +154,10 @@ pub(crate) fn tsc_offset(vcpu: &VcpuFd) -> Result<Option<u64>, errno::Error> {
     Ok(Some(offset))
 }
 
-/// Sets the offset of the guest's TSC to the host's.
+/// Sets the offset of the guest's TSC from the host's.
 ///
 /// # Errors
-/// The kernel's; `ENXIO` where the attribute does not exist.
+/// The kernel's reason for refusing `KVM_SET_DEVICE_ATTR`: `ENXIO` if the attribute does not exist.
 pub(crate) fn set_tsc_offset(vcpu: &VcpuFd, mut offset: u64) -> Result<(), errno::Error> {
     let attribute = tsc_offset_attribute(&raw mut offset);
     // SAFETY: KVM reads one u64 from `addr`, which points at `offset`.
@@ -203,10 +204,10 @@ fn tsc_offset_attribute(offset: *mut u64) -> kvm_device_attr {
     }
 }
 
-/// Number of bytes of memory this host has, of which a guest cannot have more.
+/// Number of bytes of memory that this host has. A guest cannot have more.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's reason for refusing `sysinfo`.
 pub(crate) fn host_memory_bytes() -> io::Result<u64> {
     // SAFETY: sysinfo is plain integers, for which zero is a value.
     let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };

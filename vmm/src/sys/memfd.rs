@@ -14,20 +14,20 @@ use super::mmap::PAGE_SIZE;
 
 /// Creates an anonymous file of `len_bytes` zero bytes.
 ///
-/// With `huge_pages`, its pages are reserved 2 MiB ones; they are taken when the file is mapped, not here.
+/// With `huge_pages`, its pages are reserved 2 MiB pages; they are taken when the file is mapped, not here.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's reason for refusing `memfd_create` or the length.
 pub fn create(name: &CStr, len_bytes: u64, huge_pages: bool) -> io::Result<File> {
     let flags = libc::MFD_CLOEXEC | if huge_pages { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
-    // Sealing is not offered for hugetlb files by older kernels; ordinary ones are frozen once a template is complete.
+    // Older kernels do not offer sealing for hugetlb files. Ordinary files are sealed once a template is complete.
     let flags = if huge_pages { flags } else { flags | libc::MFD_ALLOW_SEALING };
     // SAFETY: `name` is a C string; the call takes no other pointer.
     let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor the kernel has just made for this call, owned by nobody else.
+    // SAFETY: a descriptor that the kernel has just made for this call, which has no other owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(len_bytes)?;
     Ok(file)
@@ -41,7 +41,7 @@ pub fn create(name: &CStr, len_bytes: u64, huge_pages: bool) -> io::Result<File>
 /// Only the first `pages` bits are looked at; all others of `bitmap` are cleared.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's reason for refusing `lseek`.
 ///
 /// # Panics
 /// If `bitmap` has fewer than `pages` bits.
@@ -53,7 +53,7 @@ pub fn touched(file: &File, offset: u64, pages: usize, bitmap: &mut [u64]) -> io
     while let Some(data) = seek(file, next, libc::SEEK_DATA)?
         && page(data) < pages
     {
-        // There is always a hole behind data: the end of the file, if nothing else.
+        // There is always a hole after data: the end of the file, if nothing else.
         let hole = seek(file, data, libc::SEEK_HOLE)?.unwrap_or(u64::MAX);
         for page in page(data)..page(hole).min(pages) {
             bitmap[page / 64] |= 1 << (page % 64);
@@ -63,10 +63,10 @@ pub fn touched(file: &File, offset: u64, pages: usize, bitmap: &mut [u64]) -> io
     Ok(())
 }
 
-/// `None` if there is no more of what is looked for.
+/// The next offset, from `offset` on, of what `whence` looks for: data or a hole. `None` if there is no more of it.
 fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
     let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: no pointers; the descriptor is open for the life of `file`. That its position changes matters to nobody:
+    // SAFETY: no pointers; the descriptor is open for the life of `file`. The change of its position does no harm:
     // a memfd is mapped, never read or written through its position.
     let found = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
     if let Ok(found) = u64::try_from(found) {
@@ -78,10 +78,10 @@ fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>
     }
 }
 
-/// Freezes content and size for ever: existing private mappings stay, no shared writable one can exist afterwards.
+/// Freezes content and size forever: existing private mappings stay, and no shared writable one can be made afterwards.
 ///
 /// # Errors
-/// The kernel's; `EBUSY` while a shared writable mapping exists.
+/// The kernel's reason for not sealing the file: `EBUSY` while a shared writable mapping exists.
 pub fn seal(file: &File) -> io::Result<()> {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
     // SAFETY: F_ADD_SEALS takes an integer; the descriptor is open for the life of `file`.

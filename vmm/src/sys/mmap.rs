@@ -16,17 +16,17 @@ use super::memfd;
 /// Size and alignment of a huge page: 2 MiB, the only size this program uses.
 pub const HUGE_PAGE_SIZE: usize = 2 << 20;
 
-/// Size of an ordinary page.
+/// Size of an ordinary page: 4 KiB.
 pub const PAGE_SIZE: usize = 4096;
 
-/// What stands behind a mapping.
+/// What a mapping is backed by.
 #[derive(Debug, Clone, Copy)]
 pub enum Source<'fd> {
     /// Zero-filled memory of this process alone (`MAP_PRIVATE | MAP_ANONYMOUS`).
     Anonymous,
     /// The same on reserved 2 MiB pages (`MAP_HUGETLB`); fails with `ENOMEM` when too few are free.
     AnonymousHuge,
-    /// A file's pages, shared with everybody who maps it (`MAP_SHARED`).
+    /// A file's pages, shared with every process that maps it (`MAP_SHARED`).
     Shared(BorrowedFd<'fd>),
     /// A file's pages until first written, own copies afterwards (`MAP_PRIVATE`).
     CopyOnWrite(BorrowedFd<'fd>),
@@ -37,13 +37,13 @@ pub enum Source<'fd> {
 pub struct Mapping {
     address: NonNull<u8>,
     len_bytes: usize,
-    /// Whether nobody else can reach this memory: it is anonymous, or its file is `memfd`.
+    /// Whether this mapping is the only way to this memory: it is anonymous, or its file is `memfd`.
     sole: bool,
-    /// The anonymous file behind it, if this mapping made one.
+    /// The anonymous file that backs it, if this mapping made one.
     memfd: Option<File>,
 }
 
-// SAFETY: the range belongs to this value until drop, whichever thread that happens on; `munmap` and the copies
+// SAFETY: the range belongs to this value until it is dropped, on whichever thread that happens; `munmap` and the copies
 // below have no thread affinity.
 unsafe impl Send for Mapping {}
 // SAFETY: through `&Mapping` memory is only copied in and out, never referenced. Two threads copying over the same
@@ -51,23 +51,23 @@ unsafe impl Send for Mapping {}
 // no Rust reference is ever invalidated by it.
 unsafe impl Sync for Mapping {}
 
-/// An access outside the mapping.
+/// An access that does not lie within the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{len_bytes} bytes at offset {offset:#x} do not lie within a mapping of {mapped_bytes} bytes")]
 pub struct OutOfRange {
-    /// First byte of the access.
+    /// Offset of the first byte of the access, in bytes from the start of the mapping.
     pub offset: usize,
-    /// Length of the access.
+    /// Length of the access, in bytes.
     pub len_bytes: usize,
-    /// Length of the mapping.
+    /// Length of the mapping, in bytes.
     pub mapped_bytes: usize,
 }
 
 impl OutOfRange {
-    /// Whether `len_bytes` at `offset` lie within `mapped_bytes`.
+    /// Checks that `len_bytes` at `offset` lie within `mapped_bytes`.
     ///
     /// # Errors
-    /// If they do not.
+    /// [`OutOfRange`] with the three numbers if they do not.
     pub fn check(offset: usize, len_bytes: usize, mapped_bytes: usize) -> Result<(), Self> {
         match offset.checked_add(len_bytes) {
             Some(end) if end <= mapped_bytes => Ok(()),
@@ -83,7 +83,8 @@ impl Mapping {
     /// does so only where guest-physical and host-virtual address agree in their low 21 bits.
     ///
     /// # Errors
-    /// The kernel's, and `InvalidInput` for a length that is zero or not a multiple of the page size of `source`.
+    /// `InvalidInput` for a length that is zero or not a multiple of the page size of `source`; otherwise the kernel's reason for
+    /// refusing `mmap`, such as `ENOMEM`.
     pub fn new(source: Source<'_>, len_bytes: usize, file_offset: u64) -> io::Result<Self> {
         let granule = if matches!(source, Source::AnonymousHuge) { HUGE_PAGE_SIZE } else { PAGE_SIZE };
         if len_bytes == 0 || !len_bytes.is_multiple_of(granule) {
@@ -94,7 +95,7 @@ impl Mapping {
 
         let reservation = Reservation::new(len_bytes, align)?;
         let (flags, fd) = match source {
-            // NORESERVE: guests are mostly untouched, and overcommit is decided by the caller, who knows all of them.
+            // NORESERVE: guests are mostly untouched, and the caller, which knows all of them, decides about overcommit.
             Source::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1),
             // No NORESERVE here: an empty pool must be an error now, not a SIGBUS later.
             Source::AnonymousHuge => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB, -1),
@@ -103,7 +104,7 @@ impl Mapping {
         };
         let target = reservation.aligned();
         // SAFETY: MAP_FIXED replaces `len_bytes` at `target`, a range that lies inside `reservation`, which this
-        // function owns and nobody else knows. The fd, where there is one, is borrowed and so open.
+        // function owns and no other code knows. The fd, if there is one, is borrowed and so open.
         let address = unsafe {
             libc::mmap(
                 target.as_ptr().cast(),
@@ -124,7 +125,7 @@ impl Mapping {
     /// Makes an anonymous file of `len_bytes` zero bytes and maps it, shared.
     ///
     /// # Errors
-    /// As [`Mapping::new`].
+    /// As for [`memfd::create`] and [`Mapping::new`].
     pub fn new_memfd(name: &CStr, len_bytes: usize, huge_pages: bool) -> io::Result<Self> {
         let file = memfd::create(name, len_bytes as u64, huge_pages)?;
         let mapping = Self::new(Source::Shared(file.as_fd()), len_bytes, 0)?;
@@ -139,10 +140,10 @@ impl Mapping {
     }
 
     /// Sets bit `i` of `bitmap` when the page at `offset + 4096 * i` holds anything, in memory or in swap. `None` if the
-    /// mapping has made no file that could tell.
+    /// mapping has not made a file, which is what this asks.
     ///
     /// # Errors
-    /// The kernel's.
+    /// As for [`memfd::touched`].
     ///
     /// # Panics
     /// If `bitmap` has fewer than `pages` bits.
@@ -151,9 +152,9 @@ impl Mapping {
         Some(memfd::touched(file, offset as u64, pages, bitmap))
     }
 
-    /// The memory itself, as long as nobody else can reach it: before a guest is given it, or another process.
+    /// The memory itself, as long as it cannot be reached in any other way: before it is given to a guest or to another process.
     ///
-    /// `None` if it is a file's that somebody else may have mapped.
+    /// `None` if it belongs to a file that may be mapped elsewhere.
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         // SAFETY: the range is mapped, readable, writable and initialised (by the kernel, with zeros). No other mapping
         // of the memory exists, by `sole`; KVM and the view of `volatile_region` reach it only through a shared
@@ -167,28 +168,29 @@ impl Mapping {
         self.len_bytes
     }
 
-    /// Where the range starts in this process: for the kernel's ears (KVM memory slots, pagemap), not for access.
+    /// Where the range starts in this process's address space. Meant for calls to the kernel (KVM memory slots, pagemap), not for
+    /// access.
     #[must_use]
     pub fn host_address(&self) -> u64 {
         self.address.as_ptr() as u64
     }
 
-    /// Copies `buffer.len()` bytes from `offset` on.
+    /// Copies `buffer.len()` bytes out, from `offset` on.
     ///
     /// # Errors
-    /// [`OutOfRange`]; nothing is copied then.
+    /// [`OutOfRange`] unless they all lie within the mapping; nothing is copied in that case.
     pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), OutOfRange> {
         let from = self.checked(offset, buffer.len())?;
         // SAFETY: `checked` proved that `from` is followed by `buffer.len()` mapped bytes; `buffer` is a Rust slice and
-        // so cannot overlap a mapping no Rust reference exists into.
+        // so cannot overlap a mapping into which no Rust reference exists.
         unsafe { ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), buffer.len()) };
         Ok(())
     }
 
-    /// Copies `bytes` to `offset`.
+    /// Copies `bytes` in, from `offset` on.
     ///
     /// # Errors
-    /// [`OutOfRange`]; nothing is copied then.
+    /// [`OutOfRange`] unless they all fit into the mapping; nothing is copied in that case.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), OutOfRange> {
         let to = self.checked(offset, bytes.len())?;
         // SAFETY: as in `read`, with the roles exchanged; the mapping was made writable.
@@ -196,19 +198,20 @@ impl Mapping {
         Ok(())
     }
 
-    /// Asks for transparent huge pages, or against them.
+    /// Asks the kernel to use transparent huge pages for this range, or not to use them.
     ///
     /// # Errors
-    /// The kernel's; `EINVAL` where it is built without them.
+    /// The kernel's reason for refusing the advice: `EINVAL` if it is built without them.
     pub fn advise_huge_pages(&self, wanted: bool) -> io::Result<()> {
         self.advise(if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })
     }
 
-    /// Copies the 4 KiB pages of `[offset, offset + HUGE_PAGE_SIZE)` into one transparent huge page, if they are not one.
+    /// Copies the 4 KiB pages of `[offset, offset + HUGE_PAGE_SIZE)` into one transparent huge page, unless they are one already.
     ///
     /// # Errors
-    /// The kernel's: `EINVAL` where it has no such pages, nothing is there, or the range is not aligned; `ENOMEM` and `EAGAIN`
-    /// when it found no huge page or could not move the small ones.
+    /// [`OutOfRange`] as the source of the error for a range outside the mapping; `EINVAL` if the kernel has no transparent huge
+    /// pages, the range holds nothing, or it is not aligned; `ENOMEM` or `EAGAIN` if the kernel found no huge page or could not
+    /// move the small ones.
     pub fn collapse(&self, offset: usize) -> io::Result<()> {
         let start = self.checked(offset, HUGE_PAGE_SIZE).map_err(io::Error::other)?;
         // SAFETY: the range is inside this mapping, as just checked, and the advice does not change its content.
@@ -219,17 +222,17 @@ impl Mapping {
     /// Keeps the memory out of children made by `fork()` and out of core dumps.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's reason for refusing the advice; the memory may be kept out of children already.
     pub fn keep_to_this_process(&self) -> io::Result<()> {
         self.advise(libc::MADV_DONTFORK)?;
         self.advise(libc::MADV_DONTDUMP)
     }
 
-    /// Makes every access to a range fail from now on: the kernel's with `EFAULT`, such as KVM's for a guest, and this
-    /// process's with a signal that ends it. Whoever calls this keeps this process from the range.
+    /// Makes every access to a range fail from now on: accesses by the kernel, such as KVM's for a guest, with `EFAULT`, and
+    /// accesses by this process with a signal that ends it. The caller must see to it that this process stays away from the range.
     ///
     /// # Errors
-    /// The kernel's, and `InvalidInput` for a range outside the mapping.
+    /// `InvalidInput` for a range outside the mapping; otherwise the kernel's reason for refusing `mprotect`.
     pub fn forbid(&self, offset: usize, len_bytes: usize) -> io::Result<()> {
         let start = self
             .checked(offset, len_bytes)
@@ -246,10 +249,10 @@ impl Mapping {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// A view of the range in the terms of `vm-memory`, for loaders that take its traits.
+    /// A view of the range as a type of `vm-memory`, for loaders that take its traits.
     ///
-    /// The view borrows nothing, so its type ends in this crate: [`crate::memory::Region`] keeps it beside the
-    /// mapping it points into.
+    /// The view borrows nothing, so it must not leave this crate: [`crate::memory::Region`] keeps it beside the
+    /// mapping that it points into.
     pub(crate) fn volatile_region(&self) -> Result<vm_memory::MmapRegion, vm_memory::mmap::MmapRegionError> {
         // SAFETY: pointer and length are those of a live mapping. `Region` owns both the view and this mapping, and
         // drops them together.
@@ -260,7 +263,7 @@ impl Mapping {
         builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE).build()
     }
 
-    /// Whether `len_bytes` at `offset` lie within the mapping.
+    /// Checks that `len_bytes` at `offset` lie within the mapping.
     ///
     /// # Errors
     /// [`OutOfRange`] if they do not.
@@ -294,7 +297,7 @@ struct Reservation {
 impl Reservation {
     fn new(len_bytes: usize, align: usize) -> io::Result<Self> {
         let len_bytes = len_bytes.checked_add(align - PAGE_SIZE).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        // SAFETY: a new anonymous mapping at an address that the kernel chooses touches nothing that exists.
         let address = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -318,20 +321,20 @@ impl Reservation {
         unsafe { self.address.add(misfit) }
     }
 
-    /// Gives up the slack around `[start, start + len_bytes)` and passes ownership of the rest on.
+    /// Unmaps the slack around `[start, start + len_bytes)` and passes ownership of the rest on.
     fn shrink_to(self, start: NonNull<u8>, len_bytes: usize, sole: bool) -> Mapping {
         let (whole, whole_len) = (self.address, self.len_bytes);
         std::mem::forget(self);
         let head = start.as_ptr() as usize - whole.as_ptr() as usize;
         let tail = whole_len - head - len_bytes;
         if head > 0 {
-            // SAFETY: the slack before `start`, ours since `Reservation::new` and unused.
+            // SAFETY: the slack before `start`, owned since `Reservation::new` and unused.
             unsafe { libc::munmap(whole.as_ptr().cast(), head) };
         }
         if tail > 0 {
             // SAFETY: `start + len_bytes` is inside the reservation, as `tail > 0`.
             let end = unsafe { start.add(len_bytes) };
-            // SAFETY: the slack after the mapping, ours since `Reservation::new` and unused.
+            // SAFETY: the slack after the mapping, owned since `Reservation::new` and unused.
             unsafe { libc::munmap(end.as_ptr().cast(), tail) };
         }
         Mapping { address: start, len_bytes, sole, memfd: None }

@@ -1,6 +1,6 @@
 //! The system interface: the only home of `unsafe` in this crate.
 //!
-//! Each file wraps one thing the kernel offers in a type that cannot be misused: the rest of the crate sees values,
+//! Each file wraps one thing that the kernel offers in a type that cannot be misused: the rest of the crate sees values,
 //! offsets and errors, never addresses.
 
 pub mod fork;

@@ -1,4 +1,4 @@
-//! State of nested virtualization as bytes, which `kvm-bindings` has as unions.
+//! The state of nested virtualization as bytes. In `kvm-bindings` it consists of unions.
 
 #![expect(unsafe_code, reason = "unions of the KVM ABI")]
 
@@ -7,7 +7,7 @@ use std::slice;
 
 use kvm_bindings::nested::KvmNestedStateBuffer;
 
-/// Bytes of the vendor's header (`struct kvm_svm_nested_state_hdr`, `struct kvm_vmx_nested_state_hdr`, padded).
+/// Length of the vendor's header in bytes (`struct kvm_svm_nested_state_hdr` or `struct kvm_vmx_nested_state_hdr`, padded).
 pub(crate) const HEADER_BYTES: usize =
     offset_of!(KvmNestedStateBuffer, data) - offset_of!(KvmNestedStateBuffer, hdr);
 /// Most bytes that may follow the header: two control structures of 4 KiB on VT-x, one on SVM.
@@ -19,10 +19,10 @@ const DATA_AT: usize = offset_of!(KvmNestedStateBuffer, data);
 
 const _: () = assert!(HEADER_BYTES == 120 && DATA_MAX_BYTES == 8192);
 
-/// The header, and what follows it as far as the state's `size` counts it.
+/// The header, and as much of what follows it as the state's `size` says.
 #[must_use]
 pub(crate) fn parts(state: &KvmNestedStateBuffer) -> (&[u8], &[u8]) {
-    // SAFETY: `state` is a live reference to so many bytes. All of them are initialised: `KvmNestedStateBuffer::empty`, its only
+    // SAFETY: `state` is a live reference to this many bytes. All of them are initialised: `KvmNestedStateBuffer::empty`, its only
     // constructor, clears the whole structure, and KVM writes integers.
     let bytes = unsafe {
         slice::from_raw_parts(std::ptr::from_ref(state).cast::<u8>(), size_of::<KvmNestedStateBuffer>())
@@ -31,7 +31,7 @@ pub(crate) fn parts(state: &KvmNestedStateBuffer) -> (&[u8], &[u8]) {
     (&bytes[HEADER_AT..DATA_AT], &bytes[DATA_AT..size])
 }
 
-/// A state of these parts. `None` if they have other lengths than a state can have.
+/// Puts a state together from its parts. `None` if the parts have lengths that no state can have.
 #[must_use]
 pub(crate) fn from_parts(
     flags: u16,
@@ -72,7 +72,7 @@ mod tests {
         }
         assert!(from_parts(0, 0, &header[1..], &[]).is_none());
         assert!(from_parts(0, 0, &header, &[0; 8193]).is_none());
-        // A size that KVM cannot have meant.
+        // A size that KVM cannot give.
         let mut state = from_parts(0, 0, &header, &[1; 8192]).unwrap();
         state.size = u32::MAX;
         assert_eq!(parts(&state).1.len(), 8192);

@@ -1,10 +1,11 @@
 //! Which pages of a mapping have ever been touched.
 //!
 //! Source: `Documentation/admin-guide/mm/pagemap.rst`. Each 8-byte entry of `/proc/self/pagemap` describes one virtual
-//! page; bit 63 says present, bit 62 says swapped out, bit 56 says that no other process maps it. Everything else was never touched (or was given back) and reads
-//! as zero, or as the template's page where the mapping is private over a file.
+//! page; bit 63 says that it is present, bit 62 that it is swapped out, bit 56 that no other process maps it. A page that is
+//! neither present nor swapped out was never touched (or was given back) and reads as zero, or as the template's page if the
+//! mapping is private over a file.
 //!
-//! `mincore` is no substitute: for anonymous memory it does not count a page that was swapped out.
+//! `mincore` is not a substitute: for anonymous memory it does not count a page that was swapped out.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +17,7 @@ const ENTRY_SIZE: usize = 8;
 const ENTRIES_PER_READ: usize = 512;
 const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
 
-/// Bit 56 of an entry: nobody else has the page mapped.
+/// Bit 56 of an entry: no other process has the page mapped.
 const OWN: u64 = 1 << 56;
 
 /// Bits 0 to 54 of an entry: the number of the physical page. Zero for readers without `CAP_SYS_ADMIN`.
@@ -27,29 +28,30 @@ const FRAME: u64 = (1 << 55) - 1;
 pub(crate) struct Pagemap(File);
 
 impl Pagemap {
-    /// This process's.
+    /// Opens the page table of this process.
     ///
     /// # Errors
-    /// The kernel's; a process may always open its own.
+    /// The kernel's reason for not opening the file. Permission is never one: a process may always open its own.
     pub(crate) fn open() -> io::Result<Self> {
         File::open("/proc/self/pagemap").map(Self)
     }
 
-    /// Another process's.
+    /// Opens the page table of process `pid`.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's reason for not opening the file: there is no such process, or this one may not look into it.
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
         File::open(format!("/proc/{pid}/pagemap")).map(Self)
     }
 
-    /// Counts the pages from `host_address` on that this process has and `other` has elsewhere in physical memory, or not at all.
+    /// Counts the `pages` pages from `host_address` on that this process has, and that `other` maps to a different physical page or
+    /// not at all.
     ///
-    /// Without `CAP_SYS_ADMIN`, the kernel does not show where pages are. Then those count that this process alone has mapped: fewer,
-    /// if a third one shares some of them.
+    /// Without `CAP_SYS_ADMIN`, the kernel does not show where pages are. Then this counts the pages that this process alone has
+    /// mapped, which are fewer if a third process shares some of them.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error from reading either page table, and `UnexpectedEof` if it answered for fewer pages.
     pub(crate) fn parted(&self, other: &Self, host_address: u64, pages: usize) -> io::Result<usize> {
         let mut buffers = [[0; ENTRIES_PER_READ * ENTRY_SIZE]; 2];
         let mut parted = 0;
@@ -76,11 +78,11 @@ impl Pagemap {
         Ok(parted)
     }
 
-    /// Counts the pages from `host_address` on that are present or swapped out, and those of them that are present and mapped by no
-    /// other process.
+    /// Counts the pages from `host_address` on that are present or swapped out, and how many of them are present and not mapped by
+    /// any other process.
     ///
     /// # Errors
-    /// As [`Pagemap::touched`].
+    /// As for [`Pagemap::touched`].
     pub(crate) fn own(&self, host_address: u64, pages: usize) -> io::Result<(usize, usize)> {
         let (mut present, mut own) = (0, 0);
         let mut entries = [0; ENTRIES_PER_READ * ENTRY_SIZE];
@@ -102,7 +104,7 @@ impl Pagemap {
     /// Only the first `pages` bits are looked at; all others of `bitmap` are cleared.
     ///
     /// # Errors
-    /// The kernel's, and `UnexpectedEof` if it answered for fewer pages.
+    /// The kernel's error from reading the page table, and `UnexpectedEof` if it answered for fewer pages.
     ///
     /// # Panics
     /// If `bitmap` has fewer than `pages` bits.
@@ -140,13 +142,13 @@ mod tests {
         mapping.advise_huge_pages(false).unwrap();
         (0..550).for_each(|page| mapping.write(page * PAGE_SIZE, &[1]).unwrap());
         let holder = Holder::fork().unwrap();
-        // Two that were there, in two batches, and one that was not.
+        // Two pages that were there, in two batches, and one that was not.
         for page in [7, 513, 599] {
             mapping.write(page * PAGE_SIZE, &[2]).unwrap();
         }
         let (here, there) = (Pagemap::open().unwrap(), holder.pagemap().unwrap());
         assert_eq!(there.parted(&here, mapping.host_address(), 600).unwrap(), 2);
-        // What `parted` goes by when it sees no frames.
+        // `parted` relies on this when it sees no frames.
         assert_eq!(there.own(mapping.host_address(), 600).unwrap(), (550, 2));
     }
 

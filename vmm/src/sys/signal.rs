@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-/// Number of the kick signal, relative to nothing: pass it to `Killable::kill`.
+/// Absolute number of the kick signal, to be passed to `Killable::kill`.
 #[must_use]
 pub(crate) fn kick_signal() -> libc::c_int {
     SIGRTMIN()
@@ -13,11 +13,11 @@ pub(crate) fn kick_signal() -> libc::c_int {
 
 /// Installs the kick signal's handler, once per process.
 ///
-/// The handler does nothing: that the signal was delivered is what interrupts `KVM_RUN`. Whether the thread then stays
+/// The handler does nothing: the delivery of the signal is what interrupts `KVM_RUN`. Whether the thread then stays
 /// outside is decided by `immediate_exit` in the shared `kvm_run` page (see [`crate::vcpu`]).
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's reason for refusing `sigaction`, at the first call and at every later one.
 pub(crate) fn install_kick_handler() -> Result<(), errno::Error> {
     extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     static INSTALLED: OnceLock<Result<(), errno::Error>> = OnceLock::new();

@@ -1,10 +1,10 @@
 //! Serving a mapping's missing pages: `userfaultfd`.
 //!
 //! Source: `Documentation/admin-guide/mm/userfaultfd.rst` and `ioctl_userfaultfd(2)`. A thread that touches a missing page of
-//! a registered range, in user mode or inside `KVM_RUN`, sleeps until somebody installs the page; the kernel never replaces a
+//! a registered range, in user mode or inside `KVM_RUN`, sleeps until the page is installed; the kernel never replaces a
 //! page that is there.
 //!
-//! Written by hand because the crate of that name needs libclang to build, for seven structures of integers.
+//! Written by hand because the crate of that name needs libclang to build, for only seven structures of integers.
 
 #![expect(unsafe_code, reason = "userfaultfd and its ioctls have no wrapper in the standard library")]
 
@@ -18,7 +18,7 @@ use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_wi
 
 use super::mmap::{Mapping, OutOfRange};
 
-/// Where there is one (since Linux 6.1), who may open it may serve faults inside the kernel.
+/// Path of the device (since Linux 6.1). A process that may open it may serve faults inside the kernel.
 pub const DEVICE: &str = "/dev/userfaultfd";
 
 const UFFD_API: u64 = 0xaa;
@@ -69,7 +69,7 @@ struct ZeroPage {
 }
 
 const MESSAGE_BYTES: usize = 32;
-/// Of `address` in the page fault variant of `struct uffd_msg`, whose first byte is the event.
+/// Offset of `address` in the page fault variant of `struct uffd_msg`. The first byte of the message is the event.
 const MESSAGE_ADDRESS: usize = 16;
 
 const NEW: libc::c_ulong = ioctl(_IOC_NONE, 0x00, 0);
@@ -80,16 +80,16 @@ const WAKE: libc::c_ulong = ioctl(_IOC_READ, 0x02, size_of::<Range>());
 const COPY: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x03, size_of::<Copy>());
 const ZEROPAGE: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x04, size_of::<ZeroPage>());
 
-// The kernel's headers, expanded.
+// The numbers that the macros of the kernel's headers expand to.
 const _: () = {
     assert!(NEW == 0xaa00 && API == 0xc018_aa3f && REGISTER == 0xc020_aa00 && UNREGISTER == 0x8010_aa01);
     assert!(WAKE == 0x8010_aa02 && COPY == 0xc028_aa03 && ZEROPAGE == 0xc020_aa04);
 };
 
-/// Why missing pages cannot be served.
+/// Why this process cannot serve missing pages.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Faults inside the kernel, such as KVM's, are for processes that are trusted with them.
+    /// Only processes with one of three permissions may serve faults inside the kernel, such as KVM's. This one has none of them.
     #[error(
         "this process may not use userfaultfd. One of these changes that: access to {DEVICE} \
          (`chgrp kvm {DEVICE}; chmod 660 {DEVICE}`), `sysctl vm.unprivileged_userfaultfd=1`, or the capability \
@@ -100,19 +100,19 @@ pub enum OpenError {
         #[source]
         device: io::Error,
     },
-    /// The kernel is built without, or knows no missing pages of shared or huge memory.
+    /// The kernel is built without userfaultfd, or does not support missing pages of shared or huge memory.
     #[error("this kernel's userfaultfd cannot be used")]
     Kernel(#[source] io::Error),
 }
 
-/// What became of an attempt to install pages.
+/// The result of an attempt to install pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Installed {
-    /// The first so many bytes are installed, which may be fewer than wanted; whoever waits for them is awake.
+    /// This many bytes from the start are installed, which may be fewer than wanted. Threads that waited for them are awake.
     Bytes(usize),
     /// The first page was there already.
     Present,
-    /// The range is registered no more.
+    /// The range is no longer registered.
     Unregistered,
 }
 
@@ -121,11 +121,12 @@ pub enum Installed {
 pub struct Userfault(File);
 
 impl Userfault {
-    /// Opens one that also serves faults inside the kernel, such as KVM's: by the system call, which takes `CAP_SYS_PTRACE` or
-    /// `vm.unprivileged_userfaultfd`, or else by the device.
+    /// Opens a descriptor that also serves faults inside the kernel, such as KVM's: by the system call, which takes
+    /// `CAP_SYS_PTRACE` or `vm.unprivileged_userfaultfd`, and otherwise by the device.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// [`OpenError::NotAllowed`] if this process lacks the permission, with the ways to get it; [`OpenError::Kernel`] if the kernel
+    /// does not support what is needed.
     pub fn open() -> Result<Self, OpenError> {
         let this = match by_call() {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -141,24 +142,26 @@ impl Userfault {
     /// Has missing pages of a range of `mapping` reported here from now on.
     ///
     /// # Errors
-    /// The kernel's, and `InvalidInput` for a range outside the mapping.
+    /// `InvalidInput` for a range outside the mapping; otherwise the kernel's reason for refusing `UFFDIO_REGISTER`.
     pub fn register(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
         let range = range(mapping, offset, len_bytes)?;
         self.ioctl(REGISTER, &mut Register { range, mode: REGISTER_MODE_MISSING, ioctls: 0 })
     }
 
-    /// Leaves missing pages of a range to the kernel again, and wakes whoever waits for one.
+    /// Leaves missing pages of a range to the kernel again, and wakes all threads that wait for one.
     ///
     /// # Errors
-    /// As [`Userfault::register`].
+    /// `InvalidInput` for a range outside the mapping; otherwise the kernel's reason for refusing `UFFDIO_UNREGISTER`.
     pub fn unregister(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
         self.ioctl(UNREGISTER, &mut range(mapping, offset, len_bytes)?)
     }
 
-    /// Installs missing pages at `offset` with these bytes, in the order of their addresses, up to one that is there already.
+    /// Installs missing pages at `offset` with these bytes, in the order of their addresses, up to the first page that is there
+    /// already.
     ///
     /// # Errors
-    /// The kernel's, and `InvalidInput` for a range outside the mapping.
+    /// `InvalidInput` for a range outside the mapping; otherwise the kernel's reason, unless it is one of those that [`Installed`]
+    /// stands for.
     pub fn copy(&self, mapping: &Mapping, offset: usize, bytes: &[u8]) -> io::Result<Installed> {
         let Range { start: dst, len } = range(mapping, offset, bytes.len())?;
         // The kernel reads `bytes` during the call only.
@@ -167,28 +170,28 @@ impl Userfault {
         installed(result, copy.copied, bytes.len())
     }
 
-    /// The same with zeros, for which no memory is used until somebody writes. Not for huge pages.
+    /// Does the same with zeros, for which no memory is used until they are written to. Not for huge pages.
     ///
     /// # Errors
-    /// As [`Userfault::copy`].
+    /// As for [`Userfault::copy`].
     pub fn zero(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Installed> {
         let mut zero = ZeroPage { range: range(mapping, offset, len_bytes)?, mode: 0, zeroed: 0 };
         let result = self.ioctl(ZEROPAGE, &mut zero);
         installed(result, zero.zeroed, len_bytes)
     }
 
-    /// Wakes whoever waits for a page of the range, to try again.
+    /// Wakes all threads that wait for a page of the range, so that they try again.
     ///
     /// # Errors
-    /// As [`Userfault::copy`].
+    /// `InvalidInput` for a range outside the mapping; otherwise the kernel's reason for refusing `UFFDIO_WAKE`.
     pub fn wake(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
         self.ioctl(WAKE, &mut range(mapping, offset, len_bytes)?)
     }
 
-    /// Waits for a fault or for `bell` to ring, but no longer than `limit`.
+    /// Waits for a fault or for `bell` to become readable, but no longer than `limit`. A signal ends the wait as well.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's reason for refusing `poll`.
     pub fn wait(&self, bell: &EventFd, limit: Duration) -> io::Result<()> {
         let event = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut events = [event(self.0.as_raw_fd()), event(bell.as_raw_fd())];
@@ -201,10 +204,10 @@ impl Userfault {
         }
     }
 
-    /// The address of the next fault nobody has been told of yet; `None` if there is none at the moment.
+    /// The host address of the next fault that was not reported yet; `None` if there is none at the moment.
     ///
     /// # Errors
-    /// The kernel's.
+    /// `InvalidData` for a message that is not a page fault; otherwise the kernel's error from reading the descriptor.
     pub fn next_fault(&self) -> io::Result<Option<u64>> {
         let mut message = [0; MESSAGE_BYTES];
         match (&self.0).read(&mut message) {
@@ -243,12 +246,12 @@ fn by_device() -> io::Result<File> {
     owned(unsafe { ioctl_with_val(&device, NEW, libc::c_ulong::from(FLAGS.cast_unsigned())) })
 }
 
-/// The new descriptor that a call of one of the two returned, or its error.
+/// Takes ownership of the new descriptor that one of the two calls returned, or gives the call's error.
 fn owned(fd: libc::c_int) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor the kernel has just made for this process, owned by nobody else.
+    // SAFETY: a descriptor that the kernel has just made for this process, which has no other owner.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
@@ -266,7 +269,7 @@ fn range(mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Range
 fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<Installed> {
     let Err(error) = result else { return Ok(Installed::Bytes(wanted)) };
     match error.raw_os_error() {
-        // EAGAIN also says that not all was done.
+        // EAGAIN means that only a part was done.
         Some(libc::EAGAIN) => Ok(Installed::Bytes(usize::try_from(bytes).unwrap_or(0))),
         Some(libc::EEXIST) => Ok(Installed::Present),
         Some(libc::ENOENT) => Ok(Installed::Unregistered),

@@ -6,29 +6,29 @@ use kvm_ioctls::Cap;
 use super::state::CpuidStateV1;
 use crate::host::{Host, Virtualization};
 
-/// A snapshot's processor has what this host's has not.
+/// This host's processor cannot stand in for the one that a snapshot was taken on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// Made by somebody else: too much differs to compare bits.
-    #[error("the snapshot was taken on a processor of {snapshot}, this host's is of {host}")]
+    /// Another vendor made it: too much differs to compare single bits.
+    #[error("the snapshot was taken on a processor by {snapshot}, this host's is by {host}")]
     Vendor {
-        /// Vendor the guest sees.
+        /// Vendor that the guest sees: the twelve characters of CPUID leaf 0.
         snapshot: String,
-        /// Vendor of this host.
+        /// Vendor of this host's processor, in the same form.
         host: String,
     },
-    /// A feature is missing.
+    /// This host lacks a feature that the guest may use.
     #[error(
         "this host's processor lacks a feature the guest may use: CPUID leaf {leaf:#x}.{subleaf} {register} bit {bit}"
     )]
     Feature {
-        /// CPUID function.
+        /// CPUID function (EAX on input).
         leaf: u32,
-        /// CPUID index.
+        /// CPUID index (ECX on input).
         subleaf: u32,
-        /// Which output register.
+        /// Output register that has the bit, such as `ECX`.
         register: &'static str,
-        /// Which bit of it.
+        /// The lowest bit that is missing, 0 to 31.
         bit: u32,
     },
 }
@@ -39,22 +39,22 @@ const VMX: u32 = 1 << 5;
 /// SVM and SKINIT in leaf `0x8000_0001`, ECX.
 const SVM_AND_SKINIT: u32 = 1 << 2 | 1 << 12;
 const SVM: u32 = 1 << 2;
-/// What SVM can do.
+/// The features of SVM.
 const LEAF_SVM: u32 = 0x8000_000a;
 
 /// KVM's own features (Documentation/virt/kvm/x86/cpuid.rst).
 const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
-/// `KVM_FEATURE_ASYNC_PF`, `…_ASYNC_PF_VMEXIT` and `…_ASYNC_PF_INT` in EAX: asynchronous page faults. A guest that uses them puts a task
-/// to sleep whose page is not there yet, and relies on an interrupt that says it is. In clones whose memory arrives as it is touched that
-/// interrupt does not always come, and the task sleeps for good: seen with Debian's cloud kernel, and by others
-/// (firecracker#3020, cloud-hypervisor#2277).
+/// `KVM_FEATURE_ASYNC_PF`, `…_ASYNC_PF_VMEXIT` and `…_ASYNC_PF_INT` in EAX: asynchronous page faults. A guest that uses them puts a
+/// task whose page is missing to sleep, and relies on an interrupt that says when the page is there. In clones whose memory arrives
+/// as it is touched, that interrupt does not always come, and the task sleeps forever: seen with Debian's cloud kernel, and by
+/// others (firecracker#3020, cloud-hypervisor#2277).
 const ASYNC_PAGE_FAULTS: u32 = 1 << 4 | 1 << 10 | 1 << 14;
 
 /// Feature leaves: every set bit is something the guest may rely on.
 ///
-/// The masks take out bits that are no features: leaf 1 ECX bit 27 (OSXSAVE) and leaf 7 ECX bit 4 (OSPKE) mirror CR4, leaf 1 ECX bit 31 says "hypervisor",
-/// and bit 24 (TSC deadline) is given by the in-kernel local APIC. EDX bit 28 (HTT) says that a package has several processors, which
-/// is this VMM's to say.
+/// The masks take out bits that are not features: leaf 1 ECX bit 27 (OSXSAVE) and leaf 7 ECX bit 4 (OSPKE) mirror CR4, leaf 1 ECX
+/// bit 31 says "hypervisor", and bit 24 (TSC deadline) is given by the in-kernel local APIC. EDX bit 28 (HTT) says that a package
+/// has several processors, which this VMM decides.
 const FEATURES: &[(u32, u32, [u32; 4])] = &[
     (1, 0, [0, 0, !(1 << 27 | 1 << 31 | 1 << 24), !(1 << 28)]),
     (7, 0, [0, !0, !(1 << 4), !0]),
@@ -69,14 +69,14 @@ const FEATURES: &[(u32, u32, [u32; 4])] = &[
 const REGISTERS: [&str; 4] = ["EAX", "EBX", "ECX", "EDX"];
 
 /// The leaves for vCPU `index` of `count`: what KVM supports, with the topology of one socket of single-threaded cores.
-/// Virtualization is shown only if `nested`: it is state that has to be saved, and most guests have no use for it.
+/// Virtualization is shown only if `nested` is set: it has state that must be saved, and most guests have no use for it.
 #[must_use]
 pub fn for_vcpu(host: &Host, index: u8, count: u8, nested: bool) -> CpuId {
     let mut cpuid = host.supported_cpuid().clone();
     let (index, count) = (u32::from(index), u32::from(count));
     for leaf in cpuid.as_mut_slice() {
         match leaf.function {
-            // Initial APIC id, number of logical processors, and that there is a hypervisor.
+            // Initial APIC id, number of logical processors, and the bit that says there is a hypervisor.
             1 => {
                 leaf.ebx = leaf.ebx & 0x0000_ffff | count << 16 | index << 24;
                 leaf.ecx |= 1 << 31;
@@ -93,7 +93,7 @@ pub fn for_vcpu(host: &Host, index: u8, count: u8, nested: bool) -> CpuId {
                     leaf.edx &= !(1 << 28);
                 }
             }
-            // Cores per package (Intel); each cache is one core's own.
+            // Cores per package (Intel). Each cache belongs to one core.
             4 => leaf.eax = leaf.eax & 0x0000_3fff | (count - 1) << 26,
             // Extended topology: one thread per core, `count` cores.
             0xb | 0x1f => {
@@ -130,7 +130,7 @@ pub fn for_vcpu(host: &Host, index: u8, count: u8, nested: bool) -> CpuId {
 /// Checks that this host has every feature a saved vCPU may use.
 ///
 /// # Errors
-/// The first leaf and bit that is missing.
+/// [`Mismatch::Vendor`] for a processor by another vendor, otherwise [`Mismatch::Feature`] with the first bit that is missing.
 pub fn check(host: &Host, saved: &[CpuidStateV1]) -> Result<(), Mismatch> {
     let supported = host.supported_cpuid().as_slice();
     let (snapshot, own) = (vendor_of(saved), vendor(find(supported, 0, 0)));
@@ -152,8 +152,8 @@ pub fn check(host: &Host, saved: &[CpuidStateV1]) -> Result<(), Mismatch> {
     Ok(())
 }
 
-/// What a guest has beyond what KVM says it supports: a page-table based KVM forces on what the processor has, since ring 3 runs
-/// natively.
+/// Features that a guest has beyond those that KVM says it supports: a page-table based KVM forces all of the processor's features
+/// on, since ring 3 runs natively.
 fn native(host: &Host, leaf: u32, subleaf: u32) -> [u32; 4] {
     match host.virtualization() {
         Virtualization::Hardware => [0; 4],
@@ -170,7 +170,7 @@ pub fn shows_virtualization(leaves: &[CpuidStateV1]) -> bool {
     leaves.iter().any(|leaf| is_virtualization(leaf.function, leaf.ecx))
 }
 
-/// Whether this host's KVM can show virtualization to a guest, and save its state.
+/// Whether this host's KVM can show virtualization to a guest and save its state.
 #[must_use]
 pub fn offers_virtualization(host: &Host) -> bool {
     let leaves = host.supported_cpuid().as_slice();

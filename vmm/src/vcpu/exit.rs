@@ -8,10 +8,10 @@ use super::{Error, Vcpu, assist};
 use crate::bus::{Ending, PortBus};
 use crate::sys::kvm;
 
-/// Bytes of code shown for a guest that crashed.
+/// Number of bytes of code shown for a guest that crashed.
 const CODE_BYTES: usize = 8;
 
-/// What to do after an exit that is not answered on the spot.
+/// An exit that is not answered on the spot.
 enum Next {
     InternalError,
     TripleFault,
@@ -25,7 +25,7 @@ impl Vcpu {
         self.fd.run().map_err(|source| Error::Ioctl { vcpu, name: "KVM_RUN", source })
     }
 
-    /// Runs the guest until its thread is kicked ([`ControlFlow::Continue`]) or the guest ends.
+    /// Runs the guest until its thread is kicked ([`ControlFlow::Continue`]) or the guest ends ([`ControlFlow::Break`]).
     ///
     /// When it returns because of a kick, `KVM_RUN` has returned EINTR: pending port I/O and MMIO is complete, and the
     /// vCPU can be saved.
@@ -40,7 +40,7 @@ impl Vcpu {
                     bus.read(port, data);
                     continue;
                 }
-                // Nothing of ours lives in the MMIO gap: reads give all ones, as an empty bus does.
+                // This VMM has no device in the MMIO gap: reads give all ones, as on an empty bus.
                 Ok(VcpuExit::MmioRead(_, data)) => {
                     data.fill(0xff);
                     continue;
@@ -55,7 +55,7 @@ impl Vcpu {
                     "the processor refused to enter the guest (hardware reason {reason:#x} on CPU {cpu})"
                 )),
                 Ok(VcpuExit::MemoryFault { gpa, size, .. }) => {
-                    Next::Unexpected(format!("no memory behind {size} bytes at guest-physical {gpa:#x}"))
+                    Next::Unexpected(format!("no memory at guest-physical {gpa:#x} ({size} bytes)"))
                 }
                 Ok(other) => Next::Unexpected(format!("unexpected exit {other:?}")),
                 Err(error) => Next::Unexpected(format!("KVM_RUN: {error}")),
@@ -98,7 +98,7 @@ impl Vcpu {
         }
     }
 
-    /// The code at a guest-virtual address, for reports.
+    /// The code at a guest-virtual address in hexadecimal, or why it cannot be read, for reports.
     fn code_at(&self, rip: u64) -> String {
         let physical = match self.fd.translate_gva(rip) {
             Ok(translation) if translation.valid != 0 => translation.physical_address,

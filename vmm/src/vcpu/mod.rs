@@ -1,6 +1,6 @@
-//! One virtual processor: its descriptor, what is saved of it, and in which order it is restored.
+//! One virtual processor: its descriptor, which of its state is saved, and in which order that is restored.
 //!
-//! The order of restoring is the one Firecracker documents; each line of [`Vcpu::restore`] that depends on an earlier
+//! The order of restoring is the one that Firecracker documents; each line of [`Vcpu::restore`] that depends on an earlier
 //! one says why.
 
 mod assist;
@@ -29,67 +29,67 @@ pub(crate) const MSR_TSC: u32 = 0x10;
 pub(crate) const MSR_TSC_DEADLINE: u32 = 0x6e0;
 /// `IA32_XSS`, which exists but is not in KVM's list.
 const MSR_XSS: u32 = 0xda0;
-/// KVM's paravirtual MSRs (`MSR_KVM_WALL_CLOCK_NEW` and on), of which the list has some only.
+/// KVM's paravirtual MSRs (`MSR_KVM_WALL_CLOCK_NEW` and on). KVM's list has only some of them.
 const MSRS_KVM: std::ops::RangeInclusive<u32> = 0x4b56_4d00..=0x4b56_4d08;
-/// Hyper-V's MSRs, which KVM lists although no guest of ours is shown Hyper-V. Some count by themselves
-/// (`HV_X64_MSR_VP_RUNTIME`, `HV_X64_MSR_TIME_REF_COUNT`), one is another name of a switch that KVM's own MSRs have as well
+/// Hyper-V's MSRs, which KVM lists although no guest of this VMM is shown Hyper-V. Some count by themselves
+/// (`HV_X64_MSR_VP_RUNTIME`, `HV_X64_MSR_TIME_REF_COUNT`), and one is another name for a switch that KVM's own MSRs have as well
 /// (`HV_X64_MSR_VP_ASSIST_PAGE`, PV EOI).
 const MSRS_HYPER_V: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4000_01ff;
-/// Most MSRs one call takes (`MSRS_MAX` of KVM).
+/// Most MSRs that one call takes (`MSRS_MAX` of KVM).
 const MSRS_PER_CALL: usize = 256;
 
-/// A call to KVM that failed, or answered less than it was asked for.
+/// A call to KVM that failed, or that did less than it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The call failed.
+    /// KVM refused the call.
     #[error("vCPU {vcpu}: {name} failed")]
     Ioctl {
-        /// Which vCPU.
+        /// Index of the vCPU.
         vcpu: u8,
-        /// The ioctl.
+        /// Name of the ioctl.
         name: &'static str,
         /// The kernel's reason.
         source: errno::Error,
     },
-    /// `KVM_SET_MSRS` took fewer than it was given; it answers with a count, not with an error.
+    /// `KVM_SET_MSRS` took fewer MSRs than it was given; it answers with a count, not with an error.
     #[error("vCPU {vcpu}: KVM took {taken} of {wanted} MSRs and refused {index:#x} = {value:#x}")]
     Msrs {
-        /// Which vCPU.
+        /// Index of the vCPU.
         vcpu: u8,
-        /// How many it took.
+        /// How many MSRs KVM took.
         taken: usize,
         /// How many it was given.
         wanted: usize,
-        /// The first it refused.
+        /// Index of the first MSR that it refused.
         index: u32,
-        /// The value it refused.
+        /// The value that was to be set.
         value: u64,
     },
-    /// Another frequency of the time stamp counter, and no scaling to bridge it.
+    /// The guest's time stamp counter has another frequency than this host's, and KVM cannot scale.
     #[error(
         "the guest's TSC ticks at {guest_khz} kHz, this host's at {host_khz} kHz, and its KVM cannot scale it"
     )]
     TscFrequency {
-        /// The snapshot's.
+        /// Frequency of the guest's counter in the saved state, in kHz.
         guest_khz: u32,
-        /// This host's.
+        /// Frequency of this host's counter, in kHz.
         host_khz: u32,
     },
 }
 
-/// A vCPU. Owned by its thread while it runs, by the pausing thread in between.
+/// A vCPU. Its thread owns it while it runs, and the thread that pauses the VM in between.
 #[derive(Debug)]
 pub struct Vcpu {
     index: u8,
     // Before `machine`: a vCPU descriptor keeps the kernel's VM alive, and with it the addresses of guest memory.
     fd: VcpuFd,
     machine: Arc<Machine>,
-    /// The MSRs this vCPU has, found out when it was made.
+    /// Indices of the MSRs that this vCPU has, found out when it was made.
     msr_indices: Vec<u32>,
 }
 
 impl Vcpu {
-    /// Creates the vCPU with index and APIC id `index`. It has no registers to speak of yet.
+    /// Creates the vCPU with index and APIC id `index`. Its registers are still to be set.
     pub(crate) fn new(machine: Arc<Machine>, index: u8) -> Result<Self, Error> {
         let fd = machine.fd().create_vcpu(u64::from(index)).map_err(|source| Error::Ioctl {
             vcpu: index,
@@ -99,19 +99,19 @@ impl Vcpu {
         Ok(Self { index, fd, machine, msr_indices: Vec::new() })
     }
 
-    /// Its index and APIC id.
+    /// The vCPU's index, which is its APIC id as well.
     pub(crate) const fn index(&self) -> u8 {
         self.index
     }
 
-    /// Describes the processor to the guest.
+    /// Sets how the processor is described to the guest.
     pub(crate) fn set_cpuid(&self, cpuid: &CpuId) -> Result<(), Error> {
         self.ioctl("KVM_SET_CPUID2", self.fd.set_cpuid2(cpuid))
     }
 
-    /// Finds out which of `candidates`, and of the MSRs that KVM's list misses, this vCPU has.
+    /// Finds out which MSRs this vCPU has, out of `candidates` and those that are missing from KVM's list.
     ///
-    /// What counts is that KVM takes back what it gave: some hosts answer reads of MSRs they refuse to set.
+    /// The test is whether KVM takes back what it gave: some hosts answer reads of MSRs that they refuse to set.
     pub(crate) fn probe_msrs(&mut self, candidates: &[u32]) -> Result<(), Error> {
         let mut indices: Vec<u32> = candidates.iter().copied().chain(MSRS_KVM).chain([MSR_XSS]).collect();
         indices.sort_unstable();
@@ -127,12 +127,12 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Saves everything. The vCPU must have returned from `KVM_RUN` with EINTR, which is what completes pending I/O:
-    /// a saved vCPU that was inside an `IN` instruction would resume after it without the value.
+    /// Saves everything. The vCPU must have returned from `KVM_RUN` with EINTR, because that is what completes pending I/O:
+    /// a vCPU saved inside an `IN` instruction would resume after it without the value.
     ///
     /// `tsc` is this vCPU's counter at the instant for which all were read; see [`tsc::at_one_instant`].
     pub(crate) fn save(&self, tsc: TscStateV1) -> Result<VcpuStateV1, Error> {
-        // First: getting the MP state lets KVM act on INIT and SIPI that are pending, which changes the rest.
+        // First: getting the MP state makes KVM act on pending INITs and SIPIs, which changes the rest.
         let mp_state = self.ioctl("KVM_GET_MP_STATE", self.fd.get_mp_state())?.mp_state;
         let regs = self.ioctl("KVM_GET_REGS", self.fd.get_regs())?;
         let sregs = self.ioctl("KVM_GET_SREGS", self.fd.get_sregs())?;
@@ -164,8 +164,8 @@ impl Vcpu {
         })
     }
 
-    /// Restores everything but the frequency of its counter, which comes first
-    /// ([`Vcpu::restore_frequency`]), in an order KVM depends on. The state is validated: lengths are in bounds.
+    /// Restores everything, in an order that KVM depends on, except the frequency of the counter, which must come earlier
+    /// ([`Vcpu::restore_frequency`]). The state is validated: lengths are in bounds.
     pub(crate) fn restore(&mut self, state: &VcpuStateV1, host_counter: u64) -> Result<(), Error> {
         let VcpuStateV1 {
             mp_state,
@@ -208,13 +208,13 @@ impl Vcpu {
         self.ioctl("KVM_SET_LAPIC", self.fd.set_lapic(&page))?;
         self.restore_tsc(tsc, host_counter)?;
         self.restore_msrs(msrs, tsc)?;
-        // After the MSRs, of which some say what nested virtualization can do: KVM refuses to change these while it is on. After
-        // the registers, which are those of the inner guest if it runs: KVM moves them there. Before the events, which are the
-        // inner guest's as well.
+        // After the MSRs, because some of them say what nested virtualization can do, and KVM refuses to change those while it is
+        // on. After the registers, because they are the inner guest's if that one runs, and KVM moves them there. Before the
+        // events, which are the inner guest's as well.
         self.restore_nested(nested.as_ref())?;
         self.ioctl("KVM_SET_VCPU_EVENTS", self.fd.set_vcpu_events(&events.into()))?;
         self.msr_indices = msrs.iter().map(|msr| msr.index).collect();
-        // So that the guest's watchdogs do not take the time it was away for a hang. EINVAL: it uses no kvmclock.
+        // So that the guest's watchdogs do not take the time it was away for a hang. EINVAL: the guest does not use kvmclock.
         match self.fd.kvmclock_ctrl() {
             Err(error) if error.errno() != libc::EINVAL => self.ioctl("KVM_KVMCLOCK_CTRL", Err(error)),
             _ => Ok(()),
@@ -226,7 +226,7 @@ impl Vcpu {
         kvm::ImmediateExit::map(&self.fd)
     }
 
-    /// The instruction pointer, for reports; zero if even that fails.
+    /// The instruction pointer, for reports; zero if even that cannot be read.
     pub(crate) fn rip(&self) -> u64 {
         self.fd.get_regs().map_or(0, |regs| regs.rip)
     }
@@ -247,11 +247,14 @@ impl Vcpu {
         Ok(saved)
     }
 
-    /// As many MSRs as asked for, of which each is known to be there.
+    /// Reads MSRs that are all known to exist. It is an error if KVM answers with fewer than were asked for.
     fn get_all_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
         let answered = self.get_msrs(indices)?;
         let Some(missing) = indices.get(answered.len()) else { return Ok(answered) };
-        tracing::error!(index = format!("{missing:#x}"), "an MSR that was there is gone");
+        tracing::error!(
+            index = format!("{missing:#x}"),
+            "an MSR that could be read before can no longer be read"
+        );
         Err(Error::Ioctl { vcpu: self.index, name: "KVM_GET_MSRS", source: errno::Error::new(libc::EIO) })
     }
 
@@ -262,8 +265,8 @@ impl Vcpu {
             self.set_msrs(batch)?;
         }
         // Last, and after the TSC itself. Zero means "not armed", but also "expired, and the interrupt not delivered
-        // when the vCPU stopped", which no part of the state shows. Firing at once is right for the second and a
-        // spurious timer interrupt, which guests ignore, for the first.
+        // when the vCPU stopped"; nothing in the state tells the two apart. Firing at once is right for the second, and for the
+        // first it is a spurious timer interrupt, which guests ignore.
         let deadline: Vec<_> = deadline
             .into_iter()
             .map(|msr| if msr.data == 0 { kvm_msr_entry { data: tsc.guest_tsc, ..msr } } else { msr })
@@ -271,7 +274,7 @@ impl Vcpu {
         self.set_msrs(&deadline)
     }
 
-    /// Sets MSRs until KVM refuses one, and says how many it took.
+    /// Sets MSRs until KVM refuses one, and returns how many it took.
     fn try_set_msrs(&self, msrs: &[kvm_msr_entry]) -> Result<usize, Error> {
         if msrs.is_empty() {
             return Ok(0);
@@ -299,7 +302,7 @@ impl Vcpu {
     }
 }
 
-/// Offers `items` in batches to a call that stops at the first it does not know, and skips that one.
+/// Offers `items` in batches to a call that stops at the first item it does not know. Skips that item and goes on with the next.
 fn accepted<T, R>(
     items: &[T],
     mut call: impl FnMut(&[T]) -> Result<Vec<R>, Error>,

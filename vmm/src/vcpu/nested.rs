@@ -1,8 +1,8 @@
 //! A guest that runs guests of its own.
 //!
-//! KVM keeps what belongs to neither the registers nor the memory of such a guest: whether its inner guest runs right now, and the
-//! control structure it was entered with. Without it a clone would start with the inner guest's registers in the outer guest's
-//! place (Documentation/virt/kvm/api.rst, `KVM_GET_NESTED_STATE`).
+//! KVM keeps state that belongs to neither the registers nor the memory of such a guest: whether its inner guest runs right now,
+//! and the control structure it was entered with. Without that state a clone would start with the inner guest's registers in place
+//! of the outer guest's (Documentation/virt/kvm/api.rst, `KVM_GET_NESTED_STATE`).
 
 use kvm_bindings::nested::KvmNestedStateBuffer;
 use vmm_sys_util::errno;
@@ -12,13 +12,13 @@ use super::{Error, Vcpu, cpuid};
 use crate::sys::nested;
 
 impl Vcpu {
-    /// The state of nested virtualization, if the guest is shown any.
+    /// The state of nested virtualization, if the guest is shown virtualization.
     pub(super) fn save_nested(&self, cpuid: &[CpuidStateV1]) -> Result<Option<NestedStateV1>, Error> {
         if !cpuid::shows_virtualization(cpuid) {
             return Ok(None);
         }
         let mut state = KvmNestedStateBuffer::empty();
-        // The length it answers is in the state as well. Without control structures there still are flags.
+        // The length that the call returns is in the state as well. Without control structures there still are flags.
         self.ioctl("KVM_GET_NESTED_STATE", self.fd.nested_state(&mut state))?;
         let (header, data) = nested::parts(&state);
         let (header, data) = (header.to_vec(), data.to_vec());

@@ -9,7 +9,7 @@ use super::tables;
 use super::{Error, Vcpu};
 use crate::memory::{Layout, layout};
 
-/// `IA32_MISC_ENABLE`, and its bit for fast string operations, which firmware would have set.
+/// `IA32_MISC_ENABLE`. Its bit for fast string operations is one that firmware would have set.
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const FAST_STRINGS: u64 = 1;
 
@@ -35,12 +35,12 @@ const RFLAGS: u64 = 2;
 const XCR0_FLAT: u64 = 0b111;
 const XCR0_X87: u64 = 0b001;
 
-/// How the first instruction is reached.
+/// How the guest is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// The 64-bit entry point of the Linux boot protocol: only vCPU 0 starts; the others wait for INIT and SIPI.
     Linux {
-        /// Guest-physical address.
+        /// Guest-physical address of the first instruction.
         address: u64,
     },
     /// The flat protocol ([`crate::boot`]): every vCPU starts.
@@ -48,7 +48,7 @@ pub(crate) enum Entry {
 }
 
 impl Vcpu {
-    /// Gives the vCPU its first registers.
+    /// Sets the registers that the vCPU starts with.
     pub(crate) fn set_up(&self, entry: Entry, memory: Layout, vcpus: u8) -> Result<(), Error> {
         let misc = kvm_msr_entry { index: MSR_MISC_ENABLE, data: FAST_STRINGS, ..kvm_msr_entry::default() };
         self.set_msrs(&[misc])?;
@@ -136,7 +136,7 @@ impl Vcpu {
     }
 }
 
-/// What a flat image is given if the vCPU has it.
+/// Features that are turned on for a flat image if the vCPU has them.
 struct Features {
     fsgsbase: bool,
     xcr0: u64,

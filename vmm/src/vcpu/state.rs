@@ -137,7 +137,7 @@ impl From<&SregsStateV1> for kvm_sregs {
     }
 }
 
-/// Exceptions, interrupts and NMIs on their way to the vCPU.
+/// Exceptions, interrupts and NMIs that are pending or being delivered to the vCPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "named and defined by the KVM ABI")]
@@ -184,7 +184,7 @@ impl From<&kvm_vcpu_events> for EventsStateV1 {
             exception_nr: exception.nr,
             exception_has_error_code: exception.has_error_code,
             // Without KVM_CAP_EXCEPTION_PAYLOAD, which this VMM does not enable, KVM reports a pending exception as injected,
-            // too, and takes back only that (KVM api.rst, KVM_SET_VCPU_EVENTS).
+            // too, and on setting accepts only the latter (KVM api.rst, KVM_SET_VCPU_EVENTS).
             exception_pending: exception.pending & !exception.injected,
             exception_error_code: exception.error_code,
             exception_has_payload,
@@ -253,21 +253,21 @@ pub struct TscStateV1 {
 pub struct NestedStateV1 {
     /// `KVM_STATE_NESTED_…`: the inner guest runs, is about to, interrupts are held back.
     pub flags: u16,
-    /// Whose: 0 is VT-x, 1 is SVM.
+    /// Which vendor's format header and data have: 0 is VT-x, 1 is SVM.
     pub format: u16,
     /// 120 bytes of the vendor's header: where the guest keeps its control structures.
     #[serde(with = "hex")]
     pub header: Vec<u8>,
-    /// The control structures that KVM keeps copies of: none, or one or two of 4 KiB.
+    /// The control structures that KVM keeps copies of: none, one or two, each 4 KiB.
     #[serde(with = "hex")]
     pub data: Vec<u8>,
 }
 
-/// One vCPU.
+/// Everything that is saved of one vCPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VcpuStateV1 {
-    /// `KVM_MP_STATE_…`: running, halted, waiting for its start.
+    /// `KVM_MP_STATE_…`: running, halted, waiting to be started.
     pub mp_state: u32,
     /// General registers.
     pub regs: RegsStateV1,
@@ -283,15 +283,15 @@ pub struct VcpuStateV1 {
     /// The local APIC's register page (1 KiB of it).
     #[serde(with = "hex")]
     pub lapic: Vec<u8>,
-    /// Every MSR the host's KVM lists, and those it forgets to list; without the TSC.
+    /// Every MSR that the host's KVM lists, and those it omits; without the TSC.
     pub msrs: Vec<MsrStateV1>,
-    /// Events on their way.
+    /// Exceptions and interrupts that are pending or being delivered.
     pub events: EventsStateV1,
-    /// What KVM said the guest sees, not what it was asked to show.
+    /// The leaves that KVM says the guest sees, not those it was asked to show.
     pub cpuid: Vec<CpuidStateV1>,
-    /// Time stamp counter.
+    /// The time stamp counter and its frequency.
     pub tsc: TscStateV1,
-    /// Nested virtualization. Left out if the guest is shown none.
+    /// State of nested virtualization. Left out if the guest is not shown virtualization.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nested: Option<NestedStateV1>,
 }

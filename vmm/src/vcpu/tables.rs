@@ -1,4 +1,4 @@
-//! The page tables and the descriptor table a guest starts with.
+//! The page tables and the descriptor table that a guest starts with.
 
 use crate::memory::layout;
 use crate::memory::{Error, GuestMemory};
@@ -12,7 +12,7 @@ pub const DATA_SELECTOR: u16 = 0x18;
 const GDT: [u64; 7] =
     [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0x00cf_f300_0000_ffff, 0x00af_fb00_0000_ffff];
 
-/// Last byte of the descriptor table.
+/// Offset of the descriptor table's last byte, as the GDTR's limit wants it.
 #[expect(clippy::cast_possible_truncation, reason = "56 bytes")]
 pub const GDT_LIMIT: u16 = (size_of_val(&GDT) - 1) as u16;
 
@@ -23,10 +23,10 @@ const GIB: u64 = 1 << 30;
 
 /// Writes the descriptor table, and page tables that map guest-physical addresses to themselves in 2 MiB pages.
 ///
-/// Mapped is everything below `end`. Every level allows ring 3.
+/// They map everything below `end`. Every level allows ring 3.
 ///
 /// # Errors
-/// Only if the memory is too small for them, which [`layout::MIN_MEMORY_BYTES`] excludes.
+/// [`Error::NoMemory`] if the memory is too small for the tables, which [`layout::MIN_MEMORY_BYTES`] excludes.
 pub(crate) fn write(memory: &GuestMemory, end: u64) -> Result<(), Error> {
     memory.write(layout::GDT_ADDRESS, &bytes(&GDT))?;
     let directories = end.div_ceil(GIB);

@@ -8,15 +8,15 @@
 //!        │        kick, EINTR          (any) ── stop, kick ──► thread exits
 //! ```
 //!
-//! A thread that is parked owns nothing but its [`Control`] and its [`Place`], in which its vCPU lies: whoever finds himself in a
-//! process without these threads can still take the VM apart ([`Threads::abandon`]).
+//! A thread that is parked owns nothing but its [`Control`] and its [`Place`], which holds its vCPU: a child process, in which
+//! these threads do not exist, can still take the VM apart ([`Threads::abandon`]).
 //!
-//! One [`Control`] serves all vCPUs of a VM: it says what is wanted, and counts who has parked. A vCPU parks only after
+//! One [`Control`] serves all vCPUs of a VM: it says what is wanted, and counts the vCPUs that have parked. A vCPU parks only after
 //! `KVM_RUN` returned EINTR, so that a parked vCPU has no pending I/O.
 //!
 //! A kick must not be lost when it arrives just before the thread enters `KVM_RUN`. Therefore it first sets
 //! `immediate_exit` in the `kvm_run` page, through a mapping of its own, and then sends a signal: if the thread is in
-//! the guest, the signal interrupts it; if it is not, KVM sees the flag when it gets there. The thread clears the flag
+//! the guest, the signal interrupts it; otherwise KVM sees the flag when the thread enters. The thread clears the flag
 //! before it looks at what is wanted, never after, so that a flag set meanwhile costs one spurious return at worst.
 
 use std::io::{self, PipeWriter, Write};
@@ -42,12 +42,12 @@ enum Wanted {
     Gone,
 }
 
-/// What is wanted of all vCPUs of a VM, and where they are.
+/// What all vCPUs of a VM are to do, and how many of them are parked.
 #[derive(Debug)]
 pub(crate) struct Control {
     state: Mutex<State>,
     changed: Condvar,
-    /// Where to write when the guest ends.
+    /// The pipe to write to when the guest ends.
     end: Weak<PipeWriter>,
 }
 
@@ -59,7 +59,7 @@ struct State {
 }
 
 impl Control {
-    /// With a pipe, kept by somebody else, that is to be written to when the guest ends.
+    /// A control block of parked vCPUs. One byte is written to `end` when the guest ends, if its owner still keeps the pipe.
     pub(crate) fn new(end: &Arc<PipeWriter>) -> Self {
         let state = State { wanted: Wanted::Parked, parked: 0, ending: None };
         Self { state: Mutex::new(state), changed: Condvar::new(), end: Arc::downgrade(end) }
@@ -70,7 +70,7 @@ impl Control {
         self.lock().ending.clone()
     }
 
-    /// Waits until the guest ends, or until `deadline`.
+    /// Waits until the guest ends, or until `deadline`, in which case it returns `None`.
     pub(crate) fn wait_for_ending(&self, deadline: Option<std::time::Instant>) -> Option<Ending> {
         let mut state = self.lock();
         loop {
@@ -92,7 +92,7 @@ impl Control {
         self.want(Wanted::Running);
     }
 
-    /// Says what was wanted before.
+    /// Sets what is wanted, and returns what was wanted before.
     fn want(&self, wanted: Wanted) -> Wanted {
         let before = mem::replace(&mut self.lock().wanted, wanted);
         self.changed.notify_all();
@@ -108,7 +108,7 @@ impl Control {
         );
     }
 
-    /// Blocks the calling vCPU thread until it shall run; `false` when it shall end instead.
+    /// Blocks the calling vCPU thread until it is to run; returns `false` if it is to exit instead.
     fn park_until_wanted(&self) -> bool {
         let mut state = self.lock();
         state.parked += 1;
@@ -124,7 +124,7 @@ impl Control {
     }
 
     fn end(&self, ending: Ending) {
-        // The first one counts: what other vCPUs meet afterwards follows from it.
+        // The first ending counts: what other vCPUs run into afterwards follows from it.
         let mut state = self.lock();
         let first = state.ending.is_none();
         state.ending.get_or_insert(ending);
@@ -134,7 +134,7 @@ impl Control {
             && let Some(end) = self.end.upgrade()
             && let Err(error) = (&*end).write_all(&[0])
         {
-            tracing::warn!(%error, "cannot tell that the guest has ended");
+            tracing::warn!(%error, "cannot write to the pipe that says the guest has ended");
         }
     }
 
@@ -153,9 +153,9 @@ impl Control {
 /// others may use the vCPU.
 #[derive(Debug)]
 struct Place {
-    /// The thread's number, once it has parked for the first time.
+    /// The thread's number (TID), once it has parked for the first time.
     thread: AtomicU32,
-    /// Empty only when the thread does not exist any more.
+    /// Empty only once the thread no longer exists.
     seat: Mutex<Option<Seat>>,
 }
 
@@ -167,7 +167,7 @@ struct Seat {
     devices: Arc<Devices>,
 }
 
-/// The thread of one vCPU, from outside.
+/// The thread of one vCPU, as other threads see it.
 #[derive(Debug)]
 struct Thread {
     handle: JoinHandle<()>,
@@ -178,8 +178,8 @@ impl Thread {
     fn kick(&self) {
         self.immediate_exit.set(true);
         if let Err(error) = self.handle.kill(kick_signal()) {
-            // The thread has ended: nothing to interrupt.
-            tracing::trace!(%error, "kick");
+            // The thread has ended, so there is nothing to interrupt.
+            tracing::trace!(%error, "cannot kick a vCPU thread");
         }
     }
 }
@@ -188,12 +188,12 @@ impl Thread {
 #[derive(Debug)]
 pub(crate) struct Threads {
     control: Arc<Control>,
-    /// Empty once they are being joined: who has the lock can kick them.
+    /// Empty once they are being joined. A thread that holds the lock can kick all threads in the list.
     threads: Arc<Mutex<Vec<Thread>>>,
     places: Vec<Arc<Place>>,
 }
 
-/// Ends a guest from any thread, if it is still there. Does not wait for the vCPUs to stop.
+/// Ends a guest from any thread, if the VM still exists. Does not wait for the vCPUs to stop.
 #[derive(Debug)]
 pub(crate) struct Stopper {
     control: Arc<Control>,
@@ -201,7 +201,7 @@ pub(crate) struct Stopper {
 }
 
 impl Stopper {
-    /// Ends the guest like this, unless it has ended otherwise.
+    /// Ends the guest with `ending`, unless it has ended already.
     pub(crate) fn stop(&self, ending: Ending) {
         tracing::debug!(%ending, "guest ended");
         self.control.end(ending);
@@ -215,7 +215,7 @@ impl Threads {
     /// Starts a parked thread for each vCPU.
     ///
     /// # Errors
-    /// The kernel's, for threads and for the mapping of their `kvm_run` pages.
+    /// The kernel's reason for not starting a thread or not mapping a `kvm_run` page. Threads started by then are ended.
     pub(crate) fn spawn(vcpus: Vec<Vcpu>, control: Arc<Control>, devices: &Arc<Devices>) -> io::Result<Self> {
         let mut this = Self { control, threads: Arc::default(), places: Vec::new() };
         for vcpu in vcpus {
@@ -232,7 +232,7 @@ impl Threads {
         Ok(this)
     }
 
-    /// Stops all vCPUs and returns when each has parked. Says whether they were running.
+    /// Stops all vCPUs, waits until each has parked, and returns whether they were running.
     pub(crate) fn park(&self) -> bool {
         let were_running = self.control.want(Wanted::Parked) == Wanted::Running;
         lock(&self.threads).iter().for_each(Thread::kick);
@@ -240,7 +240,7 @@ impl Threads {
         were_running
     }
 
-    /// Calls `operation` on each vCPU in order. All must be parked, else this waits until they are.
+    /// Calls `operation` on each vCPU in order. All must be parked; otherwise this waits until they are.
     pub(crate) fn each<T, E>(
         &self,
         mut operation: impl FnMut(&mut Vcpu) -> Result<T, E>,
@@ -257,13 +257,13 @@ impl Threads {
         self.places.len()
     }
 
-    /// The numbers of the threads, each of which must have parked.
+    /// The numbers (TIDs) of the threads, each of which must have parked.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         // Relaxed: the number was stored before the thread parked, and parking is seen under the control's lock.
         self.places.iter().map(|place| place.thread.load(Ordering::Relaxed)).collect()
     }
 
-    /// Drops the vCPUs of threads that do not exist: they were parked in a process of which this one is a child.
+    /// Drops the vCPUs of threads that do not exist in this process: they are parked in its parent.
     pub(crate) fn abandon(mut self) {
         for place in mem::take(&mut self.places) {
             drop(lock(&place.seat).take());
@@ -273,7 +273,7 @@ impl Threads {
             // There is nothing to detach or to join.
             mem::forget(handle);
         }
-        // Dropping it would lock the control, which one of the threads may have done for ever.
+        // Dropping it would lock the control block, which one of those threads may have locked: it would never be unlocked.
         mem::forget(self);
     }
 

@@ -1,16 +1,16 @@
-//! The time stamp counter, which every host keeps in its own way.
+//! The time stamp counter, which each kind of host keeps in its own way.
 //!
-//! A guest's counter is the host's, scaled where the processor can do that, plus an offset that KVM lets us read and set
-//! (`KVM_VCPU_TSC_OFFSET`, Documentation/virt/kvm/devices/vcpu.rst). A clone goes on from the counter that was saved: the time
-//! it spent in the pool does not pass for it. Hosts differ:
+//! A guest's counter is the host's, scaled where the processor can do that, plus an offset that can be read and set through KVM
+//! (`KVM_VCPU_TSC_OFFSET`, Documentation/virt/kvm/devices/vcpu.rst). A clone goes on from the counter that was saved: for it, the
+//! time it spent in the pool did not pass. Hosts differ:
 //!
 //! | host | what the guest of a clone sees |
 //! |---|---|
 //! | trusts its counter, same frequency (within [`TOLERANCE_PPM`]) | the counter goes on from the saved value; those of several vCPUs stay equal |
 //! | another frequency, and the processor scales (`KVM_CAP_TSC_CONTROL`) | the same, at the saved frequency |
-//! | another frequency, and no scaling | nothing: the state is refused ([`Error::TscFrequency`]), for KVM would only correct the counter whenever the guest is entered |
+//! | another frequency, and no scaling | nothing: the state is refused ([`Error::TscFrequency`]), because KVM would only correct the counter whenever the guest is entered |
 //! | distrusts its counter | KVM sets the offset anew at every load of a vCPU, so that the counter never goes back and catches up with the host's clock. The counters of several vCPUs are not equal, so all go on from the one that was ahead |
-//! | page-table based | the host's own counter: an offset is accepted and not kept, since ring 3 runs natively. It jumps by the snapshot's age |
+//! | page-table based | the host's own counter: KVM accepts an offset but does not keep it, since ring 3 runs natively. The counter jumps by the snapshot's age |
 
 use kvm_ioctls::Cap;
 
@@ -18,23 +18,23 @@ use super::state::TscStateV1;
 use super::{Error, MSR_TSC, Vcpu};
 use crate::sys::kvm;
 
-/// Frequencies that differ by no more than this are taken for the same: calibration at boot differs by as much. KVM's own limit
-/// (`kvm.tsc_tolerance_ppm`), below which it does not scale either.
+/// Frequencies that differ by no more than this, in parts per million, count as the same: calibration at boot differs by as much.
+/// It is KVM's own limit (`kvm.tsc_tolerance_ppm`), below which it does not scale either.
 pub const TOLERANCE_PPM: u64 = 250;
 
-/// What one vCPU says of its counter.
+/// What was read from one vCPU about its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     /// The guest's frequency, in kHz.
     khz: u32,
     /// The counter at some instant of the reading.
     tsc: u64,
-    /// Offset of the counter to the host's, if KVM keeps it as it is.
+    /// Offset of the counter from the host's. `None` unless KVM keeps it constant.
     offset: Option<u64>,
 }
 
 impl Vcpu {
-    /// Reads the counter. The vCPU stands still.
+    /// Reads the counter. The vCPU must be parked.
     pub(crate) fn read_tsc(&self) -> Result<Reading, Error> {
         let khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
         let offset = self.tsc_offset()?;
@@ -44,21 +44,21 @@ impl Vcpu {
         Ok(Reading { khz, tsc, offset })
     }
 
-    /// What the host's counter is now, scaled to the guest's frequency: what an offset is added to.
+    /// The host's counter now, scaled to the guest's frequency. The guest's counter is this plus its offset.
     pub(crate) fn host_counter(&self) -> Result<u64, Error> {
         let Some(offset) = self.tsc_offset()? else { return Ok(kvm::host_tsc()) };
         Ok(self.tsc()?.wrapping_sub(offset))
     }
 
-    /// Makes the counter run at the saved frequency. Before anything else that counts in it.
+    /// Makes the counter run at the saved frequency. Must come before everything else that counts at it.
     pub(crate) fn restore_frequency(&self, state: &TscStateV1) -> Result<(), Error> {
         let guest_khz = state.khz;
         let host_khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
         if guest_khz == host_khz {
             return Ok(());
         }
-        // Without scaling KVM takes a higher frequency, too, and then pushes the counter forward at every entry of the guest:
-        // between two of them it runs too slow.
+        // Without scaling KVM accepts a higher frequency, too, and then pushes the counter forward whenever the guest is entered:
+        // between two entries it runs too slowly.
         let scales = self.machine.fd().check_extension(Cap::TscControl);
         let refused = Error::TscFrequency { guest_khz, host_khz };
         if !scales && !is_same_frequency(guest_khz, host_khz) {
@@ -75,13 +75,13 @@ impl Vcpu {
                 kvm_bindings::kvm_msr_entry { index: MSR_TSC, data: state.guest_tsc, ..Default::default() };
             return self.set_msrs(&[msr]);
         }
-        // Not by writing the MSR on one vCPU after the other: each would start counting a little later.
+        // Not by writing the MSR of one vCPU after the other: each would start counting a little later.
         let offset = state.guest_tsc.wrapping_sub(host_counter);
         self.ioctl("KVM_SET_DEVICE_ATTR (TSC offset)", kvm::set_tsc_offset(&self.fd, offset))
     }
 
     fn tsc(&self) -> Result<u64, Error> {
-        // KVM answers with a count: none is no counter, and zero would be a wrong one.
+        // KVM answers with how many MSRs it read. If it read none, that must be an error: zero would be a wrong counter.
         self.get_all_msrs(&[MSR_TSC]).map(|msrs| msrs[0].data)
     }
 
@@ -92,8 +92,9 @@ impl Vcpu {
 
 /// The counters of all vCPUs at one instant.
 ///
-/// Where KVM keeps offsets they tell the counters apart to the cycle, whatever time passed between the readings. Otherwise each
-/// was read a little later than the one before, and what was equal no longer is: all get the furthest, so that none goes back.
+/// Where KVM keeps offsets, they give the difference between counters to the cycle, no matter how much time passed between the
+/// readings. Otherwise each counter was read a little later than the one before, and counters that were equal no longer look it:
+/// all get the furthest value, so that none goes back.
 pub(crate) fn at_one_instant(readings: &[Reading]) -> Vec<TscStateV1> {
     let furthest = readings.iter().map(|reading| reading.tsc).max().unwrap_or(0);
     let first = readings.first().and_then(|first| Some(first.tsc.wrapping_sub(first.offset?)));
@@ -127,7 +128,7 @@ mod tests {
         // Equal offsets: equal counters, although the second was read later. Another offset: so much ahead.
         assert_eq!(counters(&[reading(900, minus(100)), reading(950, minus(100))]), [900, 900]);
         assert_eq!(counters(&[reading(900, minus(100)), reading(960, minus(90))]), [900, 910]);
-        // One whose offset does not stay as it is makes all go on from the furthest.
+        // If one offset does not stay the same, all go on from the furthest.
         assert_eq!(counters(&[reading(900, minus(100)), reading(960, None)]), [960, 960]);
         assert_eq!(counters(&[reading(970, None), reading(960, None)]), [970, 970]);
         assert!(counters(&[]).is_empty());

@@ -11,7 +11,7 @@ use crate::pulse::tables::{
     CONSOLE_VECTOR, FIRST_TSS, RING3_CODE, RING3_DATA, SPURIOUS_VECTOR, TIMER_VECTOR, WAKE_VECTOR,
 };
 
-/// Flags of ring 3: interrupts on. Its ports are opened by the TSS, not by IOPL 3, because an emulated IRETQ does not
+/// Flags of ring 3: interrupts on. The TSS opens its ports, not IOPL 3, because an emulated IRETQ does not
 /// load that.
 pub(super) const RING3_FLAGS: i32 = 0x202;
 
@@ -62,7 +62,7 @@ impl Program {
         a.mov(eax, LAPIC)?;
         a.mov(dword_ptr(rax + LAPIC_LINT0), MASKED)?;
         a.mov(dword_ptr(rax + LAPIC_SPURIOUS), LAPIC_ON | i32::from(SPURIOUS_VECTOR))?;
-        // Whether FS and GS base are ring 3's to write is not visible from there.
+        // Ring 3 cannot see for itself whether it may write FS and GS base.
         a.mov(rax, cr4)?;
         a.mov(qword_ptr(rbp + block::CR4), rax)?;
         a.lea(rsp, ptr(rbp + block::RING0_STACK))?;
@@ -74,13 +74,13 @@ impl Program {
         a.lea(rax, ptr(labels.ring3))?;
         a.push(rax)?;
         a.iretq()?;
-        // A vCPU there is no room for sleeps for ever.
+        // vCPUs beyond the number that there is room for sleep forever.
         a.set_label(&mut halt)?;
         a.hlt()?;
         a.jmp(halt)
     }
 
-    /// Ring 3: from here on everything is fast. No interrupt source is on yet.
+    /// The start of ring 3: from here on everything is fast. No interrupt source is on yet.
     fn start(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         let mut not_first = a.create_label();
@@ -104,7 +104,7 @@ impl Program {
         a.mov(rax, qword_ptr(params::TICKS_PER_BEAT))?;
         a.mov(qword_ptr(rbp + block::TICKS_TO_BEAT), rax)?;
 
-        // Is there memory for what is to be touched?
+        // Is there enough memory for the pages to touch?
         a.sub(rdx, imm(FILL_START))?;
         a.xor(eax, eax)?;
         a.cmp(rdx, rax)?;
@@ -125,7 +125,7 @@ impl Program {
         a.call(labels.prepare_dirtying)?;
         a.cmp(qword_ptr(rbp + block::INDEX), 0)?;
         a.jne(not_first)?;
-        // From here on the nonce is in memory the guest has written, and nowhere else.
+        // From here on the nonce is in memory that the guest has written, and nowhere else.
         a.mov(rax, qword_ptr(params::NONCE))?;
         a.mov(qword_ptr(status::NONCE), rax)?;
         a.xor(eax, eax)?;
@@ -165,7 +165,7 @@ impl Program {
         self.ready()
     }
 
-    /// All parts are filled: announce it, listen to the console, start the timers.
+    /// Once all parts are filled: announces that, listens to the console and starts the timers.
     fn ready(&mut self) -> Emit {
         self.a.call(self.labels.sum)?;
         self.a.mov(qword_ptr(status::SUM), rax)?;
@@ -189,7 +189,7 @@ impl Program {
         self.a.jmp(self.labels.run)
     }
 
-    /// The console's interrupt goes to this vCPU, and a byte that came before is served like one that comes now.
+    /// Routes the console's interrupt to this vCPU. A byte that came earlier is served like one that comes now.
     fn set_up_console(&mut self) -> Emit {
         let a = &mut self.a;
         a.mov(eax, LAPIC)?;
@@ -214,7 +214,7 @@ impl Program {
         a.mov(eax, LAPIC)?;
         a.mov(dword_ptr(rax + LAPIC_DIVIDE), DIVIDE_BY_128)?;
         a.mov(dword_ptr(rax + LAPIC_TIMER), PERIODIC | i32::from(TIMER_VECTOR))?;
-        // A count of 0 leaves it stopped.
+        // A count of 0 leaves the timer stopped.
         a.mov(ecx, dword_ptr(params::TICK_COUNT))?;
         a.mov(dword_ptr(rax + LAPIC_COUNT), ecx)
     }

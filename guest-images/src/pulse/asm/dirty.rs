@@ -2,8 +2,8 @@
 //!
 //! Write `k` (from 1) of a vCPU goes to the page at position `(k - 1) mod N` of its slice of `N` pages. It stores, in
 //! ascending order of addresses, `k` in word 0, how far the next vCPU has come in word 1, and structured words made
-//! from `k` at every stride after those; then it counts `k` in the status block. So the page it overwrites must hold
-//! `k - N`: the guest itself notices a page from another time. `check` has the host's side.
+//! from `k` at every stride after those; then it counts `k` in the status block. So the page that it overwrites must hold
+//! `k - N`: the guest itself notices a page from another time. `check` does the same on the host's side.
 
 use iced_x86::code_asm::*;
 
@@ -12,7 +12,7 @@ use crate::pulse::EXIT_SEQUENCE;
 use crate::pulse::layout::{PAGE_SIZE, block, params, status};
 use crate::pulse::pattern::DIRTY_STREAM;
 
-/// A cost no credit covers.
+/// A cost that no credit covers.
 const UNAFFORDABLE: u64 = 1 << 62;
 
 impl Program {
@@ -72,7 +72,7 @@ impl Program {
         a.ret()
     }
 
-    /// Emits `rax = page at position rax` of this vCPU's slice, by [`Permutation::page`].
+    /// Emits `rax = page at position rax` of this vCPU's slice, as [`Permutation::page`] computes it.
     ///
     /// [`Permutation::page`]: crate::pulse::pattern::Permutation::page
     fn permute(&mut self) -> Emit {
@@ -137,7 +137,7 @@ impl Program {
         self.mix()?;
         let a = &mut self.a;
         a.mov(rbx, rax)?;
-        // The first word after the two of the header, or one stride on; the state goes in strides as well.
+        // Start at the first word after the two of the header, or one stride on. The state advances in strides as well.
         a.mov(rdx, qword_ptr(params::STRIDE))?;
         a.lea(rsi, ptr(rdi + PAGE_SIZE))?;
         a.mov(rcx, rdx)?;

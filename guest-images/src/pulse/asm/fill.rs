@@ -1,4 +1,4 @@
-//! Filling memory and summing it up. `pattern` says what a page holds; this is the same in assembler.
+//! Filling memory and summing it up. This does in assembler what `pattern` does on the host.
 
 use iced_x86::code_asm::*;
 
@@ -28,7 +28,7 @@ impl Program {
         Ok(())
     }
 
-    /// Emits the loading of what [`mix`](Self::mix) and `generate` work with: R12 the step, R13 and R14 the factors.
+    /// Emits code that loads the constants which [`mix`](Self::mix) and `generate` use: R12 the step, R13 and R14 the factors.
     pub(super) fn load_mixer(&mut self) -> Emit {
         let a = &mut self.a;
         a.mov(r12, STEP)?;
@@ -51,7 +51,7 @@ impl Program {
         a.ret()
     }
 
-    /// Writes words from RDI up to RSI, RDX bytes apart: the state is RBX and advances by R12, the table is R15.
+    /// Writes words from RDI up to RSI, RDX bytes apart. RBX is the state, which advances by R12, and R15 points to the table.
     fn generate(&mut self) -> Emit {
         let mut next = self.a.create_label();
         let mut done = self.a.create_label();

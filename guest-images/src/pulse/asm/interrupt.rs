@@ -11,7 +11,7 @@ use crate::pulse::tables::{
     CONSOLE_VECTOR, RING3_CODE, RING3_DATA, SPURIOUS_VECTOR, TIMER_VECTOR, WAKE_VECTOR,
 };
 
-/// What ring 3 asks of ring 0, in EAX at the gate.
+/// What ring 3 asks ring 0 to do: the number in EAX at the gate.
 #[derive(Clone, Copy)]
 pub(super) enum Call {
     /// Sleep until something is pending.
@@ -22,12 +22,12 @@ pub(super) enum Call {
     ReadDebug = 2,
     /// Load FS and GS base for the self-test, on a processor that does not let ring 3 do it.
     SetBases = 3,
-    /// Store FS and GS base, and go on at `recovered` with a fresh stack and RBP as it should be.
+    /// Store FS and GS base, and go on at `recovered` with a fresh stack and a correct RBP.
     Recover = 4,
     /// Lose the interrupt table and fault: the VM ends with a triple fault.
     TripleFault = 5,
-    /// Run an instruction no KVM emulates (FBLD) on memory that is not there: hardware asks KVM to emulate it for the
-    /// memory's sake, and other hosts emulate ring 0 anyway.
+    /// Run an instruction that no KVM emulates (FBLD) on memory that is not there: hardware asks KVM to emulate it because of
+    /// the memory, and other hosts emulate ring 0 anyway.
     FailEmulation = 6,
 }
 
@@ -40,7 +40,7 @@ const MSR_GS_BASE: u32 = 0xc000_0101;
 
 const UD: u8 = 6;
 const UD2_LEN: i32 = 2;
-/// What the processor pushes for an interrupt or a fault without an error code.
+/// Bytes that the processor pushes for an interrupt or a fault without an error code.
 const FRAME_LEN: u64 = 5 * 8;
 /// Exceptions that push an error code.
 const WITH_ERROR: [u8; 9] = [8, 10, 11, 12, 13, 14, 17, 21, 29];
@@ -56,7 +56,7 @@ impl Program {
         self.report_fault()
     }
 
-    /// Calls ring 0 from ring 3. UD2 is the one way that works on every host: SYSCALL and INT do not where ring 0 is
+    /// Calls ring 0 from ring 3. UD2 is the one way that works on every host: SYSCALL and INT do not work where ring 0 is
     /// emulated.
     fn gate(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
@@ -81,7 +81,7 @@ impl Program {
         a.test(eax, eax)?;
         a.jne(not_idle)?;
 
-        // Interrupts are off until STI, and come only after HLT: nothing that becomes pending is slept through.
+        // Interrupts are off until STI, and come only after HLT, so the vCPU never sleeps while something is pending.
         a.set_label(&mut sleep)?;
         a.cmp(byte_ptr(pending), 0)?;
         a.jne(leave)?;
@@ -112,7 +112,7 @@ impl Program {
         a.jmp(labels.faults)
     }
 
-    /// What the self-test cannot do in ring 3. RBP is the vCPU's block, except in `recover`.
+    /// The calls for what the self-test cannot do in ring 3. RBP is the vCPU's block, except in `recover`.
     fn self_test_calls(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         a.set_label(&mut labels.load_debug)?;
@@ -167,7 +167,7 @@ impl Program {
         a.ud2()
     }
 
-    /// Interrupts only leave word that they came; ring 3 does the rest.
+    /// Interrupt handlers only record that an interrupt came; ring 3 does the rest.
     fn devices(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         let mut done = a.create_label();
@@ -177,7 +177,7 @@ impl Program {
         a.inc(qword_ptr(field(block::TICKS)))?;
         a.set_label(&mut done)?;
         a.mov(byte_ptr(field(block::PENDING)), 1)?;
-        // Any value will do, and this form needs no register.
+        // Any value will do, and this form needs no free register.
         a.mov(dword_ptr(u64::from(LAPIC) + LAPIC_EOI), eax)?;
         a.iretq()?;
         a.set_label(&mut labels.handlers[usize::from(CONSOLE_VECTOR)])?;
@@ -189,8 +189,8 @@ impl Program {
         a.iretq()
     }
 
-    /// Exceptions, with a dummy error code where the processor pushes none: remember them in the vCPU's block and
-    /// return to ring 3 to report them.
+    /// Handlers of exceptions, which push a dummy error code where the processor pushes none. They note the exception in the
+    /// vCPU's block and return to ring 3 to report it.
     fn faults(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         for vector in (0..32).filter(|&vector| vector != UD) {
@@ -222,7 +222,7 @@ impl Program {
 
     fn report_fault(&mut self) -> Emit {
         self.a.set_label(&mut self.labels.report_fault)?;
-        // The fault may have come in the middle of a line. Nobody else will need the console any more.
+        // The fault may have come in the middle of a line. The lock is broken because the VM ends after this report.
         self.a.mov(qword_ptr(rbp + block::LINE_LEN), 0)?;
         self.a.mov(dword_ptr(shared::CONSOLE_LOCK), 0)?;
         self.say("pulse: fault vector=")?;

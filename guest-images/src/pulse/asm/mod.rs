@@ -1,10 +1,10 @@
 //! The guest's code, assembled part by part.
 //!
 //! Conventions of the ring-3 code: RBP points to the private block of the vCPU, everywhere except in the self-test.
-//! A routine may change RAX, RCX, RDX, RSI and RDI, and what its comment says; it keeps the rest.
+//! A routine may change RAX, RCX, RDX, RSI and RDI, and the registers that its comment names; it keeps the rest.
 //!
-//! Ring 0 is emulated on some hosts, at about a microsecond per instruction and with gaps: it only enters ring 3,
-//! waits for interrupts, takes them and hands faults down to ring 3, and it is left as fast as possible.
+//! Ring 0 is emulated on some hosts, at about a microsecond per instruction and with gaps. So it only enters ring 3,
+//! waits for interrupts, takes them and hands faults down to ring 3, and the guest leaves it as fast as possible.
 
 mod boot;
 mod dirty;
@@ -23,7 +23,7 @@ use super::tables::{self, VECTORS};
 
 type Emit = Result<(), IcedError>;
 
-/// Ports.
+/// Ports of the console's data register and of the exit code.
 const CONSOLE_DATA: i32 = 0x3f8;
 const EXIT: i32 = 0xf4;
 
@@ -36,7 +36,7 @@ const fn imm(value: u64) -> i32 {
     }
 }
 
-/// The assembled code, to be placed at [`CODE`], and the addresses the interrupt table needs.
+/// The assembled code, to be placed at [`CODE`], and the addresses that the interrupt table needs.
 pub(super) struct Code {
     pub(super) bytes: Vec<u8>,
     pub(super) entry: u64,
@@ -44,7 +44,7 @@ pub(super) struct Code {
 }
 
 impl Code {
-    /// What stands at the load address: a jump to the code.
+    /// The instruction at the load address: a jump to the code.
     pub(super) fn jump_from_start(&self) -> [u8; 5] {
         let [a, b, c, d, ..] = (self.entry - LOAD_ADDRESS - 5).to_le_bytes();
         [0xe9, a, b, c, d]
@@ -60,9 +60,9 @@ struct Program {
 
 macro_rules! labels {
     ($($name:ident),* $(,)?) => {
-        /// Places that one part of the code names in another.
+        /// Places in one part of the code that other parts refer to.
         struct Labels {
-            /// Interrupt handlers by vector; those never placed are absent.
+            /// Interrupt handlers by vector. A vector whose label was never placed has no handler.
             handlers: [CodeLabel; VECTORS],
             $($name: CodeLabel),*
         }
@@ -111,7 +111,7 @@ impl Program {
         Ok(Self { a, labels, texts: Vec::new() })
     }
 
-    /// The data the code refers to by label.
+    /// Emits the data that the code refers to by label.
     fn constants(&mut self) -> Emit {
         let Self { a, labels, texts } = self;
         a.set_label(&mut labels.gdt_pointer)?;
@@ -137,7 +137,7 @@ impl Program {
         let code = self.a.assemble_options(CODE, options)?;
         let mut handlers = [0; VECTORS];
         for (address, label) in handlers.iter_mut().zip(&self.labels.handlers) {
-            // A vector without a handler is one that was never given a place.
+            // A vector whose label was never placed has no handler.
             *address = code.label_ip(label).unwrap_or(0);
         }
         let entry = code.label_ip(&self.labels.entry)?;

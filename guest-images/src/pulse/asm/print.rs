@@ -1,4 +1,4 @@
-//! Lines on the console: put together in the vCPU's own buffer, sent whole.
+//! Lines on the console: each is put together in the vCPU's own buffer and sent as a whole.
 
 use iced_x86::code_asm::*;
 
@@ -99,7 +99,7 @@ impl Program {
         a.jmp(labels.put_hex)
     }
 
-    /// Sends the line, undisturbed by other vCPUs.
+    /// Sends the line, under a lock so that lines of other vCPUs do not mix with it.
     fn end_line(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         let mut lock = a.create_label();
@@ -119,7 +119,7 @@ impl Program {
         a.set_label(&mut locked)?;
         a.lea(rsi, ptr(rbp + block::LINE))?;
         a.mov(edx, CONSOLE_DATA)?;
-        // Not REP OUTSB: it leaves to the VMM for every byte just the same, and each time costs more.
+        // Not REP OUTSB: it exits to the VMM for every byte just the same, and each exit costs more.
         a.set_label(&mut character)?;
         a.mov(al, byte_ptr(rsi))?;
         a.out(dx, al)?;

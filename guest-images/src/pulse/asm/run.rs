@@ -19,13 +19,13 @@ impl Program {
         self.command()
     }
 
-    /// Works as long as there is credit, sleeps when there is none, and looks up whenever something is pending.
+    /// Works as long as there is credit, sleeps when there is none, and serves whatever is pending in between.
     fn run(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         let mut work = a.create_label();
         let mut idle = a.create_label();
         a.set_label(&mut labels.run)?;
-        // Cleared before looking, so that what comes meanwhile is seen on the next turn.
+        // Cleared before looking, so that an event that comes meanwhile is seen on the next turn.
         a.mov(byte_ptr(rbp + block::PENDING), 0)?;
         a.call(labels.service)?;
         a.cmp(qword_ptr(params::SELF_TEST), 0)?;
@@ -47,7 +47,7 @@ impl Program {
         a.jmp(labels.run)
     }
 
-    /// Does what has become due: ticks, console input, self-test reports. Changes all registers but RBP.
+    /// Serves what has become due: ticks, console input, self-test reports. Changes all registers but RBP.
     fn service(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         let mut same_generation = a.create_label();
@@ -66,7 +66,7 @@ impl Program {
         a.mov(qword_ptr(rbp + block::GENERATION), rax)?;
         a.call(labels.announce_clone)?;
 
-        // Each tick adds credit, but of the beats a slow console has made late only one is done.
+        // Each tick adds credit. If a slow console has delayed several beats, only one of them is done.
         a.set_label(&mut same_generation)?;
         a.xor(ebx, ebx)?;
         a.set_label(&mut tick)?;
@@ -138,7 +138,7 @@ impl Program {
         a.ret()
     }
 
-    /// The host has written an identity into the status block: this is a clone now.
+    /// Announces that this is a clone: the host has written an identity into the status block.
     fn announce_clone(&mut self) -> Emit {
         self.a.set_label(&mut self.labels.announce_clone)?;
         self.say("pulse: clone generation=")?;

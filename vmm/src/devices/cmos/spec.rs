@@ -2,5 +2,5 @@
 
 /// Number of I/O ports.
 pub const PORTS: u16 = 2;
-/// The register whose number was last written to the port before.
+/// Offset of the port that accesses the register whose number was last written to the first port.
 pub const DATA: u16 = 1;

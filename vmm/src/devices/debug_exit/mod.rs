@@ -1,10 +1,10 @@
-//! A port by which a guest ends itself with an exit code, as QEMU's `isa-debug-exit`. It has no state.
+//! A port through which a guest ends itself with an exit code, like QEMU's `isa-debug-exit`. It has no state.
 
 use std::ops::ControlFlow;
 
 use crate::bus::{Ending, PortDevice};
 
-/// The port.
+/// The device behind the port: a byte written to it ends the guest with that code.
 #[derive(Debug)]
 pub struct DebugExit;
 

@@ -1,9 +1,9 @@
 //! The keyboard controller, as far as a guest without a keyboard uses it: to reset the machine.
 //!
 //! It has no state. Its status always says "a byte to read, ready for a command": a guest that looks for a controller empties it
-//! first, gives up soon, as there is always one more byte, and finds none (Linux: "i8042: No controller found"). If there were nothing to
-//! read, it would send commands and wait half a second for each answer. A guest that resets the machine waits
-//! until the controller is ready for a command, and no more.
+//! first, soon gives up because there is always one more byte, and concludes that there is none (Linux: "i8042: No controller
+//! found"). If there were nothing to read, the guest would send commands and wait half a second for each answer. A guest that
+//! resets the machine only waits until the controller is ready for a command.
 
 pub mod spec;
 
@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 use crate::bus::{Ending, PortDevice};
 
-/// The controller.
+/// The controller: a reset command ends the guest, and other writes are ignored.
 #[derive(Debug)]
 pub struct I8042;
 

@@ -1,4 +1,4 @@
-//! The console: a 16550 at the first serial port, both ways.
+//! The console: a 16550 at the first serial port, for input and output.
 
 pub mod spec;
 pub mod state;
@@ -26,12 +26,12 @@ pub struct Serial(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     uart: Uart<IrqLine, NoEvents, OutputFile>,
-    /// Input that found no room in the FIFO, or came while the VM was paused.
+    /// Input that did not fit into the FIFO, or that came while the VM was paused.
     queued: VecDeque<u8>,
     paused: bool,
 }
 
-/// `dyn Write` without a `Debug` of its own.
+/// Wraps a `dyn Write`, which has no `Debug` of its own.
 struct OutputFile(ConsoleOutput);
 
 impl std::fmt::Debug for OutputFile {
@@ -52,8 +52,8 @@ impl Write for OutputFile {
 
 /// The UART's interrupt line.
 ///
-/// `KVM_IRQ_LINE` rather than an irqfd: it has reached the interrupt controller when it returns, so that state saved
-/// afterwards contains it. An irqfd is delivered by a kernel worker at a time of its own.
+/// It uses `KVM_IRQ_LINE` rather than an irqfd: when the call returns, the interrupt has reached the interrupt controller, so that
+/// state saved afterwards contains it. A kernel worker delivers an irqfd at a time of its own.
 #[derive(Debug)]
 struct IrqLine(Arc<Machine>);
 
@@ -61,7 +61,7 @@ impl Trigger for IrqLine {
     type E = errno::Error;
 
     fn trigger(&self) -> Result<(), errno::Error> {
-        // An edge, as of an ISA interrupt.
+        // An edge, as on an ISA interrupt line.
         self.0.fd().set_irq_line(layout::SERIAL_IRQ, true)?;
         self.0.fd().set_irq_line(layout::SERIAL_IRQ, false)
     }
@@ -78,10 +78,10 @@ impl Serial {
     /// A 16550 as it was saved. It starts out paused; a pending interrupt is raised again.
     ///
     /// # Errors
-    /// The kernel's for that interrupt.
+    /// The kernel's reason for not raising that interrupt.
     ///
     /// # Panics
-    /// If the FIFO is overfull: validated state is not.
+    /// If the FIFO is overfull, which validated state excludes.
     pub fn restore(
         machine: Arc<Machine>,
         output: ConsoleOutput,
@@ -111,34 +111,34 @@ impl Serial {
         self.lock().uart.state().into()
     }
 
-    /// From now on input is queued on the host's side and the registers stay as they are.
+    /// Queues input on the host's side from now on, so that the registers stay as they are.
     pub fn pause(&self) {
         self.lock().paused = true;
     }
 
-    /// Lets queued input in again.
+    /// Passes queued input to the guest again.
     pub fn resume(&self) {
         let mut inner = self.lock();
         inner.paused = false;
         inner.fill_fifo();
-        // Raised once more whatever the registers say: an edge that fell between the last instruction and the pause must not
-        // be lost, and a driver that finds nothing to do returns. It also wakes a guest that halted, which then looks at
+        // Raise the interrupt once more, whatever the registers say: an edge between the last instruction and the pause must not
+        // be lost, and a driver that finds nothing to do just returns. It also wakes a guest that halted, which then looks at
         // its timers.
         if inner.uart.state().interrupt_enable != 0
             && let Err(error) = inner.uart.interrupt_evt().trigger()
         {
-            tracing::warn!(%error, "console interrupt");
+            tracing::warn!(%error, "cannot raise the console's interrupt");
         }
     }
 
-    /// Types `bytes` on the guest's console. Whatever finds no room in its FIFO waits for the guest to read.
+    /// Types `bytes` on the guest's console. Those that do not fit into its FIFO wait until the guest reads.
     pub fn input(&self, bytes: &[u8]) {
         let mut inner = self.lock();
         inner.queued.extend(bytes);
         inner.fill_fifo();
     }
 
-    /// A panic while the lock was held leaves registers that are still registers: go on with them.
+    /// Poisoning is ignored: registers are valid whatever they hold, also after a panic while the lock was held.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,10 +153,10 @@ impl Inner {
             let room = self.uart.fifo_capacity().min(self.queued.len());
             let bytes: Vec<u8> = self.queued.iter().copied().take(room).collect();
             match self.uart.enqueue_raw_bytes(&bytes) {
-                Ok(0) => return, // In loopback mode a UART is deaf.
+                Ok(0) => return, // In loopback mode a UART takes no input.
                 Ok(taken) => drop(self.queued.drain(..taken)),
                 Err(error) => {
-                    tracing::warn!(%error, "console input");
+                    tracing::warn!(%error, "cannot pass console input to the guest");
                     return;
                 }
             }
@@ -178,8 +178,8 @@ impl PortDevice for Serial {
         let mut inner = self.lock();
         for byte in data {
             if let Err(error) = inner.uart.write(register(offset), *byte) {
-                // The guest is not at fault and cannot help it: a closed terminal must not take the machine down.
-                tracing::warn!(%error, "console output");
+                // This is not the guest's fault, and it cannot do anything about it: a closed terminal must not end the machine.
+                tracing::warn!(%error, "cannot write console output");
             }
         }
         ControlFlow::Continue(())

@@ -7,8 +7,8 @@ use crate::schema::hex;
 
 /// Registers and receive FIFO of the 16550.
 ///
-/// Input the host has queued but the guest's FIFO had no room for belongs to the terminal, not to the machine, and is
-/// not part of it.
+/// Input that the host has queued because the guest's FIFO had no room belongs to the terminal, not to the machine, and is
+/// not part of this state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the registers of a 16550")]

@@ -1,4 +1,4 @@
-//! Holding the values: the loop a vCPU is in nearly always when it is paused.
+//! Holding the values: the loop that a vCPU is nearly always in when it is paused.
 
 use iced_x86::code_asm::*;
 
@@ -9,7 +9,7 @@ use super::{
 use crate::pulse::layout::{block, status};
 
 impl Program {
-    /// Loads what FXRSTOR has not, and compares until something is pending. RBP is the block at first.
+    /// Loads the registers that FXRSTOR has not, and compares until something is pending. RBP is the block at first.
     pub(super) fn hold(&mut self, width: Width) -> Emit {
         let mut again = self.a.create_label();
         let mut pending = self.a.create_label();
@@ -39,7 +39,7 @@ impl Program {
         self.failed(width, failed_general, failed_vector)
     }
 
-    /// Each general register against its value, by way of GS and FS in turn.
+    /// Compares each general register with its value, addressed through GS and FS in turn.
     fn compare_general(&mut self, failed: &[CodeLabel; 16]) -> Emit {
         let a = &mut self.a;
         for (i, (&register, &failed)) in GENERAL.iter().zip(failed).enumerate() {
@@ -51,8 +51,8 @@ impl Program {
         Ok(())
     }
 
-    /// PTEST compares without a spare register: carry says that the vector has all bits it should have, zero that it
-    /// has none it should not.
+    /// PTEST compares without a spare register: carry says that the vector has all bits that it should have, zero that it
+    /// has none that it should not have.
     fn compare_vectors(&mut self, width: Width, failed: &[CodeLabel; 16]) -> Emit {
         let a = &mut self.a;
         for (i, &failed) in failed.iter().enumerate() {
@@ -72,7 +72,7 @@ impl Program {
         Ok(())
     }
 
-    /// Compares what cannot be compared in place, with the help of RAX and RCX. Goes on holding if nothing is pending.
+    /// Compares the state that cannot be compared in place, with the help of RAX and RCX. Goes on holding if nothing is pending.
     fn full_round(&mut self, again: CodeLabel) -> Emit {
         let a = &mut self.a;
         let mut word = a.create_label();
@@ -108,7 +108,7 @@ impl Program {
         a.je(again)
     }
 
-    /// All is well and something is pending: lets go of the registers, has the debug registers checked and returns.
+    /// When all is well and something is pending: lets go of the registers, checks the debug registers and returns to `run`.
     fn look_up(&mut self) -> Emit {
         let Self { a, labels, .. } = self;
         let mut failed = a.create_label();
@@ -127,7 +127,7 @@ impl Program {
         a.jmp(labels.self_test_failed)
     }
 
-    /// Where the comparisons jump: RBX = what was found (a vector in vector register 0), ESI = which part.
+    /// Where failed comparisons jump to. It sets RBX = the value found (a vector is in vector register 0), ESI = the part.
     fn failed(&mut self, width: Width, general: [CodeLabel; 16], vectors: [CodeLabel; 16]) -> Emit {
         let Self { a, labels, .. } = self;
         for (part, (register, mut label)) in (part::GENERAL..).zip(GENERAL.into_iter().zip(general)) {

@@ -3,7 +3,7 @@
 //! Values that differ from register to register and from vCPU to vCPU are made from the nonce (`values`), loaded, and
 //! then *held*: a loop compares every general and vector register with memory without using any of them, round after
 //! round (`hold`). So a pause catches the vCPU with all of them live. Now and then a full round also checks x87
-//! state, control registers of both floating-point units and the debug registers. What differs is recorded and stays
+//! state, control registers of both floating-point units and the debug registers. The first difference is recorded and stays
 //! in every later report (`verdict`).
 //!
 //! The values are addressed through GS and, for every other general register, through FS: a wrong segment base is a
@@ -46,7 +46,7 @@ const FX_MXCSR: u64 = 24;
 const FX_STACK: u64 = 32;
 const FX_VECTORS: u64 = 160;
 
-/// What can fail, as a number: general registers, vectors, x87 control, MXCSR, x87 stack, debug registers, FS, GS.
+/// The parts that can fail, by number: general registers, vectors, x87 control, MXCSR, x87 stack, debug registers, FS, GS.
 mod part {
     pub(super) const GENERAL: i32 = 0;
     pub(super) const VECTOR: i32 = 16;
@@ -67,7 +67,7 @@ mod part {
     ];
 }
 
-/// Memory of the vCPU's block by way of GS, which needs no general register.
+/// Memory of the vCPU's block, addressed through GS, which needs no general register.
 fn by_gs(offset: u64) -> AsmMemoryOperand {
     ptr(offset).gs()
 }
@@ -80,8 +80,8 @@ impl Program {
         self.report()
     }
 
-    /// From `run` when there is nothing to serve: takes the registers up again. Returns to `run` as soon as something
-    /// is pending.
+    /// Entered from `run` when there is nothing to serve: loads the registers again and holds them. Returns to `run` as soon as
+    /// something is pending.
     fn self_test(&mut self) -> Emit {
         let mut prepared = self.a.create_label();
         let mut by_ring0 = self.a.create_label();

@@ -1,4 +1,4 @@
-//! The values the registers hold.
+//! The values that the registers hold.
 
 use iced_x86::code_asm::*;
 
@@ -12,7 +12,7 @@ pub(super) const ROUNDS_PER_FULL: i32 = 4096;
 const X87_MASKED: i32 = 0x007f;
 const X87_EXTENDED: i32 = 0x0300;
 const X87_ROUNDING_SHIFT: i32 = 10;
-/// MXCSR likewise.
+/// MXCSR with all exceptions masked; rounding and flush to zero are filled in.
 const SSE_MASKED: i32 = 0x1f80;
 const SSE_ROUNDING_SHIFT: i32 = 13;
 const SSE_FLUSH_TO_ZERO: i32 = 15;
@@ -20,7 +20,7 @@ const SSE_FLUSH_TO_ZERO: i32 = 15;
 const EXPONENT_MASK: i32 = 0x1fff;
 const EXPONENT_BASE: i32 = 0x2000;
 
-/// Of the general registers.
+/// Index of RSP among the general registers.
 const RSP_INDEX: u64 = 4;
 
 const CR4_OSXSAVE: i32 = 18;
@@ -62,8 +62,8 @@ impl Program {
             a.mov(edx, 8)?;
             a.call(labels.generate)?;
         }
-        // Breakpoint addresses should be canonical even where the breakpoints are off. So must be the stack pointer:
-        // nothing uses it, but a KVM without hardware support falls back to emulating ring 3 otherwise.
+        // Breakpoint addresses should be canonical even if the breakpoints are off. The stack pointer must be canonical too:
+        // nothing uses it, but otherwise a KVM without hardware support falls back to emulating ring 3.
         for at in (block::DEBUG..block::DEBUG + 4 * 8).step_by(8).chain([block::GENERAL + 8 * RSP_INDEX]) {
             a.shr(qword_ptr(rbp + at), 17)?;
         }
@@ -76,7 +76,7 @@ impl Program {
         Ok(())
     }
 
-    /// The image FXRSTOR loads: control words that are not the default ones, a full x87 stack, the vectors' low halves.
+    /// Makes the image that FXRSTOR loads: control words other than the default ones, a full x87 stack, the vectors' low halves.
     fn fx_image(&mut self) -> Emit {
         let a = &mut self.a;
         // Rounding mode 1, 2, 3 or 0, and for odd vCPUs flush to zero.
@@ -122,7 +122,7 @@ impl Program {
     fn find_avx(&mut self) -> Emit {
         let a = &mut self.a;
         let mut no_avx = a.create_label();
-        // Bits of CR4 first: where ring 3 is native, CPUID there may show what the host has switched on.
+        // CR4 first: where ring 3 runs natively, CPUID there may show what the host has switched on.
         a.bt(dword_ptr(rbp + block::CR4), CR4_OSXSAVE)?;
         a.jae(no_avx)?;
         a.mov(eax, 1)?;

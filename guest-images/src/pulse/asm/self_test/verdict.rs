@@ -1,4 +1,4 @@
-//! What becomes of a mismatch, and the reports.
+//! What happens after a mismatch, and the reports.
 
 use iced_x86::code_asm::*;
 
@@ -6,7 +6,7 @@ use super::{Call, Emit, FS_OFFSET, FX_STACK, FX_VECTORS, Program, VECTOR_LEN, im
 use crate::pulse::layout::{block, params, status};
 
 impl Program {
-    /// A comparison has failed: RBX = found, ESI = part, EDI = quadword of the FXSAVE image if the part is x87. No
+    /// Entered when a comparison has failed: RBX = found, ESI = part, EDI = quadword of the FXSAVE image if the part is x87. No
     /// other register can be trusted, not even the stack pointer, so ring 0 finds the way back to the block.
     pub(super) fn verdict(&mut self) -> Emit {
         let mut fs_is_right = self.a.create_label();
@@ -46,7 +46,7 @@ impl Program {
         a.jb(record)?;
         a.cmp(esi, part::X87)?;
         a.jae(not_vector)?;
-        // The first of its quadwords that differs; without AVX it has two.
+        // Find the first quadword of the vector that differs; without AVX a vector has two.
         a.movdqu(xmmword_ptr(rbp + block::FX_FOUND), xmm0)?;
         a.cmp(qword_ptr(rbp + block::AVX), 0)?;
         a.je(sse)?;
@@ -88,7 +88,7 @@ impl Program {
         a.set_label(&mut not_stack)?;
         a.nop()?;
 
-        // The first failure is kept and reported at once; later ones are counted.
+        // The first failure is kept and reported at once; later ones are only counted.
         a.set_label(&mut record)?;
         a.mov(rax, qword_ptr(rbp + block::STATUS))?;
         a.inc(qword_ptr(rax + status::CPU_FAILURES))?;
@@ -103,7 +103,7 @@ impl Program {
         a.jmp(labels.run)
     }
 
-    /// Prints how the self-test of this vCPU stands.
+    /// Prints the result of this vCPU's self-test so far.
     pub(super) fn report(&mut self) -> Emit {
         let mut on = self.a.create_label();
         let mut failed = self.a.create_label();
