@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use cloner::process::fork::{Error, Template, Zygote};
 use cloner::process::{self, End};
-use cloner::restore::fork::{Error, Template, Zygote};
 use cloner::walk::Progress;
 use guest_images::pulse::{Params, check};
 use vmm::Announce;

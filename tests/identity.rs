@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use cloner::restore::fork::{Template, Zygote};
+use cloner::process::fork::{Template, Zygote};
 use cloner::restore::lazy;
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;

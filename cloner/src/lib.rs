@@ -12,6 +12,7 @@ pub mod layout;
 pub mod live;
 pub mod pool;
 pub mod process;
+pub mod rate;
 pub mod restore;
 pub mod save;
 pub mod snapshot;

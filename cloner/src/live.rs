@@ -21,7 +21,7 @@ use vmm::Vm;
 use vmm::memory::HUGE_PAGE_SIZE;
 use vmm::memory::{Backing, PageSize, frozen};
 
-use crate::pool::{self, Reservation, hugepages, meminfo};
+use crate::pool::{self, Reservation, hugepages};
 use crate::save::{self, Saver};
 use crate::snapshot::Snapshot;
 use crate::walk::Progress;
@@ -92,7 +92,7 @@ impl Limits {
                 let free = hugepages::HugePages::read()?.available();
                 Ok((free * HUGE_PAGE_SIZE) as u64)
             }
-            None => Ok(meminfo::available_bytes()? as u64),
+            None => Ok(pool::available_bytes()? as u64),
         }
     }
 }

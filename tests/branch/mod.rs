@@ -8,7 +8,7 @@ use std::path::Path;
 
 use cloner::live::Limits;
 use cloner::process::FrozenGuest;
-use cloner::restore::fork::{Template, Zygote};
+use cloner::process::fork::{Template, Zygote};
 use cloner::walk::Progress;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work, check, layout};
 use vmm::Config;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use cloner::battery::RealClock;
 use cloner::flush::files::RealFiles;
 use cloner::flush::{
-    Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, Rate, RecoverReport, Recoverer,
+    Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, RecoverReport, Recoverer,
 };
 use cloner::pool::{Pages, Pool, PoolConfig, Populate, Reservation, Stored};
+use cloner::rate::Rate;
 use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
 use cloner::walk::Progress;
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};

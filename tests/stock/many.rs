@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use cloner::restore::fork::{Template, Zygote};
+use cloner::process::fork::{Template, Zygote};
 use cloner::walk::Progress;
 use vmm::memory::{Backing, PageSize};
 

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cloner::incremental::{IncrementalSaver, Series};
 use cloner::live::Limits;
-use cloner::restore::fork::Template;
+use cloner::process::fork::Template;
 use cloner::restore::lazy::{self, Options};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;

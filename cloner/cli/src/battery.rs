@@ -13,8 +13,9 @@ use crate::folder;
 use crate::numbers;
 use crate::size::Size;
 use cloner::battery::{Battery, BatterySpec, RealClock};
-use cloner::flush::{FlushSettings, Flusher, FolderOptions, Gauge, Rate, this_host};
+use cloner::flush::{FlushSettings, Flusher, FolderOptions, Gauge, this_host};
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::rate::Rate;
 
 /// Options of `cloner battery`.
 #[derive(Debug, clap::Args)]

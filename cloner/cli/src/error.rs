@@ -8,14 +8,8 @@ use cloner::{
 };
 use vmm::Ending;
 
+use crate::exit_code::{EXIT_FAILURE, EXIT_GUEST_CRASHED, EXIT_INTERRUPTED};
 use crate::interrupt;
-
-/// Something failed.
-pub(crate) const EXIT_FAILURE: u8 = 1;
-/// The guest crashed: triple fault, emulation failure, or KVM gave up on it.
-pub(crate) const EXIT_GUEST_CRASHED: u8 = 125;
-/// Ended by Ctrl-C, as shells have it.
-pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// Why a command failed. `cloner-bench`, which fails in the same ways, has this enum, too.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +50,7 @@ pub enum Error {
     #[error("a process of this program, or the connection to it")]
     Program(#[source] io::Error),
     #[error("fork")]
-    Fork(#[from] restore::fork::Error),
+    Fork(#[from] process::fork::Error),
     #[error(transparent)]
     Forked(#[from] vmm::host::fork::Error),
     #[error("guest process")]

@@ -50,7 +50,7 @@ fn end_at_once() {
     if let Err(error) = hugepages::give_back_for_ever() {
         tracing::error!(%error, "huge pages stay set aside");
     }
-    std::process::exit(crate::error::EXIT_INTERRUPTED.into());
+    std::process::exit(crate::exit_code::EXIT_INTERRUPTED.into());
 }
 
 fn running() -> &'static Mutex<Weak<Progress>> {

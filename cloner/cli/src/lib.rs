@@ -8,6 +8,7 @@ pub mod console;
 mod demo;
 mod emulated;
 mod error;
+mod exit_code;
 pub mod folder;
 pub mod guest;
 mod guests;
@@ -33,7 +34,7 @@ use clap::{ArgAction, Parser, Subcommand};
 pub use error::Error;
 pub use serve::Serve;
 
-use error::{EXIT_FAILURE, EXIT_INTERRUPTED};
+use exit_code::{EXIT_FAILURE, EXIT_INTERRUPTED};
 
 /// Clones running virtual machines.
 ///

@@ -15,8 +15,9 @@ use crate::threads;
 use crate::{Error, interrupt, progress};
 use cloner::battery::RealClock;
 use cloner::flush::{
-    ANY_HOST, Dropped, FlushSettings, Flusher, Folder, Form, Gauge, Rate, Recoverer, Survey, Surveyed,
+    ANY_HOST, Dropped, FlushSettings, Flusher, Folder, Form, Gauge, Recoverer, Survey, Surveyed,
 };
+use cloner::rate::Rate;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -147,7 +148,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     };
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)?;
     let damaged = !report.damaged.is_empty() && matches!(args.command, Command::Check(_));
-    Ok(if damaged { crate::error::EXIT_FAILURE } else { 0 })
+    Ok(if damaged { crate::exit_code::EXIT_FAILURE } else { 0 })
 }
 
 fn survey(recoverer: &Recoverer, at: &Where) -> Result<(Folder, Survey), Error> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmm::{Ending, Vm};
 
-use crate::error::{EXIT_GUEST_CRASHED, EXIT_INTERRUPTED};
+use crate::exit_code::{EXIT_GUEST_CRASHED, EXIT_INTERRUPTED};
 use crate::guest::{BootArgs, MachineArgs};
 use crate::terminal::{self, Escape, RawMode};
 use crate::{Error, interrupt};

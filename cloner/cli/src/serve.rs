@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use clap::Subcommand;
-use cloner::{process, restore};
+use cloner::process;
 
 use crate::Error;
 
@@ -28,7 +28,7 @@ impl Serve {
     pub fn run(&self) -> Result<u8, Error> {
         let channel = take_stdin().map_err(Error::Terminal)?;
         match self {
-            Self::Zygote => restore::fork::serve(channel)?,
+            Self::Zygote => process::fork::serve(channel)?,
             Self::Guest => process::serve(channel)?,
         }
         Ok(0)

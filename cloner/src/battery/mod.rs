@@ -1,7 +1,7 @@
 //! The energy behind the pool: how long it lasts, and how many bytes that is.
 //!
 //! The pool is durable only as far as the battery reaches. [`Battery`] models its energy; with the flush device's measured
-//! [`Rate`](crate::flush::Rate) it gives the *budget*: the bytes that can be made safe before it is empty. A [`PowerSource`] says
+//! [`Rate`](crate::rate::Rate) it gives the *budget*: the bytes that can be made safe before it is empty. A [`PowerSource`] says
 //! how it stands with the mains; [`PowerState`] is what that means.
 //!
 //! ```text
@@ -25,6 +25,7 @@
 mod clock;
 mod model;
 mod nut;
+mod nut_error;
 mod sigpwr;
 mod simulation;
 mod source;
@@ -32,7 +33,8 @@ mod state;
 
 pub use clock::{Clock, RealClock, SimulatedClock};
 pub use model::{Battery, BatterySpec, SpecError};
-pub use nut::{NUT_PORT, NutError, NutSource};
+pub use nut::{NUT_PORT, NutSource};
+pub use nut_error::NutError;
 pub use sigpwr::{STATUS_FILES, SigpwrSource};
 pub use simulation::{SimulatedPower, SimulatedSource};
 pub use source::{Charge, Mains, PowerSource, Reading, SourceError};

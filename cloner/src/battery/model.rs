@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::flush::{Rate, as_f64, seconds};
 use crate::pool::Limit;
+use crate::rate::{Rate, as_f64, seconds};
 
 /// A battery as it is bought, and what hangs on it.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::flush::Rate;
+use crate::rate::Rate;
 
 fn spec() -> BatterySpec {
     BatterySpec {

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::battery::{Battery, Charge, Clock, Mains, PowerState, Reading, SourceError};
-use crate::flush::{self, FlushReport, FlushSettings, Flusher, Folder, Form, Gauge, Rate};
+use crate::flush::{self, FlushReport, FlushSettings, Flusher, Folder, Form, Gauge};
 use crate::pool::{self, Labels, Ledger, Limit, Pool, PutOptions, Reservation, Usage, flushed_bytes};
+use crate::rate::Rate;
 use crate::walk::{Progress, StartError};
 
 /// Why a durable pool could not do what it was asked.

@@ -10,12 +10,13 @@ use std::time::Duration;
 use super::files::Files;
 use super::folder::Folder;
 use super::form::Choice;
-use super::gauge::{Gauge, Rate};
+use super::gauge::Gauge;
 use super::stage::BUFFER_BYTES;
 use super::writer::{Writer, identity};
 use super::{Error, Form};
 use crate::battery::Clock;
 use crate::pool::{Pool, Stored};
+use crate::rate::Rate;
 use crate::walk::Progress;
 
 /// One snapshot that is safe now.

@@ -7,11 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::gauge::{Rate, as_f64, seconds};
 use super::transcoder::Transcoder;
 use super::{Error, Form};
 use crate::battery::Clock;
 use crate::pool::Stored;
+use crate::rate::{Rate, as_f64, seconds};
 use crate::walk::Walker;
 
 /// Snapshots that are written as they are in less than this are.

@@ -13,10 +13,10 @@ use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
 use crate::sync::lock;
 use crate::walk::Progress;
 
+use super::candidate::Candidate;
 use super::folder::Folder;
 use super::index::{ChunkPlaceV1, IndexV1};
 use super::reader::{Flushed, ReadBuffer};
-use super::recover::Found;
 use super::{Error, Form};
 
 /// Bytes a thread reads at a time.
@@ -59,10 +59,10 @@ impl<'a> Loading<'a> {
     pub(super) fn start(
         pool: &Pool,
         id: u128,
-        found: &'a Found,
+        found: &'a Candidate,
         stored: &BTreeMap<u128, Arc<Stored>>,
     ) -> Result<Self, Error> {
-        let Found { flushed, listed } = found;
+        let Candidate { flushed, listed } = found;
         let IndexV1 { name, labels, chunks, blobs, form, .. } = flushed.index();
         let file_bytes =
             chunks.iter().map(|chunk| chunk.bytes).chain(blobs.iter().map(|blob| blob.bytes)).sum::<u64>();

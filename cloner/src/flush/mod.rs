@@ -11,6 +11,7 @@
 //! What survives a crash, and why, is argued in `writer.rs`; [`files`] says what that rests on. Nothing in here knows of
 //! batteries: *when* to flush is decided in [`crate::durable`].
 
+mod candidate;
 mod error;
 pub mod files;
 mod flusher;
@@ -32,14 +33,12 @@ pub use error::Error;
 pub use flusher::{Failure, FlushReport, FlushSettings, Flusher, Safe};
 pub use folder::{ANY_HOST, Folder, FolderOptions, this_host};
 pub use form::Choice;
-pub use gauge::{Gauge, Rate};
+pub use gauge::Gauge;
 pub use header::HeaderError;
 pub use index::{Form, IndexError};
 pub use recover::{Cleaning, Dropped, RecoverReport, Recovered, Recoverer};
 pub use seal::{Key, KeyError};
 pub use survey::{Survey, Surveyed};
-
-pub(crate) use gauge::{as_f64, seconds};
 
 #[cfg(test)]
 mod tests;

@@ -10,11 +10,12 @@
 //! What is damaged stays in the folder for whoever wants to look at it; only files that recovery itself knows to be worthless are deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::candidate::Candidate;
 use super::error::META_FILE;
-use super::folder::{Entry, Folder, file_name};
+use super::folder::{Folder, file_name};
 use super::load::{Loading, Run, Worker, runs};
 use super::reader::Flushed;
 use super::writer::PROBE_FILE;
@@ -124,7 +125,7 @@ impl Recoverer {
             }
             left.retain(|id| !level.contains(id));
             for (id, outcome) in self.load(folder, pool, &found, &level, &stored, progress)? {
-                let Found { flushed, listed } = &found[&id];
+                let Candidate { flushed, listed } = &found[&id];
                 let index = flushed.index();
                 match outcome {
                     Ok(new) => {
@@ -151,7 +152,7 @@ impl Recoverer {
         &self,
         folder: &Folder,
         dropped: &mut Vec<Dropped>,
-    ) -> Result<BTreeMap<u128, Found>, Error> {
+    ) -> Result<BTreeMap<u128, Candidate>, Error> {
         let files = folder.files();
         let listed = files.list().map_err(Error::file(folder.place(), "list it"))?;
         let mut snapshots = Vec::new();
@@ -176,7 +177,7 @@ impl Recoverer {
             Ok::<(), Error>(())
         });
         all?;
-        let mut found: BTreeMap<u128, Found> = BTreeMap::new();
+        let mut found: BTreeMap<u128, Candidate> = BTreeMap::new();
         let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
         opened.sort_by(|left, right| left.0.cmp(&right.0));
         for (file, id, listed, flushed) in opened {
@@ -184,7 +185,7 @@ impl Recoverer {
                 Ok(flushed) => match found.get_mut(&id) {
                     // Listed and hidden at once: of a rename that nobody made. It is the same snapshot.
                     Some(other) => other.listed |= listed,
-                    None => drop(found.insert(id, Found { flushed, listed })),
+                    None => drop(found.insert(id, Candidate { flushed, listed })),
                 },
                 Err(why) => dropped.push(Dropped { file, name: None, why }),
             }
@@ -197,7 +198,7 @@ impl Recoverer {
         &self,
         folder: &Folder,
         pool: &Pool,
-        found: &BTreeMap<u128, Found>,
+        found: &BTreeMap<u128, Candidate>,
         level: &[u128],
         stored: &BTreeMap<u128, Arc<Stored>>,
         progress: &Progress,
@@ -233,29 +234,6 @@ impl Recoverer {
     }
 }
 
-/// A file whose header and index hold.
-pub(super) struct Found {
-    pub(super) flushed: Flushed,
-    pub(super) listed: bool,
-}
-
-impl Found {
-    pub(super) fn dependencies(&self) -> impl Iterator<Item = u128> + '_ {
-        self.flushed.index().dependencies.iter().map(|id| id.number().unwrap_or(0))
-    }
-
-    pub(super) fn entry(&self, stored: Option<&Arc<Stored>>) -> Entry {
-        Entry {
-            name: self.flushed.index().name.clone(),
-            listed: self.listed,
-            dependencies: self.dependencies().collect(),
-            file_bytes: self.flushed.file_bytes(),
-            durable: true,
-            stored: stored.map_or_else(Weak::new, Arc::downgrade),
-        }
-    }
-}
-
 impl RecoverReport {
     fn drop_file(&mut self, flushed: &Flushed, why: Error) {
         let name = Some(flushed.index().name.clone());
@@ -287,7 +265,7 @@ fn parse(file: &str) -> Parsed {
 }
 
 /// Those that `wanted` says, and all they refer to.
-fn closure(found: &BTreeMap<u128, Found>, wanted: impl Fn(&Found) -> bool) -> BTreeSet<u128> {
+fn closure(found: &BTreeMap<u128, Candidate>, wanted: impl Fn(&Candidate) -> bool) -> BTreeSet<u128> {
     let mut needed: BTreeSet<u128> = BTreeSet::new();
     let mut next: Vec<u128> = found.iter().filter(|(_, entry)| wanted(entry)).map(|(id, _)| *id).collect();
     while let Some(id) = next.pop() {
@@ -315,7 +293,7 @@ fn delete_unfinished(folder: &Folder, report: &mut RecoverReport) {
 /// Deletes hidden files that no listed one refers to, even through others.
 fn delete_unneeded(
     folder: &Folder,
-    found: &mut BTreeMap<u128, Found>,
+    found: &mut BTreeMap<u128, Candidate>,
     report: &mut RecoverReport,
 ) -> Result<(), Error> {
     let needed = closure(found, |entry| entry.listed);
@@ -331,7 +309,7 @@ fn delete_unneeded(
 
 /// What is left when nothing can be loaded any more: a dependency is missing, was dropped, or leads round in a circle.
 fn drop_without_dependencies(
-    found: &BTreeMap<u128, Found>,
+    found: &BTreeMap<u128, Candidate>,
     stored: &BTreeMap<u128, Arc<Stored>>,
     left: &BTreeSet<u128>,
     report: &mut RecoverReport,

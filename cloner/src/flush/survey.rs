@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::recover::Found;
+use super::candidate::Candidate;
 use super::{Dropped, Error, Folder, Form, Recoverer};
 use crate::pool::Labels;
 use crate::snapshot::SnapshotId;
@@ -56,7 +56,7 @@ impl Recoverer {
     }
 }
 
-fn surveyed(Found { flushed, listed }: &Found, all: &BTreeMap<u128, Found>) -> Surveyed {
+fn surveyed(Candidate { flushed, listed }: &Candidate, all: &BTreeMap<u128, Candidate>) -> Surveyed {
     let index = flushed.index();
     let name_of = |id: &SnapshotId| {
         let known = id.number().and_then(|id| all.get(&id));

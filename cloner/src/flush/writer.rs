@@ -34,13 +34,14 @@ use crate::walk::{Progress, Walker};
 
 use super::files::{BLOCK_BYTES, Files, WriteFile};
 use super::form::{self, Choice};
-use super::gauge::{Gauge, Rate, as_f64};
+use super::gauge::Gauge;
 use super::header::{BOUND_BYTES, Header, IDENTITY_BYTES};
 use super::index::{BlobPlaceV1, ChunkPlaceV1, IndexV1};
 use super::seal::{Key, Nonce, TAG_BYTES, random_bytes};
 use super::stage::{Broken, Stage, Stream};
 use super::transcoder::Transcoder;
 use super::{Error, Form};
+use crate::rate::{Rate, as_f64};
 
 /// Chunks transcoded or sealed at a time, while the batch before is being written.
 const BATCH: usize = 16;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use vmm::memory::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
 use super::hugepages::HugePages;
-use super::{Error, PoolConfig, meminfo};
+use super::{Error, PoolConfig, available_bytes};
 use crate::sys::arena::{PageSize, Span};
 
 /// Which pages a pool is made of. [`provide`](super::provide()) leaves the choice to the host.
@@ -91,7 +91,7 @@ fn map_huge(len_bytes: usize) -> Result<(Span, Backing), Error> {
 
 fn map_ordinary(len_bytes: usize) -> Result<(Span, Backing), Error> {
     // The kernel would promise any amount, and kill a process when it cannot keep the promise.
-    let available_bytes = meminfo::available_bytes()?;
+    let available_bytes = available_bytes()?;
     if len_bytes > available_bytes {
         return Err(Error::TooLittleMemory { wanted_bytes: len_bytes, available_bytes });
     }

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::hugepages;
-use super::labels::{MAX_TAG_BYTES, MAX_TAGS};
 use super::ledger::Refused;
+use super::remedy;
+use super::{MAX_TAG_BYTES, MAX_TAGS};
 
 /// Why a pool could not be made, or could not do what it was asked. The pool is as it was before the call.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +154,6 @@ impl TooFewHugePages {
     /// The command that sets enough aside, in backquotes.
     #[must_use]
     pub fn remedy(&self) -> String {
-        hugepages::command(self.total + self.wanted.saturating_sub(self.available))
+        remedy::command(self.total + self.wanted.saturating_sub(self.available))
     }
 }

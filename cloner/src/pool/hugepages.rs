@@ -10,11 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vmm::memory::HUGE_PAGE_SIZE;
 
-use super::{Error, TooFewHugePages, meminfo};
-
-/// Holds the number of 2 MiB pages set aside. Where 2 MiB is the default huge page size, which is nearly everywhere,
-/// `/proc/sys/vm/nr_hugepages` is the same number.
-pub const SETTING: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+pub use super::remedy::SETTING;
+use super::{Error, TooFewHugePages, available_bytes};
 
 /// The host's 2 MiB pages at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +84,7 @@ pub struct Reserved {
 pub fn reserve(pages: usize) -> Result<Reserved, Error> {
     // Whoever may not is told so, however little memory there is.
     open_setting()?;
-    let possible = meminfo::available_bytes()? / HUGE_PAGE_SIZE;
+    let possible = available_bytes()? / HUGE_PAGE_SIZE;
     if pages > possible {
         // The kernel would try, and squeeze everything else on the host out of memory before it gave up.
         return Err(Error::HugePagesRefused { wanted: pages, got: possible });
@@ -134,14 +131,6 @@ pub fn reserve_missing(wanted: usize) -> Result<Option<Reserved>, Error> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// The command that has root set aside so many huge pages in all, in backquotes.
-pub(super) fn command(pages: usize) -> String {
-    if meminfo::huge_page_bytes() == Some(HUGE_PAGE_SIZE) {
-        return format!("`sysctl vm.nr_hugepages={pages}`");
-    }
-    format!("`echo {pages} > {SETTING}`")
 }
 
 /// Gives back whatever [`Reserved`]s hold, and keeps this process from setting more aside: for one that is about to end

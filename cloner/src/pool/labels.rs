@@ -4,17 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, MAX_TAG_BYTES, MAX_TAGS};
 
 /// Which snapshots are made durable first when there is no time for all: the greater the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Priority(pub u8);
-
-/// Most tags a snapshot can have.
-pub const MAX_TAGS: usize = 32;
-/// Longest key and longest value of a tag, in bytes.
-pub const MAX_TAG_BYTES: usize = 256;
 
 /// Priority and tags of a snapshot. Like all of it, they do not change once it is sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

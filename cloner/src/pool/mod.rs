@@ -30,9 +30,10 @@ pub mod hugepages;
 mod index;
 mod labels;
 mod ledger;
-pub(crate) mod meminfo;
 mod provide;
+mod remedy;
 mod reservation;
+mod room;
 mod stats;
 mod stored;
 #[cfg(test)]
@@ -44,15 +45,21 @@ pub use arena::{Backing, Pages, Populate};
 pub use check::{CheckReport, Inconsistency};
 pub use error::{Error, TooFewHugePages};
 pub use extents::GRANULE;
-pub use labels::{Labels, MAX_TAG_BYTES, MAX_TAGS, Priority};
+pub use labels::{Labels, Priority};
 pub use ledger::{Claim, Ledger, Limit, Refused, Usage};
 pub use provide::{PageChoice, Provided, WhyOrdinary, provide};
 pub use reservation::{Reservation, flushed_bytes};
+pub(crate) use room::{available_bytes, private_bytes};
 pub use stats::{Listing, Stats};
 pub use stored::{Chunk, Stored};
 
 use extents::Extents;
 use index::{Index, Name};
+
+/// Most tags a snapshot can have.
+pub const MAX_TAGS: usize = 32;
+/// Longest key and longest value of a tag, in bytes.
+pub const MAX_TAG_BYTES: usize = 256;
 
 /// How to make a pool.
 #[derive(Debug, Clone, Copy)]

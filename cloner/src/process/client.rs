@@ -15,7 +15,7 @@ use vmm::{Announce, Config, Identity};
 
 use super::boot::Boot;
 use super::wire::{Answer, BranchRequest, Report, Request};
-use super::{Channel, Error, FrozenGuest};
+use super::{Channel, Error};
 use crate::live::Limits;
 
 /// The sub-command by which the `cloner` program becomes a guest process.
@@ -106,17 +106,7 @@ impl GuestProcess {
         self.order(BranchRequest { announce, hold: false, copy_bytes: limits.copy_bytes })
     }
 
-    /// Makes a second machine of this one as it is now that stands still, to be compared or saved: see [`FrozenGuest`].
-    ///
-    /// # Errors
-    /// As [`branch`](Self::branch).
-    pub fn freeze(&self, limits: Limits) -> Result<(FrozenGuest, BranchReport), Error> {
-        let (process, report) =
-            self.order(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
-        Ok((FrozenGuest::of(process)?, report))
-    }
-
-    fn order(&self, order: BranchRequest) -> Result<(Self, BranchReport), Error> {
+    pub(super) fn order(&self, order: BranchRequest) -> Result<(Self, BranchReport), Error> {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
         let (answers, their_answers) = Channel::pair()?;

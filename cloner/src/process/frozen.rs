@@ -6,8 +6,9 @@ use std::time::Duration;
 use vmm::VmState;
 use vmm::memory::RemoteMemory;
 
-use super::wire::Report;
-use super::{Error, GuestProcess, read_state};
+use super::wire::{BranchRequest, Report};
+use super::{BranchReport, Error, GuestProcess, read_state};
+use crate::live::Limits;
 use crate::pool::Reservation;
 use crate::save::{self, Saver};
 use crate::snapshot::Snapshot;
@@ -20,6 +21,18 @@ pub struct FrozenGuest {
     process: GuestProcess,
     state: VmState,
     memory: RemoteMemory,
+}
+
+impl GuestProcess {
+    /// Makes a second machine of this one as it is now that stands still, to be compared or saved: see [`FrozenGuest`].
+    ///
+    /// # Errors
+    /// As [`branch`](Self::branch).
+    pub fn freeze(&self, limits: Limits) -> Result<(FrozenGuest, BranchReport), Error> {
+        let (process, report) =
+            self.order(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
+        Ok((FrozenGuest::of(process)?, report))
+    }
 }
 
 impl FrozenGuest {

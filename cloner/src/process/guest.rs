@@ -30,7 +30,7 @@ use crate::chain;
 
 use super::{Channel, Error, state_file};
 use crate::live::Limits;
-use crate::pool::meminfo;
+use crate::pool;
 use crate::sys::fork::{end_at_once, forget_children};
 
 /// How often a vCPU that waits for a full console looks whether it keeps others waiting.
@@ -314,7 +314,7 @@ fn fail(control: &Channel, error: &Error) -> ! {
 /// How much memory source and branch may come to have twice: all that this process has to itself. Refused, if that is more than
 /// there is.
 fn admit(backing: &Backing, limits: Limits) -> Result<u64, Error> {
-    let needed_bytes = meminfo::private_bytes()? as u64;
+    let needed_bytes = pool::private_bytes()? as u64;
     let available_bytes = limits.available_bytes(backing)?;
     if needed_bytes > available_bytes {
         return Err(Error::TooLittleMemory { needed_bytes, available_bytes });

@@ -21,6 +21,7 @@
 mod boot;
 mod channel;
 mod client;
+pub mod fork;
 mod frozen;
 mod guest;
 mod mend;

@@ -4,5 +4,4 @@
 //! [`Vm::restore`](vmm::Vm::restore).
 
 pub mod eager;
-pub mod fork;
 pub mod lazy;

@@ -12,8 +12,9 @@
 //!   when it was written. That can be no more than that vCPU's own count, and it does not fall from one write to the
 //!   next. So the memory is a consistent cut through all vCPUs, or the check fails.
 
+use super::layout::PAGE_WORDS;
 use super::params::{Dirty, Order, Params, Work};
-use super::pattern::{PAGE_WORDS, Permutation, STRUCTURED, SUM_FACTOR, dirty_state, page, word};
+use super::pattern::{Permutation, STRUCTURED, SUM_FACTOR, dirty_state, page, word};
 use super::status::Status;
 
 /// Memory that is not what the guest wrote up to one instant.

@@ -27,6 +27,8 @@ pub const HIGH_START: u64 = 1 << 32;
 pub const MAX_CPUS: u64 = 16;
 /// Bytes in a page.
 pub const PAGE_SIZE: u64 = 4096;
+/// Words of eight bytes in a page.
+pub const PAGE_WORDS: usize = 512;
 
 pub(super) const GDT: u64 = LOAD_ADDRESS + 0x200;
 pub(super) const TSS: u64 = LOAD_ADDRESS + 0x1000;

@@ -48,8 +48,9 @@ mod pattern;
 mod status;
 mod tables;
 
+pub use layout::PAGE_WORDS;
 pub use params::{Dirty, Mix, Order, Params, Rate, Work};
-pub use pattern::{PAGE_WORDS, PageKind, page};
+pub use pattern::{PageKind, page};
 pub use status::{CpuStatus, Status};
 
 use layout::{BLOCKS, CODE, GDT, IDT, LOAD_ADDRESS, TSS, offset};

@@ -1,8 +1,7 @@
 //! What the host asks the guest to do.
 
 use super::Error;
-use super::layout::{FILL_START, HIGH_START, PAGE_SIZE, offset, params as field};
-use super::pattern::PAGE_WORDS;
+use super::layout::{FILL_START, HIGH_START, PAGE_SIZE, PAGE_WORDS, offset, params as field};
 
 /// The parameters that decide everything `pulse` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

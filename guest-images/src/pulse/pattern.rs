@@ -4,10 +4,8 @@
 //! [`STEP`], so that every page and every word can be computed on its own, and eight bytes cost about five cycles.
 //! The assembled guest uses the constants of this file and nothing else; the tests compare the two.
 
+use super::layout::PAGE_WORDS;
 use super::params::{Mix, Params};
-
-/// Words of eight bytes in a page.
-pub const PAGE_WORDS: usize = 512;
 
 pub(super) const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(super) const MIX_A: u64 = 0xbf58_476d_1ce4_e5b9;

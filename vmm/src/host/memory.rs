@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::cgroup::Cgroups;
 use super::text;
 
 /// Memory of the whole host.
@@ -50,6 +51,27 @@ impl Memory {
     }
 }
 
+/// Bytes that this process can still be given without swapping: what the host has left, or what its control groups leave of it.
+/// `None` if the kernel does not say.
+#[must_use]
+pub fn available_bytes() -> Option<u64> {
+    let host = Memory::read().available_bytes?;
+    Some(Cgroups::read().memory_bytes.map_or(host, |limit| limit.room().min(host)))
+}
+
+/// Bytes of memory that this process has written to, or shares with its parent or children until one of them writes: all that
+/// would exist twice if everything shared were written to. `None` if the kernel does not say.
+#[must_use]
+pub fn private_bytes() -> Option<u64> {
+    private_in(&text::of("/proc/self/status")?)
+}
+
+fn private_in(status: &str) -> Option<u64> {
+    let bytes = |name| text::kib_field(status, name);
+    // Kernels without hugetlb have no such line.
+    bytes("RssAnon")?.checked_add(bytes("VmSwap")?)?.checked_add(bytes("HugetlbPages").unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +84,16 @@ mod tests {
         assert_eq!(memory.swap_bytes, Some(0));
         assert_eq!(memory.commit_limit_bytes, None);
         assert!(Memory::read().available_bytes.is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn what_a_process_has_is_its_own_memory_wherever_it_is() {
+        let text = "RssAnon:\t 3 kB\nRssFile: 100 kB\nVmSwap: 2 kB\nHugetlbPages: 2048 kB\n";
+        assert_eq!(private_in(text), Some(2053 * 1024));
+        assert_eq!(private_in("RssAnon: 3 kB\nVmSwap: 2 kB\n"), Some(5 * 1024));
+        assert_eq!(private_in("RssAnon: 3 kB\n"), None);
+        let memory = std::hint::black_box(vec![1_u8; 16 << 20]);
+        assert!(private_bytes().unwrap() > memory.len() as u64 / 2);
+        assert!(available_bytes().unwrap() <= Memory::read().total_bytes.unwrap());
     }
 }

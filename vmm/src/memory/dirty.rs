@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::GuestMemory;
-use crate::sys::mmap::PAGE_SIZE;
+use crate::sys::page::PAGE_SIZE;
 
 /// Why the dirty pages are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

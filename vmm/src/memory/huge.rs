@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{Backing, GuestMemory, PageSize};
-use crate::sys::mmap::{HUGE_PAGE_SIZE, PAGE_SIZE};
+use crate::sys::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
 const PAGES: usize = HUGE_PAGE_SIZE / PAGE_SIZE;
 

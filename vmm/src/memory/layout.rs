@@ -20,7 +20,7 @@
 //!               └──────────────────────────┘
 //! ```
 
-use crate::sys::mmap::{HUGE_PAGE_SIZE, PAGE_SIZE};
+use crate::sys::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
 /// The global descriptor table that guests are booted with.
 pub const GDT_ADDRESS: u64 = 0x500;

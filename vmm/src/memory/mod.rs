@@ -34,7 +34,8 @@ pub use still::{ReadError, StillMemory};
 pub use supplier::{Lost, Supplier};
 pub use sys::Machine;
 
-pub use crate::sys::mmap::{HUGE_PAGE_SIZE, Mapping, OutOfRange, PAGE_SIZE, Source};
+pub use crate::sys::mmap::{Mapping, OutOfRange, Source};
+pub use crate::sys::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 pub use crate::sys::{memfd, uffd as userfault};
 
 use crate::sys::kvm;

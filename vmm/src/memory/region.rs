@@ -8,7 +8,8 @@ use vm_memory::{GuestAddress, GuestRegionMmap};
 use super::dirty::WrittenPages;
 use super::layout::Range;
 use super::supplier::{Lost, Supplier};
-use crate::sys::mmap::{Mapping, OutOfRange, PAGE_SIZE};
+use crate::sys::mmap::{Mapping, OutOfRange};
+use crate::sys::page::PAGE_SIZE;
 use crate::sys::pagemap::Pagemap;
 
 /// A region: a range of guest-physical addresses and the mapping that backs it.

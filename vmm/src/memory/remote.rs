@@ -8,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::{AccessError, Backing, Error, GuestMemory, Layout, PageSize, ReadError, StillMemory, set_first};
-use crate::sys::mmap::{OutOfRange, PAGE_SIZE};
+use crate::sys::mmap::OutOfRange;
+use crate::sys::page::PAGE_SIZE;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::process::{huge_bytes, read_memory};
 

@@ -181,7 +181,8 @@ pub(crate) fn turn() -> std::sync::MutexGuard<'static, ()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mmap::{Mapping, PAGE_SIZE, Source};
+    use super::super::mmap::{Mapping, Source};
+    use super::super::page::PAGE_SIZE;
     use super::*;
 
     #[test]

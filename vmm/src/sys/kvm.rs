@@ -17,7 +17,8 @@ use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use vmm_sys_util::errno;
 use vmm_sys_util::ioctl::{ioctl_expr, ioctl_with_ref};
 
-use super::mmap::{Mapping, PAGE_SIZE, Source};
+use super::mmap::{Mapping, Source};
+use super::page::PAGE_SIZE;
 
 /// Size in bytes of `struct kvm_xsave` for `KVM_GET_XSAVE`; `KVM_CAP_XSAVE2` may ask for more.
 pub(crate) const XSAVE_MIN_BYTES: usize = 4096;

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use super::mmap::PAGE_SIZE;
+use super::page::PAGE_SIZE;
 
 /// Creates an anonymous file of `len_bytes` zero bytes.
 ///

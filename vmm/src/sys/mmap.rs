@@ -12,12 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
 use super::memfd;
-
-/// Size and alignment of a huge page: 2 MiB, the only size this program uses.
-pub const HUGE_PAGE_SIZE: usize = 2 << 20;
-
-/// Size of an ordinary page: 4 KiB.
-pub const PAGE_SIZE: usize = 4096;
+use super::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
 /// What a mapping is backed by.
 #[derive(Debug, Clone, Copy)]

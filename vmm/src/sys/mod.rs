@@ -9,6 +9,7 @@ pub(crate) mod kvm;
 pub mod memfd;
 pub(crate) mod mmap;
 pub(crate) mod nested;
+pub(crate) mod page;
 pub(crate) mod pagemap;
 pub(crate) mod process;
 pub(crate) mod signal;

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::mmap::PAGE_SIZE;
+use super::page::PAGE_SIZE;
 
 const ENTRY_SIZE: usize = 8;
 const ENTRIES_PER_READ: usize = 512;

@@ -281,7 +281,8 @@ fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<In
 mod tests {
     use std::thread;
 
-    use super::super::mmap::{PAGE_SIZE, Source};
+    use super::super::mmap::Source;
+    use super::super::page::PAGE_SIZE;
     use super::*;
 
     #[test]

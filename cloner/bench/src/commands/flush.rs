@@ -11,11 +11,10 @@ use serde::Serialize;
 
 use cloner::battery::{Battery, BatterySpec, RealClock};
 use cloner::flush::files::{BLOCK_BYTES, Files, RealFiles, read_exact_at, write_all_at};
-use cloner::flush::{
-    Cleaning, FlushSettings, Flusher, FolderOptions, Form, Gauge, Rate, Recoverer, this_host,
-};
+use cloner::flush::{Cleaning, FlushSettings, Flusher, FolderOptions, Form, Gauge, Recoverer, this_host};
 use cloner::image::buffer::Target;
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::rate::Rate;
 use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
 use cloner::walk::Progress;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::escape::escape;
 use super::report::Report;
 use super::{map, table};
 use crate::columns::Columns;
@@ -76,20 +77,4 @@ fn section(out: &mut String, heading: &str, table: &Columns) {
         writeln!(out, "<tr>{}{missing}</tr>", cells("td", row)).expect("strings can be written to");
     }
     out.push_str("</tbody>\n</table></div>\n");
-}
-
-/// Text as it may stand in HTML, between tags or in quotes.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -9,7 +9,7 @@ use cloner_codec::chunk::PageKind;
 
 use crate::numbers::PageCounts;
 
-use super::html::escape;
+use super::escape::escape;
 use super::report::{Chunk, Report};
 use super::table::label;
 use crate::size::Size;

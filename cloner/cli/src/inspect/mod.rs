@@ -1,5 +1,6 @@
 //! `cloner inspect`: what a memory image, a snapshot or an encoded chunk is made of.
 
+mod escape;
 mod html;
 mod map;
 mod report;

@@ -5,8 +5,7 @@
 
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-use super::Page;
-use super::header::{CHECKSUM_AT, HASHED_FROM};
+use super::{CHECKSUM_AT, HASHED_FROM, Page};
 
 /// The XXH3-128 of a page's bytes: equal pages have equal hashes; equal hashes ask for a comparison of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

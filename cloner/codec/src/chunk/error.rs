@@ -3,8 +3,7 @@
 use std::io;
 
 use super::form::Form;
-use super::header::VERSION;
-use super::{CHUNK_PAGES, PAGE_BYTES, PageIndex, PageKind, ResolveError, SLACK_BYTES};
+use super::{CHUNK_PAGES, PAGE_BYTES, PageIndex, PageKind, ResolveError, SLACK_BYTES, VERSION};
 
 /// Why bytes are not an encoded chunk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,16 +13,9 @@
 //! Numbers are little-endian. Magic and version come first so that foreign bytes are named before they are measured; the
 //! checksum comes before the lengths so that everything it covers beyond its seed is one run.
 
-use super::map::MAP_ENTRY_BYTES;
-use super::{CHUNK_PAGES, Form, FormatError, PageMap, checksum};
-
-/// The version this build writes, and the only one it reads.
-pub const VERSION: u16 = 2;
-/// Bytes of the header.
-pub const HEADER_BYTES: usize = 24;
-
-pub(crate) const CHECKSUM_AT: usize = 8;
-pub(crate) const HASHED_FROM: usize = 16;
+use super::{
+    CHECKSUM_AT, CHUNK_PAGES, Form, FormatError, HEADER_BYTES, MAP_ENTRY_BYTES, PageMap, VERSION, checksum,
+};
 
 /// The fields of a header whose ranges have been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,7 @@
 
 use std::ops::Range;
 
-use super::{Form, FormatError, PageIndex, PageKind};
-
-/// Bytes of a map entry.
-pub const MAP_ENTRY_BYTES: usize = 4;
+use super::{Form, FormatError, MAP_ENTRY_BYTES, PageIndex, PageKind};
 
 const KIND_SHIFT: u32 = 28;
 const END_MASK: u32 = (1 << KIND_SHIFT) - 1;

@@ -30,9 +30,9 @@ pub use form::{
     COLD_BYTES_MAX, DICTIONARY_ENTRY_BYTES, DICTIONARY_MAX, ENCODED_BYTES_MAX, Form, GROUP_BYTES,
     GROUP_END_BYTES, GROUP_PAGES, GROUPS_MAX, SLACK_BYTES,
 };
-pub use header::{ChunkHeader, HEADER_BYTES, VERSION, stored_checksum};
+pub use header::{ChunkHeader, stored_checksum};
 pub use kind::PageKind;
-pub use map::{MAP_ENTRY_BYTES, MapEntry};
+pub use map::MapEntry;
 pub use resolve::{NoResolve, PageRef, Resolve, ResolveError, TargetContents};
 
 pub(crate) use checksum::seal;
@@ -49,6 +49,17 @@ pub const PAGE_VECTORS: usize = PAGE_BYTES / VECTOR_BYTES;
 pub const CHUNK_PAGES: usize = 512;
 /// Bytes of a full chunk, the unit of parallel work and of checksums.
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_BYTES;
+
+/// The version this build writes, and the only one it reads.
+pub const VERSION: u16 = 2;
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = 24;
+/// Where the checksum stands in the header; the bytes before it are its seed.
+pub(crate) const CHECKSUM_AT: usize = 8;
+/// Where the bytes start that the checksum covers.
+pub(crate) const HASHED_FROM: usize = 16;
+/// Bytes of a map entry.
+pub const MAP_ENTRY_BYTES: usize = 4;
 
 /// The bytes of one page.
 pub type Page = [u8; PAGE_BYTES];

@@ -5,8 +5,6 @@ use crate::chunk::{
     check_checksum, stored_checksum,
 };
 
-use super::KeptRecord;
-
 /// A hot chunk: the only way from its bytes to pages.
 ///
 /// A value exists only if the checksum fitted and the header, every map entry, every record's bounds and the slack are as
@@ -19,6 +17,15 @@ pub struct VerifiedChunk<'a> {
     dictionary: &'a [[u8; DICTIONARY_ENTRY_BYTES]],
     /// The records and the slack after them.
     records: &'a [u8],
+}
+
+/// The marker of a page that was encoded before, for [`ChunkInput::with_kept`](super::ChunkInput::with_kept).
+#[derive(Clone, Copy, Debug)]
+pub struct KeptRecord<'a> {
+    /// What the page is.
+    pub kind: PageKind,
+    /// Its record, as the earlier chunk has it; empty if the kind has none.
+    pub record: &'a [u8],
 }
 
 impl<'a> VerifiedChunk<'a> {

@@ -17,7 +17,7 @@ use crate::chunk::{
 use super::byte::{ByteEncoder, MarkBytes, WriteBytes};
 use super::page::{CountZeros, PageSet, fill_value, load_vectors};
 use super::word::{Dictionary, MarkWords, WordEncoder, WriteWords};
-use super::{Backend, ChunkStats, patch};
+use super::{Backend, ChunkStats, KeptRecord, patch};
 
 /// How to encode.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,15 +33,6 @@ pub struct ChunkInput<'a> {
     touched: &'a PageSet,
     parent: Option<&'a [Page]>,
     kept: &'a [Option<KeptRecord<'a>>],
-}
-
-/// The marker of a page that was encoded before, for [`ChunkInput::with_kept`].
-#[derive(Clone, Copy, Debug)]
-pub struct KeptRecord<'a> {
-    /// What the page is.
-    pub kind: PageKind,
-    /// Its record, as the earlier chunk has it; empty if the kind has none.
-    pub record: &'a [u8],
 }
 
 impl<'a> ChunkInput<'a> {

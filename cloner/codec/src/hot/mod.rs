@@ -58,9 +58,9 @@ mod stats;
 mod word;
 
 pub(crate) use chunk::Record;
-pub use chunk::VerifiedChunk;
+pub use chunk::{KeptRecord, VerifiedChunk};
 pub use decode::{decode_chunk, decode_chunk_on, decode_page};
-pub use encode::{ChunkInput, Dedup, Encoder, KeptRecord, NoDedup, Options};
+pub use encode::{ChunkInput, Dedup, Encoder, NoDedup, Options};
 pub use page::PageSet;
 pub use select::only_kind;
 pub use simd::Backend;

@@ -9,6 +9,7 @@ use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, Verified
 
 use crate::battery::RealClock;
 use crate::pool::{Labels, Ledger, Limit, Pages, Pool, PoolConfig, Populate, Priority, PutOptions, Stored};
+use crate::rate::Rate;
 use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
 use crate::walk::Progress;
 

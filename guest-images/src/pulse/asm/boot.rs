@@ -3,6 +3,7 @@
 use iced_x86::code_asm::*;
 
 use super::interrupt::Call;
+use super::machine::{LAPIC, LAPIC_ID, RING3_FLAGS};
 use super::{EXIT, Emit, Program, imm};
 use crate::pulse::EXIT_BAD_PARAMS;
 use crate::pulse::layout::{BLOCKS, FILL_START, HIGH_START, MAX_CPUS, block, params, shared, status};
@@ -11,13 +12,6 @@ use crate::pulse::tables::{
     CONSOLE_VECTOR, FIRST_TSS, RING3_CODE, RING3_DATA, SPURIOUS_VECTOR, TIMER_VECTOR, WAKE_VECTOR,
 };
 
-/// Flags of ring 3: interrupts on. The TSS opens its ports, not IOPL 3, because an emulated IRETQ does not
-/// load that.
-pub(super) const RING3_FLAGS: i32 = 0x202;
-
-pub(super) const LAPIC: u32 = 0xfee0_0000;
-pub(super) const LAPIC_ID: i32 = 0x20;
-pub(super) const LAPIC_EOI: u64 = 0xb0;
 const LAPIC_SPURIOUS: i32 = 0xf0;
 const LAPIC_ON: i32 = 0x100;
 const LAPIC_COMMAND: i32 = 0x300;

@@ -2,8 +2,7 @@
 
 use iced_x86::code_asm::*;
 
-use super::boot::{LAPIC, LAPIC_EOI, RING3_FLAGS};
-use super::self_test::FS_OFFSET;
+use super::machine::{FS_OFFSET, LAPIC, LAPIC_EOI, RING3_FLAGS};
 use super::{Emit, Program, imm};
 use crate::pulse::EXIT_FAULT;
 use crate::pulse::layout::{block, shared};

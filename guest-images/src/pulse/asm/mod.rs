@@ -10,6 +10,7 @@ mod boot;
 mod dirty;
 mod fill;
 mod interrupt;
+mod machine;
 mod print;
 mod run;
 mod self_test;

@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::super::narrow::{low_u8, low_u16, low_u32};
+use super::moves::LEAST_DISTANCE;
 use super::moves::{DISTANCE_BITS, DISTANCE_MAX, Distances, FLAG, MoveTable, Moves, ZEROS_BACK};
-use super::replay::LEAST_DISTANCE;
 
 /// Bytes of a register, and markers read at a time.
 const BYTES: usize = 64;

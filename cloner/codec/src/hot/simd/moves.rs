@@ -5,8 +5,11 @@
 //! arrays, whose sums say whether the copies fit before the first is made.
 
 use super::super::narrow::{low_u16, low_u32};
-use super::replay::{LEAST_DISTANCE, PAGE_AT};
 
+/// The distance that is stored as 0.
+pub(super) const LEAST_DISTANCE: u16 = 32;
+/// Where the page starts in the window: from its end, and from a literal run after that, it is as far to zeros only.
+pub(super) const PAGE_AT: u16 = 4096 + 3 * 32;
 /// Markers that are read at a time: most pages have fewer.
 pub(super) const BLOCK_MOVES: usize = 512;
 /// Bits of a distance.

@@ -19,14 +19,12 @@
 use crate::chunk::{PAGE_BYTES, Page};
 
 use super::Lanes;
-use super::moves::{BLOCK_MOVES, DISTANCE_MAX, Distances, MoveTable, Moves, ZEROS_BACK};
+use super::moves::{
+    BLOCK_MOVES, DISTANCE_MAX, Distances, LEAST_DISTANCE, MoveTable, Moves, PAGE_AT, ZEROS_BACK,
+};
 
 /// Bytes a copy moves, whatever the move needs of them; and the least distance of a vector.
 pub(in super::super) const COPY_BYTES: usize = 32;
-/// The distance that is stored as 0.
-pub(super) const LEAST_DISTANCE: u16 = 32;
-/// Where the page starts in the window: from its end, and from a literal run after that, it is as far to zeros only.
-pub(super) const PAGE_AT: u16 = 4096 + 3 * 32;
 /// Where it ends.
 const PAGE_END: usize = PAGE_AT as usize + PAGE_BYTES;
 /// A move ends at the end of the page at most, and so starts there at most.

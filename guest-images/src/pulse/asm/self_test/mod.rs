@@ -16,11 +16,9 @@ mod verdict;
 use iced_x86::code_asm::*;
 
 use super::interrupt::Call;
+use super::machine::FS_OFFSET;
 use super::{Emit, Program, imm};
 use crate::pulse::layout::block;
-
-/// FS base minus GS base, which is the vCPU's block.
-pub(super) const FS_OFFSET: u64 = 0x40;
 
 /// General registers in the order of their encoding.
 const GENERAL: [AsmRegister64; 16] =

@@ -32,8 +32,8 @@ pub use client::Zygote;
 pub use template::Template;
 pub use zygote::serve;
 
-use super::eager;
 use crate::process;
+use crate::restore::eager;
 
 /// Why there is no fork.
 #[derive(Debug, thiserror::Error)]
