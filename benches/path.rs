@@ -2,6 +2,8 @@
 //!
 //! Method and reading: see README.md beside this file.
 
+use cloner::moment::Moment;
+use cloner::save::SaveOptions;
 use std::borrow::Cow;
 use std::io;
 use std::sync::mpsc;
@@ -67,7 +69,9 @@ fn path(criterion: &mut Criterion) {
             for _ in 0..rounds {
                 let reservation = pool.reserve("bench", 0).expect("the name is free");
                 let paused = vm.pause().expect("the guest runs");
-                let (snapshot, _) = saver.save(&paused, None, reservation, &progress).expect("a save");
+                let moment = Moment::of(&paused).expect("a state");
+                let snapshot =
+                    saver.save(moment, reservation, &SaveOptions::default()).expect("a save").snapshot;
                 paused_for += paused.resume();
                 pool.remove(snapshot.name()).expect("it is there");
             }
@@ -77,7 +81,8 @@ fn path(criterion: &mut Criterion) {
 
     let reservation = pool.reserve("source", 0).expect("the name is free");
     let paused = vm.pause().expect("the guest runs");
-    let (snapshot, _) = saver.save(&paused, None, reservation, &progress).expect("a save");
+    let moment = Moment::of(&paused).expect("a state");
+    let snapshot = saver.save(moment, reservation, &SaveOptions::default()).expect("a save").snapshot;
     paused.resume();
     let backing = || Backing::Private(PageSize::Transparent);
     group.bench_function("restore memory (eager)", |bencher| {

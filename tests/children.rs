@@ -1,7 +1,8 @@
 //! Snapshots saved against others: they hold what differs, and need nobody but what they keep themselves.
 
+use cloner::moment::Moment;
+use cloner::save::SaveOptions;
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use cloner_codec::chunk::PageKind;
 use cloner_codec::hot::ChunkStats;
 use guest_images::pulse::{Params, check};
@@ -28,9 +29,9 @@ fn save_against(
     parent: &Snapshot,
 ) -> (Snapshot, ChunkStats) {
     let reservation = studio.pool.reserve(name, 0).unwrap();
-    let (snapshot, report) =
-        studio.saver.save(paused, Some(parent), reservation, &Progress::default()).unwrap();
-    (snapshot, report.stats)
+    let options = SaveOptions::default().parent(parent);
+    let saved = studio.saver.save(Moment::of(paused).unwrap(), reservation, &options).unwrap();
+    (saved.snapshot, saved.report.stats)
 }
 
 /// The guest has only counted meanwhile, so the second snapshot is a handful of pages; a clone of it is as good as any,

@@ -1,5 +1,6 @@
 //! A clone has its source's memory and goes on where the source was; the source goes on as if nothing had been.
 
+use cloner::save::Saved;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,7 +126,7 @@ fn a_larger_guest_takes_no_longer_to_save() {
     for _ in 0..10 {
         for (source, best) in sources.iter().zip(&mut best) {
             let paused = source.pause();
-            let (snapshot, report) = studio.try_save(&paused, "large", &Progress::default()).unwrap();
+            let Saved { snapshot, report } = studio.try_save(&paused, "large", &Progress::default()).unwrap();
             *best = best.min(milliseconds(paused.resume()));
             // The filled memory, the image and the boot structures, in whole huge pages.
             assert!((TOUCHED_BYTES..TOUCHED_BYTES + 8 * MIB).contains(&report.touched_bytes), "{report:?}");

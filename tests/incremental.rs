@@ -1,7 +1,8 @@
 //! Snapshots in a row: each reads what has changed, equals the source at its own instant, and needs nobody but their parent.
 
-use cloner::incremental::{self, IncrementalSaver, Report, Series};
+use cloner::moment::{self, Series};
 use cloner::pool;
+use cloner::save::{self, Report, SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Work};
@@ -36,38 +37,47 @@ fn boot(params: &Params, backing: Backing) -> Guest {
     source
 }
 
+/// Why there was no next snapshot.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Moment(#[from] moment::Error),
+    #[error(transparent)]
+    Save(#[from] save::Error),
+}
+
+fn dirty_bytes(report: &Report) -> u64 {
+    report.changed.unwrap().dirty_bytes
+}
+
 /// A series of a guest's snapshots, and what takes them.
 struct Film {
     studio: Studio,
-    saver: IncrementalSaver,
     series: Series,
 }
 
 impl Film {
     #[track_caller]
-    fn begin(studio: Studio, paused: &Paused<'_>, against: Option<&Snapshot>) -> Self {
+    fn begin(studio: Studio, paused: &Paused<'_>, parent: Option<&Snapshot>) -> Self {
         let reservation = studio.pool.reserve("first", 0).unwrap();
-        let progress = Progress::default();
-        let begun = Series::begin(&studio.saver, paused, against, reservation, &progress);
-        Self { saver: IncrementalSaver::new(2).unwrap(), series: begun.unwrap().0, studio }
+        let mut series = Series::begin(paused).unwrap();
+        let options = SaveOptions::default().parent(parent);
+        studio.saver.save(series.next(paused).unwrap(), reservation, &options).unwrap();
+        Self { series, studio }
     }
 
-    fn try_take(
-        &mut self,
-        paused: &Paused<'_>,
-        name: &str,
-        progress: &Progress,
-    ) -> Result<(Snapshot, Report), incremental::Error> {
+    fn try_take(&mut self, paused: &Paused<'_>, name: &str, progress: &Progress) -> Result<Saved, Failed> {
         let reservation = self.studio.pool.reserve(name, 0).unwrap();
-        self.saver.save(&mut self.series, paused, reservation, progress)
+        let options = SaveOptions::default().progress(progress);
+        Ok(self.studio.saver.save(self.series.next(paused)?, reservation, &options)?)
     }
 
     /// Takes the next snapshot, and proves that its clones' memory equals the source's.
     #[track_caller]
     fn take(&mut self, paused: &Paused<'_>, name: &str) -> (Snapshot, Report) {
-        let taken = self.try_take(paused, name, &Progress::default()).unwrap();
-        self.assert_equal(paused, &taken.0);
-        taken
+        let Saved { snapshot, report } = self.try_take(paused, name, &Progress::default()).unwrap();
+        self.assert_equal(paused, &snapshot);
+        (snapshot, report)
     }
 
     #[track_caller]
@@ -84,7 +94,7 @@ fn the_second_snapshot_reads_what_changed() {
     let Some(_room) = room_for(2) else { return };
     let source = boot(&idle(), Backing::Private(PageSize::Transparent));
     let mut film = Film::begin(Studio::new(POOL), &source.pause(), None);
-    let first = film.series.last().clone();
+    let first = film.series.last().unwrap().clone();
     source.beat();
 
     let paused = source.pause();
@@ -94,8 +104,8 @@ fn the_second_snapshot_reads_what_changed() {
     }
     let (second, report) = film.take(&paused, "second");
     // The guest's stacks, status and tables; not the 4096 pages it filled.
-    assert!((3..64).contains(&(report.dirty_bytes / 4096)), "{report:?}");
-    assert_eq!(report.read_bytes, report.dirty_bytes, "a clean page was read: {report:?}");
+    assert!((3..64).contains(&(dirty_bytes(&report) / 4096)), "{report:?}");
+    assert_eq!(report.read_bytes, dirty_bytes(&report), "a clean page was read: {report:?}");
     assert!(second.occupied_bytes() < first.occupied_bytes() / 10, "{}", second.occupied_bytes());
     assert_eq!(second.parent().unwrap().name(), "first");
     drop(paused);
@@ -122,7 +132,7 @@ fn a_long_series_refers_to_its_first_only() {
             paused.memory().write(20 * MIB, &text).unwrap();
             let name = format!("next-{number}");
             let (snapshot, report) = film.take(&paused, &name);
-            assert!(report.read_bytes >= report.dirty_bytes && report.read_bytes < TOUCHED, "{report:?}");
+            assert!(report.read_bytes >= dirty_bytes(&report) && report.read_bytes < TOUCHED, "{report:?}");
             assert_eq!(snapshot.dependencies().len(), 1);
             assert_eq!(snapshot.parent().unwrap().name(), "first");
             drop(paused);
@@ -161,15 +171,15 @@ fn what_changed_before_stays_changed() {
     paused.memory().write(6 * MIB, &structured).unwrap();
     paused.memory().write(19 * MIB, &original).unwrap();
     let (_, report) = film.take(&paused, "changed");
-    assert_eq!((report.dirty_bytes, report.dirty_chunks), (3 * original.len() as u64, 3));
+    assert_eq!((dirty_bytes(&report), report.changed.unwrap().dirty_chunks), (3 * original.len() as u64, 3));
 
     let (_, report) = film.take(&paused, "same");
-    assert_eq!((report.dirty_bytes, report.read_bytes), (0, 0));
+    assert_eq!((dirty_bytes(&report), report.read_bytes), (0, 0));
 
     // A single page, so that all others of its chunk are kept.
     paused.memory().write(6 * MIB + 4096, &[1]).unwrap();
     let (_, report) = film.take(&paused, "one-page");
-    assert_eq!((report.dirty_bytes, report.dirty_chunks), (4096, 1));
+    assert_eq!((dirty_bytes(&report), report.changed.unwrap().dirty_chunks), (4096, 1));
 
     paused.memory().write(4 * MIB, &original).unwrap();
     film.take(&paused, "changed-back");
@@ -216,7 +226,7 @@ fn a_failed_snapshot_loses_no_change() {
     let stats = film.studio.pool.stats();
     let hog = film.studio.pool.reserve("hog", usize::try_from(POOL).unwrap() - stats.used_bytes).unwrap();
     let error = film.try_take(&paused, "full", &Progress::default()).unwrap_err();
-    assert!(matches!(error, incremental::Error::Pool(pool::Error::Full { .. })), "{error}");
+    assert!(matches!(error, Failed::Save(save::Error::Pool(pool::Error::Full { .. }))), "{error}");
     drop((hog, paused));
     assert_eq!(film.studio.pool.stats().used_bytes, stats.used_bytes);
     film.studio.check();
@@ -227,13 +237,13 @@ fn a_failed_snapshot_loses_no_change() {
     let cancelled = Progress::default();
     cancelled.cancel();
     let error = film.try_take(&paused, "cancelled", &cancelled).unwrap_err();
-    assert!(matches!(error, incremental::Error::Cancelled), "{error}");
+    assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error}");
     drop(paused);
 
     source.beat();
     let paused = source.pause();
     let (snapshot, report) = film.take(&paused, "right");
-    assert!(report.dirty_bytes >= 2 * 4096 && snapshot.parent().is_some(), "{report:?}");
+    assert!(dirty_bytes(&report) >= 2 * 4096 && snapshot.parent().is_some(), "{report:?}");
 }
 
 /// A series goes on with the log it began, and with no other.
@@ -255,13 +265,13 @@ fn a_log_that_does_not_continue_the_series_is_refused() {
     // Somebody else takes the log and does not give it back.
     let _ = paused.take_dirty().unwrap().commit();
     let error = film.try_take(&paused, "third", &Progress::default()).unwrap_err();
-    assert!(matches!(error, incremental::Error::OtherSeries { .. }), "{error}");
+    assert!(matches!(error, Failed::Moment(moment::Error::OtherSeries { .. })), "{error}");
     assert_names(&error, &["\"second\""]);
     let other = boot(&idle(), Backing::Private(PageSize::Base));
     let other = other.pause();
     other.track_dirty().unwrap();
     let error = film.try_take(&other, "other", &Progress::default()).unwrap_err();
-    assert!(matches!(error, incremental::Error::OtherSeries { .. }), "{error}");
+    assert!(matches!(error, Failed::Moment(moment::Error::OtherSeries { .. })), "{error}");
     paused.untrack_dirty().unwrap();
     let error = film.try_take(&paused, "untracked", &Progress::default()).unwrap_err();
     assert_names(&error, &["not tracked"]);

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
-use cloner::live::{self, Limits, Report};
-use cloner::save;
+use cloner::moment::{self, Limits, LiveReport, Moment};
+use cloner::save::{self, SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
@@ -57,13 +57,25 @@ fn try_save(
     name: &str,
     limits: Limits,
     progress: &Progress,
-) -> Result<(Snapshot, Report), live::Error> {
+) -> Result<(Snapshot, LiveReport), Failed> {
     let reservation = studio.pool.reserve(name, 0).unwrap();
-    studio.saver.save_live(&source.vm, None, reservation, limits, progress)
+    let options = SaveOptions::default().progress(progress);
+    let Saved { snapshot, report } =
+        studio.saver.save(Moment::live(&source.vm, limits)?, reservation, &options)?;
+    Ok((snapshot, report.live.unwrap()))
+}
+
+/// Why there was no snapshot.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Moment(#[from] moment::Error),
+    #[error(transparent)]
+    Save(#[from] save::Error),
 }
 
 #[track_caller]
-fn save(studio: &Studio, source: &Guest, name: &str) -> (Snapshot, Report) {
+fn save(studio: &Studio, source: &Guest, name: &str) -> (Snapshot, LiveReport) {
     try_save(studio, source, name, Limits::default(), &Progress::default()).unwrap()
 }
 
@@ -151,10 +163,9 @@ fn only_what_differs_is_saved_against_a_parent() {
     let source = boot(&params, 12 * MIB, 1, PageSize::Transparent);
     let (parent, _) = save(&studio, &source, "parent");
     let reservation = studio.pool.reserve("child", 0).unwrap();
-    let saver = &studio.saver;
-    let (child, _) = saver
-        .save_live(&source.vm, Some(&parent), reservation, Limits::default(), &Progress::default())
-        .unwrap();
+    let moment = Moment::live(&source.vm, Limits::default()).unwrap();
+    let options = SaveOptions::default().parent(&parent);
+    let child = studio.saver.save(moment, reservation, &options).unwrap().snapshot;
     assert!(child.occupied_bytes() < parent.occupied_bytes() / 4, "{child:?}");
     guest::verify(&params, &studio.memory(&child));
 }
@@ -171,8 +182,8 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     // No room for copies.
     let limits = Limits { copy_bytes: Some(MIB) };
     let error = try_save(&studio, &source, "limited", limits, &Progress::default()).unwrap_err();
-    let refused = |error: &live::Error| match error {
-        live::Error::TooLittleMemory { needed_bytes, available_bytes } => {
+    let refused = |error: &Failed| match error {
+        Failed::Moment(moment::Error::TooLittleMemory { needed_bytes, available_bytes }) => {
             *needed_bytes >= 32 * MIB && *available_bytes == MIB
         }
         _ => false,
@@ -183,14 +194,14 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     // The pool is full half-way.
     let small = Studio::new(2 * MIB);
     let error = try_save(&small, &source, "full", Limits::default(), &Progress::default()).unwrap_err();
-    assert!(matches!(error, live::Error::Save(save::Error::Pool(_))), "{error:?}");
+    assert!(matches!(error, Failed::Save(save::Error::Pool(_))), "{error:?}");
     assert_unharmed(&small, &source, &params);
 
     // Cancelled before the first chunk is read.
     let progress = Progress::default();
     progress.cancel();
     let error = try_save(&studio, &source, "cancelled", Limits::default(), &progress).unwrap_err();
-    assert!(matches!(error, live::Error::Save(save::Error::Cancelled)), "{error:?}");
+    assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error:?}");
     assert_unharmed(&studio, &source, &params);
 
     // The holder is killed, as the kernel's out-of-memory killer might.
@@ -210,8 +221,8 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
         });
         match result {
             Err(
-                live::Error::Save(save::Error::Memory(ReadError::Holder { .. }) | save::Error::Touched(_))
-                | live::Error::Freeze(frozen::Error::Pagemap(_)),
+                Failed::Save(save::Error::Memory(ReadError::Holder { .. }) | save::Error::Touched(_))
+                | Failed::Moment(moment::Error::Freeze(frozen::Error::Pagemap(_))),
             ) => {
                 killed = true;
             }
@@ -246,7 +257,7 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
         let _others = huge.take_all_free();
         // Asked beforehand, the host says that it has none left.
         let error = try_save(&studio, &source, "asked", Limits::default(), &Progress::default()).unwrap_err();
-        let named = matches!(error, live::Error::TooLittleMemory { available_bytes: 0, needed_bytes } if needed_bytes >= 24 * MIB);
+        let named = matches!(error, Failed::Moment(moment::Error::TooLittleMemory { available_bytes: 0, needed_bytes }) if needed_bytes >= 24 * MIB);
         assert!(named, "{error:?}");
         assert_unharmed(&studio, &source, &params);
 
@@ -256,11 +267,11 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
         for attempt in 0..20 {
             let name = format!("attempt-{attempt}");
             match try_save(&studio, &source, &name, limits, &Progress::default()) {
-                Err(error @ live::Error::Save(save::Error::Touched(_))) => {
+                Err(error @ Failed::Save(save::Error::Touched(_))) => {
                     assert_names(&error, &["run out of huge pages"]);
                     failed += 1;
                 }
-                Err(live::Error::Save(save::Error::Memory(ReadError::Holder { .. }))) => failed += 1,
+                Err(Failed::Save(save::Error::Memory(ReadError::Holder { .. }))) => failed += 1,
                 // All was read before the source wrote again.
                 Ok((snapshot, _)) => {
                     guest::verify(&params, &studio.memory(&snapshot));
@@ -291,7 +302,10 @@ fn shared_memory_is_refused_by_name() {
     let source = Guest::boot(&Config { backing, ..guest::pulse(&params, 4 * MIB, 1) });
     source.line("pulse: ready");
     let error = try_save(&studio, &source, "shared", Limits::default(), &Progress::default()).unwrap_err();
-    assert!(matches!(error, live::Error::Freeze(frozen::Error::NotPrivate(_))), "{error:?}");
+    assert!(
+        matches!(error, Failed::Moment(moment::Error::Freeze(frozen::Error::NotPrivate(_)))),
+        "{error:?}"
+    );
     assert!(crate::support::chain(&error).contains("shared memfd"), "{error:?}");
     assert_unharmed(&studio, &source, &params);
 }

@@ -133,7 +133,7 @@ fn a_save_that_is_cancelled() {
             assert_undone(&source, &studio, before, "cancelled");
         }
         // The machine was so busy that the save was done before it was cancelled: then it must be whole.
-        Ok((snapshot, _)) => drop(studio.memory(&snapshot)),
+        Ok(saved) => drop(studio.memory(&saved.snapshot)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Branches of guests on huge pages: what becomes of those, and what if there are no more of them.
 
+use cloner::save::SaveOptions;
+use cloner::save::Saved;
 use std::fs;
 
-use cloner::live::Limits;
+use cloner::moment::Limits;
 use cloner::process::Error;
 use cloner::save;
-use cloner::walk::Progress;
 use guest_images::pulse::Order;
 use vmm::memory::{Backing, PageSize, ReadError};
 
@@ -63,14 +64,14 @@ fn pages_taken_from_a_frozen_branch_are_not_zeros() {
         for attempt in 0..10 {
             let (frozen, _) = source.vm().freeze(limits).unwrap();
             let reservation = studio.pool.reserve(&format!("attempt-{attempt}"), 0).unwrap();
-            match frozen.save(&studio.saver, None, reservation, &Progress::default()) {
+            match studio.saver.save(frozen.moment(), reservation, &SaveOptions::default()) {
                 Err(error @ save::Error::Touched(_)) => {
                     assert_names(&error, &["run out of huge pages"]);
                     failed += 1;
                 }
                 Err(save::Error::Memory(ReadError::Holder { .. })) => failed += 1,
                 // All was read before the source wrote again.
-                Ok((snapshot, _)) => {
+                Ok(Saved { snapshot, .. }) => {
                     verify_frozen(&params, &frozen);
                     guest::verify(&params, &studio.memory(&snapshot));
                 }

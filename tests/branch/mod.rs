@@ -3,10 +3,12 @@
 mod huge;
 mod trouble;
 
+use cloner::save::SaveOptions;
+use cloner::save::Saved;
 use std::fs;
 use std::path::Path;
 
-use cloner::live::Limits;
+use cloner::moment::Limits;
 use cloner::process::FrozenGuest;
 use cloner::process::fork::{Template, Zygote};
 use cloner::walk::Progress;
@@ -208,7 +210,8 @@ fn generations_of_all_kinds() {
     let source = boot(&params, 8 * MIB, 2, private());
     let frozen = freeze(&source);
     let reservation = studio.pool.reserve("frozen", 0).unwrap();
-    let (snapshot, report) = frozen.save(&studio.saver, None, reservation, &Progress::default()).unwrap();
+    let saved = studio.saver.save(frozen.moment(), reservation, &SaveOptions::default());
+    let Saved { snapshot, report } = saved.unwrap();
     assert!(report.touched_bytes >= 4 * MIB);
     drop(frozen);
     let memory = studio.memory(&snapshot);

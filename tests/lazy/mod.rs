@@ -5,10 +5,10 @@ mod loss;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloner::incremental::{IncrementalSaver, Series};
+use cloner::moment::{Moment, Series};
 use cloner::restore::lazy::{self, Fill, Options, WorkingSet};
+use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work, check};
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
@@ -114,8 +114,9 @@ fn a_half_filled_clone_is_completed_before_it_is_saved() {
         guest.beat();
         let paused = guest.pause();
         let reservation = studio.pool.reserve(&format!("generation-{generation}"), 0).unwrap();
-        let saved = studio.saver.save(&paused, last.as_ref(), reservation, &Progress::default());
-        let (snapshot, _) = saved.unwrap();
+        let options = SaveOptions::default().parent(last.as_ref());
+        let saved = studio.saver.save(Moment::of(&paused).unwrap(), reservation, &options);
+        let snapshot = saved.unwrap().snapshot;
         let expected = studio.comparer.copy_of(paused.memory()).unwrap();
         assert_eq!(
             studio.comparer.first_difference(&expected, &studio.memory(&snapshot)).unwrap(),
@@ -271,18 +272,19 @@ fn a_linux_goes_on_while_its_memory_arrives() {
 
     let paused = first.pause();
     let reservation = studio.pool.reserve("full", 0).unwrap();
-    let progress = Progress::default();
-    let (mut series, _) = Series::begin(&studio.saver, &paused, None, reservation, &progress).unwrap();
+    let options = SaveOptions::default();
+    let mut series = Series::begin(&paused).unwrap();
+    studio.saver.save(series.next(&paused).unwrap(), reservation, &options).unwrap();
     drop(paused);
-    let (second, _) = resume(series.last());
+    let (second, _) = resume(series.last().unwrap());
     assert_eq!(second.ask("nonce"), linux.nonce);
 
     assert_eq!(first.ask("sh echo changed >/tmp/mark"), "exit=0");
     let paused = first.pause();
     let reservation = studio.pool.reserve("next", 0).unwrap();
-    let saver = IncrementalSaver::new(2).unwrap();
-    let (next, report) = saver.save(&mut series, &paused, reservation, &progress).unwrap();
-    assert!(report.dirty_bytes < MEMORY_BYTES / 4, "{report:?}");
+    let saved = studio.saver.save(series.next(&paused).unwrap(), reservation, &options);
+    let Saved { snapshot: next, report } = saved.unwrap();
+    assert!(report.changed.unwrap().dirty_bytes < MEMORY_BYTES / 4, "{report:?}");
     let (memory, _) = memory_for(&next, TRANSPARENT, &on_demand());
     assert_eq!(studio.comparer.first_difference(paused.memory(), &memory).unwrap(), None);
     drop(paused);

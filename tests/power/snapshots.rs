@@ -36,7 +36,7 @@ pub(super) fn fill(reservation: Reservation, number: u64) -> Arc<Stored> {
     let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
     reservation.put_chunk(0, &encoded).unwrap();
     let manifest = ManifestV1 {
-        id: SnapshotId::random(),
+        id: SnapshotId::random().unwrap(),
         memory_bytes: 4 << 20,
         touched_pages: 1,
         dependencies: Vec::new(),

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cloner::incremental::{IncrementalSaver, Series};
-use cloner::live::Limits;
+use cloner::moment::{Limits, Moment, Series};
 use cloner::process::fork::Template;
 use cloner::restore::lazy::{self, Options};
+use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use vmm::memory::{Backing, GuestMemory, PageSize};
@@ -50,23 +50,26 @@ impl Studio {
     #[track_caller]
     pub(crate) fn take(&self, source: &Guest, how: Take, name: &str) -> Snapshot {
         let reserve = |name: &str| self.pool.reserve(name, 0).unwrap();
-        let progress = Progress::default();
+        let options = SaveOptions::default();
         match how {
             Take::Stop => self.save_and_compare(&source.pause(), name).0,
             Take::Live => {
                 let limits = Limits::default();
-                self.saver.save_live(&source.vm, None, reserve(name), limits, &progress).unwrap().0
+                let moment = Moment::live(&source.vm, limits).unwrap();
+                self.saver.save(moment, reserve(name), &options).unwrap().snapshot
             }
             Take::Incremental => {
                 let first = format!("before-{name}");
-                let begun = Series::begin(&self.saver, &source.pause(), None, reserve(&first), &progress);
-                let (mut series, _) = begun.unwrap();
+                let paused = source.pause();
+                let mut series = Series::begin(&paused).unwrap();
+                self.saver.save(series.next(&paused).unwrap(), reserve(&first), &options).unwrap();
+                drop(paused);
                 // It works for a while, as any guest here does that is loud.
                 std::thread::sleep(std::time::Duration::from_millis(50));
                 let paused = source.pause();
-                let saver = IncrementalSaver::new(2).unwrap();
-                let (snapshot, report) = saver.save(&mut series, &paused, reserve(name), &progress).unwrap();
-                assert!(report.dirty_bytes > 0, "{report:?}");
+                let saved = self.saver.save(series.next(&paused).unwrap(), reserve(name), &options);
+                let Saved { snapshot, report } = saved.unwrap();
+                assert!(report.changed.unwrap().dirty_bytes > 0, "{report:?}");
                 self.assert_equal(paused.memory(), &self.memory(&snapshot));
                 paused.untrack_dirty().unwrap();
                 // Its content stays as long as the other refers to it.

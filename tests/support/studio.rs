@@ -1,9 +1,12 @@
 //! A pool, and what puts machines into it and takes them out.
 
 use cloner::compare::Comparer;
+use cloner::moment::Moment;
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 use cloner::restore::eager::{self, EagerRestorer};
-use cloner::save::{self, Report, Saver};
+use cloner::save::SaveOptions;
+use cloner::save::Saved;
+use cloner::save::{self, Saver};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
 use vmm::Paused;
@@ -42,14 +45,15 @@ impl Studio {
         paused: &Paused<'_>,
         name: &str,
         progress: &Progress,
-    ) -> Result<(Snapshot, Report), save::Error> {
+    ) -> Result<Saved, save::Error> {
         let reservation = self.pool.reserve(name, 0)?;
-        self.saver.save(paused, None, reservation, progress)
+        let moment = Moment::of(paused).unwrap();
+        self.saver.save(moment, reservation, &SaveOptions::default().progress(progress))
     }
 
     #[track_caller]
     pub(crate) fn save(&self, paused: &Paused<'_>, name: &str) -> Snapshot {
-        self.try_save(paused, name, &Progress::default()).unwrap().0
+        self.try_save(paused, name, &Progress::default()).unwrap().snapshot
     }
 
     /// A snapshot of a machine that runs on.

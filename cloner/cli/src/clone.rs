@@ -15,12 +15,12 @@ use crate::pages::PoolArgs;
 use crate::progress::{self, Spinner};
 use crate::size::Size;
 use crate::{Error, announce, interrupt, threads};
-use cloner::live::Limits;
+use cloner::moment::{Limits, Moment};
 use cloner::process::GuestProcess;
 use cloner::process::fork::{Template, Zygote};
 use cloner::restore::eager::EagerRestorer;
 use cloner::restore::lazy;
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 
 const EXAMPLES: &str = "\
@@ -126,17 +126,20 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let progress = interrupt::progress();
     let default = if args.machine.shared { Mode::Stop } else { Mode::Live };
     let mode = args.mode.unwrap_or(default);
-    let (snapshot, report, pause) = match mode {
+    let save = |moment| {
+        let options = SaveOptions::default().progress(&progress);
+        progress::bar("encoding", &progress, || saver.save(moment, reservation, &options))
+    };
+    let (Saved { snapshot, report }, pause) = match mode {
         Mode::Live => {
-            let save = || saver.save_live(&source, None, reservation, Limits::default(), &progress);
-            let (snapshot, report) = progress::bar("encoding", &progress, save)?;
-            (snapshot, report.save, report.pause)
+            let saved = save(Moment::live(&source, Limits::default())?)?;
+            let pause = saved.report.live.as_ref().map_or(Duration::ZERO, |live| live.pause);
+            (saved, pause)
         }
         Mode::Stop => {
             let paused = source.pause().map_err(Error::source_vm)?;
-            let save = || saver.save(&paused, None, reservation, &progress);
-            let (snapshot, report) = progress::bar("encoding", &progress, save)?;
-            (snapshot, report, paused.resume())
+            let saved = save(Moment::of(&paused)?)?;
+            (saved, paused.resume())
         }
     };
     say(&format!(

@@ -3,8 +3,8 @@
 use std::io;
 
 use cloner::{
-    battery as power, compare, durable, flush, image, incremental, live, pool as ram, process, restore, save,
-    snapshot, walk,
+    battery as power, compare, durable, flush, image, moment, pool as ram, process, restore, save, snapshot,
+    walk,
 };
 use vmm::Ending;
 
@@ -43,8 +43,8 @@ pub enum Error {
     Child(#[source] io::Error),
     #[error("snapshot")]
     Save(#[from] save::Error),
-    #[error("live snapshot")]
-    Live(#[from] live::Error),
+    #[error("the source at one instant")]
+    Moment(#[from] moment::Error),
     #[error("restore")]
     Restore(#[from] restore::eager::Error),
     #[error("a process of this program, or the connection to it")]
@@ -55,8 +55,6 @@ pub enum Error {
     Forked(#[from] vmm::host::fork::Error),
     #[error("guest process")]
     Process(#[from] process::Error),
-    #[error("incremental snapshot")]
-    Incremental(#[from] incremental::Error),
     #[error("lazy restore")]
     Lazy(#[from] restore::lazy::Error),
     #[error("comparison")]
@@ -82,6 +80,8 @@ pub enum Error {
     Crashed { guest: &'static str, message: String },
     #[error("{0}")]
     NotVerified(String),
+    #[error("the kernel has no random numbers")]
+    Random(#[source] io::Error),
     #[error("terminal")]
     Terminal(#[source] io::Error),
     #[error("cannot write to standard output")]

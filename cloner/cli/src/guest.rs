@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use vmm::Announce;
 use vmm::config::{Config, Kernel};
+use vmm::host::random;
 use vmm::memory::{Backing, PageSize, layout};
 
 use guest_images::pulse;
@@ -105,7 +106,7 @@ impl BootArgs {
                 std::fs::read(path).map_err(|source| Error::FlatImage { path: path.clone(), source })?;
             return Ok(Kernel::Flat { image: Cow::Owned(image) });
         }
-        let params = pulse_params(random_nonce(), default_touched(memory.0));
+        let params = pulse_params(random_nonce()?, default_touched(memory.0));
         Ok(Kernel::Flat { image: Cow::Owned(pulse::image(&params)?) })
     }
 }
@@ -122,8 +123,10 @@ pub fn default_touched(memory_bytes: u64) -> u64 {
     (memory_bytes / 4).min(room) & !0xfff
 }
 
-/// A number nobody can have guessed: the standard library's hash keys come from the kernel's random numbers.
-pub fn random_nonce() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
+/// A number that nobody can guess, from the kernel's random numbers.
+///
+/// # Errors
+/// [`Error::Random`].
+pub fn random_nonce() -> Result<u64, Error> {
+    random::bytes().map(u64::from_le_bytes).map_err(Error::Random)
 }

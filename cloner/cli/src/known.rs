@@ -27,7 +27,7 @@ impl Guest {
     /// [`Error::Pulse`] if that does not fit.
     pub fn pulse(memory: Size, touched: Option<u64>) -> Result<Self, Error> {
         let touched_bytes = touched.unwrap_or_else(|| default_touched(memory.0)) & !0xfff;
-        Self::pulse_with(&pulse_params(random_nonce(), touched_bytes))
+        Self::pulse_with(&pulse_params(random_nonce()?, touched_bytes))
     }
 
     /// `pulse` with these parameters.

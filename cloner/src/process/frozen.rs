@@ -1,18 +1,13 @@
 //! A branch that stands still.
 
 use std::fs::File;
-use std::time::Duration;
 
 use vmm::VmState;
 use vmm::memory::RemoteMemory;
 
 use super::wire::{BranchRequest, Report};
 use super::{BranchReport, Error, GuestProcess, read_state};
-use crate::live::Limits;
-use crate::pool::Reservation;
-use crate::save::{self, Saver};
-use crate::snapshot::Snapshot;
-use crate::walk::Progress;
+use crate::moment::{Limits, Moment};
 
 /// A guest as it was at one instant, in a process that does nothing: a branch that has not built its machine yet. Dropping it ends
 /// that process.
@@ -69,20 +64,11 @@ impl FrozenGuest {
         &self.state
     }
 
-    /// Saves it into `reservation`; with `against`, only what differs from that snapshot. So a machine of a guest process is saved
-    /// while it runs on.
-    ///
-    /// # Errors
-    /// See [`save::Error`]. The reservation is gone then, and with it all it held.
-    pub fn save(
-        &self,
-        saver: &Saver,
-        against: Option<&Snapshot>,
-        reservation: Reservation,
-        progress: &Progress,
-    ) -> Result<(Snapshot, save::Report), save::Error> {
+    /// The guest at that instant, to be saved or compared while its source runs on.
+    #[must_use]
+    pub fn moment(&self) -> Moment<'_> {
         // The state was saved when the source was paused, and is not what takes time here.
-        saver.save_memory(&self.state, Duration::ZERO, &self.memory, against, reservation, progress)
+        Moment::of_frozen(self.state.clone(), &self.memory)
     }
 
     /// Its memory at that instant.

@@ -29,7 +29,7 @@ use super::wire::{Answer, BranchRequest, Report, Request};
 use crate::chain;
 
 use super::{Channel, Error, state_file};
-use crate::live::Limits;
+use crate::moment::Limits;
 use crate::pool;
 use crate::sys::fork::{end_at_once, forget_children};
 

@@ -1,8 +1,9 @@
 //! What a snapshot consists of.
 
-use std::hash::{BuildHasher, RandomState};
+use std::io;
 
 use serde::{Deserialize, Serialize};
+use vmm::host::random;
 use vmm::schema::envelope::{self, Schema};
 
 /// Label of the manifest in the pool.
@@ -45,11 +46,13 @@ pub struct ChunkEntryV1 {
 }
 
 impl SnapshotId {
-    /// A new one. The standard library keys each [`RandomState`] with random numbers of the kernel.
-    #[must_use]
-    pub fn random() -> Self {
-        let state = RandomState::new();
-        Self(format!("{:016x}{:016x}", state.hash_one(0), state.hash_one(1)))
+    /// A new one, from random numbers of the kernel: forks of one process get different ones.
+    ///
+    /// # Errors
+    /// If the kernel has no random numbers.
+    pub fn random() -> io::Result<Self> {
+        let number = u128::from_le_bytes(random::bytes()?);
+        Ok(Self(format!("{number:032x}")))
     }
 }
 

@@ -12,11 +12,11 @@ use vmm::memory::{Backing, PageSize};
 
 use super::dirtying::GuestArgs;
 use super::times::Milliseconds;
-use cloner::live::Limits;
+use cloner::moment::Limits;
 use cloner::pool::{Provided, hugepages};
 use cloner::process::{BranchReport, FrozenGuest, GuestProcess};
 use cloner::restore::eager::EagerRestorer;
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saver};
 use cloner_cli::columns::Columns;
 use cloner_cli::console::Console;
 use cloner_cli::pages::PoolArgs;
@@ -159,7 +159,7 @@ fn frozen(guest: &GuestProcess) -> Result<FrozenGuest, Error> {
 
 impl Bench {
     fn set(args: &Args) -> Result<Self, Error> {
-        let (params, pages) = (args.guest.params(), args.guest.pages());
+        let (params, pages) = (args.guest.params()?, args.guest.pages());
         let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
         // As many again for each machine that copies them by writing: a branch, what it is frozen into, the baseline.
         let reserved = args.guest.reserve(u64::from(args.alive.max(2)) + 2)?;
@@ -224,7 +224,8 @@ impl Bench {
         let reservation = self.pool.pool.reserve(NAME, 0)?;
         let requested = Instant::now();
         let frozen = frozen(&self.source)?;
-        let (snapshot, _) = frozen.save(&self.saver, None, reservation, &progress)?;
+        let options = SaveOptions::default().progress(&progress);
+        let snapshot = self.saver.save(frozen.moment(), reservation, &options)?.snapshot;
         let (memory, _) = self.restorer.memory_for(&snapshot, Backing::Private(self.pages), &progress)?;
         let console = Console::new();
         let vm = Vm::restore(snapshot.state(), memory, console.writer()).map_err(Error::source_vm)?;

@@ -41,12 +41,12 @@ impl GuestArgs {
     }
 
     /// What the guest is told.
-    pub(super) fn params(&self) -> Params {
+    pub(super) fn params(&self) -> Result<Params, Error> {
         let pages_per_second = |size: Size| u32::try_from(size.0.div_ceil(4096)).unwrap_or(u32::MAX);
         let rate =
             self.dirty_rate.map_or(Rate::FullSpeed, |rate| Rate::PagesPerSecond(pages_per_second(rate)));
         let work = Work::Dirty(Dirty { rate, working_set: 1000, order: Order::Random, words_per_page: 8 });
-        Params { beat_ms: 0, work, ..Params::new(random_nonce(), self.touched_bytes()) }
+        Ok(Params { beat_ms: 0, work, ..Params::new(random_nonce()?, self.touched_bytes()) })
     }
 
     pub(super) fn pages(&self) -> PageSize {

@@ -284,7 +284,7 @@ fn fill(pool: &Pool, bytes: u64) -> Result<(), Error> {
         put += encoded.len() as u64;
     }
     let manifest = ManifestV1 {
-        id: SnapshotId::random(),
+        id: SnapshotId::random().map_err(Error::Random)?,
         memory_bytes: (chunks.len() * CHUNK_BYTES) as u64,
         touched_pages: 0,
         dependencies: Vec::new(),

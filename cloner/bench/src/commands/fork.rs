@@ -18,11 +18,12 @@ use vmm::host::memory::Memory;
 
 use super::times::Milliseconds;
 use crate::sys::end_at_once;
+use cloner::moment::Moment;
 use cloner::pool::Pool;
 use cloner::process::GuestProcess;
 use cloner::process::fork::{Template, Zygote};
 use cloner::restore::eager::EagerRestorer;
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saver};
 use cloner::walk::Progress;
 use cloner_cli::columns::Columns;
 use cloner_cli::console::Console;
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
         Guest::linux()?
     } else {
         let touched = args.touched.map_or_else(|| default_touched(args.memory.0), |size| size.0) & !0xfff;
-        Guest::pulse_with(&Params { beat_ms: 0, ..Params::new(random_nonce(), touched) })?
+        Guest::pulse_with(&Params { beat_ms: 0, ..Params::new(random_nonce()?, touched) })?
     };
     let pool = args.pool.open(guest.touched_at_most(args.memory.0) + (16 << 20))?;
 
@@ -185,7 +186,8 @@ fn template_of(source: &Vm, pool: &Pool) -> Result<Template, Error> {
     let progress = Progress::default();
     let reservation = pool.reserve("template", 0)?;
     let paused = source.pause().map_err(Error::source_vm)?;
-    let (snapshot, _) = Saver::new(threads())?.save(&paused, None, reservation, &progress)?;
+    let saver = Saver::new(threads())?;
+    let snapshot = saver.save(Moment::of(&paused)?, reservation, &SaveOptions::default())?.snapshot;
     drop(paused);
     let template = Template::new(&EagerRestorer::new(threads())?, &snapshot, &progress)?;
     drop(snapshot);

@@ -7,9 +7,9 @@ use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
 use serde::Serialize;
 
 use cloner::compare::Comparer;
-use cloner::incremental::{IncrementalSaver, Series};
+use cloner::moment::{Moment, Series};
 use cloner::restore::eager::EagerRestorer;
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saved, Saver};
 
 use super::pulse::Pulse;
 use super::spread::Spread;
@@ -89,18 +89,19 @@ fn measure(args: &Args) -> Result<Report, Error> {
         Rate::PagesPerSecond(u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX))
     });
     let work = Work::Dirty(Dirty { rate, working_set: args.dirty, order: Order::Random, words_per_page: 64 });
-    let params = Params { work, beat_ms: 0, ..Params::new(random_nonce(), touched) };
+    let params = Params { work, beat_ms: 0, ..Params::new(random_nonce()?, touched) };
 
     // A full snapshot for the series and one for the baseline, as if nothing could be encoded.
     let pool = args.pool.open(2 * touched + (64 << 20))?;
-    let (saver, incremental) = (Saver::new(threads())?, IncrementalSaver::new(threads())?);
+    let saver = Saver::new(threads())?;
     let (restorer, comparer) = (EagerRestorer::new(threads())?, Comparer::new(threads())?);
     let source = Pulse::boot(&args.machine, &params)?;
     let progress = interrupt::progress();
 
     let paused = source.vm.pause().map_err(Error::source_vm)?;
-    let (mut series, first) =
-        Series::begin(&saver, &paused, None, pool.pool.reserve("first", 0)?, &progress)?;
+    let mut series = Series::begin(&paused)?;
+    let options = SaveOptions::default().progress(&progress);
+    let first = saver.save(series.next(&paused)?, pool.pool.reserve("first", 0)?, &options)?.report;
     paused.resume();
 
     let (mut times, mut full_times) = (Vec::new(), Vec::new());
@@ -113,16 +114,16 @@ fn measure(args: &Args) -> Result<Report, Error> {
         let paused = source.vm.pause().map_err(Error::source_vm)?;
 
         let started = Instant::now();
-        let (snapshot, report) = incremental.save(&mut series, &paused, reservation, &progress)?;
+        let Saved { snapshot, report } = saver.save(series.next(&paused)?, reservation, &options)?;
         times.push(started.elapsed());
         let started = Instant::now();
-        let (baseline, _) = saver.save(&paused, None, full, &progress)?;
+        let baseline = saver.save(Moment::of(&paused)?, full, &options)?.snapshot;
         full_times.push(started.elapsed());
 
         let (memory, _) = restorer.memory_for(&snapshot, args.machine.backing(), &progress)?;
         equal &= comparer.first_difference(paused.memory(), &memory)?.is_none();
         paused.resume();
-        dirtied.push(report.dirty_bytes);
+        dirtied.push(report.changed.map_or(0, |changed| changed.dirty_bytes));
         read.push(report.read_bytes);
         bytes.push(snapshot.occupied_bytes() as u64);
         full_bytes.push(baseline.occupied_bytes() as u64);

@@ -9,9 +9,10 @@ use vmm::Vm;
 use vmm::memory::GuestMemory;
 
 use cloner::compare::Comparer;
+use cloner::moment::Moment;
 use cloner::restore::eager::EagerRestorer;
 use cloner::restore::lazy::{self, Fill, Options, WorkingSet};
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 
 use super::pulse::Pulse;
@@ -116,7 +117,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
         let rate = Rate::PagesPerSecond(u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX));
         Work::Dirty(Dirty { rate, working_set: 250, order: Order::Random, words_per_page: 64 })
     });
-    let params = Params { work, beat_ms: 0, ..Params::new(random_nonce(), touched) };
+    let params = Params { work, beat_ms: 0, ..Params::new(random_nonce()?, touched) };
     let pool = args.pool.open(touched + (32 << 20))?;
     // The source and one clone at a time.
     let huge = args.machine.hugepages.then(|| pages::for_guests(args.machine.memory, 2));
@@ -125,8 +126,10 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let comparer = Comparer::new(threads())?;
     let source = Pulse::boot(&args.machine, &params)?;
     let paused = source.vm.pause().map_err(Error::source_vm)?;
-    let (snapshot, saved) =
-        saver.save(&paused, None, pool.pool.reserve("template", 0)?, &interrupt::progress())?;
+    let progress = interrupt::progress();
+    let options = SaveOptions::default().progress(&progress);
+    let Saved { snapshot, report: saved } =
+        saver.save(Moment::of(&paused)?, pool.pool.reserve("template", 0)?, &options)?;
 
     let options = Options {
         granule_pages: args.granule.unwrap_or(Options::default().granule_pages),

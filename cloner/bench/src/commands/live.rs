@@ -11,10 +11,10 @@ use vmm::memory::{Backing, PageSize};
 use super::dirtying::GuestArgs;
 use super::pulse::status;
 use super::times::Milliseconds;
-use cloner::live::Limits;
+use cloner::moment::{Limits, Moment};
 use cloner::pool::{Provided, hugepages};
 use cloner::restore::eager::EagerRestorer;
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 use cloner_cli::columns::{Columns, number};
 use cloner_cli::console::Console;
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
 
 impl Bench {
     fn set(args: &Args) -> Result<Self, Error> {
-        let (params, pages) = (args.guest.params(), args.guest.pages());
+        let (params, pages) = (args.guest.params()?, args.guest.pages());
         let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
         // As many again for the copies that the guest's writing makes.
         let reserved = args.guest.reserve(2)?;
@@ -151,10 +151,13 @@ impl Bench {
         let name = format!("live-{round}");
         let reservation = self.pool.pool.reserve(&name, 0)?;
         let progress = interrupt::progress();
-        let (snapshot, report) = self.measured(&mut collected.during, || {
-            let save = || self.saver.save_live(&self.source, None, reservation, Limits::default(), &progress);
+        let options = SaveOptions::default().progress(&progress);
+        let Saved { snapshot, report } = self.measured(&mut collected.during, || {
+            let moment = Moment::live(&self.source, Limits::default())?;
+            let save = || self.saver.save(moment, reservation, &options);
             Ok(progress::bar("encoding", &progress, save)?)
         })?;
+        let report = report.live.expect("the source ran on");
         collected.pauses.push(report.pause);
         collected.totals.push(report.total_time);
         collected.copied.extend(report.copied_bytes);
@@ -167,7 +170,8 @@ impl Bench {
             let reservation = self.pool.pool.reserve("stop", 0)?;
             let progress = interrupt::progress();
             let paused = self.source.pause().map_err(Error::source_vm)?;
-            self.saver.save(&paused, None, reservation, &progress)?;
+            let options = SaveOptions::default().progress(&progress);
+            self.saver.save(Moment::of(&paused)?, reservation, &options)?;
             collected.stop_pauses.push(paused.resume());
             self.pool.pool.remove("stop")?;
         }

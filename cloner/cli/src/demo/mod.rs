@@ -20,10 +20,11 @@ use crate::size::Size;
 use crate::threads;
 use crate::{Error, interrupt, memcpy};
 use cloner::compare::Comparer;
+use cloner::moment::Moment;
 use cloner::pool::Provided;
 use cloner::pool::hugepages::Reserved;
 use cloner::restore::eager::EagerRestorer;
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 
 /// Longest wait for a booted guest; ring 0 may be emulated.
@@ -193,9 +194,10 @@ impl<'a> Stage<'a> {
         let progress = interrupt::progress();
         let paused = source.vm.pause().map_err(Error::source_vm)?;
         let beat = source.console.last(|line| self.guest.beat(line)).unwrap_or(0);
-        let saved =
-            progress::bar("encoding", &progress, || self.saver.save(&paused, None, reservation, &progress));
-        let (snapshot, report) = saved?;
+        let options = SaveOptions::default().progress(&progress);
+        let moment = Moment::of(&paused)?;
+        let save = || self.saver.save(moment, reservation, &options);
+        let Saved { snapshot, report } = progress::bar("encoding", &progress, save)?;
         let pause = paused.elapsed();
         let copy = || self.comparer.copy_of(paused.memory());
         let memory = if self.args.no_compare { None } else { Some(copy()?) };

@@ -35,9 +35,10 @@ use crate::{Error, folder, interrupt};
 use cloner::battery::{Battery, BatterySpec, Mains, PowerState, SimulatedPower};
 use cloner::durable::{Admitted, DurablePool, Settings};
 use cloner::flush::{FolderOptions, RecoverReport, this_host};
+use cloner::moment::Moment;
 use cloner::pool::{Labels, Priority, Provided};
 use cloner::restore::eager::EagerRestorer;
-use cloner::save::Saver;
+use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 
 /// The name of the one snapshot.
@@ -159,7 +160,8 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     let Admitted { reservation, progress } = durable.reserve(NAME, 0, labels, |_| !interrupt::requested())?;
     let paused = vm.pause().map_err(Error::source_vm)?;
     let beat = console.last(|line| guest.beat(line)).unwrap_or(0);
-    let (snapshot, report) = saver.save(&paused, None, reservation, &progress)?;
+    let options = SaveOptions::default().progress(&progress);
+    let Saved { snapshot, report } = saver.save(Moment::of(&paused)?, reservation, &options)?;
     let pause_ms = milliseconds(paused.elapsed());
     let memory = checksum(paused.memory())?;
     drop(paused);

@@ -138,7 +138,9 @@ fn a_chunk_is_known_by_its_first_bytes() {
     assert_eq!(cold.kinds.iter().map(|kind| kind.encoded_bytes).sum::<u64>(), COLD.len() as u64 - 24);
     assert!(table::of(&cold).contains("cold form ") && html::page(&cold).contains("of cold form"));
 
-    let image = Temporary::new("image", &[&HOT[1..], &[0; 601]].concat()).inspect().unwrap();
+    let mut padded = HOT[1..].to_vec();
+    padded.resize(8192, 0);
+    let image = Temporary::new("image", &padded).inspect().unwrap();
     assert_eq!((image.what, image.bytes), (What::Image, 8192));
 }
 

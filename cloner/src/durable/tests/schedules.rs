@@ -32,7 +32,7 @@ pub(super) fn fill(reservation: &Reservation, seed: u64, pages: usize) -> Result
     let checksum = VerifiedChunk::reopen(encoded).unwrap().checksum();
     reservation.put_chunk(0, encoded)?;
     let manifest = ManifestV1 {
-        id: SnapshotId::random(),
+        id: SnapshotId::random().unwrap(),
         memory_bytes: 1 << 30,
         touched_pages: pages as u64,
         dependencies: Vec::new(),

@@ -149,7 +149,7 @@ pub(super) fn put(
     }
     let id = |stored: &&Arc<Stored>| ManifestV1::from_bytes(stored.blob(MANIFEST_LABEL).unwrap()).unwrap().id;
     let manifest = ManifestV1 {
-        id: SnapshotId::random(),
+        id: SnapshotId::random().unwrap(),
         memory_bytes: 1 << 30,
         touched_pages: 0,
         dependencies: on.iter().map(id).collect(),

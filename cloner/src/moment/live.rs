@@ -1,0 +1,146 @@
+//! The memory of a VM that runs on.
+//!
+//! ```text
+//! admit ─► pause ─► save state ─► freeze memory ─► resume │ which pages? ─► encode in parallel ─► publish ─► let go ─► mend
+//!         └──────── the source stands still ─────────────┘ the source runs, and pays for the first write to each page
+//! ```
+//!
+//! Memory is frozen by `fork()` ([`vmm::memory::FrozenMemory`]): a process that runs no code shares every page with the
+//! source until the source writes it, and the kernel copies it then, 4 KiB at a time. There is no handler that could be slow
+//! or die: if the holder is killed, the snapshot fails and the source does not notice.
+//!
+//! Copies are of 4 KiB also where the source has huge pages, which are split by that; they are put back together at the end.
+//!
+//! What the source writes meanwhile is kept twice. That can be no more than what it had touched at the pause, so this much
+//! has to be available before anything is begun; what it came to is reported.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use cloner_codec::chunk::PAGE_BYTES;
+use cloner_codec::hot::PageSet;
+use vmm::Vm;
+use vmm::memory::{Backing, FrozenMemory, HUGE_PAGE_SIZE, PageSize, RemoteMemory, StillMemory};
+
+use crate::layout;
+use crate::pool::{self, hugepages};
+
+use super::{Changes, Error, Memory, Moment};
+
+/// What the caller allows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Most bytes to spend on pages that are kept twice; everything the host has available if `None`.
+    pub copy_bytes: Option<u64>,
+}
+
+impl Limits {
+    /// Bytes that may be spent on copies of such memory.
+    pub(crate) fn available_bytes(self, backing: &Backing) -> Result<u64, pool::Error> {
+        match self.copy_bytes {
+            Some(bytes) => Ok(bytes),
+            // Copies of reserved huge pages are huge pages.
+            None if matches!(backing, Backing::Private(PageSize::Huge)) => {
+                let free = hugepages::HugePages::read()?.available();
+                Ok((free * HUGE_PAGE_SIZE) as u64)
+            }
+            None => Ok(pool::available_bytes()? as u64),
+        }
+    }
+}
+
+/// What it took that the source runs on.
+#[derive(Debug, Clone)]
+pub struct LiveReport {
+    /// How long the source stood still: from the request to the moment it ran again.
+    pub pause: Duration,
+    /// The part of the pause that froze memory.
+    pub freeze_time: Duration,
+    /// From the request to the published snapshot.
+    pub total_time: Duration,
+    /// Putting back together, after that, the source's transparent huge pages that copy-on-write has split: the next freeze, and
+    /// the source itself, are faster with them.
+    pub collapse_time: Duration,
+    /// Bytes of pages that the source wrote first while they were saved, so that there were two of them. Without `CAP_SYS_ADMIN`,
+    /// pages that a third process shares are left out. `None` if a page table could not be read.
+    pub copied_bytes: Option<u64>,
+    /// What they could have come to.
+    pub copy_bound_bytes: u64,
+}
+
+/// The frozen memory of a VM that runs on.
+pub(crate) struct LiveMemory<'a> {
+    vm: &'a Vm,
+    frozen: FrozenMemory,
+    requested: Instant,
+    pause: Duration,
+    freeze_time: Duration,
+    copy_bound_bytes: u64,
+}
+
+impl<'a> Moment<'a> {
+    /// A guest that runs on, as it is at the instant of a pause of milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::TooLittleMemory`] if the host could run out of memory, [`Error::Freeze`] if the memory is shared or the kernel
+    /// refuses to fork, [`Error::Vm`] if the guest cannot be paused.
+    pub fn live(vm: &'a Vm, limits: Limits) -> Result<Self, Error> {
+        let copy_bound_bytes = touched_bytes(vm.memory()).map_err(Error::Touched)?;
+        admit(copy_bound_bytes, vm.memory().backing(), limits)?;
+
+        let requested = Instant::now();
+        let paused = vm.pause()?;
+        let started = Instant::now();
+        let state = paused.save()?;
+        let state_time = started.elapsed();
+        let started = Instant::now();
+        let frozen = paused.freeze()?;
+        let freeze_time = started.elapsed();
+        drop(paused);
+        let pause = requested.elapsed();
+        let memory = LiveMemory { vm, frozen, requested, pause, freeze_time, copy_bound_bytes };
+        Ok(Self { state, memory: Memory::Live(memory), changes: Changes::All, state_time })
+    }
+}
+
+impl LiveMemory<'_> {
+    pub(super) const fn memory(&self) -> &RemoteMemory {
+        self.frozen.memory()
+    }
+
+    /// Lets go of the memory, and mends what holding it has split.
+    pub(crate) fn release(self) -> LiveReport {
+        let Self { vm, frozen, requested, pause, freeze_time, copy_bound_bytes } = self;
+        let total_time = requested.elapsed();
+        let copied = frozen.copied_pages(vm.memory());
+        let copied = copied.inspect_err(|error| tracing::warn!(%error, "cannot tell how much was copied"));
+        let copied_bytes = copied.ok().map(|pages| (pages * PAGE_BYTES) as u64);
+        drop(frozen);
+        let started = Instant::now();
+        if let Err(error) = vm.memory().collapse() {
+            tracing::warn!(%error, "cannot put huge pages back together: the next freeze will take longer");
+        }
+        let collapse_time = started.elapsed();
+        LiveReport { pause, freeze_time, total_time, collapse_time, copied_bytes, copy_bound_bytes }
+    }
+}
+
+/// Bytes of pages that hold anything.
+fn touched_bytes(memory: &dyn StillMemory) -> io::Result<u64> {
+    let mut pages = 0;
+    for chunk in layout::chunks(memory.layout()) {
+        let mut words = [0; 8];
+        memory.touched(chunk.region, chunk.offset, chunk.pages, &mut words)?;
+        pages += PageSet::from_words(words).len();
+    }
+    Ok((pages * PAGE_BYTES) as u64)
+}
+
+/// Refuses what could come to take more memory than there is.
+fn admit(needed_bytes: u64, backing: &Backing, limits: Limits) -> Result<(), Error> {
+    let available_bytes = limits.available_bytes(backing).map_err(Error::Available)?;
+    if needed_bytes > available_bytes {
+        return Err(Error::TooLittleMemory { needed_bytes, available_bytes });
+    }
+    Ok(())
+}

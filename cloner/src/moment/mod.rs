@@ -1,0 +1,134 @@
+//! A guest at one instant: state and memory that belong together, and what changed since the last one.
+//!
+//! ```text
+//!  Moment::of(&paused)          the source stands still for as long as the moment lives
+//!  Moment::live(&vm, limits)    it stands still for milliseconds; its memory is frozen by fork()
+//!  frozen_guest.moment()        a branch that has not begun to run, in a process of its own
+//!  series.next(&paused)         as the first, and only what changed since the last one will be read
+//!        │
+//!        ▼
+//!  Saver::save                  the one way to a snapshot
+//! ```
+
+mod live;
+mod series;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use vmm::memory::{DirtySet, StillMemory, frozen};
+use vmm::{Paused, VmState};
+
+use crate::pool;
+
+pub use live::{Limits, LiveReport};
+pub use series::Series;
+
+pub(crate) use live::LiveMemory;
+pub(crate) use series::Last;
+
+/// Why a guest could not be taken at one instant. It runs on, or stands still, as before.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The guest cannot be paused, its state not be saved, or its dirty pages not be told.
+    #[error("cannot pause and save the state of the source")]
+    Vm(#[from] vmm::Error),
+    /// Live: a guest that writes to all it has touched would need more memory than there is.
+    #[error(
+        "the source may come to write {needed_bytes} bytes while they are saved, which would be kept twice: \
+         {available_bytes} bytes are available; stop mode needs none"
+    )]
+    TooLittleMemory {
+        /// Bytes of pages the source has touched.
+        needed_bytes: u64,
+        /// What the host, or the caller, can spare.
+        available_bytes: u64,
+    },
+    /// Live: the host does not say how much memory it has left.
+    #[error("cannot tell how much memory is available")]
+    Available(#[source] pool::Error),
+    /// Live: the kernel does not say which memory the source has touched.
+    #[error("cannot tell which memory the source has touched")]
+    Touched(#[source] io::Error),
+    /// Live: the source's memory cannot be frozen.
+    #[error("cannot freeze the memory of the source")]
+    Freeze(#[from] frozen::Error),
+    /// A series goes on with the dirty pages of another VM, or of another series of the same VM.
+    #[error(
+        "the dirty pages of this VM do not continue {}: it is of another VM, or another series was begun since",
+        .snapshot.as_ref().map_or_else(|| String::from("the series"), |name| format!("the snapshot {name:?}"))
+    )]
+    OtherSeries {
+        /// The name of the series' last snapshot, if it has one.
+        snapshot: Option<String>,
+    },
+}
+
+/// A guest at one instant. [`Saver::save`](crate::save::Saver::save) makes a snapshot of it.
+#[derive(Debug)]
+pub struct Moment<'a> {
+    pub(crate) state: VmState,
+    pub(crate) memory: Memory<'a>,
+    pub(crate) changes: Changes<'a>,
+    /// Saving vCPUs and devices.
+    pub(crate) state_time: Duration,
+}
+
+/// Memory that does not change.
+pub(crate) enum Memory<'a> {
+    /// Of a guest that stands still.
+    Still(&'a dyn StillMemory),
+    /// Of one that runs on.
+    Live(LiveMemory<'a>),
+}
+
+impl std::fmt::Debug for Memory<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Still(_) => "Still",
+            Self::Live(_) => "Live",
+        })
+    }
+}
+
+/// What has to be read to know all of the memory.
+#[derive(Debug)]
+pub(crate) enum Changes<'a> {
+    /// Everything that was ever touched.
+    All,
+    /// What is dirty since the last snapshot of the series, if it has one; the next one will go on from this moment.
+    InSeries { series: &'a mut Series, dirty: DirtySet<'a> },
+}
+
+impl<'a> Moment<'a> {
+    /// A guest that is paused. It cannot be resumed before the moment is gone.
+    ///
+    /// # Errors
+    /// [`Error::Vm`] if its state cannot be saved.
+    pub fn of(paused: &'a Paused<'_>) -> Result<Self, Error> {
+        let started = Instant::now();
+        let state = paused.save()?;
+        let memory = Memory::Still(paused.memory());
+        Ok(Self { state, memory, changes: Changes::All, state_time: started.elapsed() })
+    }
+
+    /// A guest whose state was saved when its memory was frozen.
+    pub(crate) fn of_frozen(state: VmState, memory: &'a dyn StillMemory) -> Self {
+        Self { state, memory: Memory::Still(memory), changes: Changes::All, state_time: Duration::ZERO }
+    }
+
+    /// The state at that instant.
+    #[must_use]
+    pub const fn state(&self) -> &VmState {
+        &self.state
+    }
+
+    /// The memory at that instant.
+    #[must_use]
+    pub fn memory(&self) -> &dyn StillMemory {
+        match &self.memory {
+            Memory::Still(memory) => *memory,
+            Memory::Live(live) => live.memory(),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A snapshot for which everything is read that was ever touched.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use cloner_codec::chunk::{CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageRef, page_hash};
+use cloner_codec::hot::{ChunkInput, ChunkStats, Dedup, PageSet, VerifiedChunk};
+use vmm::memory::StillMemory;
+
+use crate::dedup::PageTable;
+use crate::layout::{self, Chunk, PageNumber, PlaceRef};
+use crate::pool::Reservation;
+use crate::snapshot::ChunkEntryV1;
+use crate::sync::lock;
+use crate::walk::{Progress, Walker};
+
+use super::references::References;
+use super::worker::Worker;
+use super::{Encoded, Error};
+
+/// A chunk and which of its pages were touched.
+struct Planned {
+    chunk: Chunk,
+    touched: PageSet,
+}
+
+/// Encodes everything that was ever touched.
+pub(super) fn encode(
+    walker: &Walker<Worker>,
+    memory: &dyn StillMemory,
+    references: &References,
+    reservation: &Reservation,
+    progress: &Progress,
+) -> Result<Encoded, Error> {
+    let started = Instant::now();
+    let planned = plan(walker, memory)?;
+    let plan_time = started.elapsed();
+    let touched_pages = planned.iter().map(|planned| planned.touched.len()).sum::<usize>();
+    progress.start((touched_pages * PAGE_BYTES) as u64);
+    let table = PageTable::new(touched_pages);
+    let known = KnownPages { table: &table, memory, chunks: layout::chunks(memory.layout()), references };
+    let (chunks, stats) = encode_planned(walker, &known, &planned, reservation, progress)?;
+    let (touched_pages, read_pages) = (touched_pages as u64, touched_pages as u64);
+    Ok(Encoded { chunks, stats, touched_pages, read_pages, plan_time, changed: None, table: Some(table) })
+}
+
+/// The chunks that hold anything, in order.
+fn plan(walker: &Walker<Worker>, memory: &dyn StillMemory) -> Result<Vec<Planned>, Error> {
+    let planned = Mutex::new(Vec::new());
+    walker.walk(&layout::chunks(memory.layout()), |_, chunk| {
+        let mut words = [0; 8];
+        memory.touched(chunk.region, chunk.offset, chunk.pages, &mut words).map_err(Error::Touched)?;
+        let touched = PageSet::from_words(words);
+        if !touched.is_empty() {
+            lock(&planned).push(Planned { chunk: *chunk, touched });
+        }
+        Ok::<(), Error>(())
+    })?;
+    let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
+    planned.sort_unstable_by_key(|planned| planned.chunk.index);
+    Ok(planned)
+}
+
+fn encode_planned(
+    walker: &Walker<Worker>,
+    known: &KnownPages<'_>,
+    planned: &[Planned],
+    reservation: &Reservation,
+    progress: &Progress,
+) -> Result<(Vec<ChunkEntryV1>, ChunkStats), Error> {
+    let done = Mutex::new((Vec::with_capacity(planned.len()), ChunkStats::default()));
+    walker.walk(planned, |worker, planned| {
+        if progress.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let stats = worker.encode_touched(known, planned)?;
+        let index = planned.chunk.index.0;
+        reservation.put_chunk(u64::from(index), &worker.encoded)?;
+        let encoded = VerifiedChunk::reopen(&worker.encoded).expect("the encoder keeps to the format");
+        progress.add((planned.touched.len() * PAGE_BYTES) as u64);
+        let mut done = lock(&done);
+        done.0.push(ChunkEntryV1 { index, checksum: encoded.checksum() });
+        done.1 += stats;
+        Ok::<(), Error>(())
+    })?;
+    let (mut entries, stats) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    entries.sort_unstable_by_key(|entry: &ChunkEntryV1| entry.index);
+    Ok((entries, stats))
+}
+
+impl Worker {
+    /// Encodes a chunk into `self.encoded`.
+    fn encode_touched(&mut self, known: &KnownPages<'_>, planned: &Planned) -> Result<ChunkStats, Error> {
+        let Self { encoder, pages, encoded, parent, other } = self;
+        let Planned { chunk, touched } = planned;
+        let pages = &mut pages[..chunk.len_bytes()];
+        for (start, end) in runs(touched) {
+            let range = start * PAGE_BYTES..end * PAGE_BYTES;
+            known.memory.read(chunk.region, chunk.offset + range.start, &mut pages[range])?;
+        }
+        encoded.clear();
+        let mut input = ChunkInput::new(pages, touched)?;
+        let parent = &mut parent[..chunk.len_bytes()];
+        if known.references.decode_parent(chunk, parent)? {
+            input = input.with_parent(parent)?;
+        }
+        let mut dedup = Duplicates { known, chunk: *chunk, other };
+        Ok(encoder.encode_chunk(&input, &mut dedup, encoded))
+    }
+}
+
+/// Everything in which a page may be kept already.
+struct KnownPages<'a> {
+    /// Pages of the snapshot being made.
+    table: &'a PageTable,
+    /// Where their bytes are.
+    memory: &'a dyn StillMemory,
+    chunks: Vec<Chunk>,
+    references: &'a References,
+}
+
+/// Answers the encoder's question whether a page is kept already.
+struct Duplicates<'a> {
+    known: &'a KnownPages<'a>,
+    chunk: Chunk,
+    other: &'a mut Page,
+}
+
+impl Dedup for Duplicates<'_> {
+    fn find(&mut self, page: PageIndex, bytes: &Page) -> Option<PageRef> {
+        let Self { known: KnownPages { table, memory, chunks, references }, chunk, other } = self;
+        let hash = page_hash(bytes);
+        let found = references.find(hash, bytes, other).or_else(|| {
+            let same = |candidate: PageNumber| {
+                let Some((index, page)) = candidate.split() else { return false };
+                let chunk = &chunks[index.0 as usize];
+                let offset = chunk.offset + page.get() * PAGE_BYTES;
+                memory.read(chunk.region, offset, &mut other[..]).is_ok() && **other == *bytes
+            };
+            let page = table.find_or_insert(hash, PageNumber::new(chunk.index, page), same)?;
+            Some(PlaceRef { dependency: None, page })
+        })?;
+        Some(PageRef(found.to_bits()))
+    }
+}
+
+/// The runs of consecutive pages of a set, as half-open ranges.
+fn runs(pages: &PageSet) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let start = (next..CHUNK_PAGES).find(|page| pages.contains(*page))?;
+        let end = (start..).find(|page| !pages.contains(*page)).expect("a set ends somewhere");
+        next = end;
+        Some((start, end))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_cover_exactly_the_set() {
+        assert_eq!(runs(&PageSet::EMPTY).count(), 0);
+        assert_eq!(runs(&PageSet::ALL).collect::<Vec<_>>(), [(0, 512)]);
+        let mut set = PageSet::EMPTY;
+        for page in [0, 1, 63, 64, 500, 511] {
+            set.insert(page);
+        }
+        assert_eq!(runs(&set).collect::<Vec<_>>(), [(0, 2), (63, 65), (500, 501), (511, 512)]);
+    }
+}

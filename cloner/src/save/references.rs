@@ -1,0 +1,69 @@
+//! The snapshots that a new one refers to.
+
+use cloner_codec::chunk::{Page, PageHash, TargetContents};
+use cloner_codec::hot::decode_chunk;
+
+use crate::layout::{Chunk, PageNumber, PlaceRef};
+use crate::snapshot::{self, InChunk, Snapshot, SnapshotId};
+
+use super::Error;
+
+/// The snapshots a new one may refer to.
+pub(super) struct References {
+    /// In the order that references count them; the parent, if there is one, first.
+    pub(super) dependencies: Vec<Snapshot>,
+}
+
+impl References {
+    /// What a child of `parent` refers to: the parent of that one, or itself if it has none; then itself, and everything else
+    /// that it depends on.
+    pub(super) fn of(parent: Option<&Snapshot>) -> Self {
+        let mut dependencies: Vec<Snapshot> = Vec::new();
+        if let Some(saved) = parent {
+            let parent = saved.parent().unwrap_or(saved);
+            for snapshot in [parent, saved].into_iter().chain(saved.dependencies()) {
+                let known = |other: &Snapshot| other.manifest().id == snapshot.manifest().id;
+                if !dependencies.iter().any(known) {
+                    dependencies.push(snapshot.clone());
+                }
+            }
+        }
+        Self { dependencies }
+    }
+
+    /// One snapshot, which is the parent.
+    pub(super) fn only(parent: &Snapshot) -> Self {
+        Self { dependencies: vec![parent.clone()] }
+    }
+
+    /// Their ids, in that order.
+    pub(super) fn ids(&self) -> Vec<SnapshotId> {
+        self.dependencies.iter().map(|snapshot| snapshot.manifest().id.clone()).collect()
+    }
+
+    pub(super) fn parent(&self) -> Option<&Snapshot> {
+        self.dependencies.first()
+    }
+
+    /// Decodes the parent's chunk; `false` if there is none.
+    pub(super) fn decode_parent(&self, chunk: &Chunk, out: &mut [u8]) -> Result<bool, Error> {
+        let Some(parent) = self.parent() else { return Ok(false) };
+        let Some(encoded) = parent.verify(chunk)? else { return Ok(false) };
+        let index = chunk.index.0;
+        decode_chunk(&encoded, &InChunk::new(parent, chunk.index), TargetContents::Scratch, out)
+            .map_err(|source| snapshot::Error::Decode { index, source })?;
+        Ok(true)
+    }
+
+    /// Looks for a page in all snapshots that can be searched.
+    pub(super) fn find(&self, hash: PageHash, bytes: &Page, other: &mut Page) -> Option<PlaceRef> {
+        self.dependencies.iter().enumerate().find_map(|(index, snapshot)| {
+            let same = |page: PageNumber| {
+                let Some((chunk, page)) = page.split() else { return false };
+                InChunk::new(snapshot, chunk).page(page, other).is_ok() && *other == *bytes
+            };
+            let page = snapshot.pages()?.find(hash, same)?;
+            Some(PlaceRef { dependency: Some(index), page })
+        })
+    }
+}
