@@ -15,7 +15,18 @@ pub struct RealFiles {
     path: PathBuf,
     direct: bool,
     /// Held while this lives: one process at a time works in a folder.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for RealFiles {
+    fn drop(&mut self) {
+        // Closing the file does not do it: a child that was forked meanwhile, to hold memory still, has the same open file for
+        // a moment, and the lock would stay as long as that.
+        let unlocked = self.lock.unlock();
+        if let Err(error) = unlocked {
+            tracing::warn!(folder = %self.path.display(), %error, "cannot unlock the folder before it is closed");
+        }
+    }
 }
 
 const LOCK_FILE: &str = ".lock";
@@ -33,7 +44,7 @@ impl RealFiles {
             fs::TryLockError::Error(error) => error,
         })?;
         let direct = supports_direct(&path.join(LOCK_FILE))?;
-        Ok(Self { path: path.to_owned(), direct, _lock: lock })
+        Ok(Self { path: path.to_owned(), direct, lock })
     }
 
     /// Whether files are read and written past the page cache. Without, flushing is slower and needs memory.
