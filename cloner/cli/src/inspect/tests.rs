@@ -30,7 +30,7 @@ fn json_adds_up() {
     assert_eq!(sum(&json["kinds"], "pages"), PAGES as u64);
     assert_eq!(sum(&json["chunks"], "bytes"), PAGES as u64 * 4096);
     assert_eq!(sum(&json["chunks"], "encoded_bytes"), json["encoded_bytes"]);
-    // All but headers and slack is counted for some kind.
+    // Everything but headers and slack is counted for some kind.
     let rest = json["encoded_bytes"].as_u64().unwrap() - sum(&json["kinds"], "encoded_bytes");
     assert!(rest <= 3 * 64, "{rest}");
     assert!((number(&json["ratio"]) - number(&json["bytes"]) / number(&json["encoded_bytes"])).abs() < 1e-9);
@@ -50,7 +50,7 @@ fn json_adds_up() {
 fn the_page_is_whole_and_names_are_escaped() {
     let page = html::page(&report("<b>\"R&D\"</b>.raw"));
     assert!(page.contains("&lt;b&gt;&quot;R&amp;D&quot;&lt;/b&gt;.raw") && !page.contains("<b>"));
-    assert_eq!(page.matches("<title>").count(), 1 + PAGES.div_ceil(512), "the page's and each cell's");
+    assert_eq!(page.matches("<title>").count(), 1 + PAGES.div_ceil(512), "one for the page and one for each cell");
     for tag in ["html", "head", "body", "table", "tr", "td", "th", "ul", "li", "svg", "rect", "div", "h2"] {
         let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
         let closed = page.matches(&format!("</{tag}>")).count() + self_closed(&page, tag);
@@ -133,7 +133,7 @@ fn a_chunk_is_known_by_its_first_bytes() {
     let cold = Temporary::new("cold", COLD).inspect().unwrap();
     assert_eq!((cold.what, cold.encoded_bytes, pages(&cold)), (What::ColdChunk, COLD.len() as u64, 56));
     assert_eq!((cold.pages.raw, cold.vector_count), (34, 0));
-    // All but the header is counted for some kind.
+    // Everything but the header is counted for some kind.
     assert_eq!(cold.kinds.iter().map(|kind| kind.encoded_bytes).sum::<u64>(), COLD.len() as u64 - 28);
     assert!(table::of(&cold).contains("cold form ") && html::page(&cold).contains("of cold form"));
 

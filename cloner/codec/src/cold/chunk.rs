@@ -63,7 +63,8 @@ impl<'a> VerifiedColdChunk<'a> {
     /// Checks a cold chunk: the checksum before anything else is trusted, then every bound.
     ///
     /// # Errors
-    /// The first thing found that is not as FORMAT.md says: the header, the checksum, a map entry, a record, the number of unique pages or a group.
+    /// The first thing found that is not as FORMAT.md says: the header, the checksum, a map entry, a record, the number of
+    /// unique pages or a group.
     pub fn verify(encoded: &'a [u8]) -> Result<Self, FormatError> {
         let header = ChunkHeader::read(Form::Cold, encoded)?;
         check_checksum(encoded)?;

@@ -1,5 +1,5 @@
 //! The low bits of wider numbers, for places where dropping the rest is intended.
-#![expect(clippy::cast_possible_truncation, reason = "dropping the high bits is what these are for")]
+#![expect(clippy::cast_possible_truncation, reason = "that is what these are for")]
 
 pub(super) const fn low_u8(number: u64) -> u8 {
     number as u8
