@@ -62,7 +62,7 @@ impl<'a> PageRounds<'a> {
     /// Runs a round that checks what is decoded, then `rounds` timed rounds. In each, every pass decodes the same pages in the same
     /// random order to their places in one large memory: unless the image fits in a near cache, neither record nor place is there.
     ///
-    /// The clock is read before and after each page. That takes time, for which a decoder that needs a microsecond would be charged.
+    /// The clock is read before and after each page. That takes time, which would count against a decoder that needs a microsecond.
     /// So what two readings with nothing between them take (the median in the same round) is subtracted from every time.
     ///
     /// # Errors
