@@ -36,7 +36,7 @@ pub enum FormatError {
         found: u16,
     },
     /// The checksum in the header does not match the bytes.
-    #[error("the bytes have the checksum {computed:016x}, but {stored:016x} is stored with them")]
+    #[error("checksum {computed:016x} of the bytes does not match the {stored:016x} stored with them")]
     Checksum {
         /// The checksum in the header.
         stored: u64,
