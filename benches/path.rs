@@ -81,7 +81,7 @@ fn path(criterion: &mut Criterion) {
     paused.resume();
     let backing = || Backing::Private(PageSize::Transparent);
     group.bench_function("restore memory (eager)", |bencher| {
-        bencher.iter(|| restorer.memory_for(&snapshot, backing(), &progress).expect("restoring works"));
+        bencher.iter(|| restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored"));
     });
 
     group.throughput(Throughput::Elements(1));
@@ -89,9 +89,10 @@ fn path(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut built_in = Duration::ZERO;
             for _ in 0..rounds {
-                let (memory, _) = restorer.memory_for(&snapshot, backing(), &progress).expect("restoring works");
+                let (memory, _) =
+                    restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored");
                 let started = Instant::now();
-                let clone = Vm::restore(snapshot.state(), memory, Box::new(io::sink())).expect("the clone can be built");
+                let clone = Vm::restore(snapshot.state(), memory, Box::new(io::sink())).expect("it is built");
                 built_in += started.elapsed();
                 drop(clone);
             }
@@ -104,8 +105,10 @@ fn path(criterion: &mut Criterion) {
             for _ in 0..rounds {
                 let (sender, console) = mpsc::channel();
                 let started = Instant::now();
-                let (memory, _) = restorer.memory_for(&snapshot, backing(), &progress).expect("restoring works");
-                let clone = Vm::restore(snapshot.state(), memory, Box::new(Bytes(sender))).expect("the clone can be built");
+                let (memory, _) =
+                    restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored");
+                let clone =
+                    Vm::restore(snapshot.state(), memory, Box::new(Bytes(sender))).expect("it is built");
                 clone.console_input(b"n");
                 clone.start();
                 console.recv_timeout(Duration::from_secs(60)).expect("a clone answers");

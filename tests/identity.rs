@@ -106,7 +106,8 @@ fn linux_clones_draw_different_random_bytes() {
         let first = untold.draw(None);
         first == untold.draw(None)
     });
-    let attempts = alike.expect("clones that are not told never drew the same bytes, so this test shows nothing");
+    let attempts =
+        alike.expect("clones that are not told never drew the same bytes, so this test shows nothing");
     note(format_args!("tiny-linux: untold clones drew the same bytes, at attempt {attempts}"));
 
     let told = Siblings::new(linux);

@@ -109,7 +109,10 @@ fn branches_are_of_one_instant_and_apart() {
             assert_eq!(value(&branch.line("pulse: clone"), "generation", 10), generation);
             assert_eq!(branch.identity.generation, generation);
             assert_eq!(branch.nonce(), NONCE);
-            assert!(!branch.console.transcript().contains("pulse: ready"), "the branch has booted instead of going on");
+            assert!(
+                !branch.console.transcript().contains("pulse: ready"),
+                "the branch has booted instead of going on"
+            );
             // A vCPU that had no processor between the two looks has not moved; looked at again, it has.
             eventually(|| {
                 let after = verify(&params, &branch);

@@ -76,7 +76,9 @@ fn machines_that_cannot_be() {
     if host::memory_bytes() < 64 * GIB {
         cases.extend([beyond, hugepages]);
     } else {
-        note(format_args!("this host has as much memory as a guest can have, so larger guests are not tried"));
+        note(format_args!(
+            "this host has as much memory as a guest can have, so larger guests are not tried"
+        ));
     }
     for (args, parts) in cases {
         let outcome = run(&[&["run", "--pulse"], args].concat());

@@ -100,7 +100,10 @@ fn a_foreign_processor() {
 fn nested_virtualization_that_is_shown_and_saved_or_neither() {
     let Some(_room) = room_for(1) else { return };
     let state = real(2);
-    assert!(state.get().vcpus.iter().all(|vcpu| vcpu.nested.is_none()), "virtualization is shown only on request");
+    assert!(
+        state.get().vcpus.iter().all(|vcpu| vcpu.nested.is_none()),
+        "virtualization is shown only on request"
+    );
     let mut without = state.get().clone();
     without.vcpus[1].cpuid.iter_mut().find(|leaf| leaf.function == 1).unwrap().ecx |= 1 << 5;
     let error = VmState::try_from(without.clone()).unwrap_err();

@@ -79,7 +79,12 @@ impl Program {
                 break status;
             }
             let (stdout, stderr) = (&self.stdout, &self.stderr);
-            assert!(Instant::now() < deadline, "still running:\n{}\n{}", stdout.transcript(), stderr.transcript());
+            assert!(
+                Instant::now() < deadline,
+                "still running:\n{}\n{}",
+                stdout.transcript(),
+                stderr.transcript()
+            );
             thread::sleep(Duration::from_millis(5));
         };
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());

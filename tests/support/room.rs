@@ -70,7 +70,9 @@ pub(crate) fn room_for_ring_0(machines: usize) -> Option<Room> {
         return super::stock::is_there().then_some(room);
     }
     let test = thread::current().name().unwrap_or("a test").to_owned();
-    note(format_args!("{test}: ring 0 is emulated here, so tests/ordinary-host runs it instead of this host"));
+    note(format_args!(
+        "{test}: ring 0 is emulated here, so tests/ordinary-host runs it instead of this host"
+    ));
     None
 }
 

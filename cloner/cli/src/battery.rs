@@ -112,7 +112,9 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let rate = match (&args.device, args.bandwidth) {
         (Some(path), _) => measure(path)?,
         (None, Some(Size(0)) | None) => {
-            return Err(Error::Usage(String::from("a device that writes 0 bytes per second protects nothing")));
+            return Err(Error::Usage(String::from(
+                "a device that writes 0 bytes per second protects nothing",
+            )));
         }
         (None, Some(Size(bytes))) => {
             Rate { bytes_per_second: numbers::as_f64(bytes), commit: std::time::Duration::from_millis(20) }

@@ -84,7 +84,9 @@ impl Args {
         }
         let announce = self.announce.or_else(|| self.boot.announce());
         if announce.is_none() {
-            say("cloner: the clones are not told who they are, so they draw equal random numbers; --announce tells them")?;
+            say(
+                "cloner: the clones are not told who they are, so they draw equal random numbers; --announce tells them",
+            )?;
         }
         Ok(announce)
     }

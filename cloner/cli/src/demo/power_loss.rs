@@ -179,7 +179,9 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
         thread::sleep(Duration::from_millis(1));
     };
     if status_after.usage.snapshots > 0 {
-        return Err(Error::NotVerified(String::from("the battery was empty before the snapshot was safe on disk")));
+        return Err(Error::NotVerified(String::from(
+            "the battery was empty before the snapshot was safe on disk",
+        )));
     }
     let facts = Facts {
         nonce,

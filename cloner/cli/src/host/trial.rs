@@ -94,7 +94,9 @@ fn ends(vm: &Vm) -> Result<(), Failure> {
     match vm.wait_timeout(PATIENCE) {
         Some(Ending::Shutdown { code: CODE }) => Ok(()),
         Some(ending) => Err(ending.into()),
-        None => Err(format!("the guest did not run three instructions within {} s", PATIENCE.as_secs()).into()),
+        None => {
+            Err(format!("the guest did not run three instructions within {} s", PATIENCE.as_secs()).into())
+        }
     }
 }
 

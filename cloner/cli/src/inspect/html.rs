@@ -44,7 +44,7 @@ pub(super) fn page(report: &Report) -> String {
          <title>Memory of {image}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
          <h1>Memory of {image}</h1>\n\
          <p class=\"sum\">{} of memory in {} of {}: ratio {ratio:.2}</p>\n\
-         <p>{dictionary_entries} dictionary entries, {byte_markers} sequences of byte markers</p>\n",
+         <p>{dictionary_entries} dictionary entries, {byte_markers} byte markers</p>\n",
         Size(*bytes),
         Size(*encoded_bytes),
         what.form(),

@@ -50,7 +50,11 @@ fn json_adds_up() {
 fn the_page_is_whole_and_names_are_escaped() {
     let page = html::page(&report("<b>\"R&D\"</b>.raw"));
     assert!(page.contains("&lt;b&gt;&quot;R&amp;D&quot;&lt;/b&gt;.raw") && !page.contains("<b>"));
-    assert_eq!(page.matches("<title>").count(), 1 + PAGES.div_ceil(512), "one for the page and one for each cell");
+    assert_eq!(
+        page.matches("<title>").count(),
+        1 + PAGES.div_ceil(512),
+        "one for the page and one for each cell"
+    );
     for tag in ["html", "head", "body", "table", "tr", "td", "th", "ul", "li", "svg", "rect", "div", "h2"] {
         let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
         let closed = page.matches(&format!("</{tag}>")).count() + self_closed(&page, tag);

@@ -64,9 +64,11 @@ fn memory(facts: &Facts) -> Check {
             ),
             format!("echo {} | sudo tee {}", COMFORTABLE_BYTES << 2, limit.setting),
         ),
-        None => {
-            (available, host, String::from("ps -eo pid,rss,comm --sort=-rss | head # and end what is not needed"))
-        }
+        None => (
+            available,
+            host,
+            String::from("ps -eo pid,rss,comm --sort=-rss | head # and end what is not needed"),
+        ),
     };
     match room {
         room if room >= COMFORTABLE_BYTES => MEMORY.ok(value),
@@ -128,7 +130,10 @@ fn transparent(subject: Subject, setting: Option<&str>, file: &str) -> Check {
         Some(off) => {
             subject.slower(format!("set to {off}"), format!("echo {advise} | sudo tee {THP_FOLDER}/{file}"))
         }
-        None => subject.slower("this kernel has no transparent huge pages", "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE"),
+        None => subject.slower(
+            "this kernel has no transparent huge pages",
+            "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE",
+        ),
     }
 }
 
@@ -140,7 +145,8 @@ fn userfaultfd(facts: &Facts) -> Check {
             (false, Some(true)) => "by vm.unprivileged_userfaultfd",
             (false, _) => "by /dev/userfaultfd",
         };
-        return USERFAULTFD.ok(format!("opens {by}; handles missing pages of shared and huge memory as well"));
+        return USERFAULTFD
+            .ok(format!("opens {by}; handles missing pages of shared and huge memory as well"));
     };
     if !found.is_forbidden {
         return USERFAULTFD.missing(error, "boot Linux 4.11 or newer, with CONFIG_USERFAULTFD");

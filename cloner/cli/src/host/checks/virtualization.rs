@@ -171,9 +171,10 @@ fn nested(facts: &Facts, kvm: &KvmFacts) -> Check {
         (_, Some(true), bytes) if bytes > 0 => {
             NESTED.ok(format!("available; its state of up to {bytes} bytes can be saved"))
         }
-        (_, Some(true), _) => {
-            NESTED.missing("available, but its state cannot be saved (no KVM_CAP_NESTED_STATE)", "boot Linux 5.8 or newer")
-        }
+        (_, Some(true), _) => NESTED.missing(
+            "available, but its state cannot be saved (no KVM_CAP_NESTED_STATE)",
+            "boot Linux 5.8 or newer",
+        ),
         _ => NESTED.missing(
             format!("switched off ({module}, parameter nested)"),
             format!("sudo modprobe -r {module} && sudo modprobe {module} nested=1"),

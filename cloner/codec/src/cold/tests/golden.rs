@@ -26,7 +26,10 @@ fn the_golden_chunk_of_version_2_decodes_and_gets_hot_again() {
 #[test]
 fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
     let case = golden();
-    assert!(read_chunk(GOLDEN, case.parent(), &case.expected()) == case.expected(), "the Python reader decodes other pages");
+    assert!(
+        read_chunk(GOLDEN, case.parent(), &case.expected()) == case.expected(),
+        "the Python reader decodes other pages"
+    );
 }
 
 #[test]
