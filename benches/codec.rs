@@ -1,7 +1,7 @@
-//! The coder against memcpy, lz4 and zstd, on the same unique pages in the same run.
+//! Measures the coder against memcpy, lz4 and zstd, on the same unique pages in the same run.
 //!
-//! `CLONER_IMAGES=a.raw:b.raw cargo bench -p cloner-bench --bench codec` measures memory images; without it, one that this bench makes
-//! up. Throughput is in bytes of pages. `cloner-bench codec` prints the same side by side, with ratios.
+//! `CLONER_IMAGES=a.raw:b.raw cargo bench -p cloner-bench --bench codec` measures memory images; without the variable, the bench
+//! makes up an image. Throughput is in bytes of pages. `cloner-bench codec` prints the same side by side, with ratios.
 #![expect(unsafe_code, reason = "the C library of lz4 is called as C")]
 
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, NoResolve, PAGE_BYTES,
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk, decode_chunk};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-/// Pages measured of each image: enough to be typical, few enough for many rounds.
+/// Most pages measured of each image: enough to be typical, few enough for many rounds.
 const PAGES: usize = 4096;
 
 fn codec(criterion: &mut Criterion) {
@@ -94,7 +94,7 @@ struct zstd1;
 impl Coder for lz4 {
     fn encode(&self, page: &[u8], out: &mut [u8]) -> usize {
         let (page_bytes, out_bytes) = (c_int(page.len()), c_int(out.len()));
-        // SAFETY: both pointers are good for the lengths given with them.
+        // SAFETY: both pointers are valid for the lengths given with them.
         let bytes = unsafe {
             lz4_sys::LZ4_compress_default(
                 page.as_ptr().cast(),
@@ -108,7 +108,7 @@ impl Coder for lz4 {
 
     fn decode(&self, encoded: &[u8], page: &mut [u8]) {
         let (encoded_bytes, page_bytes) = (c_int(encoded.len()), c_int(page.len()));
-        // SAFETY: both pointers are good for the lengths given with them.
+        // SAFETY: both pointers are valid for the lengths given with them.
         let bytes = unsafe {
             let (encoded, page) = (encoded.as_ptr().cast(), page.as_mut_ptr().cast());
             lz4_sys::LZ4_decompress_safe(encoded, page, encoded_bytes, page_bytes)
@@ -131,7 +131,7 @@ fn c_int(bytes: usize) -> i32 {
     i32::try_from(bytes).expect("a page or two")
 }
 
-/// The pages that only marking or keeping can help with, up to [`PAGES`] of them, from all over the image.
+/// The pages that only marking or keeping can help with, at most [`PAGES`] of them, from all over the image.
 fn unique_pages(image: &[u8]) -> Vec<u8> {
     let mut seen = HashSet::new();
     let pages: Vec<&[u8]> = image
@@ -142,7 +142,7 @@ fn unique_pages(image: &[u8]) -> Vec<u8> {
     pages.into_iter().step_by(step).take(PAGES).flatten().copied().collect()
 }
 
-/// The images named by `CLONER_IMAGES`, or one made up.
+/// The images named by `CLONER_IMAGES`, or one that is made up.
 fn images() -> Vec<(String, Vec<u8>)> {
     match std::env::var("CLONER_IMAGES") {
         Ok(paths) => {

@@ -1,6 +1,6 @@
-//! The path of a clone, stage by stage, on a guest that is really there: `pulse` with 64 MiB of its 256 MiB touched.
+//! Measures the path of a clone, stage by stage, on a real guest: `pulse` with 64 MiB of its 256 MiB touched.
 //!
-//! Method and reading: see README.md beside this file.
+//! README.md beside this file describes the method and how to read the results.
 
 use cloner::moment::Moment;
 use cloner::save::SaveOptions;
@@ -23,13 +23,13 @@ const MEMORY_BYTES: u64 = 256 << 20;
 const TOUCHED_BYTES: u64 = 64 << 20;
 const POOL_BYTES: usize = 128 << 20;
 
-/// Passes each byte of the console on.
+/// Passes on each byte of the console.
 struct Bytes(mpsc::Sender<u8>);
 
 impl io::Write for Bytes {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for byte in bytes {
-            // The bench has stopped listening.
+            // An error means that the bench has stopped listening.
             let _ = self.0.send(*byte);
         }
         Ok(bytes.len())
@@ -47,7 +47,7 @@ fn boot() -> Vm {
     let (sender, console) = mpsc::channel();
     let vm = Vm::boot(&config, Box::new(Bytes(sender))).expect("this bench needs KVM");
     vm.start();
-    while console.recv_timeout(Duration::from_secs(60)).expect("pulse gets ready") != b'\n' {}
+    while console.recv_timeout(Duration::from_secs(60)).expect("pulse becomes ready") != b'\n' {}
     vm
 }
 
@@ -55,8 +55,8 @@ fn path(criterion: &mut Criterion) {
     let Provided { pool, .. } =
         &provide(POOL_BYTES, PageChoice::Auto, Populate::AtOnce).expect("a small pool");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let saver = Saver::new(threads).expect("threads");
-    let restorer = EagerRestorer::new(threads).expect("threads");
+    let saver = Saver::new(threads).expect("threads can be started");
+    let restorer = EagerRestorer::new(threads).expect("threads can be started");
     let progress = Progress::default();
     let vm = boot();
 
@@ -73,7 +73,7 @@ fn path(criterion: &mut Criterion) {
                 let snapshot =
                     saver.save(moment, reservation, &SaveOptions::default()).expect("a save").snapshot;
                 paused_for += paused.resume();
-                pool.remove(snapshot.name()).expect("it is there");
+                pool.remove(snapshot.name()).expect("it was just saved");
             }
             paused_for
         });
@@ -86,7 +86,7 @@ fn path(criterion: &mut Criterion) {
     paused.resume();
     let backing = || Backing::Private(PageSize::Transparent);
     group.bench_function("restore memory (eager)", |bencher| {
-        bencher.iter(|| restorer.memory_for(&snapshot, backing(), &progress).expect("a restore"));
+        bencher.iter(|| restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored"));
     });
 
     group.throughput(Throughput::Elements(1));
@@ -94,9 +94,10 @@ fn path(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut built_in = Duration::ZERO;
             for _ in 0..rounds {
-                let (memory, _) = restorer.memory_for(&snapshot, backing(), &progress).expect("a restore");
+                let (memory, _) =
+                    restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored");
                 let started = Instant::now();
-                let clone = Vm::restore(snapshot.state(), memory, Box::new(io::sink())).expect("a clone");
+                let clone = Vm::restore(snapshot.state(), memory, Box::new(io::sink())).expect("it is built");
                 built_in += started.elapsed();
                 drop(clone);
             }
@@ -109,8 +110,10 @@ fn path(criterion: &mut Criterion) {
             for _ in 0..rounds {
                 let (sender, console) = mpsc::channel();
                 let started = Instant::now();
-                let (memory, _) = restorer.memory_for(&snapshot, backing(), &progress).expect("a restore");
-                let clone = Vm::restore(snapshot.state(), memory, Box::new(Bytes(sender))).expect("a clone");
+                let (memory, _) =
+                    restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored");
+                let clone =
+                    Vm::restore(snapshot.state(), memory, Box::new(Bytes(sender))).expect("it is built");
                 clone.console_input(b"n");
                 clone.start();
                 console.recv_timeout(Duration::from_secs(60)).expect("a clone answers");

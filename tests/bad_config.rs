@@ -1,4 +1,4 @@
-//! Machines that cannot be: each is refused with an error that names the value and the limit, and leaves nothing behind.
+//! Impossible machines: each is refused with an error that names the value and the limit, and leaves nothing behind.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::support::linux::{MEMORY_BYTES, command_line, image};
 use crate::support::{assert_names, guest, room_for};
 use crate::{GIB, KIB, MIB};
 
-/// The error of a machine that must not boot.
+/// The error for a machine that must not boot.
 #[track_caller]
 fn refused(config: &Config) -> Error {
     match Vm::boot(config, Box::new(std::io::sink())) {
@@ -100,7 +100,7 @@ fn more_memory_than_the_host_has() {
 #[test]
 fn too_few_huge_pages() {
     let Some(_room) = room_for(0) else { return };
-    // More than any other test sets aside at the same time.
+    // More pages than any other test sets aside at the same time.
     let memory_bytes = (HugePages::read().unwrap().free as u64 + 1024) * 2 * MIB;
     for backing in [Backing::Private(PageSize::Huge), Backing::Shared(PageSize::Huge)] {
         let error = refused(&Config { memory_bytes, backing, ..pulse() });
@@ -141,7 +141,7 @@ fn a_kernel_that_is_none() {
     }
 }
 
-/// The kernel the next tests damage is one as long as nobody does.
+/// The undamaged version of the kernel that the next tests damage does boot.
 #[test]
 fn a_small_elf_kernel_boots() {
     let Some(_room) = room_for(1) else { return };
@@ -166,7 +166,7 @@ fn a_kernel_cut_at_any_byte() {
     }
 }
 
-/// The real ones, where headers, sections and payload end.
+/// Real kernels, cut where headers, sections and payload end.
 #[test]
 fn linux_kernels_cut_short() {
     let Some(_room) = room_for(0) else { return };
@@ -187,7 +187,7 @@ fn linux_kernels_cut_short() {
 fn a_kernel_too_large_for_the_guest() {
     let Some(_room) = room_for(0) else { return };
     let folder = Folder::new();
-    // By its file, by its memory, by one byte, by where it lies.
+    // Too large by its file, by its memory, by one byte, or by where it lies.
     let larger_file = Elf { content: vec![0xf4; 9 << 20], memory_bytes: 9 << 20, ..Elf::small() };
     let larger_memory = Elf { memory_bytes: 7 * MIB + 1, ..Elf::small() };
     let enormous = Elf { memory_bytes: u64::MAX, ..Elf::small() };

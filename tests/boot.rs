@@ -1,4 +1,4 @@
-//! A machine boots, of every size and kind.
+//! Machines of every size and kind boot.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{GIB, MIB};
 
 const NONCE: u64 = 0x0123_4567_89ab_cdef;
 
-/// Boots `pulse` as `config` says and hears from it what it found: its vCPUs, its memory, its heart.
+/// Boots `pulse` with `config` and checks what it reports: its vCPUs, its memory, its checksum.
 fn boots(config: &Config, params: &Params) -> Guest {
     let guest = Guest::boot(config);
     let ready = guest.line("pulse: ready").text;
@@ -32,7 +32,7 @@ fn on_one_four_and_sixteen_vcpus() {
     for vcpus in [1, 4, 16] {
         let params = Params { work: Work::SelfTest, ..Params::new(NONCE, MIB) };
         let guest = boots(&guest::pulse(&params, 4 * MIB, vcpus), &params);
-        // Every vCPU reports with every beat, in no order: they take turns at the console as they come.
+        // Every vCPU reports with every beat, in no particular order: they take turns at the console as they come.
         let mut silent: BTreeSet<u64> = (0..u64::from(vcpus)).collect();
         while !silent.is_empty() {
             let report = guest.line("pulse: self-test cpu=").text;
@@ -42,7 +42,7 @@ fn on_one_four_and_sixteen_vcpus() {
     }
 }
 
-/// The smallest guest, odd ends of chunks, and memory on both sides of the gap.
+/// Covers the smallest guest, odd ends of chunks, and memory on both sides of the gap.
 #[test]
 fn with_one_mebibyte_to_five_gibibytes() {
     let Some(_room) = room_for(1) else { return };
@@ -65,10 +65,10 @@ fn with_one_mebibyte_to_five_gibibytes() {
 fn on_every_kind_of_memory() {
     let Some(_room) = room_for(1) else { return };
     const MEMORY_BYTES: u64 = 8 * MIB;
-    // Twice, as the pages of one guest come back only some time after it has ended.
+    // Twice as many, because the pages of one guest come back only some time after it has ended.
     let pages = usize::try_from(2 * MEMORY_BYTES / (2 * MIB)).unwrap();
     let huge = huge_pages(pages);
-    // Without, it was said, and the others are tried all the same.
+    // If there are none, a note has said so, and the other kinds are tried all the same.
     let huge_pages = huge.is_some().then_some(PageSize::Huge);
     for pages in [PageSize::Base, PageSize::Transparent].into_iter().chain(huge_pages) {
         for backing in [Backing::Private(pages), Backing::Shared(pages)] {
@@ -84,7 +84,7 @@ fn on_every_kind_of_memory() {
     }
 }
 
-/// What was never touched is known without reading it, else a save would read all of a large guest's memory.
+/// Untouched pages are recognized without reading them; otherwise a save would read all of a large guest's memory.
 #[test]
 fn and_leaves_memory_untouched_that_it_does_not_use() {
     let Some(_room) = room_for(1) else { return };
@@ -92,7 +92,7 @@ fn and_leaves_memory_untouched_that_it_does_not_use() {
     for backing in [Backing::Private(PageSize::Base), Backing::Shared(PageSize::Base)] {
         let guest = boots(&Config { backing, ..guest::pulse(&params, 256 * MIB, 1) }, &params);
         let touched = touched_pages(guest.pause().memory());
-        // The filled memory; the image, boot structures and page tables are some 40 pages more.
+        // Only the filled memory and some 40 pages more for the image, boot structures and page tables.
         assert!((256..320).contains(&touched), "{touched} pages");
     }
 }
@@ -105,7 +105,7 @@ fn touched_pages(memory: &GuestMemory) -> u32 {
     bitmap.iter().map(|word| word.count_ones()).sum()
 }
 
-/// As far as its decompressor: where ring 0 is emulated, the rest would take minutes.
+/// The kernel runs as far as its decompressor: where ring 0 is emulated, the rest would take minutes.
 #[test]
 fn a_bzimage_is_entered() {
     let Some(_room) = room_for(1) else { return };

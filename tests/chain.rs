@@ -1,4 +1,4 @@
-//! Clones of clones of clones, made in every way after every other.
+//! Clones of clones of clones, where each way to make them follows every other.
 
 use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work};
 use vmm::Announce;
@@ -9,9 +9,9 @@ use crate::support::{Guest, Studio, guest, room_for, value};
 
 const NONCE: u64 = 0xc4a1_c4a1_c4a1_0001;
 
-/// Ten generations: stop, live and incremental snapshots in turn, of which clones are built eagerly, forked and lazily, so that each
-/// way to build meets each way to take, before it and after it. The guest never stops writing: a memory of two instants would be
-/// noticed.
+/// Ten generations: stop, live and incremental snapshots in turn, from which clones are built eagerly, forked and lazily, so that
+/// each way to build comes both before and after each way to take. The guest never stops writing, so that memory of two instants
+/// would be noticed.
 #[test]
 fn every_way_to_clone_follows_every_other() {
     let Some(_room) = room_for(2) else { return };

@@ -1,4 +1,4 @@
-//! Snapshots saved against others: they hold what differs, and need nobody but what they keep themselves.
+//! Snapshots saved against others: they hold only what differs, and need only what they keep themselves.
 
 use cloner::moment::Moment;
 use cloner::save::SaveOptions;
@@ -34,8 +34,8 @@ fn save_against(
     (saved.snapshot, saved.report.stats)
 }
 
-/// The guest has only counted meanwhile, so the second snapshot is a handful of pages; a clone of it is as good as any,
-/// also when the first one has been removed.
+/// The guest has only counted meanwhile, so the second snapshot is a handful of pages; a clone of it is as good as any, even
+/// after the first one has been removed.
 #[test]
 fn a_child_costs_what_differs_and_outlives_its_parents_name() {
     let Some(_room) = room_for(2) else { return };
@@ -69,14 +69,14 @@ fn a_child_costs_what_differs_and_outlives_its_parents_name() {
     assert_eq!(clone.nonce(), NONCE);
     assert_eq!(clone.sum(), check::expected_sum(&params));
 
-    // The last one closes the door: all memory comes back.
+    // When the last snapshot goes, all memory comes back.
     studio.pool.remove("child").unwrap();
     drop(child);
     assert_eq!(studio.pool.stats().used_bytes, 0);
     studio.check();
 }
 
-/// Child of a child of a child: each equals the source at its own instant, and each refers to the first, not to a chain.
+/// Child of a child of a child: each equals the source at its own instant, and each refers to the first, so no chain is formed.
 #[test]
 fn chains_of_snapshots_are_no_chains_of_references() {
     let Some(_room) = room_for(1) else { return };
@@ -87,7 +87,7 @@ fn chains_of_snapshots_are_no_chains_of_references() {
     for number in 1..=4 {
         source.beat();
         let paused = source.pause();
-        // Something new in a page that was filled, and in one that was not.
+        // New content in a page that was filled, and in one that was not.
         let text = [0x10 + number; 256];
         paused.memory().write(2 * MIB + u64::from(number) * 4096, &text).unwrap();
         paused.memory().write(20 * MIB + u64::from(number) * 4096, &text).unwrap();
@@ -100,7 +100,7 @@ fn chains_of_snapshots_are_no_chains_of_references() {
     }
 }
 
-/// What a child needs of its parent is verified as well.
+/// What a child needs from its parent is verified as well.
 #[test]
 fn a_child_without_its_parent_is_refused() {
     let Some(_room) = room_for(1) else { return };
@@ -133,7 +133,7 @@ fn a_child_without_its_parent_is_refused() {
     assert!(matches!(error, cloner::snapshot::Error::Dependencies { .. }), "{error}");
 }
 
-/// What the pool says of it: the second costs little, shares the rest, and either can go without the other noticing.
+/// According to the pool, the second snapshot costs little and shares the rest; either can be removed without the other noticing.
 #[test]
 fn two_snapshots_of_one_machine_cost_little_more_than_one() {
     let Some(_room) = room_for(1) else { return };
@@ -149,7 +149,7 @@ fn two_snapshots_of_one_machine_cost_little_more_than_one() {
     let three = studio.pool.stats().used_bytes;
     let listed = studio.pool.list();
     note(format_args!(
-        "one snapshot: {one} bytes in the pool, each further of the same machine: {}",
+        "one snapshot: {one} bytes in the pool, each further one of the same machine: {}",
         (three - one) / 2
     ));
     assert!(three - one < one / 5, "{one} and {three} bytes");

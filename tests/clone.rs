@@ -1,4 +1,4 @@
-//! A clone has its source's memory and goes on where the source was; the source goes on as if nothing had been.
+//! A clone has its source's memory and goes on where the source was; the source goes on as if nothing had happened.
 
 use cloner::save::Saved;
 use std::fs;
@@ -22,7 +22,7 @@ use crate::{GIB, KIB, MIB};
 const NONCE: u64 = 0xfeed_f00d_0bad_cafe;
 const IN_STATUS: Announce = Announce::InMemory { address: Status::IDENTITY };
 
-/// Every beat of a guest follows the one before. Which was the first?
+/// Asserts that every beat of a guest follows the one before, and returns the first.
 #[track_caller]
 fn first_of_consecutive(beats: &[u64]) -> u64 {
     for pair in beats.windows(2) {
@@ -31,7 +31,7 @@ fn first_of_consecutive(beats: &[u64]) -> u64 {
     beats[0]
 }
 
-/// A clone of a clone of a clone: memory, nonce, beats, checksum, identity.
+/// A clone of a clone of a clone has the right memory, nonce, beats, checksum and identity.
 #[test]
 fn three_generations_of_pulse() {
     let Some(_room) = room_for(2) else { return };
@@ -50,7 +50,7 @@ fn three_generations_of_pulse() {
             let clone = Guest::restore(snapshot.state(), memory);
             let id = clone.tell(IN_STATUS).id;
             clone.vm.start();
-            // It learns that it is one, then goes on.
+            // The clone learns that it is one, then goes on.
             let line = clone.line("pulse: clone").text;
             assert_eq!(line, format!("pulse: clone generation={generation} id={id:032x}"));
             assert_eq!(clone.nonce(), NONCE);
@@ -61,7 +61,7 @@ fn three_generations_of_pulse() {
             assert!((beats..=beats + 2).contains(&first), "{beats} beats at the pause, then {first}");
             assert!(!clone.console.transcript().contains("ready"), "{}", clone.console.transcript());
 
-            // The source has lost no beat and counted none twice, and its memory is as good as ever.
+            // The source has neither lost a beat nor counted one twice, and its memory is intact.
             let before = *source.beats().last().unwrap();
             while source.beat() <= before + 2 {}
             first_of_consecutive(&source.beats());
@@ -74,7 +74,7 @@ fn three_generations_of_pulse() {
     }
 }
 
-/// The counter a guest is asked for never goes back, however often it is paused and saved.
+/// The counter that a guest reports never goes back, however often the guest is paused and saved.
 #[test]
 fn the_source_never_goes_back_and_its_pause_is_short() {
     let Some(_room) = room_for(1) else { return };
@@ -104,12 +104,12 @@ fn the_source_never_goes_back_and_its_pause_is_short() {
         note(format_args!(
             "pulse, 32 MiB touched, {backing}: paused {least:.1} ms at least, {median:.1} median, {most:.1} at most"
         ));
-        // Some 20 ms on the development machine. This bounds nothing but mistakes, such as reading untouched memory.
+        // About 20 ms on the development machine. The limit only catches mistakes, such as reading untouched memory.
         assert!(median < 2000.0, "{pauses:?} ms");
     }
 }
 
-/// The time a source stands still is for what it has touched, not for what it could.
+/// The time a source is paused depends on the memory it has touched, not on the memory it has.
 #[test]
 fn a_larger_guest_takes_no_longer_to_save() {
     let Some(_room) = room_for(2) else { return };
@@ -121,7 +121,7 @@ fn a_larger_guest_takes_no_longer_to_save() {
         source.line("pulse: ready");
         source
     });
-    // In turn, and the best of each: other tests run meanwhile.
+    // The two take turns and the best time of each counts, because other tests run meanwhile.
     let mut best = [f64::INFINITY; 2];
     for _ in 0..10 {
         for (source, best) in sources.iter().zip(&mut best) {
@@ -140,7 +140,7 @@ fn a_larger_guest_takes_no_longer_to_save() {
     assert!(best[1] <= 1.5 * best[0], "{best:?} ms");
 }
 
-/// What is typed while the source stands still is neither lost nor part of the snapshot.
+/// What is typed while the source is paused is neither lost nor part of the snapshot.
 #[test]
 fn typing_waits_while_the_source_stands_still() {
     let Some(_room) = room_for(2) else { return };
@@ -160,7 +160,7 @@ fn typing_waits_while_the_source_stands_still() {
     assert_eq!(clone.line("pulse: ").text, source_sum(&params));
 }
 
-/// As long as a guard lives the machine stands still, whoever else pauses it.
+/// As long as a guard lives the machine stays paused, whatever other thread pauses it.
 #[test]
 fn pauses_take_turns() {
     let Some(_room) = room_for(1) else { return };
@@ -178,12 +178,12 @@ fn pauses_take_turns() {
         assert_eq!(guest::status(first.memory()).beats, beats);
         over.store(true, Ordering::Relaxed);
         drop(first);
-        assert!(second.join().unwrap(), "two pauses at a time");
+        assert!(second.join().unwrap(), "two pauses existed at the same time");
     });
     source.beat();
 }
 
-/// The answer of a guest to `s`.
+/// The line with which `pulse` answers `s`.
 fn source_sum(params: &Params) -> String {
     format!("pulse: sum={:016x}", check::expected_sum(params))
 }
@@ -228,7 +228,7 @@ fn memory_is_of_one_instant_while_the_guest_writes() {
     }
 }
 
-/// Waits until the vCPUs have written `pages` more pages in all, and each some of them.
+/// Waits until the vCPUs together have written `pages` more pages, and each vCPU some of them.
 fn wait_for_writes(guest: &Guest, pages: u64) {
     let now = || guest::status(guest.vm.memory()).cpus;
     let start = now();
@@ -248,7 +248,7 @@ fn the_comparison_of_memories_finds_a_single_changed_bit() {
     source.line("pulse: ready");
     let paused = source.pause();
     let (_, memory) = studio.save_and_compare(&paused, "whole");
-    // In a filled page, in one that neither side has touched, and in the very last byte.
+    // In a filled page, in a page that neither side has touched, and in the very last byte.
     for address in [2 * MIB + 4095, 7 * MIB, 8 * MIB - 1] {
         let mut byte = [0];
         memory.read(address, &mut byte).unwrap();
@@ -286,13 +286,13 @@ fn memory_above_the_gap_is_cloned() {
     }
 }
 
-/// From each kind of source memory to each kind of target memory, through a pool of huge pages; all pages go back.
+/// Clones from each kind of source memory to each kind of target memory, through a pool of huge pages; all pages go back.
 #[test]
 fn every_kind_of_memory_is_cloned_through_huge_pages() {
     let Some(_room) = room_for(2) else { return };
     const MEMORY_BYTES: u64 = 8 * MIB;
     const POOL_BYTES: u64 = 16 * MIB;
-    // A source and a target, each twice: pages come back some time after a guest has ended.
+    // A source and a target, each counted twice: pages come back some time after a guest has ended.
     let pages = usize::try_from((POOL_BYTES + 4 * MEMORY_BYTES) / (2 * MIB)).unwrap();
     let Some(huge) = huge_pages(pages) else { return };
     let studio = Studio::with_pool(POOL_BYTES, Pages::Huge, Populate::AtOnce);
@@ -327,7 +327,7 @@ fn every_kind_of_memory_is_cloned_through_huge_pages() {
     huge.assert_all_back();
 }
 
-/// Two guests on private memory over one file: each sees the template, and neither the other's writes.
+/// Two guests on private memory over one file: each sees the template, and neither sees the other's writes.
 #[test]
 fn clones_run_over_one_template() {
     let Some(_room) = room_for(3) else { return };
@@ -361,12 +361,12 @@ fn clones_run_over_one_template() {
     }
     assert!(fs::read(&path).unwrap() == content, "a clone has written to the template");
 
-    // A clone of such a clone: its untouched pages are the template's, and still part of it.
+    // A clone of such a clone: its untouched pages come from the template, and are still part of it.
     let (snapshot, memory) = studio.save_and_compare(&clones[0].pause(), "of-a-fork");
     assert_eq!(Guest::resume(snapshot.state(), memory).sum(), check::expected_sum(&params));
 }
 
-/// A template belongs to nobody alone: an eager restore does not write to it.
+/// A template may be shared, so an eager restore does not write to it.
 #[test]
 fn an_eager_restore_into_a_template_is_refused() {
     let Some(_room) = room_for(1) else { return };

@@ -1,4 +1,4 @@
-//! A guest that ends, in whatever way, ends alone: the reason is reported and the process goes on.
+//! However a guest ends, only that guest ends: the reason is reported, and the process goes on.
 
 use guest_images::pulse::{
     Dirty, EXIT_BAD_PARAMS, EXIT_FAULT, EXIT_QUIT, EXIT_SEQUENCE, Order, Params, Rate, Work, layout,
@@ -15,7 +15,7 @@ fn booted() -> Guest {
     guest
 }
 
-/// A guest that has ended cannot be saved, and says why.
+/// A guest that has ended cannot be saved; the error says how it ended.
 fn assert_over(guest: &Guest, ending: &Ending) {
     assert_eq!(guest.vm.ending().as_ref(), Some(ending));
     match guest.vm.pause() {
@@ -50,7 +50,7 @@ fn an_instruction_nobody_can_emulate_names_rip_and_bytes() {
     guest.send("e");
     let ending = guest.end();
     assert!(!ending.is_orderly());
-    // FBLD from where there is no memory: no host can carry it out.
+    // FBLD from an address where there is no memory: no host can carry it out.
     let Ending::EmulationFailure { vcpu: 0, rip, bytes } = &ending else { panic!("{ending:?}") };
     assert_is_code(&guest, *rip, bytes);
     assert!(bytes.starts_with("df 23"), "{bytes}");
@@ -61,7 +61,7 @@ fn an_instruction_nobody_can_emulate_names_rip_and_bytes() {
     assert_over(&guest, &ending);
 }
 
-/// The bytes reported are those of the guest's program there.
+/// Asserts that the reported bytes are those of the guest's program at RIP.
 fn assert_is_code(guest: &Guest, rip: u64, bytes: &str) {
     assert!((layout::LOAD_ADDRESS..layout::END).contains(&rip), "{rip:#x}");
     let reported: Vec<u8> = bytes.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
@@ -81,7 +81,7 @@ fn a_guest_ends_itself_with_a_code() {
     assert_over(&guest, &Ending::Shutdown { code: EXIT_QUIT });
 }
 
-/// An exception in the guest: it says where, the VMM says with which code.
+/// An exception in the guest: the guest reports where, the VMM reports the exit code.
 #[test]
 fn a_fault_is_reported_by_the_guest() {
     let Some(_room) = room_for(1) else { return };
@@ -92,7 +92,7 @@ fn a_fault_is_reported_by_the_guest() {
     source.line("pulse: ready");
     let snapshot = studio.snapshot(&source, "sane");
     drop(source);
-    // A clone that wakes up where there is no memory.
+    // A clone that continues at an address where there is no memory.
     let mut state = snapshot.state().get().clone();
     state.vcpus[1].regs.rip = NOWHERE;
     let clone = Guest::resume(&VmState::try_from(state).unwrap(), studio.memory(&snapshot));
@@ -109,7 +109,7 @@ fn too_little_memory_is_reported_by_the_guest() {
     guest.line("pulse: error: not enough memory");
 }
 
-/// Memory from the past is what a broken restore would give: the guest itself must notice it.
+/// A broken restore would give memory from the past: the guest itself must notice that.
 #[test]
 fn a_clone_notices_a_page_from_the_past() {
     let Some(_room) = room_for(1) else { return };
@@ -139,7 +139,7 @@ fn a_clone_notices_a_page_from_the_past() {
     assert_eq!(value(&clone.line("pulse: sequence cpu=0 FAILED").text, "address", 16), address);
 }
 
-/// One guest's end is no other's.
+/// When one guest ends, no other does.
 #[test]
 fn other_guests_live_on_when_one_crashes() {
     let Some(_room) = room_for(3) else { return };
@@ -157,6 +157,6 @@ fn other_guests_live_on_when_one_crashes() {
         while guest.beat() <= beat + 2 {}
         assert_eq!(guest.nonce(), 1);
     }
-    // And the snapshot is as good as before.
+    // The snapshot is intact as well.
     assert_eq!(studio.clone_of(&snapshot).nonce(), 1);
 }

@@ -25,7 +25,7 @@ fn params() -> Params {
     Params { beat_ms: 20, ..Params::new(NONCE, 4 * MIB) }
 }
 
-/// A template of a `pulse` that has beaten.
+/// A template of a `pulse` that has already printed beats.
 fn template() -> Template {
     let studio = Studio::new(16 * MIB);
     let source = Guest::boot(&guest::pulse(&params(), 8 * MIB, 1));
@@ -46,7 +46,7 @@ fn template_bytes(template: &Template) -> Vec<u8> {
     bytes
 }
 
-/// Each knows who it is, has the source's memory, and neither sees the other's writes nor changes the template.
+/// Each fork knows who it is and has the source's memory; none sees another's writes or changes the template.
 #[test]
 fn forks_are_alike_and_apart() {
     let Some(_room) = room_for(4) else { return };
@@ -59,15 +59,15 @@ fn forks_are_alike_and_apart() {
         assert_eq!(line, format!("pulse: clone generation=1 id={id:032x}"));
         assert_eq!((fork.nonce(), fork.sum()), (NONCE, check::expected_sum(&params())));
     }
-    // Drawn in processes that have the zygote's memory, and whatever random state is in it.
+    // The ids are drawn in processes that share the zygote's memory, including any random state in it.
     let ids: HashSet<u128> = forks.iter().map(|fork| fork.identity.id).collect();
     assert_eq!(ids.len(), forks.len(), "{ids:x?}");
-    // They have all written by now: the identity they took note of, their counters.
+    // By now all of them have written: the identity they were told, and their counters.
     assert!(template_bytes(&template) == before, "a fork has written to the template");
     let late = fork(&zygote, None);
     late.line("pulse: beat");
     assert_eq!((late.nonce(), late.sum()), (NONCE, check::expected_sum(&params())));
-    assert!(!late.console.transcript().contains("pulse: clone"), "it is told who others are");
+    assert!(!late.console.transcript().contains("pulse: clone"), "it was told another fork's identity");
     late.end();
     for fork in forks {
         fork.end();
@@ -77,7 +77,7 @@ fn forks_are_alike_and_apart() {
     assert!(!is_running(pid));
 }
 
-/// The template outlives its zygote, forks outlive theirs, and nothing outlives whoever wanted it.
+/// The template outlives its zygote and forks outlive theirs, but nothing outlives its owner.
 #[test]
 fn who_lives_on_when_somebody_dies() {
     let Some(_room) = room_for(2) else { return };
@@ -94,7 +94,7 @@ fn who_lives_on_when_somebody_dies() {
     let killed = fork(&second, None);
     kill(killed.pid());
     assert!(matches!(killed.vm().wait_timeout(PATIENCE), Err(process::Error::Ended)));
-    // Its siblings to come do not notice.
+    // Later forks of the same zygote do not notice.
     fork(&second, None).end();
 }
 
@@ -104,12 +104,12 @@ fn what_goes_wrong_is_named() {
     let template = template();
     let error = Zygote::start(Path::new("/nonexistent/cloner"), &template).unwrap_err();
     assert!(matches!(&error, Error::Start { program, .. } if program.contains("nonexistent")), "{error:?}");
-    // Programs that are no zygotes.
+    // Programs that are not zygotes.
     let error = Zygote::start(Path::new("/bin/true"), &template).unwrap_err();
     assert!(matches!(error, Error::ZygoteEnded | Error::Channel(_)), "{error:?}");
 
     let zygote = zygote(&template);
-    // Out of the guest's memory: the fork is refused, and the zygote goes on.
+    // An address outside the guest's memory: the fork is refused, and the zygote goes on.
     let vm = zygote.fork(Some(Announce::InMemory { address: 8 * MIB - 1 })).unwrap();
     let error = vm.wait_running().unwrap_err();
     assert!(matches!(&error, process::Error::Refused(why) if why.contains("0x7fffff")), "{error:?}");
@@ -123,7 +123,7 @@ fn the_zygote_command_wants_a_socket() {
     assert!(outcome.stderr.contains("cloner: "), "{outcome:?}");
 }
 
-/// Linux, forked: it goes on from the template, takes commands, and says how it ended.
+/// A forked Linux goes on from the template, takes commands, and reports how it ended.
 #[test]
 fn linux_forks() {
     let Some(_room) = room_for(2) else { return };

@@ -1,4 +1,4 @@
-//! A snapshot from somebody who means harm, or from failing memory: an error, never a panic, never wrong bytes.
+//! Snapshots made by an attacker or damaged by failing memory: they give an error, but never a panic and never wrong bytes.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::support::{Guest, Studio, assert_names, guest, room_for};
 
 const PAGE_BYTES: usize = 4096;
 
-/// What the pool holds of a snapshot, to be changed.
+/// What the pool holds of a snapshot, so that it can be changed.
 #[derive(Clone)]
 struct Parts {
     chunks: BTreeMap<u64, Vec<u8>>,
@@ -36,7 +36,7 @@ impl Parts {
         }
     }
 
-    /// Puts a manifest in that fits its envelope, whatever it says.
+    /// Replaces the manifest, in a valid envelope whatever it says.
     fn with_manifest(mut self, change: impl FnOnce(&mut ManifestV1)) -> Self {
         change(&mut self.manifest);
         self.blobs.insert(MANIFEST_LABEL, self.manifest.to_bytes());
@@ -49,7 +49,7 @@ impl Parts {
         self
     }
 
-    /// Puts it into the pool under a name of its own for the time of `use_it`.
+    /// Puts the parts into the pool under a separate name while `use_it` runs.
     fn stored<T>(&self, studio: &Studio, use_it: impl FnOnce(Result<Snapshot, Error>) -> T) -> T {
         let reservation = studio.pool.reserve("hostile", 0).unwrap();
         for (key, bytes) in &self.chunks {
@@ -63,7 +63,7 @@ impl Parts {
         result
     }
 
-    /// Opens and restores it.
+    /// Opens the snapshot and restores its memory.
     fn restore(&self, studio: &Studio) -> Result<GuestMemory, Error> {
         self.stored(studio, |snapshot| match studio.try_memory(&snapshot?) {
             Ok(memory) => Ok(memory),
@@ -76,12 +76,12 @@ impl Parts {
     fn refused(&self, studio: &Studio) -> Error {
         match self.restore(studio) {
             Err(error) => error,
-            Ok(_) => panic!("is restored"),
+            Ok(_) => panic!("the snapshot was restored"),
         }
     }
 }
 
-/// A snapshot of a guest with every kind of page and chunks that are full, short and untouched.
+/// A snapshot of a guest with every kind of page, and with chunks that are full, short and untouched.
 fn real(studio: &Studio) -> (Parts, GuestMemory) {
     let mix = Mix { zero: 200, fill: 200, duplicate: 200, structured: 300, random: 100 };
     let params = Params { beat_ms: 0, mix, ..Params::new(1, 4 * MIB) };
@@ -106,7 +106,7 @@ fn unharmed_it_is_restored() {
     assert_eq!(studio.comparer.first_difference(&memory, &again).unwrap(), None);
 }
 
-/// One bit in every byte of the headers and of the page map, and in some hundred bytes of what follows.
+/// One bit is flipped in every byte of the headers and of the page map, and in some hundred bytes after them.
 #[test]
 fn a_chunk_with_a_bit_flipped() {
     let Some(_room) = room_for(1) else { return };
@@ -173,7 +173,7 @@ fn chunks_exchanged_missing_or_added() {
             "{error:?}"
         );
     }
-    // Under another number than the manifest has.
+    // Stored under another number than the manifest says.
     let mut moved = parts.clone();
     let chunk = moved.chunks.remove(&1).unwrap();
     moved.chunks.insert(3, chunk);
@@ -204,7 +204,7 @@ fn a_manifest_that_lies() {
         let error = refused(change);
         assert!(matches!(error, Error::Chunks { .. }), "{error:?}");
     }
-    // A chunk the guest has no room for, in manifest and pool alike.
+    // A chunk beyond the guest's memory, in manifest and pool alike.
     let mut beyond = parts.clone();
     beyond.chunks.insert(5, parts.chunks[&0].clone());
     let entry = ChunkEntryV1 { index: 5, ..parts.manifest.chunks[0] };
@@ -225,7 +225,7 @@ fn a_chunk_of_another_length() {
     let error = wrong.with_manifest(|manifest| manifest.chunks[0].checksum = checksum).refused(&studio);
     assert!(matches!(error, Error::Pages { index: 0, expected: 512, found: 256 }), "{error:?}");
 
-    // The last chunk of 9 MiB has 256 pages: the short one fits there.
+    // The last chunk of 9 MiB has 256 pages, so the short one fits there.
     let mut right = parts.clone();
     right.chunks.insert(4, short);
     let memory = right
@@ -268,7 +268,7 @@ fn a_manifest_or_state_that_is_damaged() {
         assert!(matches!(&error, Error::Missing { label: found, .. } if *found == label), "{error:?}");
         assert_names(&error, &["hostile", label]);
     }
-    // One in the place of the other.
+    // Each stored in place of the other.
     let mut exchanged = parts.clone();
     exchanged.blobs.insert(MANIFEST_LABEL, parts.blobs[STATE_LABEL].clone());
     assert!(matches!(exchanged.refused(&studio), Error::Manifest(EnvelopeError::Magic { .. })));
@@ -293,7 +293,7 @@ fn a_manifest_that_is_not_of_the_schema() {
     }
 }
 
-/// A state of another machine, in an envelope that fits.
+/// The state of another machine, in a valid envelope.
 #[test]
 fn a_state_of_another_machine() {
     let Some(_room) = room_for(2) else { return };
@@ -307,7 +307,7 @@ fn a_state_of_another_machine() {
     assert!(matches!(error, Error::MemorySize { state_bytes: MIB, .. }), "{error:?}");
 }
 
-/// Has pages refer wherever a hostile writer likes.
+/// Makes pages refer wherever a hostile writer likes.
 struct Refer(BTreeMap<usize, u64>);
 
 impl Dedup for Refer {
@@ -316,7 +316,7 @@ impl Dedup for Refer {
     }
 }
 
-/// Pages the coder asks about: neither zero nor filled with one word.
+/// Pages that the coder asks the resolver about: neither zero nor filled with one word.
 fn distinct(count: usize) -> Vec<Page> {
     let page = |number: usize| {
         std::array::from_fn(|at| u8::try_from((at * 7 + number * 13 + at / 251) % 251).unwrap())
@@ -332,7 +332,7 @@ fn encode(pages: &[Page], dedup: &mut impl Dedup) -> Vec<u8> {
     encoded
 }
 
-/// A snapshot whose chunk 0 has these references, and whose checksums all hold.
+/// A snapshot whose chunk 0 has these references, with valid checksums.
 fn with_references(parts: &Parts, references: &[(usize, u64)]) -> Parts {
     let encoded = encode(&distinct(512), &mut Refer(references.iter().copied().collect()));
     let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
@@ -352,19 +352,19 @@ fn references_that_lead_astray() {
     let parts = parts.with_manifest(|manifest| manifest.chunks.truncate(1));
     let chunk_count = chunks(vmm::memory::Layout::new(9 * MIB).unwrap()).len() as u64;
 
-    // Sane: page 1 is page 7 again.
+    // A valid reference: page 1 equals page 7.
     let memory = with_references(&parts, &[(1, 7)]).restore(&studio).unwrap();
     let mut page = [0; PAGE_BYTES];
     memory.read(4096, &mut page).unwrap();
     assert_eq!(page, distinct(8)[7]);
 
-    // A chunk that is not stored, one the guest has not, a page no guest has.
+    // Pages of a chunk that is not stored, of one beyond the guest's memory, and of none that any guest can have.
     for reference in [512, 512 * chunk_count, 1 << 40, u64::MAX] {
         let error = with_references(&parts, &[(1, reference)]).refused(&studio);
         assert!(matches!(error, Error::Decode { index: 0, .. }), "{reference:#x}: {error:?}");
         assert_names(&error, &["page 1", &format!("page reference {reference:#x} leads to no page")]);
     }
-    // To itself, in a circle, in a chain.
+    // References to the page itself, in a circle, and in a chain.
     for references in [&[(1, 1)][..], &[(1, 2), (2, 1)], &[(1, 2), (2, 3)]] {
         let error = with_references(&parts, references).refused(&studio);
         assert!(matches!(error, Error::Decode { index: 0, .. }), "{references:?}: {error:?}");
@@ -372,7 +372,7 @@ fn references_that_lead_astray() {
     }
 }
 
-/// Nothing above has left anything in the pool.
+/// None of the attempts above leaves anything in the pool.
 #[test]
 fn the_pool_is_as_it_was() {
     let Some(_room) = room_for(1) else { return };

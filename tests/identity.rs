@@ -1,4 +1,4 @@
-//! Clones know that they are clones, and which: they have a generation and an id, and do not draw each other's random numbers.
+//! Clones know that they are clones and which: they have a generation and an id, and do not draw each other's random numbers.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::MIB;
 use crate::support::linux::{Linux, linux};
 use crate::support::{Guest, Studio, can_restore_lazily_too, guest, note, room_for};
 
-/// However it is cloned, a clone is of the generation after its source's, and no two have the same id.
+/// However a clone is made, it is one generation after its source, and no two clones have the same id.
 #[test]
 fn every_way_to_clone_gives_a_generation_and_an_id() {
     let Some(_room) = room_for(2) else { return };
@@ -28,7 +28,7 @@ fn every_way_to_clone_gives_a_generation_and_an_id() {
     for generation in 1..=3 {
         let name = format!("generation-{generation}");
         let snapshot = studio.snapshot(&source, &name);
-        // As it goes to a disk or to another process.
+        // In the form that goes to a disk or to another process.
         let state = VmState::from_bytes(&snapshot.state().to_bytes()).unwrap();
 
         let eager = Guest::restore(&state, studio.memory(&snapshot));
@@ -64,7 +64,7 @@ fn an_identity_needs_memory_to_be_written_to() {
     assert_eq!(guest::status(source.vm.memory()).unique_id, source.vm.identity().id);
 }
 
-/// Clones of one snapshot, of a Linux that has just drawn random numbers.
+/// Clones of one snapshot, taken of a Linux that has just drawn random numbers.
 struct Siblings {
     studio: Studio,
     snapshot: Snapshot,
@@ -75,13 +75,13 @@ impl Siblings {
         let studio = Studio::new(64 * MIB);
         let source = linux.studio.clone_of(&linux.snapshot);
         source.ask("quiet");
-        // A kernel reseeds itself when its seed is old and somebody draws: a snapshot in between would part siblings by chance.
+        // A kernel reseeds itself when its seed is old and a program draws: a snapshot in between would part siblings by chance.
         source.ask("random");
         let snapshot = studio.snapshot(&source, "template");
         Self { studio, snapshot }
     }
 
-    /// What a clone draws, as the first thing it does, or the second if it is told who it is.
+    /// The random bytes that a clone draws as the first thing it does, or as the second if it is told who it is.
     fn draw(&self, announce: Option<Announce>) -> String {
         let clone = Guest::restore(self.snapshot.state(), self.studio.memory(&self.snapshot));
         let identity = announce.map(|announce| clone.tell(announce));
@@ -89,24 +89,25 @@ impl Siblings {
         clone.vm.start();
         if let Some(identity) = identity {
             assert!(identity.is_confirmed_by(&clone.line("clone ").text), "{}", clone.console.transcript());
-            assert_eq!(identity.generation, 2, "a clone of the clone above");
+            assert_eq!(identity.generation, 2, "a clone of a clone");
         }
         clone.line("random ").text
     }
 }
 
-/// Clones that are not told that they are clones draw the same random bytes; told, they do not.
+/// Clones that are not told that they are clones draw the same random bytes; clones that are told do not.
 #[test]
 fn linux_clones_draw_different_random_bytes() {
     let Some(_room) = room_for(2) else { return };
     let Some(linux) = linux() else { return };
-    // On a busy host it may take a clone so long to draw that its kernel finds the seed old, and reseeds by itself.
+    // On a busy host a clone may take so long to draw that its kernel finds the seed old and reseeds by itself.
     let alike = (1..=5).find(|_| {
         let untold = Siblings::new(linux);
         let first = untold.draw(None);
         first == untold.draw(None)
     });
-    let attempts = alike.expect("clones that are not told draw alike: is there still something to show?");
+    let attempts =
+        alike.expect("clones that are not told never drew the same bytes, so this test shows nothing");
     note(format_args!("tiny-linux: untold clones drew the same bytes, at attempt {attempts}"));
 
     let told = Siblings::new(linux);
@@ -120,7 +121,7 @@ fn a_linux_knows_who_it_is_and_refuses_what_is_no_identity() {
     let Some(_room) = room_for(1) else { return };
     let Some(linux) = linux() else { return };
     let clone = linux.studio.clone_of(&linux.snapshot);
-    assert_eq!(clone.ask("clone"), "0", "it takes itself for its source");
+    assert_eq!(clone.ask("clone"), "0", "before it is told, a clone takes itself for its source");
     for wrong in ["clone 1", "clone x 0123456789abcdef0123456789abcdef", "clone 1 0123", "clone 1 ZZ"] {
         clone.send(&format!("{wrong}\n"));
         clone.line("error clone: ");
@@ -129,7 +130,7 @@ fn a_linux_knows_who_it_is_and_refuses_what_is_no_identity() {
     let identity = clone.tell(Announce::OnConsole);
     assert!(identity.is_confirmed_by(&clone.line("clone 1 ").text));
     assert_eq!(clone.ask("clone"), format!("1 {:032x}", identity.id));
-    // And so does whoever it is cloned to, until it is told better.
+    // A clone of this clone takes itself for this clone, until it is told otherwise.
     let studio = Studio::new(64 * MIB);
     let snapshot = studio.snapshot(&clone, "told");
     assert_eq!(studio.clone_of(&snapshot).ask("clone"), format!("1 {:032x}", identity.id));

@@ -1,4 +1,4 @@
-//! Snapshots in a row: each reads what has changed, equals the source at its own instant, and needs nobody but their parent.
+//! Snapshots in a series: each reads what has changed, equals the source at its own instant, and needs only its parent.
 
 use cloner::moment::{self, Series};
 use cloner::pool;
@@ -16,7 +16,7 @@ const NONCE: u64 = 0x1c2e_0001_1c2e_0001;
 const TOUCHED: u64 = 16 * MIB;
 const POOL: u64 = 96 * MIB;
 
-/// A guest that rewrites the first quarter of what it filled, as fast as it can.
+/// A guest that rewrites the first quarter of the memory it filled, as fast as it can.
 fn dirtying() -> Params {
     let work = Work::Dirty(Dirty {
         rate: Rate::FullSpeed,
@@ -88,7 +88,7 @@ impl Film {
     }
 }
 
-/// The guest has counted, and the VMM has written: that is read, and nothing else.
+/// Since the first snapshot the guest has counted and the VMM has written: those pages are read, and no others.
 #[test]
 fn the_second_snapshot_reads_what_changed() {
     let Some(_room) = room_for(2) else { return };
@@ -98,7 +98,7 @@ fn the_second_snapshot_reads_what_changed() {
     source.beat();
 
     let paused = source.pause();
-    // One page that was filled, and two that nobody has ever touched.
+    // One page that was filled, and two that were never touched.
     for address in [5 * MIB, 20 * MIB, 22 * MIB + 4096] {
         paused.memory().write(address, &[0xd1; 100]).unwrap();
     }
@@ -115,8 +115,8 @@ fn the_second_snapshot_reads_what_changed() {
     clone.beat();
 }
 
-/// Many snapshots in a row of a guest that never stops writing: each is equal, each refers to the first and to nobody else,
-/// and all but the last can go.
+/// Many snapshots in a row of a guest that never stops writing: each is equal, each refers only to the first, and all but the last
+/// can be removed.
 #[test]
 fn a_long_series_refers_to_its_first_only() {
     let Some(_room) = room_for(2) else { return };
@@ -126,7 +126,7 @@ fn a_long_series_refers_to_its_first_only() {
         for number in 1..=6_u64 {
             source.beat();
             let paused = source.pause();
-            // Something that only this process writes, in a place of its own each time and in one that is the same.
+            // Content that only this process writes, each time at a new place and at one that stays the same.
             let text = [0x30 + u8::try_from(number).unwrap(); 300];
             paused.memory().write(12 * MIB + number * MIB / 2, &text).unwrap();
             paused.memory().write(20 * MIB, &text).unwrap();
@@ -143,7 +143,7 @@ fn a_long_series_refers_to_its_first_only() {
         film.studio.pool.remove("first").unwrap();
         film.studio.check();
 
-        // Opened from the pool, as another process would.
+        // Opened from the pool, as another process would open it.
         let Film { studio, series, .. } = film;
         drop(series);
         let last = Snapshot::open(studio.pool.get("next-6").unwrap()).unwrap();
@@ -165,7 +165,7 @@ fn what_changed_before_stays_changed() {
     paused.memory().read(4 * MIB, &mut original).unwrap();
 
     paused.memory().write(4 * MIB, &vec![0xee; original.len()]).unwrap();
-    // Structured content in the place of other content: markers with a dictionary.
+    // Structured content in place of other content: it is coded by markers with a dictionary.
     let mut structured = original.clone();
     structured.rotate_left(4096 * 5 + 24);
     paused.memory().write(6 * MIB, &structured).unwrap();
@@ -176,7 +176,7 @@ fn what_changed_before_stays_changed() {
     let (_, report) = film.take(&paused, "same");
     assert_eq!((dirty_bytes(&report), report.read_bytes), (0, 0));
 
-    // A single page, so that all others of its chunk are kept.
+    // Only one page changes, so that all others of its chunk are kept.
     paused.memory().write(6 * MIB + 4096, &[1]).unwrap();
     let (_, report) = film.take(&paused, "one-page");
     assert_eq!((dirty_bytes(&report), report.changed.unwrap().dirty_chunks), (4096, 1));
@@ -196,14 +196,14 @@ fn a_series_may_begin_with_a_child() {
     let paused = source.pause();
     let mut page = [0; 4096];
     paused.memory().read(9 * MIB, &mut page).unwrap();
-    // The same new page twice, in two chunks: the child says DUP of its own.
+    // The same new page in three chunks: the child refers to a page of its own with DUP markers.
     page[..8].copy_from_slice(&NONCE.to_le_bytes());
     page[4000..4008].copy_from_slice(&NONCE.to_le_bytes());
     for address in [18 * MIB, 20 * MIB, 22 * MIB] {
         paused.memory().write(address, &page).unwrap();
     }
     let mut film = Film::begin(studio, &paused, Some(&parent));
-    // The first of the three goes, on which the others' markers depended.
+    // One of the three equal pages changes, the first, on which the markers of the others depended.
     paused.memory().write(18 * MIB, &[9; 4096]).unwrap();
     let (next, _) = film.take(&paused, "next");
     assert_eq!(next.parent().unwrap().name(), "parent");
@@ -213,7 +213,7 @@ fn a_series_may_begin_with_a_child() {
     film.take(&source.pause(), "next-but-one");
 }
 
-/// The pool has no room, or somebody cancels: the log is put back, and the next snapshot has it all.
+/// The pool has no room, or the save is cancelled: the log is put back, and the next snapshot contains all changes.
 #[test]
 fn a_failed_snapshot_loses_no_change() {
     let Some(_room) = room_for(1) else { return };
@@ -246,7 +246,7 @@ fn a_failed_snapshot_loses_no_change() {
     assert!(dirty_bytes(&report) >= 2 * 4096 && snapshot.parent().is_some(), "{report:?}");
 }
 
-/// A series goes on with the log it began, and with no other.
+/// A series goes on only with the log it began with.
 #[test]
 fn a_log_that_does_not_continue_the_series_is_refused() {
     let Some(_room) = room_for(2) else { return };
@@ -262,7 +262,7 @@ fn a_log_that_does_not_continue_the_series_is_refused() {
     drop(taken);
     film.take(&paused, "second");
 
-    // Somebody else takes the log and does not give it back.
+    // Another caller takes the log and does not give it back.
     let _ = paused.take_dirty().unwrap().commit();
     let error = film.try_take(&paused, "third", &Progress::default()).unwrap_err();
     assert!(matches!(error, Failed::Moment(moment::Error::OtherSeries { .. })), "{error}");

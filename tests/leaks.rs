@@ -1,4 +1,4 @@
-//! Building, cloning and dropping machines leaves nothing in the process.
+//! Building, cloning and dropping machines leaves nothing behind in the process.
 
 use cloner::pool::{Pages, Populate, hugepages};
 use guest_images::pulse::Params;
@@ -12,7 +12,7 @@ use crate::support::{Guest, Studio, alone, guest, huge_pages, room_for};
 
 const CYCLES: usize = 20;
 
-/// A life of a pool, a source and a clone.
+/// Makes and drops a pool, a source and a clone.
 fn cycle(backing: &Backing, vcpus: u8) {
     let studio = Studio::new(16 * MIB);
     let params = Params { beat_ms: 0, ..Params::new(1, MIB) };
@@ -30,7 +30,7 @@ fn twenty_lives_leave_no_descriptor_thread_or_mapping() {
     let Some(_room) = room_for(2) else { return };
     alone("leaks::twenty_lives_leave_no_descriptor_thread_or_mapping", || {
         let kinds = [(Backing::Private(PageSize::Transparent), 1), (Backing::Shared(PageSize::Base), 4)];
-        // What a process makes once and keeps: the KVM descriptor, thread stacks in the C library's cache.
+        // The first cycle makes what a process keeps: the KVM descriptor, thread stacks in the C library's cache.
         let alone_threads = Holdings::now().threads;
         let all = || kinds.iter().for_each(|(backing, vcpus)| cycle(backing, *vcpus));
         all();
@@ -39,7 +39,7 @@ fn twenty_lives_leave_no_descriptor_thread_or_mapping() {
         let after =
             Holdings::when(|now| (now.descriptors, now.threads) == (before.descriptors, before.threads));
         assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
-        // The allocator moves its arenas' ends: a few, whatever the number of cycles. A leaked machine has a dozen.
+        // The allocator moves the ends of its arenas: a few mappings, whatever the number of cycles. A leaked machine has a dozen.
         assert!(after.mappings <= before.mappings + CYCLES / 2, "{before:?} {after:?}");
     });
 }
@@ -53,7 +53,7 @@ fn failed_restores_leave_nothing() {
         source.line("pulse: ready");
         let snapshot = studio.snapshot(&source, "any");
         drop(source);
-        // Refused by KVM when most of the machine is built: reserved bits of CR0 on the last vCPU.
+        // KVM refuses this state when most of the machine is built: reserved bits of CR0 on the last vCPU.
         let mut state = snapshot.state().get().clone();
         state.vcpus[3].sregs.cr0 = u64::MAX;
         let state = vmm::VmState::try_from(state).unwrap();
@@ -69,7 +69,7 @@ fn failed_restores_leave_nothing() {
     });
 }
 
-/// Whichever goes first: the permission, the pool, or the guest that uses them.
+/// The pages go back whichever is dropped first: the permission, the pool, or the guest that uses them.
 #[test]
 fn huge_pages_go_back_to_the_host() {
     let Some(_room) = room_for(2) else { return };

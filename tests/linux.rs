@@ -8,12 +8,12 @@ use crate::support::linux::{Linux, Tick, linux, milliseconds};
 use crate::support::modes::{Build, Take, builds, only_holder};
 use crate::support::{Guest, Studio, note, room_for};
 
-/// A clone that has ticked.
+/// Builds a clone and waits for its first tick.
 fn clone_of(linux: &Linux) -> Guest {
     linux.studio.clone_of(&linux.snapshot)
 }
 
-/// The guest goes on from `before`: same nonce, next tick, later but not much later, and it has not booted.
+/// Asserts that the guest goes on from `before`: same nonce, next tick, later but not much later, and no boot.
 #[track_caller]
 fn assert_goes_on(guest: &Guest, before: &Tick) -> Tick {
     let tick = guest.tick();
@@ -21,7 +21,7 @@ fn assert_goes_on(guest: &Guest, before: &Tick) -> Tick {
     // One more if the pause fell into the middle of a line, whose rest is not recognised as a tick.
     assert!((before.number + 1..=before.number + 2).contains(&tick.number), "{tick:?} after {before:?}");
     assert!(tick.uptime > before.uptime, "{tick:?} after {before:?}");
-    // The time it was in the pool did not pass for it; but a page-table based KVM cannot keep the host's time stamp
+    // For the guest, the time in the pool did not pass; but a page-table based KVM cannot hide the host's time stamp
     // counter, by which this kernel counts, from the guest. Ticks are a second apart; emulated ring 0 is slow.
     let in_pool = match Host::get().unwrap().virtualization() {
         Virtualization::Hardware => 0.0,
@@ -40,8 +40,8 @@ fn assert_goes_on(guest: &Guest, before: &Tick) -> Tick {
 fn source_and_two_clones_run_side_by_side() {
     let Some(_room) = room_for(3) else { return };
     let Some(linux) = linux() else { return };
-    // Each machine is heard in turn, and none of them waits for another.
-    let source = linux.source.lock().unwrap().take().expect("no other test takes it");
+    // Waits for each machine in turn; none of the machines waits for another.
+    let source = linux.source.lock().unwrap().take().expect("only this test takes the source");
     let clones = [clone_of(linux), clone_of(linux)];
     let mut last: Vec<Tick> = clones.iter().map(|clone| assert_goes_on(clone, &linux.tick)).collect();
     for _ in 0..2 {
@@ -60,7 +60,7 @@ fn source_and_two_clones_run_side_by_side() {
     }
     assert!(ticks.iter().all(|tick| tick.nonce == linux.nonce));
     assert!(ticks.last().unwrap().number > linux.tick.number);
-    // They have parted: what one is told, no other hears.
+    // The clones have parted: what one is told, no other sees.
     assert_eq!(clones[0].ask("sh echo one >/tmp/mark; cat /tmp/mark; ls /tmp"), "exit=0");
     assert!(clones[0].console.transcript().contains("one"));
     clones[1].ask("sh ls /tmp");
@@ -86,8 +86,8 @@ fn three_generations() {
     assert_eq!(source.ask("nonce"), linux.nonce);
 }
 
-/// A live snapshot of a clone, forked; a live snapshot of the fork, built lazily; an incremental one of that, eager. Each is told who it
-/// is, and all are the same Linux.
+/// A live snapshot of a clone, forked; a live snapshot of the fork, built lazily; an incremental one of that, built eagerly. Each
+/// clone is told who it is, and all are the same Linux.
 #[test]
 fn live_forked_and_lazy_in_one_chain() {
     let Some(_room) = room_for(2) else { return };
@@ -107,7 +107,7 @@ fn live_forked_and_lazy_in_one_chain() {
         assert_eq!(identity.generation, generation);
         clone.vm.start();
         assert!(identity.is_confirmed_by(&clone.line("clone ").text), "{}", clone.console.transcript());
-        // The source has gone on meanwhile, the clone from where it was.
+        // The source has gone on meanwhile; the clone goes on from the snapshot.
         let (before, tick) = (source.last_tick(), clone.tick());
         assert!(
             (linux.tick.number + 1..=before.number + 2).contains(&tick.number),
@@ -164,7 +164,7 @@ fn a_kernel_panic_ends_a_clone_with_a_reset() {
     assert_eq!(clone.end(), Ending::Reset);
 }
 
-/// A clone of a guest in the middle of a computation finishes it, and what it prints joins what its source had printed.
+/// A clone of a guest in the middle of a computation finishes it, and what it prints continues what its source had printed.
 #[test]
 fn a_snapshot_of_a_busy_linux() {
     let Some(_room) = room_for(2) else { return };
@@ -172,17 +172,17 @@ fn a_snapshot_of_a_busy_linux() {
     let studio = Studio::new(128 * MIB);
     let source = clone_of(linux);
     source.send("sh echo begun; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done $i\n");
-    // By then it has the whole command: what waits on the host's side for room in its FIFO is not part of a snapshot.
+    // By then the guest has the whole command: bytes that wait on the host's side for room in its FIFO are not part of a snapshot.
     source.line("begun");
     for save in 0..3 {
         let paused = source.pause();
         let printed = source.console.transcript();
-        // Nobody counts that fast.
+        // The guest cannot count so fast that it has finished already.
         assert!(save > 0 || !printed.contains("done"), "{printed}");
         let (snapshot, memory) = studio.save_and_compare(&paused, &format!("busy-{save}"));
         drop(paused);
         let clone = Guest::resume(snapshot.state(), memory);
-        // Commands are answered one after the other: with this answer, the one before has been given.
+        // Commands are answered one after the other, so with this answer the one before has been given.
         assert_eq!(clone.ask("nonce"), linux.nonce);
         note(format_args!(
             "tiny-linux: {:.0} ms from restore to answer",

@@ -1,4 +1,4 @@
-//! Snapshots of a machine that runs on: of one instant, and without a trace in it whatever happens.
+//! Snapshots of a machine that runs on: they are of one instant, and leave no trace in the machine whatever happens.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::support::{Guest, Studio, assert_names, guest, huge_pages, note, room_
 
 const NONCE: u64 = 0x11fe_11fe_0000_0001;
 
-/// The children of this process that hold memory: they have this program, and but one descriptor.
+/// The children of this process that hold memory: they run this program, and have only one descriptor.
 fn holders() -> Vec<u32> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
@@ -38,7 +38,7 @@ fn holders() -> Vec<u32> {
         .collect()
 }
 
-/// Each vCPU writes to its share of all memory as fast as it can, every write with its number.
+/// Each vCPU writes to its share of all memory as fast as it can, and numbers every write.
 fn dirtying(filled_bytes: u64, order: Order) -> Params {
     let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
     Params { beat_ms: 20, work, ..Params::new(NONCE, filled_bytes) }
@@ -79,7 +79,7 @@ fn save(studio: &Studio, source: &Guest, name: &str) -> (Snapshot, LiveReport) {
     try_save(studio, source, name, Limits::default(), &Progress::default()).unwrap()
 }
 
-/// The machine beats on, its memory is consistent, and nothing of a save is left.
+/// Asserts that the machine beats on, its memory is consistent, and a save has left nothing behind.
 #[track_caller]
 fn assert_unharmed(studio: &Studio, source: &Guest, params: &Params) {
     assert_eq!(holders(), Vec::<u32>::new());
@@ -90,7 +90,7 @@ fn assert_unharmed(studio: &Studio, source: &Guest, params: &Params) {
     guest::verify(params, source.pause().memory());
 }
 
-/// Two hundred snapshots under vCPUs that never stop writing: not one of them mixes two instants.
+/// Two hundred snapshots with vCPUs that never stop writing: none of them mixes two instants.
 #[test]
 fn two_hundred_live_snapshots_are_each_of_one_instant() {
     let Some(_room) = room_for(1) else { return };
@@ -123,7 +123,7 @@ fn two_hundred_live_snapshots_are_each_of_one_instant() {
         }
         assert_unharmed(&studio, &source, &params);
     }
-    assert!(copied > 0, "guests that never stop writing made the kernel copy");
+    assert!(copied > 0, "the kernel copied nothing although the guests never stopped writing");
     pauses.sort_by(f64::total_cmp);
     note(format_args!(
         "live: {} snapshots, paused {:.2} ms median, {:.2} at most",
@@ -170,7 +170,7 @@ fn only_what_differs_is_saved_against_a_parent() {
     guest::verify(&params, &studio.memory(&child));
 }
 
-/// Whatever ends a save, the source does not notice, and the pool is as it was.
+/// Whatever ends a save early, the source does not notice, and the pool is as it was.
 #[test]
 fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     let Some(_room) = room_for(1) else { return };
@@ -179,7 +179,7 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     let studio = Studio::new(128 * MIB);
     let source = boot(&params, 48 * MIB, 2, PageSize::Transparent);
 
-    // No room for copies.
+    // There is no room for copies.
     let limits = Limits { copy_bytes: Some(MIB) };
     let error = try_save(&studio, &source, "limited", limits, &Progress::default()).unwrap_err();
     let refused = |error: &Failed| match error {
@@ -191,20 +191,20 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     assert!(refused(&error), "{error:?}");
     assert_unharmed(&studio, &source, &params);
 
-    // The pool is full half-way.
+    // The pool is full half-way through.
     let small = Studio::new(2 * MIB);
     let error = try_save(&small, &source, "full", Limits::default(), &Progress::default()).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Pool(_))), "{error:?}");
     assert_unharmed(&small, &source, &params);
 
-    // Cancelled before the first chunk is read.
+    // The save is cancelled before the first chunk is read.
     let progress = Progress::default();
     progress.cancel();
     let error = try_save(&studio, &source, "cancelled", Limits::default(), &progress).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error:?}");
     assert_unharmed(&studio, &source, &params);
 
-    // The holder is killed, as the kernel's out-of-memory killer might.
+    // The holder is killed, as the kernel's out-of-memory killer might do.
     let mut killed = false;
     for attempt in 0..20 {
         let name = format!("killed-{attempt}");
@@ -226,7 +226,7 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
             ) => {
                 killed = true;
             }
-            // It was killed after the last page was read.
+            // The holder was killed after the last page was read.
             Ok((snapshot, _)) => {
                 guest::verify(&params, &studio.memory(&snapshot));
                 studio.pool.remove(&name).unwrap();
@@ -242,7 +242,7 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
 }
 
 /// What the source writes meanwhile is copied to further huge pages. If there are none, the kernel takes the old ones away from the
-/// holder, whatever was promised when the save began: the snapshot fails, and none is ever made with zeros in their place.
+/// holder, whatever was promised when the save began: the snapshot then fails, and never has zeros in their place.
 #[test]
 fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
     let Some(_room) = room_for(1) else { return };
@@ -255,13 +255,13 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, PageSize::Huge);
 
         let _others = huge.take_all_free();
-        // Asked beforehand, the host says that it has none left.
+        // When asked beforehand, the host says that it has none left.
         let error = try_save(&studio, &source, "asked", Limits::default(), &Progress::default()).unwrap_err();
         let named = matches!(error, Failed::Moment(moment::Error::TooLittleMemory { available_bytes: 0, needed_bytes }) if needed_bytes >= 24 * MIB);
         assert!(named, "{error:?}");
         assert_unharmed(&studio, &source, &params);
 
-        // They are gone after the question.
+        // This time the pages are gone only after the question.
         let limits = Limits { copy_bytes: Some(u64::MAX) };
         let mut failed = 0;
         for attempt in 0..20 {
@@ -325,8 +325,8 @@ fn linux_is_saved_while_it_runs() {
     let clone = studio.clone_of(&snapshot);
     let tick = clone.tick();
     assert_eq!(tick.nonce, linux.nonce);
-    // It is of an instant within the save, however often the source ticked meanwhile: what comes next is the next tick, or
-    // the one after it if that instant was in the middle of a line.
+    // The snapshot is of an instant within the save, however often the source ticked meanwhile: what comes next is the next tick,
+    // or the one after it if that instant was in the middle of a line.
     let next = before.number + 1..=after.number + 2;
     assert!(next.contains(&tick.number), "{tick:?}, saved between {before:?} and {after:?}");
     assert_eq!(clone.ask("nonce"), linux.nonce);

@@ -1,7 +1,7 @@
-//! The whole of it, on a real KVM: boot, clone, refuse, crash, clean up.
+//! Tests of the whole, on a real KVM: boot, clone, refuse, crash, clean up.
 //!
-//! One binary, so that Linux boots once per run (`support::linux`): use `cargo test`, not a runner that starts a process per
-//! test. Tests that run machines begin with [`support::room_for`], which skips them loudly where `/dev/kvm` cannot be used,
+//! There is one binary, so that Linux boots once per run (`support::linux`): use `cargo test`, not a runner that starts a process
+//! per test. Tests that run machines begin with [`support::room_for`], which skips them loudly where `/dev/kvm` cannot be used,
 //! or fails them there if `CLONER_REQUIRE_KVM=1`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
@@ -33,5 +33,5 @@ mod support;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// The program that is tested.
+/// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cloner");

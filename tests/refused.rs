@@ -10,7 +10,7 @@ use vmm::memory::{Backing, PageSize};
 use crate::MIB;
 use crate::support::{Guest, Studio, assert_names, guest, room_for};
 
-/// A guest with 8 MiB that no coder makes smaller.
+/// A guest with 8 MiB of memory that no coder can make smaller.
 fn incompressible() -> Guest {
     let params = Params { beat_ms: 20, mix: Mix::RANDOM, ..Params::new(1, 8 * MIB) };
     let guest = Guest::boot(&guest::pulse(&params, 16 * MIB, 1));
@@ -18,7 +18,8 @@ fn incompressible() -> Guest {
     guest
 }
 
-/// The source beats on, counting by one; the pool's books agree and say what they said; the name can be had again.
+/// Asserts that the source beats on, counting by one, that the pool's books agree and are as before, and that the name is
+/// free again.
 #[track_caller]
 fn assert_undone(source: &Guest, studio: &Studio, before: Stats, name: &str) {
     let beat = source.beats().last().copied().unwrap_or(0);
@@ -35,7 +36,7 @@ fn a_pool_too_small_for_the_snapshot() {
     let Some(_room) = room_for(1) else { return };
     let source = incompressible();
     let studio = Studio::new(4 * MIB);
-    // Something in it already, which must stay.
+    // The pool already holds something, which must stay.
     let resident = studio.pool.reserve("resident", 0).unwrap();
     resident.put_blob("text", b"stays").unwrap();
     let resident = resident.seal();
@@ -55,7 +56,7 @@ fn a_pool_too_small_for_the_snapshot() {
     }
     assert_eq!(resident.blob("text"), Some(b"stays".as_slice()));
 
-    // With room, the same source is saved.
+    // With enough room, the same source is saved.
     let studio = Studio::new(16 * MIB);
     studio.save_and_compare(&source.pause(), "large");
 }
@@ -71,7 +72,7 @@ fn a_pool_that_is_full_just_before_the_end() {
     drop(paused);
     for missing in [1, 1 << 14, 1 << 20] {
         let studio = Studio::new(16 * MIB);
-        // All but what is needed, less a little.
+        // Leaves a little less than what is needed.
         let filler = studio.pool.reserve("filler", 0).unwrap();
         let filler_bytes = studio.pool.capacity_bytes() - needed + missing;
         filler.put_blob("filler", &vec![0x55; filler_bytes]).unwrap();
@@ -107,14 +108,14 @@ fn a_save_that_is_cancelled() {
     let source = incompressible();
     let studio = Studio::new(32 * MIB);
     let before = studio.pool.stats();
-    // Before it begins.
+    // Cancelled before it begins.
     let progress = Progress::default();
     progress.cancel();
     let error = studio.try_save(&source.pause(), "cancelled", &progress).unwrap_err();
     assert!(matches!(error, save::Error::Cancelled), "{error:?}");
     assert_undone(&source, &studio, before, "cancelled");
 
-    // In the middle: as soon as the first chunk is done.
+    // Cancelled in the middle: as soon as the first chunk is done.
     let progress = Progress::default();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -156,7 +157,7 @@ fn a_restore_that_is_cancelled() {
 #[test]
 fn a_restore_without_enough_huge_pages() {
     let Some(_room) = room_for(1) else { return };
-    // So many that no other test sets as many aside meanwhile.
+    // More pages than any other test sets aside meanwhile.
     let studio = Studio::new(16 * MIB);
     let source = Guest::boot(&guest::pulse(&Params::new(1, MIB), 4096 * MIB, 1));
     source.line("pulse: ready");
@@ -178,6 +179,6 @@ fn a_pool_without_enough_huge_pages() {
     let pool::Error::TooFewHugePages(shortage) = &error else { panic!("{error:?}") };
     assert_eq!(shortage.wanted, 2048);
     assert_names(&error, &["2048", "nr_hugepages"]);
-    // Nor does it fall back by itself: `provide` does.
+    // Nor does the pool fall back by itself: `provide` does.
     Pool::new(&PoolConfig { pages: Pages::Ordinary, ..config }).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Every register comes back, and one that does not is noticed.
+//! Every register comes back in a clone, and one that does not is noticed.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use vmm::vcpu::state::VcpuStateV1;
 use crate::MIB;
 use crate::support::{Guest, Studio, guest, room_for, value};
 
-/// Selector of ring-3 code in the guest: the registers hold the self-test's values whenever it runs there.
+/// Selector of ring-3 code in the guest: the registers hold the self-test's values whenever the guest runs there.
 const RING3_CODE: u16 = 0x33;
 /// The bit that is flipped in a register, in its low quadword.
 const FLIPPED: u64 = 1 << 13;
@@ -21,7 +21,7 @@ fn self_testing(vcpus: u8) -> Guest {
     guest
 }
 
-/// Waits until every vCPU has done `rounds` more.
+/// Waits until every vCPU has done `rounds` more rounds of the self-test.
 fn wait_for_rounds(guest: &Guest, rounds: u64) {
     let now = || guest::status(guest.vm.memory()).cpus;
     let start = now();
@@ -31,7 +31,7 @@ fn wait_for_rounds(guest: &Guest, rounds: u64) {
     }
 }
 
-/// The report of each vCPU, by index. One that fails has reported it unasked before, so some come twice.
+/// The report of each vCPU, by index. A vCPU that fails has already reported it unasked, so some reports come twice.
 fn reports(guest: &Guest) -> Vec<String> {
     guest.send("r");
     let cpus = guest::status(guest.vm.memory()).cpus.len();
@@ -43,7 +43,7 @@ fn reports(guest: &Guest) -> Vec<String> {
     reports.into_values().collect()
 }
 
-/// General, x87, SSE, AVX, MXCSR, segment base and debug registers, on every vCPU.
+/// Covers general, x87, SSE, AVX, MXCSR, segment base and debug registers, on every vCPU.
 #[test]
 fn hold_for_three_generations_on_one_and_four_vcpus() {
     let Some(_room) = room_for(2) else { return };
@@ -68,7 +68,7 @@ fn hold_for_three_generations_on_one_and_four_vcpus() {
     }
 }
 
-/// A state of two vCPUs, both in the self-test's loop, and its memory, saved.
+/// A snapshot of a guest with two vCPUs, both in the self-test's loop.
 fn saved_in_ring_3(studio: &Studio) -> cloner::snapshot::Snapshot {
     let source = self_testing(2);
     wait_for_rounds(&source, 3);
@@ -84,7 +84,7 @@ fn saved_in_ring_3(studio: &Studio) -> cloner::snapshot::Snapshot {
 /// A register's name in reports, and how to change it in the state of a vCPU.
 type Change<'a> = (&'a str, &'a dyn Fn(&mut VcpuStateV1));
 
-/// Without this, the test above could pass by comparing nothing.
+/// Without this test, the one above could pass by comparing nothing.
 #[test]
 fn a_register_that_was_changed_in_the_state_is_reported_by_the_clone() {
     let Some(_room) = room_for(2) else { return };

@@ -1,4 +1,4 @@
-//! save → restore → save gives the same state, but for what time changes.
+//! save → restore → save gives the same state, except for what time changes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::support::{Guest, Studio, guest, room_for};
 
 const TSC_DEADLINE: u32 = 0x6e0;
 
-/// What may differ, and why; nothing else may by a single bit.
+/// What may differ, and why. Nothing else may differ, not even by a single bit.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("/vcpus/*/tsc/guest_tsc", "the time stamp counter counts: what is restored is its offset to the host's"),
     ("/interrupts/clock_ns", "kvmclock counts from KVM_SET_CLOCK on"),
@@ -38,7 +38,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 /// Every number of a state by its JSON pointer; MSRs by their index, and the registers of the local APIC one by one.
 fn numbers(state: &VmState) -> BTreeMap<String, Value> {
     let mut numbers = leaves(state.get());
-    // Of a machine that was booted it is left out, and what is restored is of the next: below.
+    // A machine that was booted has none, and a restored machine is one generation further: tested below.
     numbers.remove("/generation");
     numbers.retain(|pointer, _| !pointer.contains("/msrs/"));
     for (i, vcpu) in state.get().vcpus.iter().enumerate() {
@@ -52,7 +52,7 @@ fn numbers(state: &VmState) -> BTreeMap<String, Value> {
     numbers
 }
 
-/// Restores `state`, saves again without having run, and compares.
+/// Compares `state`, from which `target` was restored, with the state of `target`, which has not run since.
 #[track_caller]
 fn assert_comes_back(state: &VmState, target: &Guest, restored: Instant) {
     let again = target.pause().save().unwrap();
@@ -80,7 +80,7 @@ fn assert_comes_back(state: &VmState, target: &Guest, restored: Instant) {
     assert_time_goes_on(state, &again, seconds);
 }
 
-/// The TSC deadline, where the vCPU has one.
+/// The TSC deadline, if the vCPU has one.
 fn deadline(vcpu: &VcpuStateV1) -> Option<u64> {
     vcpu.msrs.iter().find(|msr| msr.index == TSC_DEADLINE).map(|msr| msr.data)
 }
@@ -90,18 +90,18 @@ fn deadline(vcpu: &VcpuStateV1) -> Option<u64> {
 #[track_caller]
 fn assert_time_goes_on(before: &VmState, after: &VmState, seconds: f64) {
     let (before, after) = (before.get(), after.get());
-    // Half a percent for the clocks of host and guest, which are adjusted separately.
+    // Half a percent is for the clocks of host and guest, which are adjusted separately.
     let allowed = 0.0..seconds * 1.005 + 0.001;
     let clock = after.interrupts.clock_ns.checked_sub(before.interrupts.clock_ns).unwrap() as f64 / 1e9;
     assert!(allowed.contains(&clock), "kvmclock went on by {clock} s in {seconds} s");
     for (before, after) in before.vcpus.iter().zip(&after.vcpus) {
         let cycles = after.tsc.guest_tsc.checked_sub(before.tsc.guest_tsc).expect("the TSC never goes back");
         let time = cycles as f64 / (f64::from(before.tsc.khz) * 1e3);
-        // A page-table based KVM takes an offset and does not apply it: ring 3 reads the processor's own counter.
+        // A page-table based KVM accepts an offset and does not apply it: ring 3 reads the processor's own counter.
         let offsets = Host::get().unwrap().virtualization() == Virtualization::Hardware;
         assert!(!offsets || allowed.contains(&time), "the TSC went on by {time} s in {seconds} s");
     }
-    // Counters that were equal are equal still.
+    // Counters that were equal are still equal.
     let equal = |vcpus: &[VcpuStateV1]| vcpus.iter().all(|vcpu| vcpu.tsc.guest_tsc == vcpus[0].tsc.guest_tsc);
     assert_eq!(equal(&before.vcpus), equal(&after.vcpus));
 }
@@ -125,7 +125,7 @@ fn of_pulse_comes_back_on_one_four_and_sixteen_vcpus() {
     }
 }
 
-/// Through bytes as well, and for each of three generations: state made from state made from state.
+/// Also through bytes, and for each of three generations: state made from state made from state.
 #[test]
 fn of_a_clone_of_a_clone_comes_back() {
     let Some(_room) = room_for(2) else { return };
@@ -156,8 +156,8 @@ fn of_linux_comes_back() {
     assert_comes_back(state, &target, restored);
 }
 
-/// A guest is shown neither virtualization, whose state would have to be saved, nor asynchronous page faults, which a lazy clone does not
-/// always resolve.
+/// Guests are shown neither virtualization, whose state would have to be saved, nor asynchronous page faults, which a lazy clone
+/// does not always resolve.
 #[test]
 fn guests_are_shown_nothing_that_a_clone_could_not_go_on_with() {
     let Some(_room) = room_for(1) else { return };

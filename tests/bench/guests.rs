@@ -1,4 +1,4 @@
-//! What snapshots and clones take: every field that is promised, in a run that went well.
+//! Benches of snapshots and clones: a successful run prints every promised field.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::MIB;
 use crate::support::program::run;
 use crate::support::{can_restore_lazily, huge_pages, room_for};
 
-/// What the bench prints under its name.
+/// The report that the bench prints under its name.
 #[track_caller]
 fn report(args: &[&str]) -> Value {
     let outcome = run(&[args, &["--json"]].concat());
@@ -55,12 +55,12 @@ fn of_forks_prints_one_json_object() {
     huge.assert_all_back();
 }
 
-/// A quiet Linux, forked: each answers, or the bench fails.
+/// A quiet Linux is forked: every fork answers, or the bench fails.
 #[test]
 fn of_forks_of_linux() {
     let Some(_room) = room_for(3) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    // Built first, if it must be: the bench has no patience for that.
+    // The image is built first if necessary, because the bench would not wait that long.
     if crate::support::linux::image().is_none() {
         return;
     }

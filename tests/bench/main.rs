@@ -1,4 +1,4 @@
-//! `cloner-bench` as a user runs it, on a real KVM.
+//! Runs `cloner-bench` as a user does, on a real KVM.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod guests;
@@ -8,5 +8,5 @@ mod others;
 mod support;
 
 const MIB: u64 = 1 << 20;
-/// The program that is tested.
+/// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cloner-bench");

@@ -1,4 +1,4 @@
-//! What needs no machine: a flush, and command lines that cannot be.
+//! Benches that need no machine: a flush, and invalid command lines.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn of_a_flush_in_both_forms() {
         }
         assert_eq!(report["form"], form);
     }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the bench left files behind");
 }
 
 #[test]

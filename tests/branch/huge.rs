@@ -1,4 +1,4 @@
-//! Branches of guests on huge pages: what becomes of those, and what if there are no more of them.
+//! Branches of guests on huge pages: what becomes of the pages, and what happens when there are no more.
 
 use cloner::save::SaveOptions;
 use cloner::save::Saved;
@@ -15,8 +15,8 @@ use crate::support::process::eventually;
 use crate::support::{Studio, assert_names, guest, huge_pages, note, room_for};
 use crate::{KIB, MIB};
 
-/// Copy-on-write splits the huge pages of a machine that was branched. Where it has written enough they come back, while the branch
-/// is there.
+/// Copy-on-write splits the huge pages of a machine that was branched. Where the machine has written enough, they come back while
+/// the branch still exists.
 #[test]
 fn huge_pages_come_back_while_both_run() {
     let Some(_room) = room_for(2) else { return };
@@ -29,10 +29,10 @@ fn huge_pages_come_back_while_both_run() {
     };
     let before = kib("AnonHugePages:");
     if before < 8 * KIB {
-        note(format_args!("branch: the host gave {before} KiB of huge pages: nothing to come back"));
+        note(format_args!("branch: the host gave {before} KiB of huge pages: none can come back"));
         return;
     }
-    // All is shared at first. What is its own again was copied by the page, so that no huge page is as it was.
+    // At first all memory is shared. Memory that is private again was copied page by page, so no huge page is as it was.
     let frozen = freeze(&source);
     eventually(|| (kib("Private_Dirty:") >= 12 * KIB).then_some(()));
     let after = eventually(|| Some(kib("AnonHugePages:")).filter(|now| *now >= before / 4 * 3));
@@ -41,8 +41,8 @@ fn huge_pages_come_back_while_both_run() {
     verify(&params, &source);
 }
 
-/// What the source writes is copied to further huge pages. If there are none, the kernel takes the old ones away from the branch: one
-/// that is frozen is never saved with zeros in their place, and the source does not notice.
+/// What the source writes is copied to further huge pages. If there are none, the kernel takes the old ones away from the branch: a
+/// frozen branch is then never saved with zeros in their place, and the source does not notice.
 #[test]
 fn pages_taken_from_a_frozen_branch_are_not_zeros() {
     let Some(_room) = room_for(1) else { return };
@@ -54,11 +54,11 @@ fn pages_taken_from_a_frozen_branch_are_not_zeros() {
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, Backing::Private(PageSize::Huge));
 
         let _others = huge.take_all_free();
-        // Asked beforehand, the host says that it has none left.
+        // When asked beforehand, the host says that it has none left.
         let error = source.vm().branch(None, Limits::default()).unwrap_err();
         assert!(matches!(&error, Error::Refused(why) if why.contains("0 bytes are available")), "{error:?}");
 
-        // They are gone after the question.
+        // This time the pages are gone only after the question.
         let limits = Limits { copy_bytes: Some(u64::MAX) };
         let mut failed = 0;
         for attempt in 0..10 {

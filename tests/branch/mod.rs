@@ -1,4 +1,4 @@
-//! Branches: second machines out of running ones, of one instant, and without a trace in their source whatever happens.
+//! Branches: machines made from running ones, of one instant, and without a trace in their source whatever happens.
 
 mod huge;
 mod trouble;
@@ -24,7 +24,7 @@ use crate::support::{Studio, guest, note, program, room_for, value};
 
 const NONCE: u64 = 0xb2a2_c400_b2a2_c400;
 
-/// Each vCPU writes to its share of all memory as fast as it can, every write with its number.
+/// Each vCPU writes to its share of all memory as fast as it can, and numbers every write.
 fn dirtying(filled_bytes: u64, order: Order) -> Params {
     let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
     Params { beat_ms: 20, work, ..Params::new(NONCE, filled_bytes) }
@@ -50,7 +50,7 @@ fn freeze(process: &Process) -> FrozenGuest {
     process.vm().freeze(Limits::default()).unwrap().0
 }
 
-/// Checks every word of the filled memory of a machine at this instant, and says how far it had come.
+/// Checks every word of the filled memory of a machine at this instant, and returns the machine's status block.
 #[track_caller]
 fn verify(params: &Params, process: &Process) -> Status {
     verify_frozen(params, &freeze(process))
@@ -79,7 +79,7 @@ fn pages(frozen: &FrozenGuest) -> Vec<Vec<u8>> {
     all
 }
 
-/// What a process has open, apart from the numbers of sockets, pipes and the like.
+/// What a process has open, without the numbers of sockets, pipes and the like.
 fn descriptors(process: &Process) -> Vec<String> {
     let folder = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap();
     let names = folder.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
@@ -91,8 +91,8 @@ fn descriptors(process: &Process) -> Vec<String> {
     names
 }
 
-/// Under vCPUs that never stop writing: no branch mixes two instants, and neither sees what the other writes, in three generations,
-/// all of which are alive.
+/// With vCPUs that never stop writing, no branch mixes two instants and neither side sees what the other writes, in three
+/// generations that are all alive.
 #[test]
 fn branches_are_of_one_instant_and_apart() {
     let Some(_room) = room_for(4) else { return };
@@ -111,14 +111,17 @@ fn branches_are_of_one_instant_and_apart() {
             assert_eq!(value(&branch.line("pulse: clone"), "generation", 10), generation);
             assert_eq!(branch.identity.generation, generation);
             assert_eq!(branch.nonce(), NONCE);
-            assert!(!branch.console.transcript().contains("pulse: ready"), "it goes on, it does not begin");
-            // A vCPU that had no processor between the two looks is where it was; looked at again, it has gone on.
+            assert!(
+                !branch.console.transcript().contains("pulse: ready"),
+                "the branch has booted instead of going on"
+            );
+            // A vCPU that had no processor between the two looks has not moved; looked at again, it has.
             eventually(|| {
                 let after = verify(&params, &branch);
                 let mut pairs = before.cpus.iter().zip(&after.cpus);
                 assert!(
                     pairs.clone().all(|(before, after)| after.sequence >= before.sequence),
-                    "it went back"
+                    "the branch went back"
                 );
                 pairs.all(|(before, after)| after.sequence > before.sequence).then_some(())
             });
@@ -133,9 +136,9 @@ fn branches_are_of_one_instant_and_apart() {
         assert_eq!(
             descriptors(&line[1]),
             descriptors(&line[3]),
-            "what a generation leaves open the next one has"
+            "a generation has inherited open files of the one before"
         );
-        // The middle of the chain goes; what came of it stays.
+        // The middle of the chain ends; the branches made from it live on.
         line.remove(1).end();
         for process in line {
             verify(&params, &process);
@@ -151,16 +154,16 @@ fn branches_are_of_one_instant_and_apart() {
     ));
 }
 
-/// Two branches of a machine that does nothing are equal in every byte and every register.
+/// Two branches of an idle machine are equal in every byte and every register.
 #[test]
 fn a_branch_begins_as_its_source_stood() {
     let Some(_room) = room_for(1) else { return };
-    // mov dx, 0x3f8; mov al, '\n'; out dx, al; again: jmp again, with interrupts off; and a megabyte behind it that is its own.
+    // mov dx, 0x3f8; mov al, '\n'; out dx, al; again: jmp again, with interrupts off; followed by a megabyte of memory of its own.
     let mut image = vec![0x66, 0xba, 0xf8, 0x03, 0xb0, b'\n', 0xee, 0xeb, 0xfe];
     image.extend((0..MIB / 8).flat_map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()));
     let kernel = Kernel::Flat { image: image.clone().into() };
     let source = Process::boot(&Config { vcpus: 1, ..Config::new(8 * MIB, kernel) });
-    // By then its page tables are marked as accessed.
+    // By then the source's page tables are marked as accessed.
     source.line("");
     let [one, other] = [freeze(&source), freeze(&source)];
     let memory = pages(&one);
@@ -182,7 +185,7 @@ fn a_branch_begins_as_its_source_stood() {
     );
 }
 
-/// What one of two branches writes stays its own, whether the other runs or stands still.
+/// What one of two branches writes stays its own, whether the other runs or is frozen.
 #[test]
 fn a_frozen_guest_stays_as_it_is() {
     let Some(_room) = room_for(2) else { return };
@@ -201,7 +204,7 @@ fn a_frozen_guest_stays_as_it_is() {
     verify_frozen(&params, &other);
 }
 
-/// Boot, freeze, save into the pool, decode, fork, branch, and branch that: all ways lead on.
+/// Boot, freeze, save into the pool, decode, fork, branch, and branch that: every step can follow another.
 #[test]
 fn generations_of_all_kinds() {
     let Some(_room) = room_for(4) else { return };
@@ -231,7 +234,7 @@ fn generations_of_all_kinds() {
     }
 }
 
-/// Linux between two instructions of its kernel: both go on from there, and neither knows what the other is told.
+/// Linux is branched between two instructions of its kernel: both sides go on from there, and neither sees what the other is told.
 #[test]
 fn linux_branches() {
     let Some(_room) = room_for(3) else { return };

@@ -1,4 +1,4 @@
-//! What can go wrong with a branch is said by name, and its source goes on.
+//! Whatever goes wrong with a branch is named, and its source goes on.
 
 use std::fs;
 use std::io::Read;
@@ -36,13 +36,13 @@ fn what_cannot_be_branched_is_refused_by_name() {
 
     let source = boot(&params, 4 * MIB, 1, private());
     refused(&source, Limits { copy_bytes: Some(64 * KIB) }, &["65536 bytes are available", "twice"]);
-    // Out of the guest's memory: found by the branch.
+    // An address outside the guest's memory, which the branch notices.
     let outside = Announce::InMemory { address: 4 * MIB - 1 };
     let (branch, _) = source.vm().branch(Some(outside), Limits::default()).unwrap();
     let error = branch.wait_running().unwrap_err();
     assert!(matches!(&error, Error::Refused(why) if why.contains("0x3fffff")), "{error:?}");
     assert_eq!(source.nonce(), NONCE);
-    // When its guest has ended.
+    // A source whose guest has ended.
     source.send("q");
     let end = source.vm().wait_timeout(PATIENCE).unwrap().unwrap();
     assert!(end.orderly, "{end:?}");
@@ -50,8 +50,8 @@ fn what_cannot_be_branched_is_refused_by_name() {
     assert!(matches!(&error, Error::GuestEnded(reported) if *reported == end), "{error:?}");
 }
 
-/// A process of tests has threads that nobody has parked, and a lazy clone has somebody who fills it. Alone, for other tests have
-/// vCPUs.
+/// A test process has threads that are not parked, and a lazy clone has a thread that fills it. Runs alone, because other tests
+/// have vCPUs.
 #[test]
 fn a_process_with_other_threads_is_not_forked() {
     let Some(_room) = room_for(2) else { return };
@@ -61,11 +61,11 @@ fn a_process_with_other_threads_is_not_forked() {
         source.line("pulse: ready");
         let snapshot = studio.snapshot(&source, "lazy");
         let Guest { vm, console, .. } = source;
-        let BranchSide::Source { vm, branched } = vm.branch() else { panic!("this is no child") };
+        let BranchSide::Source { vm, branched } = vm.branch() else { panic!("this is not a child") };
         let error = branched.unwrap_err();
         let branch::Error::Fork(fork::Error::UnknownThreads { names }) = &error else { panic!("{error:?}") };
         assert!(!names.contains("vcpu"), "{names}");
-        // It runs on.
+        // The source runs on.
         console.line("pulse: beat ");
         vm.console_input(b"n");
         console.line("pulse: nonce=");
@@ -76,21 +76,21 @@ fn a_process_with_other_threads_is_not_forked() {
         let (memory, fill) = lazy::memory_for(&snapshot, private(), &lazy::Options::default()).unwrap();
         let clone = Guest::resume(snapshot.state(), memory);
         let Guest { vm, console, .. } = clone;
-        let BranchSide::Source { vm: _vm, branched } = vm.branch() else { panic!("this is no child") };
+        let BranchSide::Source { vm: _vm, branched } = vm.branch() else { panic!("this is not a child") };
         assert!(matches!(branched.unwrap_err(), branch::Error::Lazy));
         console.line("pulse: beat ");
         drop(fill);
     });
 }
 
-/// Whatever happens to a branch, its source counts on; and the other way round.
+/// Whatever happens to a branch, its source counts on, and the other way round.
 #[test]
 fn who_lives_on_when_somebody_dies() {
     let Some(_room) = room_for(3) else { return };
     let params = dirtying(8 * MIB, Order::Random);
     let source = boot(&params, 16 * MIB, 1, private());
 
-    // Killed while it is being built, or when it runs: whoever waits for it is told.
+    // A branch is killed while it is being built, or when it runs: its caller is told.
     for _ in 0..5 {
         let (branch, _) = source.vm().branch(None, Limits::default()).unwrap();
         kill(branch.pid());
@@ -112,7 +112,7 @@ fn who_lives_on_when_somebody_dies() {
     let (grandchild, _) = branch.branch(None);
     verify(&params, &grandchild);
 
-    // Nobody wants it any more.
+    // The branch is dropped.
     let pid = branch.pid();
     drop(branch);
     eventually(|| (!is_running(pid)).then_some(()));
@@ -120,12 +120,12 @@ fn who_lives_on_when_somebody_dies() {
     verify(&params, &grandchild);
 }
 
-/// There is no address space for a second machine: the branch says so, and the source goes on.
+/// There is no address space for a second machine: the branch reports it, and the source goes on.
 #[test]
 fn a_branch_that_cannot_be_built_says_why() {
     let Some(_room) = room_for(2) else { return };
     let source = boot(&idle(), 4 * MIB, 1, private());
-    // Once, so that the source has all the memory it needs itself.
+    // Branched once before, so that the source already has all the memory it needs itself.
     source.branch(None).0.end();
     let status = fs::read_to_string(format!("/proc/{}/status", source.pid())).unwrap();
     let used = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
@@ -141,7 +141,7 @@ fn a_branch_that_cannot_be_built_says_why() {
     assert_eq!(source.branch(None).0.nonce(), NONCE);
 }
 
-/// A vCPU that waits for its console to be read is no reason for a branch to wait.
+/// A branch need not wait for a vCPU that waits for its console to be read.
 #[test]
 fn a_console_that_nobody_reads_stops_nobody() {
     let Some(_room) = room_for(2) else { return };
@@ -150,7 +150,7 @@ fn a_console_that_nobody_reads_stops_nobody() {
     let config = Config::new(2 * MIB, Kernel::Flat { image });
     let source = GuestProcess::boot(Path::new(crate::PROGRAM), &config).unwrap();
     source.wait_running().unwrap();
-    // Full when it holds as much as it did a moment ago, and some.
+    // The console is full when it holds as much as a moment ago, and not nothing.
     let mut before = 0;
     eventually(|| {
         std::thread::sleep(std::time::Duration::from_millis(100));

@@ -1,4 +1,4 @@
-//! Command lines that cannot work: an exit code, a message that names value and limit, and nothing left behind.
+//! Command lines that cannot work: each gives an exit code and a message that names value and limit, and leaves nothing behind.
 
 use crate::support::elf::Elf;
 use crate::support::folder::Folder;
@@ -36,7 +36,7 @@ fn usage() {
     assert_eq!(run(&[]).code, 2);
 }
 
-/// Help says what there is, and is no error.
+/// Help lists what there is, and is not an error.
 #[test]
 fn help() {
     for (args, parts) in [
@@ -58,7 +58,7 @@ fn help() {
 fn machines_that_cannot_be() {
     let Some(_room) = room_for(1) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    // All memory of the host: as a guest's too much by little, and as huge pages too much, since some of it is in use.
+    // All memory of the host: slightly too much for a guest, and too much in huge pages, since some of it is in use.
     let all = host::memory_bytes() & !(2 * MIB - 1);
     let (beyond, all_pages) = ((all + 2 * MIB).to_string(), (all / (2 * MIB)).to_string());
     let all = all.to_string();
@@ -76,7 +76,9 @@ fn machines_that_cannot_be() {
     if host::memory_bytes() < 64 * GIB {
         cases.extend([beyond, hugepages]);
     } else {
-        note(format_args!("no guest can have more memory than this host: guests beyond it are not tried"));
+        note(format_args!(
+            "this host has as much memory as a guest can have, so larger guests are not tried"
+        ));
     }
     for (args, parts) in cases {
         let outcome = run(&[&["run", "--pulse"], args].concat());
@@ -84,7 +86,7 @@ fn machines_that_cannot_be() {
         assert!(outcome.stderr.starts_with("cloner: ") && outcome.stderr.lines().count() == 1, "{outcome:?}");
         assert_eq!(outcome.stdout, "", "{args:?}");
     }
-    // The demo sets things up in another order; it says the same.
+    // The demo sets things up in another order, but prints the same.
     for (args, part) in [(&["--memory", "0"], "0 bytes of guest memory"), (&["--cpus", "17"], "17 vCPUs")] {
         run(&[&["demo"][..], args].concat()).assert_failed(1, &[part]);
         huge.assert_as_before();

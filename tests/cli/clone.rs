@@ -5,7 +5,7 @@ use guest_images::pulse::{self, Params};
 use crate::support::program::{Outcome, is_quiet, run};
 use crate::support::{can_restore_lazily, huge_pages, linux, room_for, value};
 
-/// The beats of the guest whose lines begin with `prefix`.
+/// The beats of the guest whose lines start with `prefix`.
 fn beats(stdout: &str, prefix: &str) -> Vec<u64> {
     let of_guest = stdout
         .lines()
@@ -54,7 +54,7 @@ fn assert_runs_side_by_side(how: &[&str], says: &str) {
     assert!(source.len() > 4 && source[0] == 1, "{stdout}");
     for prefix in ["clone 1", "clone 2"] {
         let clone = beats(&stdout, prefix);
-        // It begins where the source was when its third beat had been seen, and not at one.
+        // It starts where the source was when its third beat had been seen, and not at one.
         assert!(clone.len() > 2 && clone[0] >= 3, "{stdout}");
         for beats in [&source, &clone] {
             assert!(beats.windows(2).all(|pair| pair[1] == pair[0] + 1), "{stdout}");
@@ -69,7 +69,7 @@ fn assert_runs_side_by_side(how: &[&str], says: &str) {
     assert!(nonces.iter().all(|nonce| *nonce == nonces[0]), "{stdout}");
 }
 
-/// What the program says about who a clone is.
+/// The id that the program reports for a clone.
 #[track_caller]
 fn id_of<'a>(stdout: &'a str, clone: &str) -> &'a str {
     let start = format!("cloner: {clone} (generation 1, id ");
@@ -105,7 +105,7 @@ fn linux_clones_are_told_who_they_are() {
     huge.assert_all_back();
 }
 
-/// `pulse` has no agent: to it the command is letters, of which e ends it.
+/// `pulse` has no agent: it takes the command as single letters, of which e ends it.
 #[test]
 fn a_guest_that_crashes_instead_of_confirming_who_it_is() {
     let Some(_room) = room_for(2) else { return };

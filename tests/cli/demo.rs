@@ -9,7 +9,7 @@ use crate::support::program::{Outcome, run};
 use crate::support::room::{can_set_huge_pages_aside, may_set_huge_pages_aside};
 use crate::support::{huge_pages, room_for};
 
-/// The one JSON object on standard output of a demo that went well.
+/// The only JSON object on standard output of a successful demo.
 #[track_caller]
 fn object(outcome: &Outcome) -> Value {
     assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -24,7 +24,7 @@ fn number(object: &Value, pointer: &str) -> f64 {
     number.unwrap_or_else(|| panic!("no number {pointer} in {object}"))
 }
 
-/// A number of something that was done, and so is not nothing.
+/// A number that must be greater than zero, because something was done.
 #[track_caller]
 fn positive(object: &Value, pointer: &str) -> f64 {
     let number = number(object, pointer);
@@ -32,7 +32,7 @@ fn positive(object: &Value, pointer: &str) -> f64 {
     number
 }
 
-/// Every field that is promised, and what it must say of a clone that is one.
+/// Checks every promised field, and what it must say about a real clone.
 #[track_caller]
 fn check(object: &Value, guest: &str, memory_bytes: u64, clones: usize) {
     assert_eq!(object["guest"], guest);
@@ -46,7 +46,7 @@ fn check(object: &Value, guest: &str, memory_bytes: u64, clones: usize) {
     assert!(positive(object, "/encode/logical_gbps") >= touched_gbps);
     positive(object, "/memcpy_gbps");
     let pool = positive(object, "/pool/bytes");
-    // A user who may not set them aside may find some that are free.
+    // A user who may not set huge pages aside may still find some that are free.
     if object["pool"]["hugepages"] == false {
         assert!(may_set_huge_pages_aside().is_err(), "{object}");
         let backing = object["pool"]["backing"].as_str().unwrap();
@@ -59,7 +59,7 @@ fn check(object: &Value, guest: &str, memory_bytes: u64, clones: usize) {
 
     let kinds = ["untouched", "zero", "fill", "dup", "marked", "raw"];
     let pages: f64 = kinds.iter().map(|kind| number(object, &format!("/pages/{kind}"))).sum();
-    // A page that the guest never touched can be part of a huge page that it did: counted there, not as untouched.
+    // An untouched page can be part of a huge page that the guest has touched, and then is not counted as untouched.
     #[expect(clippy::cast_precision_loss, reason = "a few hundred MiB")]
     let all = memory_bytes as f64 / 4096.0;
     assert!((pages - all).abs() < 1.0, "{pages} pages of {all}: {object}");
@@ -124,12 +124,12 @@ fn goes_on_for_generations_on_several_vcpus_and_huge_pages() {
     huge.assert_all_back();
 }
 
-/// Source, its clones, their clones: the same nonce, ticks that go on, and nobody boots.
+/// Source, its clones, their clones: they have the same nonce, their ticks go on, and none of them boots.
 #[test]
 fn clones_a_running_linux_for_three_generations() {
     let Some(_room) = room_for(4) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    // Built first, if it must be: the demo has no patience for that.
+    // The image is built first if necessary, because the demo would not wait that long.
     if crate::support::linux::image().is_none() {
         return;
     }
@@ -156,7 +156,7 @@ fn tells_the_story() {
     huge.assert_all_back();
 }
 
-/// What happens goes to standard error, so that standard output is still one object.
+/// What happens is printed on standard error, so that standard output is still one object.
 #[test]
 fn says_more_on_standard_error() {
     let Some(_room) = room_for(2) else { return };

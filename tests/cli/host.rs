@@ -20,7 +20,7 @@ fn without_permission_are_told_so() {
     let Some(host) = OwnDev::new() else { return };
     host.run(ROOTS_KVM, NOBODY, RUN)
         .assert_failed(1, &["cloner: ", "no permission to open /dev/kvm", "group"]);
-    // A group on it is all that is missing.
+    // The device's group is all that is missing.
     let Some(_room) = crate::support::room_for(1) else { return };
     let a_second = "clone --pulse --memory 4M --when beat --branch --clones 1 --for 1";
     assert_eq!(host.run(EVERYBODYS_KVM, NOBODY, a_second).code, 0);

@@ -1,4 +1,4 @@
-//! `cloner host`: on this host, as nobody, in a control group, and where `/dev/kvm` is not there or may not be opened.
+//! `cloner host`: on this host, as an unprivileged user, in a control group, and where `/dev/kvm` is missing or may not be opened.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use vmm::host::{Host, Virtualization};
 
 const VERDICTS: [&str; 3] = ["ok", "works, slower", "missing"];
 
-/// The object, with what holds for every one of them asserted.
+/// Parses the report, and asserts what must hold for every report.
 #[track_caller]
 fn object(outcome: &Outcome) -> Value {
     assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
@@ -77,12 +77,12 @@ fn the_table_fits_a_terminal_and_says_what_mends() {
     assert!(stdout.contains("  ok             kvm-device"), "{stdout}");
     assert!(!stdout.contains('\x1b'), "not a terminal");
     for line in stdout.lines() {
-        // Commands are whole, however long.
+        // Commands are not broken, however long they are.
         assert!(line.chars().count() <= 80 || line.starts_with("      => "), "{line:?}");
     }
 }
 
-/// Needs no privileges: nobody may open this `/dev/kvm`, and that is enough.
+/// Needs no privileges: it is enough that every user may open this `/dev/kvm`.
 #[test]
 fn as_nobody() {
     let Some(_room) = room_for(2) else { return };
@@ -123,18 +123,18 @@ fn without_permission() {
     assert!(device["remedy"].as_str().unwrap().contains("chgrp kvm /dev/kvm"), "{device:#}");
 }
 
-/// The files that most of the facts come from are not there.
+/// The files that most facts come from are missing.
 #[test]
 fn without_proc_and_sys() {
     let hidden = format!("{EVERYBODYS_KVM} && mount -t tmpfs none /proc && mount -t tmpfs none /sys");
     let Some(host) = OwnDev::new() else { return };
     let object = object(&host.run(&hidden, ROOT, "host --json"));
-    assert_eq!(object["usable"], false, "memory cannot be told");
+    assert_eq!(object["usable"], false, "the host's memory is unknown");
     assert!(check(&object, "memory")["remedy"].as_str().unwrap().contains("mount -t proc"));
     assert_eq!(check(&object, "kvm-device")["verdict"], "ok");
 }
 
-/// Makes a control group with this much memory, of whichever version has the controller, in a mount namespace; runs in it.
+/// Makes a control group with this much memory, of the version that has the controller, in a mount namespace, and runs in it.
 const IN_A_GROUP: &str = r#"
     if [ -e /sys/fs/cgroup/memory/memory.limit_in_bytes ]; then
         group=/sys/fs/cgroup/memory/$NAME limit=memory.limit_in_bytes
@@ -171,7 +171,7 @@ fn in_a_control_group() {
     }
 }
 
-/// A UPS is asked only if it is named; one that does not answer is said, and nothing else depends on it.
+/// A UPS is queried only if it is named; the report says if it does not answer, and nothing else depends on it.
 #[test]
 fn the_ups() {
     let Some(_room) = room_for(2) else { return };
@@ -184,7 +184,7 @@ fn the_ups() {
     run(&["host", "--ups", "no-host"]).assert_failed(2, &["--ups", "NAME@HOST"]);
 }
 
-/// The first kilobyte of what says that it is a bzImage: enough to be taken for one.
+/// The first kilobyte of a file that says it is a bzImage, which is enough to be taken for one.
 #[test]
 fn a_compressed_kernel_is_warned_of_where_ring_0_is_emulated() {
     let Some(_room) = room_for(1) else { return };

@@ -27,18 +27,18 @@ fn ends_a_demo_at_any_moment() {
         let program = Program::start(&mut cloner(DEMO));
         thread::sleep(Duration::from_millis(delay_ms));
         program.signal(signal);
-        // Before the program catches signals at all, the signal ends it as any other.
+        // Before the program catches signals, the signal ends it like any other program.
         let Some(outcome) = program.finish_if_not_killed() else { continue };
         match outcome.code {
             130 => interrupted += 1,
-            // It was done before.
+            // The demo had ended before the signal came.
             0 => {}
             _ => panic!("{signal:?} after {delay_ms} ms: {outcome:?}"),
         }
         assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
         huge.assert_as_before();
     }
-    assert!(interrupted > 0, "the demo is done before it can be interrupted");
+    assert!(interrupted > 0, "the demo always ended before it could be interrupted");
     note(format_args!("cloner demo: {interrupted} of 7 interrupted in the middle"));
     huge.assert_all_back();
 }
@@ -68,7 +68,7 @@ fn ends_the_wait_for_a_console() {
     huge.assert_all_back();
 }
 
-/// Somebody who presses it twice wants to be gone at once; the huge pages are the host's all the same.
+/// A user who presses Ctrl-C twice wants the program to end at once; the huge pages still go back to the host.
 #[test]
 fn twice_leaves_no_huge_pages_either() {
     let Some(_room) = room_for(4) else { return };

@@ -1,4 +1,4 @@
-//! The `cloner` program: what it prints, how it ends, what it leaves behind.
+//! The `cloner` program: what it prints, how it ends, and what it leaves behind.
 
 mod bad_input;
 mod clone;

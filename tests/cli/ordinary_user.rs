@@ -12,7 +12,7 @@ use crate::support::{huge_pages, note, room_for};
 /// Limits as low as a distribution's, and lower.
 const LIMITED: &str = "ulimit -l 64 && ulimit -n 1024 && :";
 
-/// The line about a pool's pages, of a host with no huge page free.
+/// Checks the line about a pool's pages on a host that has no free huge page.
 #[track_caller]
 fn assert_ordinary_pages(outcome: &Outcome) {
     assert_eq!((outcome.code, outcome.stderr.lines().count()), (0, 1), "{outcome:?}");
@@ -56,7 +56,7 @@ fn runs_the_demo() {
     huge.assert_all_back();
 }
 
-/// What is free is for everybody.
+/// Free huge pages are for every user.
 #[test]
 fn has_the_huge_pages_that_are_free() {
     let Some(_room) = room_for(3) else { return };
@@ -92,7 +92,7 @@ fn needs_no_kernel_with_huge_pages() {
     huge.assert_all_back();
 }
 
-/// Asked for by name, they are there, or nothing is begun.
+/// If huge pages are requested explicitly, they are used, or nothing is started.
 #[test]
 fn is_refused_huge_pages_that_are_not_there() {
     let Some(_room) = room_for(1) else { return };
@@ -113,7 +113,7 @@ fn is_refused_huge_pages_that_are_not_there() {
     huge.assert_all_back();
 }
 
-/// With little memory to lock and few descriptors.
+/// Runs with little memory to lock and few descriptors.
 #[test]
 fn runs_clones_of_every_kind() {
     let Some(_room) = room_for(3) else { return };
@@ -135,7 +135,7 @@ fn runs_clones_of_every_kind() {
     huge.assert_all_back();
 }
 
-/// Lazy clones take more than `/dev/kvm`: what, is said before the source boots, and is true.
+/// Lazy clones need more than `/dev/kvm`: the program says what before the source boots, and what it says is true.
 #[test]
 fn is_told_what_lazy_clones_take() {
     let Some(_room) = room_for(3) else { return };

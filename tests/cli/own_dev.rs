@@ -1,4 +1,4 @@
-//! The program on a host with other devices, and as another user.
+//! Runs the program on a host with other devices, and as another user.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use crate::support::folder::Folder;
 use crate::support::program::{Outcome, Program};
 use crate::support::room::skip;
 
-/// Gives the program a `/dev` of its own, by mount namespace, with little in it.
+/// Gives the program a separate `/dev`, in a mount namespace, with few devices.
 const OWN_DEV: &str =
     "mount -t tmpfs -o mode=755 dev /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/zero c 1 5";
 
@@ -18,14 +18,14 @@ pub(super) const EVERYBODYS_KVM: &str = "mknod -m 666 /dev/kvm c 10 232";
 pub(super) const ROOT: &str = "";
 pub(super) const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
 
-/// The program, where any user can get at it.
+/// The program, in a place where any user can run it.
 pub(super) struct OwnDev {
     _folder: Folder,
     program: PathBuf,
 }
 
 impl OwnDev {
-    /// `None` without the right to, having said so.
+    /// `None`, after a note, if this user may not do this.
     pub(super) fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skip("it gives the program a /dev of its own, which only root can");
@@ -40,7 +40,7 @@ impl OwnDev {
         Some(Self { _folder: folder, program })
     }
 
-    /// Runs the program there when this shell command has made devices, with `user` in front of it.
+    /// Runs the program after this shell command has made devices, with `user` before the program's name.
     pub(super) fn run(&self, devices: &str, user: &str, args: &str) -> Outcome {
         let script = format!("{OWN_DEV} && {devices} && exec {user} {} {args}", self.program.display());
         Program::start(Command::new("unshare").args(["--mount", "sh", "-ec", &script])).finish()

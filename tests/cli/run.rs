@@ -38,11 +38,11 @@ fn reports_a_crash_with_rip_and_bytes() {
     let outcome = run_with_input(&["run", "--pulse", "--memory", "4M"], "t");
     outcome.assert_failed(125, &["cloner: the guest crashed: vCPU 0 took a triple fault at RIP 0x", "bytes"]);
     let outcome = run_with_input(&["run", "--pulse", "--memory", "4M"], "e");
-    // FBLD, which the guest has sent to where there is no memory.
+    // FBLD, which the guest has sent to an address where there is no memory.
     outcome.assert_failed(125, &["cloner: the guest crashed: vCPU 0 at RIP 0x", "cannot emulate", "df 23"]);
 }
 
-/// However it ends, the user's terminal is as it was, to the last setting.
+/// However the program ends, every setting of the user's terminal is as it was.
 #[test]
 fn restores_the_terminal() {
     let Some(_room) = room_for(1) else { return };
@@ -66,7 +66,7 @@ fn restores_the_terminal() {
         let program = terminal.start(&["run", "--pulse", "--memory", "4M"]);
         terminal.screen.line("pulse: ready");
         assert!(terminal.is_raw(), "{name}");
-        // Every key is the guest's, Ctrl-C as well.
+        // Every key goes to the guest, Ctrl-C included.
         terminal.type_keys("\u{3}");
         terminal.screen.line("pulse: ? 03");
         if let Some(signal) = end(&terminal) {
@@ -77,7 +77,7 @@ fn restores_the_terminal() {
     }
 }
 
-/// The second signal ends the program at once, and still not with the terminal as it is.
+/// The second signal ends the program at once, but the terminal is restored even then.
 #[test]
 fn restores_the_terminal_when_told_twice() {
     let Some(_room) = room_for(1) else { return };

@@ -1,4 +1,4 @@
-//! States that are states, but not for this memory, this host or this KVM.
+//! States that are valid, but not for this memory, this host or this KVM.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::support::host::Holdings;
 use crate::support::json::{any_index, leaves};
 use crate::support::{alone, assert_names, chain, note, room_for};
 
-/// Tries to restore a state that is valid, but not for this memory or this host.
+/// Tries to restore a state that is valid, but not for this memory or this host; returns the error.
 #[track_caller]
 fn refused_here(state: VmStateV1, memory_bytes: u64) -> state::Error {
     let memory =
@@ -45,7 +45,7 @@ fn memory_of_another_size() {
 fn a_foreign_processor() {
     let Some(_room) = room_for(1) else { return };
     let state = real(2);
-    // Another vendor, on any of the vCPUs.
+    // Another vendor on one of the vCPUs.
     let mut foreign = state.get().clone();
     let leaf = foreign.vcpus[1].cpuid.iter_mut().find(|leaf| leaf.function == 0).unwrap();
     (leaf.ebx, leaf.edx, leaf.ecx) = (0x7561_6843, 0x2020_6f6e, 0x6b6e_6148);
@@ -53,17 +53,17 @@ fn a_foreign_processor() {
     assert!(matches!(error, state::Error::Cpu(Mismatch::Vendor { .. })), "{error:?}");
     assert_names(&error, &["Chauno  Hank"]);
 
-    // A state without the leaf that names a vendor is of no known one.
+    // A state without the CPUID leaf that names a vendor has no known vendor.
     let mut nameless = state.get().clone();
     nameless.vcpus[0].cpuid.retain(|leaf| leaf.function != 0);
     assert!(matches!(refused_here(nameless, MIB), state::Error::Cpu(Mismatch::Vendor { .. })));
 
-    // Features this host has not, one by one; the error names leaf and bit.
+    // Features that this host does not have, one by one; the error names leaf and bit.
     let mut tried = 0;
     for (leaf, register) in [(1, "ECX"), (1, "EDX"), (7, "EBX"), (7, "ECX"), (7, "EDX"), (0x8000_0001, "ECX")]
     {
         for bit in 0..32 {
-            // Those that are no features: TSC deadline, OSXSAVE, hypervisor; several processors in a package;
+            // Bits that are not features: TSC deadline, OSXSAVE, hypervisor; several processors in a package;
             // OSPKE.
             let no_feature = match (leaf, register) {
                 (1, "ECX") => [24, 27, 31].contains(&bit),
@@ -82,7 +82,7 @@ fn a_foreign_processor() {
                 "ECX" => &mut entry.ecx,
                 _ => &mut entry.edx,
             } |= 1 << bit;
-            // A guest that may run guests of its own has state of that.
+            // A guest that may run guests of its own must also have the state for that.
             if shows_virtualization(&foreign.vcpus[1].cpuid) {
                 foreign.vcpus[1].nested = Some(no_inner_guest());
             }
@@ -95,12 +95,15 @@ fn a_foreign_processor() {
     assert!(tried > 5, "{tried} features");
 }
 
-/// A guest has state of nested virtualization exactly if its CPUID shows any, and that state has lengths and flags of its own.
+/// A guest has state of nested virtualization exactly if its CPUID shows virtualization; the state's lengths and flags are checked.
 #[test]
 fn nested_virtualization_that_is_shown_and_saved_or_neither() {
     let Some(_room) = room_for(1) else { return };
     let state = real(2);
-    assert!(state.get().vcpus.iter().all(|vcpu| vcpu.nested.is_none()), "hidden unless asked for");
+    assert!(
+        state.get().vcpus.iter().all(|vcpu| vcpu.nested.is_none()),
+        "virtualization is shown only on request"
+    );
     let mut without = state.get().clone();
     without.vcpus[1].cpuid.iter_mut().find(|leaf| leaf.function == 1).unwrap().ecx |= 1 << 5;
     let error = VmState::try_from(without.clone()).unwrap_err();
@@ -129,8 +132,8 @@ fn nested_virtualization_that_is_shown_and_saved_or_neither() {
     VmState::try_from(without).unwrap();
 }
 
-/// Another frequency of the time stamp counter: taken if calibration may differ by so much, or the processor scales; else refused
-/// with both, for KVM would only push the counter forward now and then.
+/// Another frequency of the time stamp counter is accepted if it is within the tolerance of calibration or the processor scales the
+/// counter. Otherwise it is refused with both frequencies, because KVM would only push the counter forward now and then.
 #[test]
 fn another_frequency() {
     let Some(_room) = room_for(1) else { return };
@@ -170,7 +173,7 @@ fn another_frequency() {
     assert_eq!(error, state::Error::Frequencies { vcpu: 1, khz: host_khz + 1, first_khz: host_khz });
 }
 
-/// Whether KVM can give the feature; or the processor has it, where KVM is page-table based and lets the guest see that.
+/// Whether KVM can offer the feature, or the processor has it where KVM is page-table based and guests see the processor's own.
 fn host_has(leaf: u32, register: &str, bit: u32) -> bool {
     let supported = Host::get().unwrap().supported_cpuid().as_slice();
     let supported = supported.iter().find(|e| e.function == leaf && e.index == 0);
@@ -196,7 +199,7 @@ fn extended_registers_of_another_size() {
     assert_names(&error, &["vcpus[1].xsave length", &len.to_string(), "KVM_CAP_XSAVE2"]);
 }
 
-/// What is checked before anything is built leaves nothing built.
+/// Nothing is opened for a state that is refused, because it is checked before anything is built.
 #[test]
 fn states_that_are_refused_open_nothing() {
     let Some(_room) = room_for(1) else { return };
@@ -223,7 +226,7 @@ fn states_that_are_refused_open_nothing() {
     });
 }
 
-/// Numbers only KVM can judge, each at both ends: the machine is built, or KVM's refusal is passed on and names the call.
+/// Numbers that only KVM can judge, each at both ends: the machine is built, or KVM's refusal is passed on and names the call.
 #[test]
 fn every_number_at_its_ends_is_restored_or_refused_by_kvm() {
     let Some(_room) = room_for(1) else { return };
@@ -240,7 +243,7 @@ fn every_number_at_its_ends_is_restored_or_refused_by_kvm() {
         let mut seen = BTreeSet::new();
         let leaves = leaves(&json);
         for pointer in leaves.keys() {
-            // Each MSR on its own, but one element of all other lists.
+            // Each MSR separately, but one element of every other list.
             let once = if pointer.contains("/msrs/") { pointer.clone() } else { any_index(pointer) };
             let Some((_, type_max, allowed)) = NUMBERS.iter().find(|(pattern, ..)| fits(pattern, pointer))
             else {

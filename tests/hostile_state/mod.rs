@@ -1,4 +1,4 @@
-//! A VM's state from somebody who means harm: every error is named, and nothing has been built.
+//! A VM's state made by an attacker: every error is named, and nothing has been built.
 
 mod here;
 mod ranges;
@@ -17,18 +17,18 @@ use crate::MIB;
 use crate::support::json::any_index;
 use crate::support::{Guest, assert_names, guest, note, room_for};
 
-/// The envelope of a VM's state, written down here a second time: an attacker needs no access to a constant.
+/// The envelope of a VM's state, repeated here on purpose: an attacker needs no access to the constant.
 const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
 const HEADER_BYTES: usize = 32;
 
-/// A state as it really is.
+/// The state of a real machine.
 fn real(vcpus: u8) -> VmState {
     let source = Guest::boot(&guest::pulse(&Params { beat_ms: 20, ..Params::new(1, 0) }, MIB, vcpus));
     source.line("pulse: ready");
     source.pause().save().unwrap()
 }
 
-/// Reads a state from text that its author has put into a perfect envelope.
+/// Decodes a state from text that its author has put into a valid envelope.
 fn from_text(text: &[u8]) -> Result<VmState, DecodeError> {
     VmState::from_bytes(&VM_STATE.wrap(text))
 }
@@ -45,11 +45,11 @@ fn from_json(json: &Value) -> Result<VmState, DecodeError> {
     from_text(&serde_json::to_vec(json).unwrap())
 }
 
-/// The state with one value changed, and what has to go with it: all vCPUs have one frequency, and a guest that is shown
+/// The state with one value changed, and whatever must change with it: all vCPUs have one frequency, and a guest that is shown
 /// virtualization has state of it.
 fn with(json: &Value, pointer: &str, value: Value) -> Value {
     let mut json = json.clone();
-    // Zero is no frequency, and is found before they are compared.
+    // Zero is not a valid frequency, and is found before frequencies are compared.
     if pointer.ends_with("/tsc/khz") && value != json!(0) {
         json["vcpus"].as_array_mut().unwrap().iter_mut().for_each(|vcpu| vcpu["tsc"]["khz"] = value.clone());
         return json;
@@ -72,7 +72,7 @@ fn no_inner_guest() -> NestedStateV1 {
     NestedStateV1 { flags: 0, format: 1, header: vec![0; 120], data: vec![] }
 }
 
-/// Hexadecimal fields hold hexadecimal digits.
+/// Hexadecimal fields must hold hexadecimal digits.
 #[test]
 fn bytes_are_hexadecimal() {
     let Some(_room) = room_for(1) else { return };
@@ -89,7 +89,7 @@ fn bytes_are_hexadecimal() {
     }
 }
 
-/// Every field of every object is there, once, and there are no others.
+/// Every object must have every field exactly once, and no others.
 #[test]
 fn missing_unknown_and_repeated_fields() {
     let Some(_room) = room_for(1) else { return };
@@ -123,7 +123,7 @@ fn missing_unknown_and_repeated_fields() {
                 assert_names(&error, &["unknown field", "surprise"]);
                 object.keys().map(|name| format!("{at}/{name}")).collect()
             }
-            // One element speaks for all.
+            // One element stands for all.
             Value::Array(items) if !items.is_empty() => vec![format!("{at}/0")],
             _ => vec![],
         };
@@ -208,20 +208,20 @@ fn a_state_with_any_bit_flipped() {
     assert!(VmState::from_bytes(&bytes).is_ok());
 }
 
-/// With a checksum that fits: what is accepted then says exactly what the text says, and nothing panics.
+/// Even with a valid checksum nothing panics, and what is accepted means exactly what the text says.
 #[test]
 fn a_text_with_bits_flipped_in_a_perfect_envelope() {
     let Some(_room) = room_for(1) else { return };
     let mut text = serde_json::to_vec(real(1).get()).unwrap();
     let (mut accepted, mut refused) = (0, 0);
-    // A prime step, so that all bits of all kinds of bytes are met.
+    // A prime step, so that every bit position is met in every kind of byte.
     for bit in (0..text.len() * 8).step_by(11) {
         text[bit / 8] ^= 1 << (bit % 8);
         match from_text(&text) {
             Ok(state) => {
                 let said: Value = serde_json::from_slice(&text).unwrap();
                 let mut read = serde_json::to_value(state.get()).unwrap();
-                // Digits a to f may be capital.
+                // The digits a to f may be capital.
                 for pointer in ["/vcpus/0/xsave", "/vcpus/0/lapic", "/devices/serial/receive_fifo"] {
                     let text = said.pointer(pointer).unwrap().as_str().unwrap();
                     let digits = read.pointer_mut(pointer).unwrap();

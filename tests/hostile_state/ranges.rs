@@ -1,4 +1,4 @@
-//! What every number and every list of a state may be.
+//! The allowed values of every number and the allowed lengths of every list in a state.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,17 @@ use crate::MIB;
 use crate::support::json::leaves;
 use crate::support::{assert_names, chain, room_for};
 
-/// What a number may be.
+/// The values that a number may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Allowed {
-    /// All its type holds: registers, and what the guest or KVM makes of it.
+    /// All that its type can hold: registers, and numbers whose meaning is up to the guest or KVM.
     Any,
     Between(u64, u64),
-    /// Any of these bits.
+    /// Any combination of these bits.
     Bits(u64),
-    /// As `Between`, or this.
+    /// At most the first, or exactly the second.
     UpToOr(u64, u64),
-    /// This, and any of these bits.
+    /// The first, and any combination of the bits of the second.
     With(u64, u64),
 }
 
@@ -33,7 +33,7 @@ impl Allowed {
         Between(0, max)
     }
 
-    /// Values that must be refused, and values that must not.
+    /// Some values that must be refused, and some that must be accepted.
     pub(super) fn examples(self, type_max: u64) -> (Vec<u64>, Vec<u64>) {
         let (mut refused, accepted) = match self {
             Any => (vec![], vec![0, type_max]),
@@ -55,8 +55,8 @@ const U32: u64 = u32::MAX as u64;
 const U64: u64 = u64::MAX;
 const I64: u64 = i64::MAX as u64;
 
-/// Every number of the schema: where, the greatest its type holds, and what is allowed. The first that fits counts; in a
-/// path, `*` stands for any one part.
+/// Every number of the schema: where it is, the greatest that its type can hold, and what is allowed. The first row that fits
+/// counts; in a path, `*` stands for any one part.
 pub(super) const NUMBERS: &[(&str, u64, Allowed)] = &[
     ("/vcpus/*/mp_state", U32, Allowed::up_to(4)),
     ("/vcpus/*/regs/*", U64, Any),
@@ -72,7 +72,7 @@ pub(super) const NUMBERS: &[(&str, u64, Allowed)] = &[
     ("/vcpus/*/sregs/*/*", U8, Allowed::up_to(1)),
     ("/vcpus/*/sregs/cr8", U64, Allowed::up_to(15)),
     ("/vcpus/*/sregs/apic_base", U64, With(0xfee0_0000, 0xd00)),
-    // Which bits of cr0, cr4 and efer exist is the host's to say: KVM_SET_SREGS does.
+    // Which bits of cr0, cr4 and efer exist depends on the host: KVM_SET_SREGS checks them.
     ("/vcpus/*/sregs/*", U64, Any),
     ("/vcpus/*/xcrs/*/xcr", U32, Any),
     ("/vcpus/*/xcrs/*/value", U64, Any),
@@ -87,7 +87,7 @@ pub(super) const NUMBERS: &[(&str, u64, Allowed)] = &[
     ("/vcpus/*/events/nmi_pending", U8, Allowed::up_to(2)),
     ("/vcpus/*/events/sipi_vector", U32, Allowed::up_to(255)),
     ("/vcpus/*/events/flags", U32, Bits(0x3f)),
-    // exception_…, interrupt_…, nmi_…, smi_…, triple_fault_pending: yes or no
+    // exception_…, interrupt_…, nmi_…, smi_…, triple_fault_pending: 0 or 1
     ("/vcpus/*/events/*", U8, Allowed::up_to(1)),
     ("/vcpus/*/cpuid/*/*", U32, Any),
     ("/vcpus/*/tsc/khz", U32, Between(1, U32)),
@@ -125,7 +125,7 @@ pub(super) const NUMBERS: &[(&str, u64, Allowed)] = &[
     ("/devices/serial/*", U8, Any),
 ];
 
-/// Numbers with rules of their own: tests below.
+/// Numbers with rules of their own, which are tested below.
 const OTHERWISE: &[&str] = &["/memory_bytes", "/vcpus/*/msrs/*/index"];
 
 pub(super) fn fits(pattern: &str, pointer: &str) -> bool {
@@ -134,7 +134,7 @@ pub(super) fn fits(pattern: &str, pointer: &str) -> bool {
         && pattern.zip(pointer).all(|(pattern, part)| pattern == "*" || pattern == part)
 }
 
-/// `/vcpus/0/regs/rax` as errors have it: `vcpus[0].regs.rax`.
+/// A path such as `/vcpus/0/regs/rax` in the form that errors use: `vcpus[0].regs.rax`.
 fn dotted(pointer: &str) -> String {
     let mut text = String::new();
     for part in pointer.split('/').skip(1) {
@@ -147,7 +147,7 @@ fn dotted(pointer: &str) -> String {
     text
 }
 
-/// Each number, of two vCPUs, with each value at and beyond its limits; and values of no number at all.
+/// Each number of two vCPUs, with values at and beyond its limits, and with values that are not numbers.
 #[test]
 fn every_number_has_a_range_and_is_named_outside_it() {
     let Some(_room) = room_for(1) else { return };
@@ -164,7 +164,7 @@ fn every_number_has_a_range_and_is_named_outside_it() {
             continue;
         }
         let row = NUMBERS.iter().position(|(pattern, ..)| fits(pattern, pointer));
-        let row = row.unwrap_or_else(|| panic!("{pointer} = {value} is new: say above what it may be"));
+        let row = row.unwrap_or_else(|| panic!("{pointer} = {value} is new: add what is allowed to NUMBERS"));
         used.insert(row);
         let (_, type_max, allowed) = NUMBERS[row];
         if type_max < U64 && type_max != I64 {
@@ -193,7 +193,7 @@ fn every_number_has_a_range_and_is_named_outside_it() {
     assert!(unused.is_empty(), "no longer in the schema: {unused:?}");
 }
 
-/// The error of a state that was changed, which names the field.
+/// Asserts that a changed state is refused with an error that names the field.
 #[track_caller]
 fn assert_out_of_range(state: &VmState, change: impl FnOnce(&mut VmStateV1), field: &str) {
     let mut state = state.get().clone();
@@ -240,7 +240,7 @@ fn every_list_has_limits() {
     let fifo = "devices.serial.receive_fifo length";
     assert_out_of_range(&state, |s| s.devices.serial.receive_fifo = vec![0; 65], fifo);
 
-    // No MSR twice; and the TSC, which is kept apart, not at all.
+    // An MSR must not occur twice; the TSC, which is kept separately, must not occur at all.
     for index in [state.get().vcpus[0].msrs[1].index, 0x10] {
         let mut twice = state.get().clone();
         twice.vcpus[0].msrs[0].index = index;

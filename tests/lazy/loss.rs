@@ -1,4 +1,4 @@
-//! Memory that cannot be had: the clone stops and says why. It never hangs, and never reads zeros.
+//! Memory that cannot be provided: the clone stops and says why. It never hangs, and never reads zeros.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,7 +17,7 @@ use crate::support::{Guest, Studio, assert_names, can_restore_lazily, guest, roo
 
 use super::{MEMORY, NONCE, TRANSPARENT, memory_for, on_demand, params, source};
 
-/// The snapshot again, with one bit of one chunk another.
+/// The same snapshot, with one bit of one chunk flipped.
 #[track_caller]
 fn with_flipped_bit(studio: &Studio, snapshot: &Snapshot, chunk: u64) -> Snapshot {
     let stored = studio.pool.get(snapshot.name()).unwrap();
@@ -43,7 +43,7 @@ fn assert_lost(ending: &Ending, parts: &[&str]) {
     assert_names(ending, parts);
 }
 
-/// A damaged chunk is no matter until it is needed. Then the VM stops, and says why; what has arrived stays readable.
+/// A damaged chunk does no harm until it is needed. Then the VM stops and says why; memory that has arrived stays readable.
 #[test]
 fn a_flipped_bit_stops_the_clone_that_needs_it() {
     let Some(_room) = room_for(2) else { return };
@@ -59,7 +59,7 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
     for vcpus_blocked in [true, false] {
         let (memory, fill) = memory_for(&damaged, TRANSPARENT, &on_demand());
         let clone = Guest::resume(damaged.state(), memory);
-        assert_eq!(clone.nonce(), NONCE, "it needs other chunks only");
+        assert_eq!(clone.nonce(), NONCE, "the nonce needs only other chunks");
         let mut byte = [0];
         if vcpus_blocked {
             clone.send("s");
@@ -73,22 +73,22 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
         let error = clone.vm.memory().read(address, &mut byte).unwrap_err();
         assert!(matches!(error, memory::Error::Lost(_)), "{error}");
         guest::status(clone.vm.memory());
-        assert!(clone.vm.pause().is_err(), "it has ended");
+        assert!(clone.vm.pause().is_err(), "the clone has ended");
     }
 
-    // The background fill meets it without the guest.
+    // The background fill finds the damage without the guest.
     let (memory, fill) = memory_for(&damaged, TRANSPARENT, &Options::default());
     assert_names(&fill.wait().unwrap_err(), &["chunk 5", "checksum"]);
     let late = Guest::resume(damaged.state(), memory);
     assert_lost(&late.end(), &["chunk 5"]);
-    // So does a save, and the pool is as it was.
+    // So does a save, after which the pool is as it was.
     let (memory, _) = memory_for(&damaged, TRANSPARENT, &on_demand());
     let clone = Guest::resume(damaged.state(), memory);
     clone.nonce();
     let error = studio.try_save(&clone.pause(), "never", &Progress::default()).unwrap_err();
     assert_names(&error, &["lazy clone", "chunk 5", "checksum"]);
     studio.check();
-    // And a working set, before anything runs.
+    // So does a working set, before anything runs.
     let (memory, fill) = memory_for(&good, TRANSPARENT, &on_demand());
     let clone = Guest::resume(good.state(), memory);
     clone.sum();
@@ -98,12 +98,12 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
     assert!(matches!(error, lazy::Error::Lost(_)), "{error}");
 }
 
-/// What a source does after some pages.
+/// What a source of pages does after it has given some.
 #[derive(Debug)]
 enum Fate {
     Panics,
     Fails,
-    /// Until the door is opened.
+    /// Blocks until the door is opened.
     Blocks(Arc<Door>),
 }
 
@@ -124,7 +124,7 @@ impl Door {
     }
 }
 
-/// A copy of a guest's memory that gives so many pages.
+/// A copy of a guest's memory that gives only a limited number of pages.
 #[derive(Debug)]
 struct Mortal {
     memory: GuestMemory,
@@ -155,7 +155,7 @@ impl Source for Mortal {
     }
 }
 
-/// The handler dies, fails or stalls, while a vCPU waits for it or while this process does: the VM ends with the reason.
+/// The handler dies, fails or stalls, while a vCPU or this process waits for it: the VM ends and gives the reason.
 #[test]
 fn a_handler_that_dies_or_stalls_stops_the_clone() {
     let Some(_room) = room_for(2) else { return };
@@ -165,10 +165,10 @@ fn a_handler_that_dies_or_stalls_stops_the_clone() {
     let params = params();
     let studio = Studio::new(64 * MIB);
     let snapshot = studio.snapshot(&source(&params, 2), "template");
-    // Enough to answer with its nonce.
+    // Enough for the guest to answer with its nonce.
     const PAGES: usize = 1500;
     let mortal = |fate| -> (Guest, Fill) {
-        // Only what stalls is to be found by the limit: to report a panic, with a backtrace, may take longer than this.
+        // The limit must find only the handler that stalls: reporting a panic, with a backtrace, may take longer than this.
         let stalls = matches!(fate, Fate::Blocks(_));
         let options = on_demand();
         let options = if stalls { Options { limit: Duration::from_millis(300), ..options } } else { options };
@@ -196,13 +196,13 @@ fn a_handler_that_dies_or_stalls_stops_the_clone() {
             }
             assert_lost(&clone.end(), &parts);
             assert_names(&fill.wait().unwrap_err(), &parts);
-            // Neither does this wait for a handler that never comes back.
+            // Dropping the clone does not wait for a handler that never comes back either.
             drop(clone);
         }
         door.open();
     }
 
-    // The background fill stalls; the guest, which needs nothing more, is ended all the same.
+    // The background fill stalls; the guest, which needs no more pages, is ended all the same.
     let door = Arc::<Door>::default();
     let (clone, fill) = mortal(Fate::Blocks(Arc::clone(&door)));
     let waiting = std::thread::scope(|scope| {

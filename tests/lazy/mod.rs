@@ -1,4 +1,4 @@
-//! Clones whose memory arrives while they run: equal to the source in the end, and never wrong before.
+//! Clones whose memory arrives while they run: in the end they equal the source, and they are never wrong before.
 
 mod loss;
 
@@ -32,12 +32,12 @@ fn source(params: &Params, vcpus: u8) -> Guest {
     source
 }
 
-/// Nothing arrives but what is touched.
+/// Only pages that are touched arrive.
 fn on_demand() -> Options {
     Options { background: None, ..Options::default() }
 }
 
-/// Everything arrives from the beginning.
+/// All pages arrive, from the beginning.
 fn at_once() -> Options {
     Options { background: Some(Duration::ZERO), ..Options::default() }
 }
@@ -54,7 +54,7 @@ fn assert_is_clone(params: &Params, clone: &Guest) {
     clone.beat();
 }
 
-/// Whatever the memory is made of, however much comes at once, with and without background fill, on several vCPUs.
+/// Covers every kind of memory, every number of pages per fault, with and without background fill, on several vCPUs.
 #[test]
 fn a_lazy_clone_is_a_clone() {
     let Some(_room) = room_for(3) else { return };
@@ -87,7 +87,7 @@ fn a_lazy_clone_is_a_clone() {
             );
             drop(clone);
 
-            // And one that nobody runs: this process touches all of it.
+            // A clone that does not run: this process touches all of it.
             let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
             let difference = studio.comparer.first_difference(paused.memory(), &memory).unwrap();
             assert_eq!(difference, None, "{backing}: {granule_pages} pages at once");
@@ -99,7 +99,7 @@ fn a_lazy_clone_is_a_clone() {
     huge.assert_all_back();
 }
 
-/// A clone of a clone of a clone, saved before its memory has arrived; and snapshots that refer to others.
+/// A clone of a clone of a clone, each saved before its memory has arrived; and snapshots that refer to others.
 #[test]
 fn a_half_filled_clone_is_completed_before_it_is_saved() {
     let Some(_room) = room_for(2) else { return };
@@ -128,13 +128,13 @@ fn a_half_filled_clone_is_completed_before_it_is_saved() {
         let clone = Guest::resume(snapshot.state(), memory);
         assert_eq!(clone.nonce(), NONCE);
         clone.beat();
-        assert!(!fill.is_complete(), "there is something left to complete");
+        assert!(!fill.is_complete(), "nothing was left to complete");
         (guest, last) = (clone, Some(snapshot));
     }
     assert_is_clone(&params, &guest);
 }
 
-/// The clone rewrites its memory while the rest of it arrives: nothing it wrote is overwritten.
+/// The clone rewrites its memory while the rest of it arrives: nothing that it wrote is overwritten.
 #[test]
 fn the_fill_replaces_nothing() {
     let Some(_room) = room_for(1) else { return };
@@ -167,7 +167,7 @@ fn the_fill_replaces_nothing() {
     }
 }
 
-/// What one run touched is there before the next one starts.
+/// What one run touched is present before the next one starts.
 #[test]
 fn a_working_set_spares_the_faults() {
     let Some(_room) = room_for(1) else { return };
@@ -192,7 +192,7 @@ fn a_working_set_spares_the_faults() {
     let after = run(Some(working_set.clone())).len();
     assert!(faults.len() > 50 && after * 10 <= faults.len(), "{} faults, then {after}", faults.len());
 
-    // It is this snapshot's, and no other's.
+    // The working set belongs to this snapshot, and to no other.
     working_set.store(&studio.pool).unwrap();
     let other = studio.snapshot(&source(&params, 1), "other");
     assert_eq!(WorkingSet::load(&studio.pool, &other).unwrap(), None);
@@ -200,7 +200,7 @@ fn a_working_set_spares_the_faults() {
     assert_eq!(WorkingSet::load(&studio.pool, &snapshot).unwrap(), None);
 }
 
-/// Dropped while vCPUs wait for pages and the fill is under way, twenty times over.
+/// A clone is dropped while vCPUs wait for pages and the fill is under way, twenty times over.
 #[test]
 fn dropping_a_lazy_clone_at_any_time_leaves_nothing() {
     let Some(_room) = room_for(1) else { return };
@@ -252,8 +252,8 @@ fn what_cannot_be_served_is_refused() {
     assert_names(&error, &["memory of its own", "template"]);
 }
 
-/// Linux, three generations of lazy clones: the second is saved while half of it is still to come, the third from an incremental
-/// snapshot.
+/// Linux, three generations of lazy clones: the second is saved while half of its memory has yet to arrive, the third is built from
+/// an incremental snapshot.
 #[test]
 fn a_linux_goes_on_while_its_memory_arrives() {
     let Some(_room) = room_for(2) else { return };

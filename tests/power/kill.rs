@@ -1,4 +1,4 @@
-//! A process that flushes, killed by SIGKILL at any moment; another one recovers what it left.
+//! A process that flushes is killed by SIGKILL at any moment, and another one recovers what it left.
 //!
 //! This shows what the process leaves, not what a disk without power does: that is `cloner::flush::tests::crash`.
 
@@ -20,10 +20,10 @@ const WORK_IN: &str = "CLONER_TEST_FLUSH_IN";
 const START: &str = "CLONER_TEST_FLUSH_START";
 const KILLS: u64 = 120;
 
-/// Puts, flushes and removes until it is killed, and says what is certain as soon as it is.
+/// Puts, flushes and removes snapshots until it is killed, and prints what is certain as soon as it is.
 #[test]
 fn works_until_it_is_killed() {
-    // Only the test below runs it for what it does.
+    // Only the test below runs this for its effect.
     let Some(path) = env::var_os(WORK_IN) else { return };
     let start: u64 = env::var(START).unwrap().parse().unwrap();
     let say = |line: String| {
@@ -55,7 +55,7 @@ fn works_until_it_is_killed() {
 enum Known {
     Safe,
     Removed,
-    /// It was being flushed or removed.
+    /// The snapshot was being flushed or removed.
     Maybe,
 }
 
@@ -75,7 +75,7 @@ fn a_process_killed_at_random_points_loses_nothing_that_was_safe() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        // Not before it works, however busy the machine is; then at any moment.
+        // Kill it only once it works, however busy the machine is; then at any moment.
         let first = lines.next().unwrap().unwrap();
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         thread::sleep(Duration::from_micros((seed >> 33) % 60_000));

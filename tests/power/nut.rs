@@ -1,4 +1,4 @@
-//! A UPS behind NUT's own server, with NUT's own dummy driver: it loses the mains, then runs low.
+//! A UPS served by NUT's own server with NUT's own dummy driver: it loses the mains, then runs low.
 
 use std::fs;
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ use crate::support::folder::Folder as Temporary;
 use crate::support::note;
 use crate::support::room::skip;
 
-/// Debian's; /usr/sbin/upsd is a script that asks whether NUT is configured on this host.
+/// Debian's server itself; /usr/sbin/upsd is a script that checks whether NUT is configured on this host.
 const UPSD: &str = "/lib/nut/upsd";
 const DRIVER: &str = "/lib/nut/dummy-ups";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ impl Ups {
     }
 
     fn set(&self, values: &str) {
-        // The driver reads the file when its time changes: never half of it.
+        // The driver reads the file when its modification time changes; a rename never shows it half of one.
         let new = self.folder.file("ups.new", values.as_bytes());
         fs::rename(new, self.folder.path().join("ups.dev")).unwrap();
     }
@@ -116,7 +116,7 @@ fn a_ups_on_battery_makes_the_flush_start_by_itself() {
         let admitted = durable.reserve(&format!("n{number}"), 0, Labels::default(), |_| true).unwrap();
         fill(admitted.reservation, number);
     }
-    assert_eq!(durable.status().usage.snapshots, 8, "nothing is flushed without need");
+    assert_eq!(durable.status().usage.snapshots, 8, "snapshots were flushed while on mains");
 
     ups.set("ups.status: OB DISCHRG\nbattery.charge: 70\n");
     let noticed = wait_until(&durable, |status| status.state == PowerState::OnBattery);
@@ -131,7 +131,7 @@ fn a_ups_on_battery_makes_the_flush_start_by_itself() {
     fill(again.reservation, 9);
     note(format_args!("nut: on battery noticed after {noticed:?}, all 8 snapshots safe {safe:?} later"));
 
-    // As after a power loss: nothing is put in order before.
+    // As after a power loss: nothing is tidied up first.
     drop(durable);
     let (pool, folder) = (pool(), folder(flushed.path()));
     let report = recover(&folder, &pool);
@@ -140,7 +140,7 @@ fn a_ups_on_battery_makes_the_flush_start_by_itself() {
         assert_is(&pool.get(&format!("n{number}")).unwrap(), number);
     }
 
-    // A server that is gone is no mains.
+    // A server that does not answer is not taken for mains power.
     let mut source = NutSource::new("dummy", &ups.address);
     drop(ups);
     source.read().unwrap_err();

@@ -1,4 +1,4 @@
-//! The program: power loss from end to end, plans, and folders.
+//! Runs the program: power loss from end to end, battery plans, and flush folders.
 
 use std::fs;
 
@@ -40,7 +40,7 @@ fn a_guest_survives_a_power_loss() {
     assert_survived(&object(&run(&["demo", "--power-loss", "--json", "--memory", "64M", "--dir", dir])));
     huge.assert_all_back();
 
-    // What it left is a snapshot to look into.
+    // What the demo left is a snapshot that can be inspected.
     let inspected = object(&run(&["inspect", dir, "--json"]));
     assert_eq!((&inspected["what"], &inspected["bytes"]), (&"snapshot".into(), &(64 << 20).into()));
     let chunks = inspected["chunks"].as_array().unwrap();
@@ -57,7 +57,7 @@ fn a_guest_survives_a_power_loss() {
 fn a_linux_survives_a_power_loss() {
     let Some(_room) = room_for(2) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    // Built first, if it must be: the demo has no patience for that.
+    // The image is built first if necessary, because the demo would not wait that long.
     if crate::support::linux::image().is_none() {
         return;
     }
@@ -66,7 +66,7 @@ fn a_linux_survives_a_power_loss() {
     huge.assert_all_back();
 }
 
-/// A battery that protects less than the snapshot: it is refused with the numbers, before anything is lost.
+/// A battery that protects less than the snapshot: the snapshot is refused with the numbers, before anything is lost.
 #[test]
 fn a_battery_that_is_too_small_is_named() {
     let Some(_room) = room_for(1) else { return };
@@ -97,7 +97,7 @@ fn plans_batteries_for_pools_and_pools_for_batteries() {
     let measured = object(&run(&["battery", "plan", "--pool", "1G", "--device", dir, "--json"]));
     assert_eq!(measured["measured"], true);
     assert!(measured["bandwidth_bytes_per_second"].as_f64().unwrap() > 1e6, "{measured}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the measurement left files behind");
     let table = run(&["battery", "plan", "--pool", "1G", "--bandwidth", "500M"]);
     assert!(table.stdout.contains("battery Wh") && table.stdout.contains("1 GiB"), "{table:?}");
 
@@ -121,7 +121,7 @@ fn looks_after_folders() {
             flusher.flush_snapshot(&stored, &cloner::walk::Progress::default()).unwrap();
         }
     }
-    // The tests' folders are of a host called "here".
+    // The tests' folders belong to a host called "here".
     let refused = run(&["pool", "ls", "--dir", &dir]);
     refused.assert_failed(1, &["belongs to host here", "--adopt"]);
     let listed = object(&run(&["pool", "ls", "--dir", &dir, "--adopt", "--json"]));
@@ -139,7 +139,7 @@ fn looks_after_folders() {
 
     assert_eq!(run(&["pool", "rm", "n7", "--dir", &dir]).code, 0);
     run(&["pool", "rm", "n7", "--dir", &dir]).assert_failed(1, &["n7"]);
-    // One byte of what is left.
+    // One byte of the remaining snapshot is damaged.
     let is_snapshot = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "snapshot");
     let files = fs::read_dir(source.path()).unwrap().map(|entry| entry.unwrap().path());
     let file = files.into_iter().find(is_snapshot).unwrap();
@@ -149,7 +149,7 @@ fn looks_after_folders() {
     let damaged = run(&["pool", "check", "--dir", &dir]);
     assert!(damaged.code == 1 && damaged.stdout.contains("chunk 0: checksum"), "{damaged:?}");
     run(&["pool", "ls", "--dir", "/nowhere/at/all"]).assert_failed(1, &["/nowhere/at/all"]);
-    // Somebody has it.
+    // Another process has the folder open.
     let _open = cloner::flush::files::RealFiles::open(source.path()).unwrap();
     run(&["pool", "ls", "--dir", &dir]).assert_failed(1, &["in use by another process"]);
 }

@@ -1,4 +1,4 @@
-//! Snapshots that a number makes, so that another process can tell whether they are what they were.
+//! Snapshots whose content follows from a number, so that another process can tell whether they are intact.
 
 use std::path::Path;
 use std::sync::Arc;

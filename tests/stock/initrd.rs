@@ -1,4 +1,4 @@
-//! A distribution's kernel with its own initrd, as they lie in `/boot`.
+//! A distribution's kernel with its own initrd, as both lie in `/boot`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::MIB;
 use crate::support::stock::image;
 use crate::support::{Guest, note, room_for_ring_0};
 
-/// Newest kernel of this host that has an initrd beside it.
+/// The newest kernel of this host that has an initrd beside it.
 fn of_this_host() -> Option<(PathBuf, PathBuf)> {
     let entries = fs::read_dir("/boot").ok()?;
     let mut kernels: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -22,7 +22,7 @@ fn of_this_host() -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// It looks for a root file system, finds no disk, and gives a shell, which is how far one gets before there are disks.
+/// The initrd looks for a root file system, finds no disk, and starts a shell, which is as far as it gets while there are no disks.
 #[test]
 fn ends_in_the_initramfs_shell() {
     let Some(_room) = room_for_ring_0(1) else { return };
@@ -33,7 +33,7 @@ fn ends_in_the_initramfs_shell() {
     assert_ne!(cmdline, COMMAND_LINE);
     let kernel = Kernel::Linux { path: kernel, initramfs: Some(initrd), cmdline };
     let guest = Guest::boot(&Config::new(512 * MIB, kernel));
-    // The prompt is not a line: the shell is heard when it has obeyed.
+    // The prompt is not a whole line, so the shell is heard only when it has obeyed.
     guest.line("No root device specified");
     guest.line("Enter 'help'");
     guest.send("echo up $(( 6 * 7 ))\n");

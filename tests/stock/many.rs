@@ -14,12 +14,12 @@ use crate::support::{Studio, note, room_for_ring_0};
 
 const CLONES: usize = 100;
 
-/// They share what they have not written, and each answers with its source's nonce and clocks that are its own.
+/// The clones share what they have not written, and each answers with its source's nonce and with its own clocks.
 #[test]
 fn a_hundred_clones() {
     let Some(_room) = room_for_ring_0(4) else { return };
     let source = Flavour::Cloud.boot(1, Backing::Private(PageSize::Transparent));
-    // A hundred times what the witness does would be more than the host can.
+    // At its normal pace, a hundred witnesses would be more than the host can run.
     source.tell_witness("pace 5000");
     let before = source.report();
     let studio = Studio::new(128 * MIB);
@@ -42,7 +42,7 @@ fn a_hundred_clones() {
         forked.as_secs_f64(),
         started.elapsed().as_secs_f64()
     ));
-    // None waits for another.
+    // No clone waits for another to end.
     for clone in clones {
         clone.end();
     }

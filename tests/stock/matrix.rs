@@ -1,4 +1,4 @@
-//! Every way to take a snapshot, every way to build a clone, on pages of every size, in three generations.
+//! Every way to take a snapshot and every way to build a clone, on pages of every size, in three generations.
 
 use std::path::Path;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::support::{Guest, Studio, huge_pages, note};
 
 const PAGES: [PageSize; 3] = [PageSize::Base, PageSize::Transparent, PageSize::Huge];
 
-/// One machine and its clones.
+/// One kind of machine and its clones.
 struct Line {
     flavour: Flavour,
     vcpus: u8,
@@ -56,18 +56,18 @@ fn cloud_on_four_vcpus() {
     everything(Flavour::Cloud, 4, 0);
 }
 
-/// Nine clones in three generations, each way to take with each way to build, and branches of the last in three more. The sources are on
-/// pages of each size in turn, beginning elsewhere in each test, so that together the tests take each way from each.
+/// Nine clones in three generations, each way to take with each way to build, and branches of the last in three more. The sources
+/// are on pages of each size in turn, starting with another size in each test, so that together the tests take each way from each.
 fn everything(flavour: Flavour, vcpus: u8, turn: usize) {
     let Some(_room) = room_for_every_way() else { return };
-    // A clone, the source of the next, and what a live snapshot copies meanwhile.
+    // Enough for a clone, the source of the next, and what a live snapshot copies meanwhile.
     let pages = usize::try_from(3 * MEMORY_BYTES / (2 * MIB)).unwrap();
     let Some(huge) = huge_pages(pages) else { return };
     let line = Line::new(flavour, vcpus);
     let ways: Vec<_> = (0..3)
         .map(|number| {
             let mut builds = BUILDS.to_vec();
-            // What is built last is the source of what follows; a fork's memory has no pages to choose.
+            // The clone built last is the source of the next; a fork's memory has no choice of pages.
             builds.rotate_left([1, 2, 1][number]);
             (TAKES[(number + turn) % 3], builds, PAGES[(number + 2) % 3])
         })
@@ -101,7 +101,7 @@ impl Line {
                     "{:?} on {} vCPUs, generation {generation}, {take:?}, {build:?} on {pages:?} pages",
                     self.flavour, self.vcpus
                 );
-                // The one before must not run beside it: two emulated processors are few.
+                // The previous clone must not run beside this one: two emulated processors are few.
                 drop(last.take());
                 let clone = self.studio.build_on(&taken, *build, *pages);
                 assert_unnoticed(&clone, &taken, &before, self.processors(), &name);
@@ -131,7 +131,7 @@ impl Line {
         (snapshot, Before { report, taken: Instant::now() })
     }
 
-    /// A fork of the snapshot in a process of its own, and a branch of a branch of a branch of it.
+    /// Forks the snapshot into a process of its own, and makes a branch of a branch of a branch of the fork.
     fn branches(&self, snapshot: &Snapshot, before: &Before) {
         let template = Template::new(&self.studio.restorer, snapshot, &Progress::default()).unwrap();
         let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();

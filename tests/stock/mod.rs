@@ -1,6 +1,7 @@
-//! Stock Linux is cloned: Debian's own kernels, as they come. What runs in them notices nothing of it.
+//! Stock Linux is cloned: Debian's own kernels, unmodified. What runs in them notices nothing.
 //!
-//! These kernels need a processor that runs ring 0. Where it is emulated each test says so in a line; `tests/ordinary-host` runs them.
+//! These kernels need a processor that runs ring 0. Where it is emulated, each test says so in a line; `tests/ordinary-host`
+//! runs them.
 
 mod initrd;
 mod many;
@@ -22,19 +23,19 @@ use crate::support::{Guest, can_restore_lazily, note, room_for_ring_0};
 /// Every way to build a clone: these tests need all of them.
 const BUILDS: [Build; 3] = [Build::Eager, Build::Fork, Build::Lazy];
 
-/// Room for a source and a clone of it, where ring 0 is not emulated and every way to build a clone is open.
+/// Room for a source and a clone of it, if ring 0 is not emulated and every way to build a clone can be used.
 fn room_for_every_way() -> Option<Room> {
     let room = room_for_ring_0(2)?;
     can_restore_lazily().then_some(room)
 }
 
-/// Between a snapshot and its clones: a clone whose clocks went on meanwhile is out by this much.
+/// Time between a snapshot and its clones: a clone whose clocks went on meanwhile is wrong by this much.
 const IN_POOL: Duration = Duration::from_secs(2);
 
 /// How long a clone is watched, by its own clock: longer than its longest sleep.
 const WATCHED: Duration = Duration::from_millis(2500);
 
-/// MSRs by which KVM and a guest share clock, steal time, end of interrupts and asynchronous page faults, by vCPU.
+/// The MSRs by which KVM and a guest share clock, steal time, end of interrupts and asynchronous page faults, by vCPU.
 fn kvm_msrs(state: &VmState) -> BTreeMap<(usize, u32), u64> {
     let vcpus = state.get().vcpus.iter().enumerate();
     vcpus
@@ -43,7 +44,7 @@ fn kvm_msrs(state: &VmState) -> BTreeMap<(usize, u32), u64> {
         .collect()
 }
 
-/// What the guest on vCPU 0 uses of them.
+/// The names of those that the guest uses on vCPU 0.
 fn features(state: &VmState) -> Vec<&'static str> {
     const FEATURES: [(u32, &str); 4] = [
         (0x4b56_4d01, "kvm-clock"),
@@ -56,21 +57,21 @@ fn features(state: &VmState) -> Vec<&'static str> {
     FEATURES.into_iter().filter(|(index, _)| enabled(*index)).map(|(_, name)| name).collect()
 }
 
-/// When a machine was last known to stand before what a clone of it goes on from.
+/// What is known of a machine before the instant from which a clone of it goes on.
 struct Before {
     report: Report,
-    /// When its snapshot was complete.
+    /// The time at which the snapshot was complete.
     taken: Instant,
 }
 
-/// Starts a clone and watches it for a while.
+/// Starts a clone, watches it for a while, and asserts that it has noticed nothing.
 #[track_caller]
 fn assert_unnoticed(clone: &Guest, snapshot: &Snapshot, before: &Before, processors: u64, name: &str) {
     thread::sleep(IN_POOL.saturating_sub(before.taken.elapsed()));
     let started = Instant::now();
     clone.vm.start();
     let after = watch(clone, started, before, processors);
-    // After it has run: what the guest has set up is there, with the addresses it has given.
+    // Checked after it has run: what the guest has set up is there, with the addresses it has given.
     let state = clone.pause().save().unwrap();
     assert_eq!(kvm_msrs(&state), kvm_msrs(snapshot.state()), "{name}");
     note(format_args!(
@@ -82,7 +83,7 @@ fn assert_unnoticed(clone: &Guest, snapshot: &Snapshot, before: &Before, process
     ));
 }
 
-/// Lets a clone that runs since `started` go on until all its sleepers have woken, and asserts that it has noticed nothing.
+/// Lets a clone that has run since `started` go on until all its sleepers have woken, and asserts that it has noticed nothing.
 #[track_caller]
 fn watch(clone: &impl Talks, started: Instant, before: &Before, processors: u64) -> Report {
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -94,7 +95,7 @@ fn watch(clone: &impl Talks, started: Instant, before: &Before, processors: u64)
         if went < WATCHED && Instant::now() < deadline {
             continue;
         }
-        // It went on until the snapshot was complete, and goes on since it runs.
+        // The source went on until the snapshot was complete, and the clone has gone on since it was started.
         let allowed = (before.taken - before.report.asked) + (report.answered - started);
         report.assert_goes_on(&before.report, allowed);
         return report;

@@ -15,7 +15,7 @@ use crate::{MIB, support};
 /// `KVM_STATE_NESTED_GUEST_MODE`: the vCPU is in the inner guest.
 const IN_INNER_GUEST: u16 = 1;
 
-/// The number of the next turn that the inner guest tells.
+/// The number of the next turn that the inner guest reports.
 #[track_caller]
 fn turn(guest: &Guest) -> u64 {
     let line = guest.line("nested: ").text;
@@ -23,14 +23,14 @@ fn turn(guest: &Guest) -> u64 {
     number.unwrap_or_else(|| panic!("{line}"))
 }
 
-/// The last turn of the inner guest that was told whole.
+/// The last turn of the inner guest that was reported in a whole line.
 fn last_turn(guest: &Guest) -> u64 {
     let lines = guest.console.lines();
     let mut turns = lines.iter().filter_map(|line| line.text.strip_prefix("nested: turn ")?.parse().ok());
     turns.next_back().unwrap_or(0)
 }
 
-/// Through three generations, in which every way to snapshot meets another way to clone, and once more.
+/// Goes through three generations, in which every way to snapshot meets another way to clone, and one more.
 #[test]
 fn a_guest_that_runs_a_guest() {
     let Some(_room) = room_for_every_way() else { return };
@@ -74,6 +74,6 @@ fn a_guest_that_runs_a_guest() {
             source = clone;
         }
     }
-    assert!(inside > 0, "no snapshot met the inner guest: what was to be shown was not");
+    assert!(inside > 0, "no snapshot was taken while the inner guest ran, so this test shows nothing");
     note(format_args!("nested: {inside} of 3 snapshots were taken while the inner guest ran"));
 }

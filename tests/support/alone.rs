@@ -1,4 +1,4 @@
-//! Tests that count what their process holds run in a process of their own.
+//! Runs tests that count what their process holds in a process of their own.
 
 use std::env;
 use std::process::Command;
@@ -7,7 +7,7 @@ use super::note;
 
 const ALONE: &str = "CLONER_TEST_ALONE";
 
-/// Runs `body` in a process that runs nothing else: this binary again, for the one test that calls this, `test`.
+/// Runs `body` in a process that runs nothing else: this binary again, with only the calling test, whose name is `test`.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     if env::var_os(ALONE).is_some() {
         return body();
@@ -18,7 +18,7 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
         .output()
         .unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    // A misspelt name runs no test, successfully.
+    // A misspelt name would run no test and succeed.
     let ran = stdout.contains("test result: ok. 1 passed");
     assert!(
         output.status.success() && ran,

@@ -1,4 +1,4 @@
-//! What a guest writes on its console, line by line, and waiting for it.
+//! Collects what a guest writes on its console, line by line, and waits for lines.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use vmm::devices::serial::ConsoleOutput;
 
-/// A line the guest has ended, without its CR LF.
+/// A line that the guest has ended, without its CR LF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) at: Instant,
     pub(crate) text: String,
 }
 
-/// A guest's console: collects, and reads forward as a person would.
+/// A guest's console: collects lines, and reads them forward as a person would.
 #[derive(Debug)]
 pub(crate) struct Console {
     collected: Arc<Collected>,
-    /// Lines that were read.
+    /// Number of lines that were read.
     read: Mutex<usize>,
     patience: Duration,
 }
@@ -37,14 +37,14 @@ struct State {
 struct Writer(Arc<Collected>);
 
 impl Console {
-    /// A console, and the end of it that a VM writes to. Waiting for a line fails after `patience`.
+    /// Makes a console, and the end of it that a VM writes to. Waiting for a line fails after `patience`.
     pub(crate) fn new(patience: Duration) -> (Self, ConsoleOutput) {
         let collected = Arc::<Collected>::default();
         let console = Self { collected: Arc::clone(&collected), read: Mutex::new(0), patience };
         (console, Box::new(Writer(collected)))
     }
 
-    /// Waits for the next unread line that starts with `start`; lines before it count as read.
+    /// Waits for the next unread line that starts with `start`; lines before it then count as read.
     #[track_caller]
     pub(crate) fn line(&self, start: &str) -> Line {
         self.find(|line| line.starts_with(start)).unwrap_or_else(|| {
@@ -57,7 +57,7 @@ impl Console {
         self.collected.lock().lines.clone()
     }
 
-    /// All the guest has written, the unfinished line too.
+    /// Everything the guest has written, including the unfinished line.
     pub(crate) fn transcript(&self) -> String {
         let state = self.collected.lock();
         let mut text: String = state.lines.iter().flat_map(|line| [line.text.as_str(), "\n"]).collect();

@@ -1,17 +1,17 @@
-//! Kernels that are none, for what a loader must refuse.
+//! ELF files that a loader must refuse as kernels, and one that it accepts.
 
 const EHDR_BYTES: u64 = 64;
 const PHDR_BYTES: u64 = 56;
 
-/// An ELF executable of one segment.
+/// An ELF executable with one segment.
 pub(crate) struct Elf {
-    /// Where the segment is loaded.
+    /// Guest-physical address at which the segment is loaded.
     pub(crate) address: u64,
-    /// What it holds.
+    /// Content of the segment.
     pub(crate) content: Vec<u8>,
-    /// Its length in memory.
+    /// Length of the segment in memory, in bytes.
     pub(crate) memory_bytes: u64,
-    /// Where it is entered.
+    /// Guest-physical address at which the kernel is entered.
     pub(crate) entry: u64,
 }
 
@@ -27,7 +27,7 @@ impl Elf {
         let content_at = EHDR_BYTES + PHDR_BYTES;
         // Magic, 64 bits, little-endian, version 1; executable, x86-64, version 1.
         let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
-        // Entry, program headers right behind this header, no section headers, no flags.
+        // Entry, program headers right after this header, no section headers, no flags.
         bytes.extend([*entry, EHDR_BYTES, 0].iter().flat_map(|word| word.to_le_bytes()));
         bytes.extend(0_u32.to_le_bytes());
         // Lengths of headers, one program header, no section header.

@@ -11,25 +11,25 @@ use vmm::{Announce, Ending, Identity, Paused, Vm, VmState};
 use super::console::{Console, Line};
 use super::value;
 
-/// Far beyond what anything takes on an idle machine: tests share two cores with each other, and with builds.
+/// Far longer than anything takes on an idle machine: tests share two cores with each other and with builds.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A running machine. Dropping it ends it.
+/// A running machine, which ends when this is dropped.
 pub(crate) struct Guest {
     pub(crate) vm: Vm,
     pub(crate) console: Console,
-    /// When it was made.
+    /// The time at which the machine was made.
     pub(crate) since: Instant,
 }
 
-/// `pulse` with `params`, in private memory.
+/// The configuration of a `pulse` with `params`, in private memory.
 pub(crate) fn pulse(params: &Params, memory_bytes: u64, vcpus: u8) -> Config {
     let image = Cow::Owned(pulse::image(params).unwrap());
     Config { vcpus, ..Config::new(memory_bytes, Kernel::Flat { image }) }
 }
 
 impl Guest {
-    /// Boots what `config` says and lets it run.
+    /// Boots the machine described by `config` and lets it run.
     #[track_caller]
     pub(crate) fn boot(config: &Config) -> Self {
         let (console, output) = Console::new(PATIENCE);
@@ -53,7 +53,7 @@ impl Guest {
         guest
     }
 
-    /// Tells it who it is.
+    /// Tells the guest who it is.
     #[track_caller]
     pub(crate) fn tell(&self, announce: Announce) -> Identity {
         self.vm.announce(announce).unwrap();
@@ -69,7 +69,7 @@ impl Guest {
         self.vm.console_input(text.as_bytes());
     }
 
-    /// See [`Console::line`].
+    /// Does the same as [`Console::line`].
     #[track_caller]
     pub(crate) fn line(&self, start: &str) -> Line {
         self.console.line(start)
@@ -84,7 +84,7 @@ impl Guest {
         })
     }
 
-    /// Waits for the next beat of `pulse` and gives its number.
+    /// Waits for the next beat of `pulse` and returns its number.
     #[track_caller]
     pub(crate) fn beat(&self) -> u64 {
         beat_of(&self.line("pulse: beat ").text)
@@ -97,7 +97,7 @@ impl Guest {
         value(&self.line("pulse: nonce=").text, "nonce", 16)
     }
 
-    /// Has `pulse` compute the checksum of its filled memory.
+    /// Makes `pulse` compute the checksum of its filled memory.
     #[track_caller]
     pub(crate) fn sum(&self) -> u64 {
         self.send("s");
@@ -130,7 +130,7 @@ pub(crate) fn status(memory: &GuestMemory) -> Status {
     Status::from_bytes(&bytes).unwrap()
 }
 
-/// Checks every word of the filled memory of a `pulse` that stands still.
+/// Checks every word of the filled memory of a paused `pulse`.
 #[track_caller]
 pub(crate) fn verify(params: &Params, memory: &GuestMemory) {
     let read = |address, buffer: &mut [u8]| memory.read(address, buffer).unwrap();

@@ -14,7 +14,7 @@ pub(crate) struct Holdings {
 
 impl Holdings {
     pub(crate) fn now() -> Self {
-        // The folder that is read is a descriptor itself, before and after.
+        // The folder being read is a descriptor itself, each time.
         let entries = |path| fs::read_dir(path).unwrap().count();
         Self {
             descriptors: entries("/proc/self/fd"),
@@ -23,7 +23,7 @@ impl Holdings {
         }
     }
 
-    /// As soon as `condition` holds, or after some seconds: a thread pool's threads end a little after it is dropped.
+    /// Counts again until `condition` holds or some seconds have passed: a thread pool's threads end a little after it is dropped.
     pub(crate) fn when(condition: impl Fn(&Self) -> bool) -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -36,7 +36,7 @@ impl Holdings {
     }
 }
 
-/// All memory of the host, in bytes.
+/// Size of the host's memory, in bytes.
 pub(crate) fn memory_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();

@@ -28,7 +28,7 @@ fn collect(pointer: String, value: Value, leaves: &mut BTreeMap<String, Value>) 
     }
 }
 
-/// The pointer with every index replaced by `*`.
+/// Replaces every index in a pointer by `*`.
 pub(crate) fn any_index(pointer: &str) -> String {
     let part = |part: &str| {
         if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! Linux, booted once per run: where ring 0 is emulated that takes most of a minute.
+//! Linux, booted once per run: that takes most of a minute where ring 0 is emulated.
 
 use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,21 +13,21 @@ use super::room::skip;
 use super::{Guest, Studio, note};
 use crate::MIB;
 
-/// Memory of the guest.
+/// Size of the guest's memory, in bytes.
 pub(crate) const MEMORY_BYTES: u64 = 128 * MIB;
 
-/// A Linux that has booted and ticked, the snapshot that was then taken of it, and the machine itself, which runs on.
+/// A Linux that has booted and ticked, a snapshot that was then taken of it, and the machine itself, which runs on.
 pub(crate) struct Linux {
     pub(crate) studio: Studio,
     pub(crate) snapshot: Snapshot,
     pub(crate) nonce: String,
     /// The last tick before the snapshot.
     pub(crate) tick: Tick,
-    /// For the one test that looks at it; it ends when that test does.
+    /// The source, for the one test that looks at it; it ends when that test does.
     pub(crate) source: Mutex<Option<Guest>>,
 }
 
-/// A line that says `tick 7 up=12.34 nonce=…`.
+/// A line such as `tick 7 up=12.34 nonce=…`.
 #[derive(Debug, Clone)]
 pub(crate) struct Tick {
     pub(crate) at: Instant,
@@ -36,7 +36,7 @@ pub(crate) struct Tick {
     pub(crate) nonce: String,
 }
 
-/// The image's files; built first if need be. `None` for a user who cannot install what that takes, after saying so.
+/// The image's files, which are built first if necessary. `None`, after a note, for a user who cannot install what that takes.
 pub(crate) fn image() -> Option<&'static Image> {
     static IMAGE: LazyLock<Result<Image, String>> = LazyLock::new(|| match tiny_linux::image() {
         Err(error @ guest_images::Error::Missing { .. }) => Err(error.to_string()),
@@ -45,7 +45,7 @@ pub(crate) fn image() -> Option<&'static Image> {
     IMAGE.as_ref().map_err(|why| skip(why)).ok()
 }
 
-/// The kernel command line for this host, as far as the VMM does not complete it.
+/// The kernel command line for this host, without the parts that the VMM adds.
 pub(crate) fn command_line() -> String {
     match Host::get().unwrap().virtualization() {
         Virtualization::Hardware => tiny_linux::COMMAND_LINE.to_owned(),
@@ -55,7 +55,7 @@ pub(crate) fn command_line() -> String {
     }
 }
 
-/// The Linux all tests share. Call [`room_for`](super::room_for) first. `None` as in [`image`].
+/// The Linux that all tests share. Call [`room_for`](super::room_for) first. `None` under the same condition as [`image`].
 pub(crate) fn linux() -> Option<&'static Linux> {
     static LINUX: OnceLock<Linux> = OnceLock::new();
     let image = image()?;
@@ -106,7 +106,7 @@ impl Guest {
         self.console.lines().iter().rev().find_map(Tick::parse).unwrap()
     }
 
-    /// Sends a command and waits for its answer, without the command's name.
+    /// Sends a command and waits for its answer; returns the answer without the command's name.
     #[track_caller]
     pub(crate) fn ask(&self, command: &str) -> String {
         self.send(&format!("{command}\n"));

@@ -25,12 +25,12 @@ use std::error::Error;
 use std::fmt;
 use std::io::Write;
 
-/// Says something on standard error, past the capture of the test harness: figures, and tests that are skipped.
+/// Writes to standard error, past the capture of the test harness: figures, and notes about skipped tests.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
     std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
-/// An error and its sources, as a program prints them.
+/// An error and its sources, formatted as a program prints them.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -42,7 +42,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Asserts that an error names all of `parts` somewhere in its chain.
+/// Asserts that the chain of an error contains all of `parts`.
 #[track_caller]
 pub(crate) fn assert_names(error: &dyn Error, parts: &[&str]) {
     let text = chain(error);
@@ -51,7 +51,7 @@ pub(crate) fn assert_names(error: &dyn Error, parts: &[&str]) {
     }
 }
 
-/// The number in `radix` after `key=` in a line of a guest.
+/// The number in `radix` that follows `key=` in a line from a guest.
 #[track_caller]
 pub(crate) fn value(line: &str, key: &str, radix: u32) -> u64 {
     line.split_whitespace()

@@ -17,36 +17,36 @@ use super::{Guest, Studio, can_restore_lazily_too};
 pub(crate) enum Take {
     Stop,
     Live,
-    /// The second of a series.
+    /// As the second snapshot of a series.
     Incremental,
 }
 
-/// How a clone is built, in this process.
+/// How a clone is built in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
     Eager,
-    /// Over a template.
+    /// As a fork of a template.
     Fork,
-    /// Nothing arrives but what is touched.
+    /// Lazily, and only pages that are touched arrive.
     Lazy,
 }
 
 pub(crate) const TAKES: [Take; 3] = [Take::Stop, Take::Live, Take::Incremental];
 
-/// The ways to build that this user may go. If a lazy one is not among them, that was said.
+/// The ways to build that this user may use. If a lazy one is not among them, a note has said so.
 pub(crate) fn builds() -> Vec<Build> {
     let lazily = can_restore_lazily_too().then_some(Build::Lazy);
     [Build::Eager, Build::Fork].into_iter().chain(lazily).collect()
 }
 
-/// Keeps other tests from taking live snapshots: some count the processes that hold memory.
+/// Keeps other tests from taking live snapshots, because some tests count the processes that hold memory.
 pub(crate) fn only_holder() -> MutexGuard<'static, ()> {
     static ONLY: Mutex<()> = Mutex::new(());
     ONLY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Studio {
-    /// Takes a snapshot of a machine, which runs on. If it stood still meanwhile, targets are proven equal to it.
+    /// Takes a snapshot of a machine that runs on. If it was paused meanwhile, a target is proven equal to it.
     #[track_caller]
     pub(crate) fn take(&self, source: &Guest, how: Take, name: &str) -> Snapshot {
         let reserve = |name: &str| self.pool.reserve(name, 0).unwrap();
@@ -72,25 +72,25 @@ impl Studio {
                 assert!(report.changed.unwrap().dirty_bytes > 0, "{report:?}");
                 self.assert_equal(paused.memory(), &self.memory(&snapshot));
                 paused.untrack_dirty().unwrap();
-                // Its content stays as long as the other refers to it.
+                // The first snapshot's content stays as long as the second refers to it.
                 self.pool.remove(&first).unwrap();
                 snapshot
             }
         }
     }
 
-    /// Builds a clone, which does not run yet. Its memory, or memory made in the same way, is proven equal to what was decoded.
+    /// Builds a clone that does not run yet. Its memory, or memory made in the same way, is proven equal to what was decoded.
     #[track_caller]
     pub(crate) fn build(&self, snapshot: &Snapshot, how: Build) -> Guest {
         self.build_on(snapshot, how, PageSize::Transparent)
     }
 
-    /// The same, on private memory in pages of this size; a template has its own.
+    /// Does the same on private memory in pages of this size; a template has pages of its own.
     #[track_caller]
     pub(crate) fn build_on(&self, snapshot: &Snapshot, how: Build, pages: PageSize) -> Guest {
         let memory = self.memory_by(snapshot, how, pages);
         self.assert_equal(&self.memory(snapshot), &memory);
-        // The comparison has brought all of a lazy clone's.
+        // For a lazy clone, the comparison has already fetched all of the memory.
         let memory = if matches!(how, Build::Lazy) {
             drop(memory);
             self.memory_by(snapshot, how, pages)

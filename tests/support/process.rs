@@ -18,7 +18,7 @@ use super::value;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A guest process and what its guest prints. Dropping it ends it.
+/// A guest process and what its guest prints. The process ends when this is dropped.
 pub(crate) struct Process {
     vm: Option<GuestProcess>,
     pub(crate) identity: Identity,
@@ -28,14 +28,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Waits until it runs.
+    /// Waits until the guest runs.
     #[track_caller]
     pub(crate) fn of(vm: GuestProcess) -> Self {
         let identity = vm.wait_running().unwrap();
         let (console, mut output) = Console::new(PATIENCE);
         let mut reading = vm.console().try_clone().unwrap();
         let typing = vm.console().try_clone().unwrap();
-        // Ends when the guest's process does.
+        // The thread ends when the guest's process does.
         let reader = thread::spawn(move || drop(io::copy(&mut reading, &mut output)));
         Self { vm: Some(vm), identity, console, typing, reader: Some(reader) }
     }
@@ -70,19 +70,19 @@ impl Process {
         self.line(answer)
     }
 
-    /// What `pulse` says its nonce is.
+    /// Asks `pulse` for its nonce.
     #[track_caller]
     pub(crate) fn nonce(&self) -> u64 {
         value(&self.ask("n", "pulse: nonce="), "nonce", 16)
     }
 
-    /// What `pulse` says its memory sums up to.
+    /// Asks `pulse` for the checksum of its memory.
     #[track_caller]
     pub(crate) fn sum(&self) -> u64 {
         value(&self.ask("s", "pulse: sum="), "sum", 16)
     }
 
-    /// The next beat of `pulse`.
+    /// The number of the next beat of `pulse`.
     #[track_caller]
     pub(crate) fn beat(&self) -> u64 {
         let line = self.line("pulse: beat ");
@@ -93,7 +93,7 @@ impl Process {
         self.vm().pid()
     }
 
-    /// Ends it, and makes sure that it is gone.
+    /// Ends the process and makes sure that it is gone.
     #[track_caller]
     pub(crate) fn end(mut self) {
         let pid = self.pid();
@@ -110,7 +110,7 @@ impl Drop for Process {
     }
 }
 
-/// Neither gone nor about to be: a zombie, or dead.
+/// Whether the process is neither gone nor about to be, as a zombie or a dead process is.
 pub(crate) fn is_running(pid: u32) -> bool {
     let gone = |stat: &str| stat.contains(") Z ") || stat.contains(") X ");
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !gone(&stat))
@@ -121,7 +121,7 @@ pub(crate) fn kill(pid: u32) {
     assert!(status.success());
 }
 
-/// What `attempt` gives, within ten seconds.
+/// The first result that `attempt` has within ten seconds.
 #[track_caller]
 pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     (0..10_000)
@@ -134,5 +134,5 @@ pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
         .unwrap()
 }
 
-/// Where `pulse` looks for who it is.
+/// The address at which `pulse` looks for its identity.
 pub(crate) const IN_STATUS: Announce = Announce::InMemory { address: Status::IDENTITY };

@@ -1,4 +1,4 @@
-//! The `cloner` program, as a user runs it.
+//! Runs the `cloner` program as a user does.
 
 use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::console::Console;
 use super::room::may_set_huge_pages_aside;
 
-/// Far beyond what anything takes on an idle machine.
+/// Far longer than anything takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A running program. Dropping it kills it.
+/// A running program, which is killed when this is dropped.
 pub(crate) struct Program {
     child: Child,
     pub(crate) stdout: Console,
@@ -21,7 +21,7 @@ pub(crate) struct Program {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// What is left of a program that has ended by itself.
+/// What a program that ended by itself leaves.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
@@ -29,7 +29,7 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
-/// The program with these arguments.
+/// The command for the program with these arguments.
 pub(crate) fn cloner(args: &[&str]) -> Command {
     let mut command = Command::new(crate::PROGRAM);
     command.args(args);
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &[&str]) -> Outcome {
     Program::start(&mut cloner(args)).finish()
 }
 
-/// Runs the program to its end, with this on its standard input.
+/// Runs the program to its end, with `input` on its standard input.
 #[track_caller]
 pub(crate) fn run_with_input(args: &[&str], input: &str) -> Outcome {
     let mut program = Program::start(cloner(args).stdin(Stdio::piped()));
@@ -70,7 +70,7 @@ impl Program {
         self.finish_if_not_killed().expect("not killed by a signal")
     }
 
-    /// Waits until the program has ended. `None` if a signal has ended it.
+    /// Waits until the program has ended. `None` if a signal ended it.
     #[track_caller]
     pub(crate) fn finish_if_not_killed(mut self) -> Option<Outcome> {
         let deadline = Instant::now() + PATIENCE;
@@ -79,7 +79,12 @@ impl Program {
                 break status;
             }
             let (stdout, stderr) = (&self.stdout, &self.stderr);
-            assert!(Instant::now() < deadline, "runs on:\n{}\n{}", stdout.transcript(), stderr.transcript());
+            assert!(
+                Instant::now() < deadline,
+                "still running:\n{}\n{}",
+                stdout.transcript(),
+                stderr.transcript()
+            );
             thread::sleep(Duration::from_millis(5));
         };
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
@@ -90,21 +95,21 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It has usually ended, and then there is nobody to kill.
+        // The program has usually ended already, and then there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Outcome {
-    /// Asserts that the program has done what it was told, without a word on standard error but which pages a pool has that could
-    /// not have huge ones.
+    /// Asserts that the program did what it was told and printed nothing on standard error, except which pages a pool has that
+    /// could not get huge ones.
     #[track_caller]
     pub(crate) fn assert_done(&self) {
         assert!(self.code == 0 && is_quiet(&self.stderr), "{self:?}");
     }
 
-    /// Asserts that the program ended with this code, having said all of `parts` on standard error, and not in a panic.
+    /// Asserts that the program ended with this code, named all of `parts` on standard error, and did not panic.
     #[track_caller]
     pub(crate) fn assert_failed(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
@@ -115,7 +120,7 @@ impl Outcome {
     }
 }
 
-/// Whether standard error says nothing, or, to a user who may not set huge pages aside, which pages the pool has.
+/// Whether standard error is empty or, for a user who may not set huge pages aside, says only which pages the pool has.
 pub(crate) fn is_quiet(stderr: &str) -> bool {
     let about_pages = |line: &str| line.starts_with("cloner: pool on ordinary pages: ");
     stderr.is_empty()
@@ -124,7 +129,7 @@ pub(crate) fn is_quiet(stderr: &str) -> bool {
 
 fn copy_all(mut from: impl io::Read + Send + 'static, mut to: impl Write + Send + 'static) -> JoinHandle<()> {
     thread::spawn(move || {
-        // The end of a terminal is an error.
+        // The end of a terminal shows as an error.
         let _ = io::copy(&mut from, &mut to);
     })
 }

@@ -1,4 +1,4 @@
-//! Permission to run machines: whether this host can, and not too many at a time.
+//! Permission to run machines: checks whether this host can, and limits how many run at a time.
 
 use std::env;
 use std::fs::{File, OpenOptions};
@@ -15,13 +15,13 @@ use vmm::memory::userfault::OpenError;
 
 use super::{chain, note};
 
-/// Set to 1 where KVM must be there, such as in CI: what would be skipped then fails.
+/// Set to 1 where KVM must be available, such as in CI: tests that would be skipped then fail.
 const REQUIRE_KVM: &str = "CLONER_REQUIRE_KVM";
 
-/// Says that the test is skipped, and why.
+/// Notes that the test is skipped, and why.
 ///
 /// # Panics
-/// If the environment says that nothing may be.
+/// If the environment says that no test may be skipped.
 pub(crate) fn skip(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     assert!(
@@ -31,20 +31,20 @@ pub(crate) fn skip(why: &str) {
     note(format_args!("\nSKIPPED: {test}: {why}\n"));
 }
 
-/// Machines that run at the moment. A guest's ring 0 may be emulated, and then a machine takes a core.
+/// Number of machines that run at the moment. If a guest's ring 0 is emulated, a machine takes a whole core.
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static LEFT: Condvar = Condvar::new();
 
-/// Room for a number of machines, until dropped.
+/// Room for a number of machines, until this is dropped.
 #[must_use = "the machines may run only as long as this lives"]
 pub(crate) struct Room {
     machines: usize,
 }
 
-/// Waits until there is room for `machines` more. `None` where machines cannot run, after saying so loudly.
+/// Waits until there is room for `machines` more. `None`, after a loud note, where machines cannot run.
 ///
 /// # Panics
-/// Instead of `None`, if the environment says that KVM is required, and whenever KVM is there but cannot be used.
+/// Instead of returning `None`, if the environment says that KVM is required; and whenever KVM is there but cannot be used.
 pub(crate) fn room_for(machines: usize) -> Option<Room> {
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         skip(&format!("it runs virtual machines, and /dev/kvm cannot be used: {error}"));
@@ -60,21 +60,23 @@ pub(crate) fn room_for(machines: usize) -> Option<Room> {
     Some(Room { machines })
 }
 
-/// As [`room_for`], for guests whose kernel only a processor can run in reasonable time.
+/// The same as [`room_for`], for guests whose kernel only a real processor can run in reasonable time.
 ///
-/// Where ring 0 is emulated, `None` after a line that says so. That is not a skip: nothing is missing here that could be there, and
-/// `tests/ordinary-host` runs these tests on the same machine.
+/// Where ring 0 is emulated, returns `None` after a line that says so. That is not a skip: nothing is missing here that could be
+/// installed, and `tests/ordinary-host` runs these tests on the same machine.
 pub(crate) fn room_for_ring_0(machines: usize) -> Option<Room> {
     let room = room_for(machines)?;
     if Host::get().unwrap().virtualization() == Virtualization::Hardware {
         return super::stock::is_there().then_some(room);
     }
     let test = thread::current().name().unwrap_or("a test").to_owned();
-    note(format_args!("{test}: ring 0 is emulated here: tests/ordinary-host runs it, not this host"));
+    note(format_args!(
+        "{test}: ring 0 is emulated here, so tests/ordinary-host runs it instead of this host"
+    ));
     None
 }
 
-/// The host's huge pages, which one test at a time deals with, so that it can tell whether all of its own came back.
+/// The host's huge pages. One test at a time uses them, so that it can tell whether all of its own came back.
 #[must_use = "the pages are set aside only as long as this lives"]
 pub(crate) struct HugePagesAlone {
     reserved: Option<Reserved>,
@@ -83,13 +85,13 @@ pub(crate) struct HugePagesAlone {
     _other_processes_wait: File,
 }
 
-/// Sets `pages` huge pages aside. A user who may not do so gets along with those that are free; `None` if they are too few, as in
-/// [`room_for`].
+/// Sets `pages` huge pages aside. A user who may not do so gets by with the free ones; if they are too few, the result is `None`,
+/// as in [`room_for`].
 pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     static ALONE: Mutex<()> = Mutex::new(());
-    // A test that failed with pages of its own has given them back all the same.
+    // Even if a test that had the pages failed, it has given them back.
     let others_wait = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Nor are other checkouts to be disturbed whose tests run at the same time.
+    // Other checkouts whose tests run at the same time must not be disturbed either.
     let other_processes_wait = lock_file().unwrap();
     other_processes_wait.lock().unwrap();
     let before = HugePages::read().unwrap();
@@ -107,23 +109,23 @@ pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     Some(HugePagesAlone { reserved, before, _others_wait, _other_processes_wait })
 }
 
-/// Whether this user may set huge pages aside: the kernel's reason if not.
+/// Whether this user may set huge pages aside; the error is the kernel's reason if not.
 pub(crate) fn may_set_huge_pages_aside() -> io::Result<()> {
     OpenOptions::new().write(true).open(hugepages::SETTING).map(drop)
 }
 
-/// The same, having said that the test is skipped.
+/// The same; if not, a note says that the test is skipped.
 pub(crate) fn can_set_huge_pages_aside() -> bool {
     let may = may_set_huge_pages_aside();
     may.inspect_err(|error| skip(&format!("it sets huge pages aside, and this user cannot: {error}"))).is_ok()
 }
 
-/// Whether this user may serve page faults, as lazy clones need it. If not, it was said that the test is skipped.
+/// Whether this user may serve page faults, which lazy clones need. If not, a note says that the test is skipped.
 pub(crate) fn can_restore_lazily() -> bool {
     lazily("it restores lazily")
 }
 
-/// The same of a test that does other things as well, which are done in any case.
+/// The same for a test that also does other things, which it does in any case.
 pub(crate) fn can_restore_lazily_too() -> bool {
     lazily("only its lazy clones")
 }
@@ -138,10 +140,10 @@ fn lazily(what: &str) -> bool {
     }
 }
 
-/// A file for processes of any user to lock.
+/// A file that processes of any user can lock.
 fn lock_file() -> io::Result<File> {
     let path = env::temp_dir().join("cloner-tests-huge-pages.lock");
-    // What another user has made can be opened, but not to be written to.
+    // A file that another user has made can be opened, but not for writing.
     match File::create_new(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => File::open(&path),
         created => created,
@@ -149,7 +151,7 @@ fn lock_file() -> io::Result<File> {
 }
 
 impl HugePagesAlone {
-    /// Takes all huge pages that are still free, so that nobody else finds any. They are promised and not touched.
+    /// Takes all huge pages that are still free, so that no other process finds any. They are reserved, but not touched.
     pub(crate) fn take_all_free(&self) -> Option<Pool> {
         let capacity_bytes = HugePages::read().unwrap().available() << 21;
         let config = PoolConfig { capacity_bytes, pages: Pages::Huge, populate: Populate::OnFirstUse };
@@ -163,8 +165,8 @@ impl HugePagesAlone {
         self.assert_as_before();
     }
 
-    /// Asserts that all pages beyond those set aside here have come back. The kernel takes a moment for that, and somebody
-    /// else on this host may have some for a while.
+    /// Asserts that all pages beyond those set aside here have come back. The kernel takes a moment for that, and other
+    /// processes on this host may hold some for a while.
     #[track_caller]
     pub(crate) fn assert_as_before(&self) {
         let own = self.reserved.as_ref().map_or(0, Reserved::pages);

@@ -1,4 +1,4 @@
-//! Debian's own kernels as guests, and what the witness in them has noticed.
+//! Debian's own kernels as guests, and what the witness program in them has noticed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,23 +15,23 @@ use super::room::skip;
 use super::{Guest, note};
 use crate::MIB;
 
-/// Memory of the guest: the kernel, unpacked, wants most of it.
+/// Size of the guest's memory in bytes; the kernel needs most of it when unpacked.
 pub(crate) const MEMORY_BYTES: u64 = 160 * MIB;
 
-/// Which of the kernels.
+/// One of the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavour {
     Generic,
     Cloud,
 }
 
-/// The files, fetched and built first if need be; or what keeps this user from that.
+/// The files, which are fetched and built first if necessary; or what prevents this user from doing that.
 static IMAGE: LazyLock<Result<Image, String>> = LazyLock::new(|| match stock_linux::image() {
     Err(error @ guest_images::Error::Missing { .. }) => Err(error.to_string()),
     image => Ok(image.unwrap()),
 });
 
-/// Whether the files are there. If this user cannot get them, that is said.
+/// Whether the files are available. If this user cannot get them, a note says so.
 pub(crate) fn is_there() -> bool {
     IMAGE.as_ref().map_err(|why| skip(why)).is_ok()
 }
@@ -49,7 +49,7 @@ impl Flavour {
         }
     }
 
-    /// The processors that it finds: the cloud kernel reads no MP table, and so far there is no ACPI.
+    /// Number of processors that the kernel finds: the cloud kernel reads no MP table, and so far there is no ACPI.
     pub(crate) fn processors(self, vcpus: u8) -> u64 {
         match self {
             Self::Generic => u64::from(vcpus),
@@ -63,7 +63,7 @@ impl Flavour {
         Config { vcpus, backing, ..Config::new(MEMORY_BYTES, kernel) }
     }
 
-    /// Boots it and waits for the witness.
+    /// Boots the kernel and waits for the witness.
     #[track_caller]
     pub(crate) fn boot(self, vcpus: u8, backing: Backing) -> Guest {
         let guest = Guest::boot(&self.config(vcpus, backing));
@@ -74,19 +74,19 @@ impl Flavour {
     }
 }
 
-/// Somebody to whom one can talk over a console: a machine in this process, or in another.
+/// A machine in this process or another, whose witness answers over the console.
 pub(crate) trait Talks {
     fn type_line(&self, line: &str);
     fn hears(&self) -> &Console;
 
-    /// Sends a command that is answered with itself.
+    /// Sends a command that the witness confirms by repeating it.
     #[track_caller]
     fn tell_witness(&self, command: &str) {
         self.type_line(command);
         self.hears().line(command);
     }
 
-    /// What the witness has noticed up to now.
+    /// Asks the witness for what it has noticed up to now.
     #[track_caller]
     fn report(&self) -> Report {
         let asked = Instant::now();
@@ -118,7 +118,7 @@ impl Talks for Process {
     }
 }
 
-/// Of one instant between question and answer.
+/// The witness's report, which describes one instant between question and answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     pub(crate) asked: Instant,
@@ -143,22 +143,22 @@ impl Report {
         Duration::from_nanos(self.number("monotonic_ns"))
     }
 
-    /// Nothing has been noticed that must not happen to any guest, cloned or not.
+    /// Asserts that nothing has been noticed that must not happen to any guest, cloned or not.
     #[track_caller]
     pub(crate) fn assert_sound(&self, processors: u64) {
         assert_eq!(self.number("cpus"), processors, "{self:?}");
         for never in ["back", "early", "wrong", "debug_wrong", "kmsg_bad"] {
             assert_eq!(self.number(never), 0, "{never}:\n{}", self.console);
         }
-        // One write more if it has just happened, and the debugger has not run since.
+        // There may be one more write, if it has just happened and the debugger has not run since.
         let (written, trapped) = (self.number("written"), self.number("trapped"));
         assert!(written == trapped || written == trapped + 1, "{written} writes, {trapped} traps");
         assert!(!self.console.contains("witness-failed"), "{}", self.console);
     }
 
-    /// The guest has gone on from `before` for no longer than `allowed`, by every clock, and everything in it has.
+    /// Asserts that the guest, and everything in it, has gone on from `before` for no longer than `allowed`, by every clock.
     ///
-    /// Returns how far it came by its own clock.
+    /// Returns how far the guest came by its own clock.
     #[track_caller]
     pub(crate) fn assert_goes_on(&self, before: &Self, allowed: Duration) -> Duration {
         for same in ["nonce", "cpus", "has", "clock"] {
@@ -166,18 +166,18 @@ impl Report {
         }
         let went = self.monotonic().checked_sub(before.monotonic()).expect("CLOCK_MONOTONIC went back");
         assert!(went <= allowed, "CLOCK_MONOTONIC went on by {went:?} in at most {allowed:?}");
-        // The wall clock goes on from the snapshot, as the other does: the two are read one right after the other.
+        // The wall clock goes on from the snapshot, as the other does: the guest reads the two one right after the other.
         let offset = |report: &Self| report.number("realtime_ns").wrapping_sub(report.number("monotonic_ns"));
         let drift = offset(self).abs_diff(offset(before));
         assert!(drift < 10_000_000, "the wall clock went on by {drift} ns more or less");
-        // Kept by a watcher on every processor.
+        // The longest gap that the watchers, one on each processor, have seen.
         let gap = Duration::from_millis(self.number("max_gap_ms"));
         assert!(gap <= allowed, "a gap of {gap:?} in at most {allowed:?}");
         assert!(self.number("steal") >= before.number("steal"), "steal time went back");
         for counter in ["looks", "timers", "alarms", "naps", "sleeps", "held", "trapped"] {
             assert!(self.number(counter) > before.number(counter), "{counter} stands still: {self:?}");
         }
-        // The kernel counts expirations that nobody read: none is lost, and none made up. Some wait until their reader runs.
+        // The kernel counts expirations that have not been read: none may be lost or made up. Some wait until their reader runs.
         let (expired, due) = (self.number("timers") - before.number("timers"), went.as_millis() / 100);
         let unread = 3 + gap.as_millis() / 100;
         assert!(u128::from(expired).abs_diff(due) <= unread, "{expired} expirations instead of {due}");

@@ -1,4 +1,4 @@
-//! A pool, and what puts machines into it and takes them out.
+//! A pool, and the tools that put machines into it and take them out.
 
 use cloner::compare::Comparer;
 use cloner::moment::Moment;
@@ -24,7 +24,7 @@ pub(crate) struct Studio {
 }
 
 impl Studio {
-    /// With a pool on ordinary pages, which no host must set aside.
+    /// Makes a studio with a pool on ordinary pages, which any host can provide.
     pub(crate) fn new(capacity_bytes: u64) -> Self {
         Self::with_pool(capacity_bytes, Pages::Ordinary, Populate::OnFirstUse)
     }
@@ -39,7 +39,7 @@ impl Studio {
         }
     }
 
-    /// Saves a machine that stands still.
+    /// Saves a paused machine.
     pub(crate) fn try_save(
         &self,
         paused: &Paused<'_>,
@@ -56,7 +56,7 @@ impl Studio {
         self.try_save(paused, name, &Progress::default()).unwrap().snapshot
     }
 
-    /// A snapshot of a machine that runs on.
+    /// Pauses a machine, takes a snapshot of it and lets it run on.
     #[track_caller]
     pub(crate) fn snapshot(&self, source: &Guest, name: &str) -> Snapshot {
         self.save(&source.pause(), name)
@@ -72,13 +72,13 @@ impl Studio {
         self.try_memory(snapshot).unwrap()
     }
 
-    /// A clone that runs.
+    /// Builds a clone and lets it run.
     #[track_caller]
     pub(crate) fn clone_of(&self, snapshot: &Snapshot) -> Guest {
         Guest::resume(snapshot.state(), self.memory(snapshot))
     }
 
-    /// Saves a machine that stands still, and proves the memory of a target equal to its own.
+    /// Saves a paused machine, and proves the memory of a target equal to its own.
     #[track_caller]
     pub(crate) fn save_and_compare(&self, paused: &Paused<'_>, name: &str) -> (Snapshot, GuestMemory) {
         let snapshot = self.save(paused, name);
@@ -91,7 +91,7 @@ impl Studio {
         (snapshot, memory)
     }
 
-    /// The pool's books agree.
+    /// Asserts that the pool's books agree.
     #[track_caller]
     pub(crate) fn check(&self) {
         self.pool.check().unwrap();

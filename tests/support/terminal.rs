@@ -15,17 +15,17 @@ use super::program::cloner;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A pseudo terminal: what a user types into and reads from.
+/// A pseudo terminal: what a user would type into and read from.
 pub(crate) struct Terminal {
     keyboard: File,
     pub(crate) screen: Console,
-    /// The end the program has, to look at the terminal's settings.
+    /// The program's end, to look at the terminal's settings.
     end: File,
     settings: Termios,
 }
 
 impl Terminal {
-    /// A terminal with settings as a user might have them: as they come, but without echo.
+    /// Opens a terminal with the default settings, but without echo.
     pub(crate) fn new() -> Self {
         let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&pty).unwrap();
@@ -40,7 +40,7 @@ impl Terminal {
         let (screen, mut output) = Console::new(PATIENCE);
         let mut from = keyboard.try_clone().unwrap();
         thread::spawn(move || {
-            // Ends with an error when nobody has the other end open any more.
+            // The copy ends with an error when no process has the other end open any longer.
             let _ = io::copy(&mut from, &mut output);
         });
         Self { keyboard, screen, end, settings }
@@ -61,14 +61,14 @@ impl Terminal {
         !tcgetattr(&self.end).unwrap().local_modes.intersects(LocalModes::ICANON | LocalModes::ISIG)
     }
 
-    /// Asserts that the terminal is as it was before.
+    /// Asserts that the terminal's settings are as they were before.
     #[track_caller]
     pub(crate) fn assert_restored(&self) {
         assert_eq!(format!("{:?}", tcgetattr(&self.end).unwrap()), format!("{:?}", self.settings));
     }
 }
 
-/// A program on a terminal. Dropping it kills it.
+/// A program on a terminal. It is killed when this is dropped.
 pub(crate) struct OnTerminal<'t> {
     terminal: &'t Terminal,
     child: Child,
@@ -79,7 +79,7 @@ impl OnTerminal<'_> {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits until the program has ended and gives its exit code.
+    /// Waits until the program has ended and returns its exit code.
     #[track_caller]
     pub(crate) fn finish(mut self) -> i32 {
         let deadline = Instant::now() + PATIENCE;
@@ -89,7 +89,7 @@ impl OnTerminal<'_> {
                     .code()
                     .unwrap_or_else(|| panic!("{status}: {}", self.terminal.screen.transcript()));
             }
-            assert!(Instant::now() < deadline, "runs on: {}", self.terminal.screen.transcript());
+            assert!(Instant::now() < deadline, "still running: {}", self.terminal.screen.transcript());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -97,7 +97,7 @@ impl OnTerminal<'_> {
 
 impl Drop for OnTerminal<'_> {
     fn drop(&mut self) {
-        // It has usually ended, and then there is nobody to kill.
+        // The program has usually ended already, and then there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! The `cloner-bench` program: how fast the parts of cloner are, on this machine and the user's own data.
+//! The `cloner-bench` program: measures how fast the parts of cloner are, on this machine and the user's own data.
 
 mod commands;
 mod measure;
@@ -11,11 +11,11 @@ use cloner_cli::{Error, Serve, interrupt};
 
 use commands::{branch, codec, flush, fork, incremental, lazy, live};
 
-/// Measures cloner: the coder beside lz4, zstd and memcpy; the ways to snapshot and to clone.
+/// Measures cloner: the coder compared with lz4, zstd and memcpy; the ways to snapshot and to clone.
 #[derive(Debug, Parser)]
 #[command(name = "cloner-bench", version, arg_required_else_help = true)]
 struct Args {
-    /// Say more on standard error: -v what happens, -vv in detail.
+    /// Print more on standard error: -v shows what happens, -vv shows details.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -24,23 +24,23 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Encode and decode a raw memory image beside memcpy, lz4 and zstd on the same pages.
+    /// Encode and decode a raw memory image, compared with memcpy, lz4 and zstd on the same pages.
     Codec(codec::Args),
-    /// Make second machines of one that never stops writing, beside the way through the pool.
+    /// Branch machines off one that never stops writing, compared with the way through the pool.
     Branch(branch::Args),
-    /// Fork a template many times, beside the bare cost of the same KVM calls.
+    /// Fork a template many times, compared with the bare cost of the same KVM calls.
     Fork(fork::Args),
     /// Take snapshots of a guest that never stops writing, live and in stop mode.
     Live(live::Args),
-    /// Flush a snapshot and recover it, beside what the device itself can do.
+    /// Flush a snapshot and recover it, compared with what the device itself can do.
     Flush(flush::Args),
-    /// Clone a guest whose memory arrives while it runs, beside clones that wait for it.
+    /// Clone a guest whose memory arrives while it runs, compared with clones that wait for it.
     Lazy(lazy::Args),
-    /// Save a running guest again and again, reading only what has changed, beside full snapshots.
+    /// Save a running guest again and again, reading only what has changed, compared with full snapshots.
     Incremental(incremental::Args),
     #[command(flatten)]
     Serve(Serve),
-    /// The baseline of `fork`, which starts it.
+    /// The baseline of `fork`, started by that command.
     #[command(hide = true)]
     Floor { memory: String, state: String },
 }
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 
 impl Command {
     fn run(&self) -> Result<u8, Error> {
-        // Before anything that starts a thread: these fork.
+        // This comes before anything that starts a thread, because these processes fork.
         match self {
             Self::Serve(serve) => return serve.run(),
             Self::Floor { memory, state } => return fork::serve_floor(memory, state),

@@ -1,17 +1,17 @@
-//! Telling clones who they are.
+//! How clones are told who they are.
 
 use std::time::Duration;
 
 use guest_images::pulse;
 use vmm::Announce;
 
-/// How `pulse` learns who it is.
+/// How `pulse` is told who it is.
 pub(super) const PULSE: Announce = Announce::InMemory { address: pulse::Status::IDENTITY };
 
-/// Longest wait for a guest to confirm it.
+/// Longest wait for a guest to confirm that it knows.
 pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(60);
 
-/// What `--announce` says: `console`, or an address in decimal or hexadecimal digits.
+/// Parses the value of `--announce`: `console`, or an address in decimal or hexadecimal digits.
 pub(super) fn parse(text: &str) -> Result<Announce, String> {
     if text == "console" {
         return Ok(Announce::OnConsole);
@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Announce, String> {
     };
     address
         .map(|address| Announce::InMemory { address })
-        .map_err(|_| String::from("neither `console` nor a guest-physical address"))
+        .map_err(|_| String::from("expected `console` or a guest-physical address"))
 }
 
 #[cfg(test)]

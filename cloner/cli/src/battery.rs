@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Energy for a pool, and the pool for an energy.
+    /// The battery that a pool needs, and the pool that a battery protects.
     Plan(PlanArgs),
 }
 
@@ -36,7 +36,7 @@ Examples:
   cloner battery plan --pool 64G --bandwidth 1500M --load 350
   cloner battery plan --capacity 20000 --bandwidth 1500M           what 20 kJ protect
 
-The table has a line for each size around what was asked for. 3,600 J are 1 Wh.";
+The table has one line for each of several sizes around the one asked for. 3,600 J are 1 Wh.";
 
 /// Options of `cloner battery plan`.
 #[derive(Debug, clap::Args)]
@@ -50,28 +50,28 @@ struct PlanArgs {
     /// Energy of the battery when it is new and full, in joules
     #[arg(long, value_name = "J")]
     capacity: Option<f64>,
-    /// Folder on the device that is flushed to: measured with a file of 256 MiB, which is removed again
+    /// Folder on the device to flush to: its speed is measured with a file of 256 MiB, which is removed again
     #[arg(long, value_name = "PATH")]
     device: Option<PathBuf>,
-    /// What the device writes per second
+    /// Bytes that the device writes per second
     #[arg(long, value_name = "SIZE")]
     bandwidth: Option<Size>,
-    /// Snapshots the pool is made of: each costs its own commit
+    /// Number of snapshots in the pool: each costs a commit of its own
     #[arg(long, value_name = "N", default_value_t = 16)]
     snapshots: u32,
-    /// What the host draws while it flushes, in watts
+    /// Power that the host draws while it flushes, in watts
     #[arg(long, value_name = "W", default_value_t = BatterySpec::default().load_w)]
     load: f64,
-    /// Share of the energy that can be taken out, 0 to 1
+    /// Share of the battery's energy that can be drawn, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = BatterySpec::default().usable_share)]
     usable: f64,
-    /// Share of the hold-up time that is not counted on, 0 to 1
+    /// Share of the hold-up time that is kept in reserve, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = BatterySpec::default().margin)]
     margin: f64,
-    /// Years after which it must still do
+    /// Age in years at which the battery must still suffice
     #[arg(long, value_name = "YEARS", default_value_t = 5.0)]
     years: f64,
-    /// Share of the capacity lost in a year, 0 to 1
+    /// Share of the capacity that the battery loses per year, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = BatterySpec::default().fade_per_year)]
     fade: f64,
     /// Print one JSON object instead
@@ -79,7 +79,7 @@ struct PlanArgs {
     json: bool,
 }
 
-/// The answer.
+/// What the command prints.
 #[derive(Debug, Serialize)]
 struct Plan {
     bandwidth_bytes_per_second: f64,
@@ -90,22 +90,22 @@ struct Plan {
     rows: Vec<Row>,
 }
 
-/// One pool and the battery for it.
+/// One size of pool and the battery for it.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Row {
     pool_bytes: u64,
-    /// That much of it may be unflushed on a battery of this capacity.
+    /// Capacity of a new battery that protects `unflushed_bytes`, in joules.
     capacity_j: f64,
     capacity_wh: f64,
-    /// When new and full.
+    /// Hold-up time of the battery when it is new and full, in seconds.
     holdup_s: f64,
-    /// When it is as old as was asked.
+    /// Hold-up time of the battery at the age asked for, in seconds.
     aged_holdup_s: f64,
-    /// Writing takes so long, without margin.
+    /// Time it takes to write the bytes, in seconds, without margin.
     flush_s: f64,
 }
 
-/// Probe of a device.
+/// Bytes written to measure a device.
 const PROBE_BYTES: u64 = 256 << 20;
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
@@ -113,7 +113,9 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let rate = match (&args.device, args.bandwidth) {
         (Some(path), _) => measure(path)?,
         (None, Some(Size(0)) | None) => {
-            return Err(Error::Usage(String::from("a device that writes nothing protects nothing")));
+            return Err(Error::Usage(String::from(
+                "a device that writes 0 bytes per second protects nothing",
+            )));
         }
         (None, Some(Size(bytes))) => {
             Rate { bytes_per_second: numbers::as_f64(bytes), commit: std::time::Duration::from_millis(20) }
@@ -146,7 +148,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// The device below a folder, which is made if there is none; nothing is left of it.
+/// Measures the device that holds a folder, which is created if it is missing. Everything created is removed again.
 fn measure(path: &std::path::Path) -> Result<Rate, Error> {
     let own = path.join(format!("cloner-plan-{}", std::process::id()));
     let measured = (|| {
@@ -165,7 +167,7 @@ fn measure(path: &std::path::Path) -> Result<Rate, Error> {
 }
 
 fn rows(args: &PlanArgs, spec: &BatterySpec, rate: Rate) -> Result<Vec<Row>, Error> {
-    // A new battery must be larger by what it will have lost.
+    // A new battery must be larger by as much as it will have lost.
     let mut aged = Battery::new(BatterySpec { capacity_j: 1.0, ..*spec })?;
     aged.age(args.years);
     let health = aged.full_j();

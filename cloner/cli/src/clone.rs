@@ -31,7 +31,7 @@ Examples:
   cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --announce console
   cloner clone --pulse --when 'beat 3' --for 2";
 
-/// What a clone is called in messages.
+/// How messages refer to a clone.
 const A_CLONE: &str = "a clone";
 
 /// Options of `cloner clone`.
@@ -51,7 +51,7 @@ pub(super) struct Args {
     /// Decode the snapshot once and fork the clones from it, each in a process of its own
     #[arg(long)]
     fork: bool,
-    /// Branch the clones straight off the running source, which has a process of its own: nothing is encoded or decoded
+    /// Branch the clones directly off the running source, which has a process of its own: nothing is encoded or decoded
     #[arg(long, conflicts_with_all = ["fork", "lazy", "mode", "shared"])]
     branch: bool,
     /// Let each clone run at once: its memory arrives as it is touched, and the rest in the background
@@ -60,11 +60,11 @@ pub(super) struct Args {
     /// Clones to build
     #[arg(long, value_name = "N", default_value_t = 2)]
     clones: usize,
-    /// How each clone's guest is told who it is, before it runs: `console`, where an agent of yours obeys
+    /// How each clone's guest is told who it is, before it runs: `console`, where an agent of yours must obey
     /// `clone GENERATION ID`, or the guest-physical address of 24 bytes (the built-in guest has its own)
     #[arg(long, value_name = "HOW", value_parser = announce::parse, conflicts_with = "pulse")]
     announce: Option<Announce>,
-    /// End after so many seconds; else when all guests have ended, or with Ctrl-C
+    /// End after this many seconds (default: when all guests have ended, or with Ctrl-C)
     #[arg(long = "for", value_name = "S")]
     seconds: Option<u64>,
     /// What the source does while its memory is saved (default: live; stop with --shared)
@@ -75,16 +75,18 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// How the clones are told who they are. What their guests will notice is said: that nobody tells them, and that time jumps.
+    /// How the clones are told who they are. Warns about what their guests may notice: that nothing tells them, or that time jumps.
     fn announced(&self) -> Result<Option<Announce>, Error> {
         if Host::get().is_ok_and(|host| !host.keeps_guest_tsc()) {
             say(
-                "cloner: guests see this host's own time stamp counter: in a clone that keeps time by it, time jumps by the snapshot's age",
+                "cloner: guests see this host's own time stamp counter; in a clone that uses it, time jumps by the snapshot's age",
             )?;
         }
         let announce = self.announce.or_else(|| self.boot.announce());
         if announce.is_none() {
-            say("cloner: the clones are not told who they are, and draw equal random numbers: --announce")?;
+            say(
+                "cloner: the clones are not told who they are, so they draw equal random numbers; --announce tells them",
+            )?;
         }
         Ok(announce)
     }
@@ -95,7 +97,7 @@ impl Args {
 enum Mode {
     /// It runs on: its memory is frozen by `fork()`. Needs private memory, and room for what it writes meanwhile
     Live,
-    /// It stands still
+    /// It is paused until all is saved
     Stop,
 }
 
@@ -105,7 +107,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         return branch(args, &config);
     }
     if args.lazy {
-        // Not when the guest has booted and is saved.
+        // Checked now, rather than when the guest has booted and is saved.
         lazy::check()?;
     }
     let pool = args.pool.open(args.machine.memory.0 / 2 + (16 << 20))?;
@@ -174,7 +176,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     watch(&guests, args.seconds.map(Duration::from_secs))
 }
 
-/// A clone with memory of its own.
+/// Restores a clone that has memory of its own.
 fn restore(
     snapshot: &Snapshot,
     memory: GuestMemory,
@@ -194,7 +196,7 @@ fn restore(
     Ok(guest)
 }
 
-/// Clones over one template.
+/// Forks clones from one template.
 fn fork(
     restorer: &EagerRestorer,
     snapshot: &Snapshot,
@@ -216,7 +218,7 @@ fn fork(
     Ok(guests)
 }
 
-/// A source in a process of its own, and clones that are branches of it.
+/// Boots a source in a process of its own, and branches the clones off it.
 fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
     let announce = args.announced()?;
     let program = std::env::current_exe().map_err(Error::Program)?;
@@ -230,7 +232,7 @@ fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
         let over = || reader.is_finished();
         let matched = console.wait_until(over, 0, limit, |line| args.when.is_match(line).then_some(()));
         if matched.is_none() {
-            // Its end says more than its silence, if it has ended.
+            // If the source has ended, its ending explains more than its silence.
             Guest::There("the source", source, reader).has_ended()?;
             return Err(Error::silent("the source", args.when.as_str(), limit, None));
         }
@@ -247,7 +249,7 @@ fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
     watch(&guests, args.seconds.map(Duration::from_secs))
 }
 
-/// A clone that has a process of its own, once it runs and knows who it is.
+/// Returns a clone that has a process of its own, once it runs and knows who it is.
 fn in_its_process(vm: GuestProcess, announce: Option<Announce>, clone: Number) -> Result<Guest, Error> {
     let identity = vm.wait_running()?;
     clone.say(format_args!("({identity}) runs as process {}", vm.pid()))?;

@@ -1,32 +1,32 @@
-//! Tables for people: the first column to the left, numbers to the right.
+//! Tables for people: the first column is aligned left, the others right.
 
 use std::fmt;
 
-/// Rows of cells, the first of which is the heading.
+/// A table as rows of cells; the first row is the headings.
 #[derive(Debug, Clone)]
 pub struct Columns {
     rows: Vec<Vec<String>>,
 }
 
 impl Columns {
-    /// A table with these headings.
+    /// Starts a table with these headings.
     pub fn new<S: Into<String>>(headings: impl IntoIterator<Item = S>) -> Self {
         Self { rows: vec![headings.into_iter().map(Into::into).collect()] }
     }
 
-    /// Adds a row.
+    /// Adds a row, which may be shorter than the headings but not longer.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         let row: Vec<String> = cells.into_iter().map(Into::into).collect();
         debug_assert!(row.len() <= self.rows[0].len(), "every cell has a heading");
         self.rows.push(row);
     }
 
-    /// Whether there are headings only.
+    /// Whether the table has only headings.
     pub fn is_empty(&self) -> bool {
         self.rows.len() <= 1
     }
 
-    /// The headings, then the rows, none of which is longer.
+    /// The headings, then the rows, each of which has at most as many cells.
     pub fn rows(&self) -> impl Iterator<Item = &[String]> {
         self.rows.iter().map(Vec::as_slice)
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Columns {
     }
 }
 
-/// A number with two decimals, or a dash where there is none.
+/// Formats a number with two decimals, or a dash if there is none.
 pub fn number(value: Option<f64>) -> String {
     value.map_or_else(|| String::from("-"), |value| format!("{value:.2}"))
 }

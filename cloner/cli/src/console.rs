@@ -1,4 +1,4 @@
-//! Guests' consoles, as lines with a time.
+//! Guests' consoles as lines that can be waited for.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,14 +8,14 @@ use vmm::Vm;
 
 use crate::interrupt;
 
-/// How often a wait looks whether the guest has ended or the user wants to stop.
+/// How often a wait checks whether the guest has ended or the user wants to stop.
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
-/// Longest line kept; a guest that never ends its line must not fill the host's memory.
+/// Longest line kept, in bytes: a guest that never ends its line must not fill the host's memory.
 const LINE_MAX_BYTES: usize = 4096;
-/// Most lines kept for those who wait for one.
+/// Most lines kept for threads that wait for one.
 const LINES_MAX: usize = 10_000;
 
-/// What a guest has printed, shared between the guest's thread, which writes, and those who wait for something.
+/// What a guest has printed, shared between the guest's thread, which writes, and the threads that wait for a line.
 #[derive(Debug, Clone, Default)]
 pub struct Console(Arc<Shared>);
 
@@ -32,17 +32,17 @@ struct State {
     dropped: usize,
     unfinished: Vec<u8>,
     first_byte: Option<Instant>,
-    /// Where whole lines are shown, and with which prefix.
+    /// The prefix of the lines on standard output; `None` if they are not shown.
     shown: Option<&'static str>,
 }
 
 impl Console {
-    /// A console nobody sees.
+    /// A console that is not shown.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A console whose lines are printed on standard output behind `prefix`.
+    /// A console whose lines are printed on standard output, each after `prefix`.
     pub fn shown(prefix: &'static str) -> Self {
         let console = Self::default();
         console.lock().shown = Some(prefix);
@@ -54,29 +54,29 @@ impl Console {
         Box::new(Writer(self.clone()))
     }
 
-    /// When the guest wrote its first byte.
+    /// The time at which the guest wrote its first byte.
     pub fn first_byte(&self) -> Option<Instant> {
         self.lock().first_byte
     }
 
-    /// Number of whole lines so far: where to start waiting for what comes next.
+    /// Number of whole lines so far: a later wait can start from here.
     pub fn position(&self) -> usize {
         let state = self.lock();
         state.dropped + state.lines.len()
     }
 
-    /// What `pick` gives for the last line for which it gives something.
+    /// The result of `pick` for the last line for which it has one.
     pub fn last<T>(&self, pick: impl FnMut(&str) -> Option<T>) -> Option<T> {
         self.lock().lines.iter().rev().map(String::as_str).find_map(pick)
     }
 
-    /// Whether any line is like this.
+    /// Whether `pick` accepts any line.
     pub fn any(&self, pick: impl FnMut(&str) -> bool) -> bool {
         self.lock().lines.iter().map(String::as_str).any(pick)
     }
 
-    /// Waits for a line from `position` on for which `pick` gives something. `None` after `limit`, once the guest of `vm` has
-    /// ended, or when the user interrupts.
+    /// Waits for a line from `position` on for which `pick` has a result, and returns it. `None` after `limit`, once the guest of
+    /// `vm` has ended, or when the user interrupts.
     pub fn wait_for<T>(
         &self,
         vm: &Vm,
@@ -87,7 +87,7 @@ impl Console {
         self.wait_until(|| vm.ending().is_some(), position, limit, pick)
     }
 
-    /// The same for a guest that has ended once `has_ended` says so.
+    /// Does the same for a guest that has ended once `has_ended` says so.
     pub fn wait_until<T>(
         &self,
         has_ended: impl Fn() -> bool,
@@ -99,7 +99,7 @@ impl Console {
         let mut state = self.lock();
         let mut next = position;
         loop {
-            // Before the lines are looked at: what it printed last counts.
+            // Asked before the lines are searched, so that what the guest printed last counts.
             let ended = has_ended();
             let seen = next.saturating_sub(state.dropped).min(state.lines.len());
             if let Some(found) = state.lines[seen..].iter().find_map(|line| pick(line)) {
@@ -153,7 +153,7 @@ impl State {
         let line = printable(&self.unfinished);
         self.unfinished.clear();
         if let Some(prefix) = self.shown {
-            // A closed pipe is noticed by whoever writes there next on purpose; the guest goes on.
+            // The next command output to a closed pipe reports the error; the guest goes on.
             let _ = writeln!(io::stdout(), "{prefix}{line}");
         }
         if self.lines.len() == LINES_MAX {
@@ -164,7 +164,7 @@ impl State {
     }
 }
 
-/// The line without what would act on a terminal: a guest may print anything.
+/// The line without characters that would act on a terminal: a guest may print anything.
 fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()

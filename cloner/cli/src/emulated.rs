@@ -1,4 +1,4 @@
-//! Kernels that a host which emulates the guest's ring 0 can hardly boot.
+//! Kernels that can hardly boot on a host that emulates the guest's ring 0.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use vmm::boot;
 use vmm::host::Virtualization;
 
-/// Says so before a compressed kernel is booted on such a host, where nothing would show for many minutes.
+/// Warns before a compressed kernel is booted on such a host, because it would print nothing for many minutes.
 pub(super) fn warn_if_compressed(kernel: &Path) {
     if Virtualization::detect() == Virtualization::PageTableBased && boot::is_compressed(kernel) {
-        // Without standard error there is nobody to tell.
+        // If standard error is closed, there is no way to warn.
         let _ = writeln!(
             io::stderr(),
             "cloner: this host emulates the guest's ring 0: a compressed kernel unpacks for many minutes here, and a stock one will \

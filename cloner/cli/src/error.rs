@@ -1,4 +1,4 @@
-//! Everything that can end a command, and with which exit code.
+//! Everything that can end a command, and the exit code for each.
 
 use std::io;
 
@@ -27,7 +27,7 @@ pub enum Error {
     GuestPages(#[source] ram::Error),
     #[error("flush folder")]
     Flush(#[from] flush::Error),
-    #[error("{name:?} is not safe")]
+    #[error("{name:?} is not safe on disk")]
     NotSafe { name: String, source: flush::Error },
     #[error("flush folder {}", path.display())]
     Folder { path: std::path::PathBuf, source: io::Error },
@@ -61,7 +61,7 @@ pub enum Error {
     Compare(#[from] compare::Error),
     #[error(transparent)]
     Image(#[from] image::Error),
-    /// What a program that shares this enum has of its own.
+    /// An error that only the program sharing this enum has.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot write {}", path.display())]
@@ -72,7 +72,7 @@ pub enum Error {
     Pulse(#[from] guest_images::pulse::Error),
     #[error("tiny-linux")]
     TinyLinux(#[from] guest_images::Error),
-    #[error("{guest}: nothing like {wanted:?} on the console within {seconds} s")]
+    #[error("{guest} printed nothing like {wanted:?} on its console within {seconds} s")]
     Silent { guest: &'static str, wanted: String, seconds: u64 },
     #[error("{guest} ended too early")]
     Ended { guest: &'static str, source: Ending },
@@ -93,13 +93,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// The guest that a command is about.
+    /// An error of the guest that a command is about.
     #[must_use]
     pub fn source_vm(source: vmm::Error) -> Self {
         Self::Vm { guest: "the guest", source }
     }
 
-    /// Waiting for the console was in vain: because of the user, the guest, or the time.
+    /// Why a wait for the console was in vain: the user interrupted it, the guest ended, or the time ran out.
     #[must_use]
     pub fn silent(
         guest: &'static str,
@@ -114,7 +114,7 @@ impl Error {
         }
     }
 
-    /// The exit code that tells it.
+    /// The exit code that stands for this error.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         let crashed = |ending: &Ending| !ending.is_orderly();

@@ -10,7 +10,7 @@ use cloner::flush::{
 };
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 
-/// How a folder is opened, besides where it is.
+/// How a folder is opened; its path is given elsewhere.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FolderArgs {
     /// Key of a sealed folder: 32 bytes or 64 hexadecimal digits, readable by its owner alone
@@ -22,13 +22,13 @@ pub struct FolderArgs {
 }
 
 impl FolderArgs {
-    /// The options for a folder of `host`.
+    /// The options for opening a folder that belongs to `host`.
     pub fn options(&self, host: String) -> Result<FolderOptions, Error> {
         let key = self.key.as_deref().map(Key::read).transpose()?;
         Ok(FolderOptions { host, adopt: self.adopt, key })
     }
 
-    /// Opens a folder of this host that must be there.
+    /// Opens a folder of this host, which must exist.
     pub fn open(&self, path: &Path) -> Result<Folder, Error> {
         if !path.is_dir() {
             let source = std::io::ErrorKind::NotFound.into();
@@ -38,7 +38,7 @@ impl FolderArgs {
     }
 }
 
-/// Opens a folder, which is made if there is none.
+/// Opens a folder, which is created if it is missing.
 pub fn open(path: &Path, options: &FolderOptions) -> Result<Folder, Error> {
     let files = RealFiles::open(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::WouldBlock => {
@@ -47,12 +47,12 @@ pub fn open(path: &Path, options: &FolderOptions) -> Result<Folder, Error> {
         _ => Error::Folder { path: path.to_owned(), source },
     })?;
     if !files.is_direct() {
-        tracing::warn!(folder = %path.display(), "goes through the page cache: its file system allows nothing else");
+        tracing::warn!(folder = %path.display(), "files go through the page cache: the file system has no direct I/O");
     }
     Ok(Folder::open(Arc::new(files), options)?)
 }
 
-/// Reads the snapshots that are wanted, and what they refer to, into `pool`.
+/// Reads the wanted snapshots, and what they refer to, into `pool`.
 pub fn load(
     recoverer: &Recoverer,
     folder: &Folder,
@@ -64,9 +64,9 @@ pub fn load(
     Ok(progress::bar("reading", &progress, recover)?)
 }
 
-/// Ordinary memory that holds a folder's snapshots, taken as it is used.
+/// A pool of ordinary memory, populated only as it is used, with room for a folder's snapshots.
 pub fn scratch_pool(survey: &Survey) -> Result<Pool, Error> {
-    /// What cold chunks can get to when they are hot again; seldom more than twice as much.
+    /// How many times larger cold chunks can become when they are made hot again; seldom more than twice.
     const COLD_FACTOR: u64 = 4;
     let bytes = |one: &Surveyed| match one.form {
         Form::Hot => one.file_bytes,

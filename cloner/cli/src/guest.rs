@@ -13,7 +13,7 @@ use guest_images::pulse;
 use crate::size::Size;
 use crate::{Error, announce, emulated};
 
-/// The machine.
+/// The options of the machine.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MachineArgs {
     /// Memory of the guest, 1M to 64G
@@ -25,29 +25,29 @@ pub struct MachineArgs {
     /// Show the guest VT-x or SVM, so that it can run guests of its own; the host's KVM must offer it
     #[arg(long)]
     pub nested: bool,
-    /// Guest memory on reserved 2 MiB pages (default: transparent huge pages)
+    /// Put guest memory on reserved 2 MiB pages (default: transparent huge pages)
     #[arg(long)]
     pub hugepages: bool,
-    /// Guest memory in a memfd, which can be handed to another process (default: private memory)
+    /// Put guest memory in a memfd, which can be handed to another process (default: private memory)
     #[arg(long)]
     pub shared: bool,
 }
 
-/// What it boots.
+/// The options that choose what the machine boots.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "What to boot")]
 #[group(skip)]
 #[command(group(clap::ArgGroup::new("boot").required(true).args(["kernel", "flat", "pulse"])))]
 pub struct BootArgs {
-    /// A Linux kernel: ELF vmlinux or bzImage. Stock ones find neither ACPI nor PCI, so no disk and no network, and
-    /// those without MP tables (Debian's cloud kernel) one processor
+    /// A Linux kernel: ELF vmlinux or bzImage. Stock kernels find neither ACPI nor PCI, so no disk and no network, and
+    /// those without MP tables (Debian's cloud kernel) only one processor
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Its initial RAM file system
-    // Clap does not insist on what conflicts with another argument given, hence both.
+    /// Initial RAM file system of the kernel
+    // Clap does not enforce `requires` for an argument that conflicts with another one given, hence both.
     #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with_all = ["flat", "pulse"])]
     initrd: Option<PathBuf>,
-    /// Its command line; on hosts that emulate ring 0, what they need is appended
+    /// Command line of the kernel; on hosts that emulate ring 0, the options needed there are appended
     #[arg(long, value_name = "TEXT", requires = "kernel", conflicts_with_all = ["flat", "pulse"], default_value = DEFAULT_COMMAND_LINE)]
     cmdline: String,
     /// A bare-metal image, loaded at 512 KiB and entered there in 64-bit mode
@@ -58,21 +58,21 @@ pub struct BootArgs {
     pulse: bool,
 }
 
-/// There is no ACPI: told so, stock kernels do not complain of it.
+/// The guest has no ACPI: stock kernels that are told so do not complain about it.
 const DEFAULT_COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=-1 tsc=reliable acpi=off quiet";
 
 /// Milliseconds between beats of the built-in guest.
 pub const BEAT_MS: u32 = 200;
 
 impl MachineArgs {
-    /// What the guest's memory is made of.
+    /// The kind of memory the guest gets.
     #[must_use]
     pub fn backing(&self) -> Backing {
         let pages = if self.hugepages { PageSize::Huge } else { PageSize::Transparent };
         if self.shared { Backing::Shared(pages) } else { Backing::Private(pages) }
     }
 
-    /// The machine, with this kernel.
+    /// The configuration of the machine, with this kernel.
     #[must_use]
     pub fn config(&self, kernel: Kernel) -> Config {
         Config {
@@ -86,12 +86,12 @@ impl MachineArgs {
 }
 
 impl BootArgs {
-    /// How the guest learns who it is, as far as that is known of it.
+    /// How the guest can be told who it is, if that is known.
     pub fn announce(&self) -> Option<Announce> {
         self.pulse.then_some(announce::PULSE)
     }
 
-    /// The kernel that was asked for; the built-in guest if none was.
+    /// The kernel asked for, or the built-in guest if none was.
     ///
     /// # Errors
     /// [`Error::FlatImage`] if an image cannot be read; [`Error::Pulse`] if the memory is too small for the built-in guest.
@@ -111,13 +111,13 @@ impl BootArgs {
     }
 }
 
-/// What the built-in guest is to do: beat, and touch so many bytes.
+/// Parameters with which the built-in guest beats and touches this many bytes.
 #[must_use]
 pub fn pulse_params(nonce: u64, touched_bytes: u64) -> pulse::Params {
     pulse::Params { beat_ms: BEAT_MS, ..pulse::Params::new(nonce, touched_bytes) }
 }
 
-/// A quarter of the memory, in whole pages, as far as it lies where `pulse` fills memory.
+/// A quarter of the memory, in whole pages, limited to the part that `pulse` can fill.
 pub fn default_touched(memory_bytes: u64) -> u64 {
     let room = memory_bytes.saturating_sub(layout::HIGH_MEMORY_ADDRESS);
     (memory_bytes / 4).min(room) & !0xfff

@@ -1,4 +1,4 @@
-//! Guests that run, in this process or in ones of their own, until they end or nobody wants them any more.
+//! Runs guests, in this process or in ones of their own, until they end, the time is over, or the user stops them.
 
 use std::io::{self, Write};
 use std::thread::{self, JoinHandle};
@@ -10,15 +10,15 @@ use crate::console::Console;
 use crate::{EXIT_INTERRUPTED, Error, announce, interrupt};
 use cloner::process::{End, GuestProcess};
 
-/// A guest that runs, and what it is called.
+/// A running guest, and what messages call it.
 pub(super) enum Guest {
-    /// In this process.
+    /// The guest runs in this process.
     Here(&'static str, Vm),
-    /// In its own, and the thread that reads its console.
+    /// The guest runs in a process of its own; the thread reads its console.
     There(&'static str, GuestProcess, JoinHandle<()>),
 }
 
-/// Which clone it is, and when it was asked for.
+/// The number of a clone, and when the clone was requested.
 #[derive(Clone, Copy)]
 pub(super) struct Number {
     pub(super) number: usize,
@@ -31,7 +31,7 @@ impl Number {
         say(&format!("cloner: clone {} {what} after {after:.1} ms", self.number))
     }
 
-    /// Waits until the guest has taken note of who it is, if it says so at all.
+    /// Waits until the guest has confirmed who it is, if it is a guest that does.
     pub(super) fn wait_confirmed(
         self,
         announce: Option<Announce>,
@@ -47,18 +47,18 @@ impl Number {
         if heard.is_some() {
             return self.say("has reseeded its random numbers");
         }
-        // A crash is the better reason.
+        // If the guest has crashed, that explains more than its silence.
         guest.has_ended()?;
         let wanted = format!("{} reseeded", identity.to_command().trim_end());
         Err(Error::silent("a clone", &wanted, announce::CONFIRM_LIMIT, None))
     }
 }
 
-/// Shows what a guest in a process of its own prints. The thread that does so ends with it.
+/// Shows what a guest in a process of its own prints. The thread that does this ends when the guest does.
 pub(super) fn show(vm: &GuestProcess, console: &Console) -> Result<JoinHandle<()>, Error> {
     let mut printed = vm.console().try_clone().map_err(Error::Program)?;
     let mut shown = console.writer();
-    // Whichever way it ends, there is no more to show.
+    // Whichever way the copy ends, there is nothing more to show.
     Ok(thread::spawn(move || drop(io::copy(&mut printed, &mut shown))))
 }
 
@@ -68,7 +68,7 @@ pub(super) fn console_of(number: usize) -> Console {
     Console::shown(prefix)
 }
 
-/// Waits for the guests to end, the time to be over, or Ctrl-C.
+/// Waits until the guests have ended, the time is over, or the user presses Ctrl-C.
 pub(super) fn watch(guests: &[Guest], limit: Option<Duration>) -> Result<u8, Error> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     for guest in guests {
@@ -85,7 +85,7 @@ pub(super) fn watch(guests: &[Guest], limit: Option<Duration>) -> Result<u8, Err
 }
 
 impl Guest {
-    /// Whether it will print no more.
+    /// Whether the guest has stopped printing for good.
     fn is_over(&self) -> bool {
         match self {
             Self::Here(_, vm) => vm.ending().is_some(),
@@ -93,7 +93,7 @@ impl Guest {
         }
     }
 
-    /// Waits a moment for its end, and says how it was.
+    /// Waits a moment for the guest to end; if it does, prints how.
     pub(super) fn has_ended(&self) -> Result<bool, Error> {
         const MOMENT: Duration = Duration::from_millis(50);
         match self {

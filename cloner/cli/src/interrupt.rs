@@ -10,10 +10,10 @@ use cloner::walk::Progress;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static RUNNING: OnceLock<Mutex<Weak<Progress>>> = OnceLock::new();
 
-/// Catches SIGINT, SIGTERM and SIGHUP from here on. The second one ends the process at once.
+/// Catches SIGINT, SIGTERM and SIGHUP from here on. The second signal ends the process at once.
 ///
 /// # Errors
-/// The kernel's.
+/// If the signal handlers or the thread that serves them cannot be set up.
 pub fn install() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -25,12 +25,12 @@ pub fn install() -> Result<(), ctrlc::Error> {
     })
 }
 
-/// Whether somebody asked to stop.
+/// Whether the user has asked to stop.
 pub fn requested() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// A progress that is cancelled by Ctrl-C, or was already.
+/// A progress that Ctrl-C cancels; it is already cancelled if Ctrl-C was pressed before.
 pub fn progress() -> Arc<Progress> {
     let progress = Arc::new(Progress::default());
     *running().lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&progress);
@@ -40,7 +40,7 @@ pub fn progress() -> Arc<Progress> {
     progress
 }
 
-/// Ends the process with no regard for what it is doing, but puts back what the kernel would not.
+/// Ends the process whatever it is doing, but first restores what the kernel would not.
 #[expect(
     clippy::exit,
     reason = "the user has asked twice; all else that this process held is freed by the kernel"

@@ -13,7 +13,7 @@ use crate::{Error, announce};
 
 /// A guest that the demo and the benches can talk to.
 pub enum Guest {
-    /// The bare-metal guest: its image, and the bytes of memory that it fills.
+    /// The bare-metal guest: its image, and how many bytes of memory it fills.
     #[expect(missing_docs, reason = "said above")]
     Pulse { image: Vec<u8>, touched_bytes: u64 },
     /// The tiny Linux.
@@ -21,10 +21,10 @@ pub enum Guest {
 }
 
 impl Guest {
-    /// `pulse` in so much memory, of which it fills `touched` bytes, or a quarter.
+    /// `pulse` for this much memory, of which it fills `touched` bytes, by default a quarter.
     ///
     /// # Errors
-    /// [`Error::Pulse`] if that does not fit.
+    /// [`Error::Pulse`] if that does not fit in the memory.
     pub fn pulse(memory: Size, touched: Option<u64>) -> Result<Self, Error> {
         let touched_bytes = touched.unwrap_or_else(|| default_touched(memory.0)) & !0xfff;
         Self::pulse_with(&pulse_params(random_nonce()?, touched_bytes))
@@ -33,20 +33,20 @@ impl Guest {
     /// `pulse` with these parameters.
     ///
     /// # Errors
-    /// [`Error::Pulse`] if they do not fit together.
+    /// [`Error::Pulse`] if the parameters contradict each other.
     pub fn pulse_with(params: &pulse::Params) -> Result<Self, Error> {
         Ok(Self::Pulse { image: pulse::image(params)?, touched_bytes: params.touched_bytes })
     }
 
-    /// The tiny Linux, which is built if it is not there.
+    /// The tiny Linux, which is built if it does not exist yet.
     ///
     /// # Errors
-    /// [`Error::TinyLinux`].
+    /// [`Error::TinyLinux`] if it cannot be built.
     pub fn linux() -> Result<Self, Error> {
         Ok(Self::Linux(tiny_linux::image()?))
     }
 
-    /// Its name, for people and for JSON.
+    /// The guest's name, for people and for JSON.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl Guest {
         }
     }
 
-    /// An upper bound of what the guest touches.
+    /// An upper bound of the bytes that the guest touches.
     pub const fn touched_at_most(&self, memory_bytes: u64) -> u64 {
         match self {
             // The image, its tables, and the huge pages they lie on.
@@ -82,7 +82,7 @@ impl Guest {
         }
     }
 
-    /// What the line that says it has booted starts with.
+    /// The start of the line by which the guest says that it has booted.
     #[must_use]
     pub const fn ready_text(&self) -> &'static str {
         match self {
@@ -91,8 +91,8 @@ impl Guest {
         }
     }
 
-    /// The line by which the guest says that it has booted, and its nonce: a random number that it keeps in memory only, and that
-    /// its clones must know as well.
+    /// The nonce, if this is the line by which the guest says that it has booted. The nonce is a random number that the guest keeps
+    /// only in its memory, and that its clones must know as well.
     pub fn ready(&self, line: &str) -> Option<String> {
         first_word(line.strip_prefix(self.ready_text())?).map(str::to_owned)
     }
@@ -105,7 +105,7 @@ impl Guest {
         }
     }
 
-    /// Whether this is the line by which a clone says that it has taken note.
+    /// Whether this is the line by which a clone confirms that it knows who it is.
     pub fn confirms(&self, identity: Identity, line: &str) -> bool {
         let Identity { generation, id } = identity;
         match self {
@@ -114,7 +114,7 @@ impl Guest {
         }
     }
 
-    /// What to type so that it does nothing until it is asked, and what it answers; if it does not do so by itself.
+    /// What to type so that the guest does nothing until it is asked, and what it answers. `None` if it is quiet already.
     pub const fn quiet(&self) -> Option<(&'static [u8], &'static str)> {
         match self {
             Self::Pulse { .. } => None,
@@ -122,7 +122,7 @@ impl Guest {
         }
     }
 
-    /// What to type to be told the nonce.
+    /// What to type to ask for the nonce.
     pub const fn question(&self) -> &'static [u8] {
         match self {
             Self::Pulse { .. } => b"n",
@@ -130,7 +130,7 @@ impl Guest {
         }
     }
 
-    /// The answer.
+    /// The nonce, if this line answers the question.
     pub fn nonce(&self, line: &str) -> Option<String> {
         let prefix = match self {
             Self::Pulse { .. } => "pulse: nonce=",
@@ -139,7 +139,7 @@ impl Guest {
         first_word(line.strip_prefix(prefix)?).map(str::to_owned)
     }
 
-    /// The number of a beat or tick.
+    /// The number of the beat or tick, if this line reports one.
     pub fn beat(&self, line: &str) -> Option<u64> {
         let prefix = match self {
             Self::Pulse { .. } => "pulse: beat ",

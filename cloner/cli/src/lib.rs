@@ -1,4 +1,4 @@
-//! The `cloner` program: parse, call, print. As a library it is what `cloner-bench` shares with it: options, guests, tables.
+//! The `cloner` program: parse, call, print. As a library it holds what `cloner-bench` shares with it: options, guests, tables.
 
 mod announce;
 mod battery;
@@ -43,7 +43,7 @@ use exit_code::{EXIT_FAILURE, EXIT_INTERRUPTED};
 #[derive(Debug, Parser)]
 #[command(name = "cloner", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 struct Args {
-    /// Say more on standard error: -v what happens, -vv in detail.
+    /// Print more on standard error: -v shows what happens, -vv shows details.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -53,33 +53,33 @@ struct Args {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; the guest ended in order
-  1    something failed: the message says what
-  2    the command line is wrong
+  1    something failed; the message says what
+  2    the command line is not valid
   125  the guest crashed: triple fault, or an instruction this host cannot emulate
   130  interrupted by Ctrl-C
   N    `run`: the guest shut down with code N (it wrote N to I/O port 0xf4)";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Boot a guest, clone it through the pool, and show what it took.
+    /// Boot a guest, clone it through the pool, and show what that took.
     Demo(demo::Args),
     /// Boot a guest with its console on this terminal; Ctrl-A x leaves.
     Run(run::Args),
-    /// Boot a guest, wait for its console to say something, clone it, and run source and clones side by side.
+    /// Boot a guest, wait for a line on its console, clone it, and run source and clones side by side.
     Clone(clone::Args),
-    /// What battery a pool needs, and what pool a battery protects.
+    /// Plan the battery that a pool needs, or the pool that a battery protects.
     Battery(battery::Args),
-    /// Look after the snapshots in a flush folder.
+    /// Manage the snapshots in a flush folder.
     Pool(pool::Args),
-    /// Say what this host is, and what it lacks to boot and clone guests.
+    /// Show what this host can do, and what it lacks to boot and clone guests.
     Host(host::Args),
-    /// Show what a memory image or an encoded chunk is made of: kinds of pages, classes of vectors, the ratio of each chunk.
+    /// Show what a memory image or an encoded chunk consists of: kinds of pages, classes of vectors, the ratio of each chunk.
     Inspect(inspect::Args),
     #[command(flatten)]
     Serve(Serve),
 }
 
-/// Threads to encode and decode with: one for each processor this process may use.
+/// Number of threads to encode and decode with: one for each processor that this process may use.
 #[must_use]
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
 
 impl Command {
     fn run(&self) -> Result<u8, Error> {
-        // Before anything that starts a thread: these fork.
+        // This comes before anything that starts a thread, because these processes fork.
         if let Self::Serve(serve) = self {
             return serve.run();
         }
@@ -113,22 +113,22 @@ impl Command {
     }
 }
 
-/// Says on standard error what ended the program, if something did, and with which code it exits.
+/// Prints on standard error what ended the program, if it failed, and returns the exit code.
 #[must_use]
 pub fn exit(program: &str, result: Result<u8, Error>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
-        // The reader of a pipe has closed it.
+        // The reader of a pipe has closed it, which is not a failure.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // Without standard error it cannot be said.
+            // If standard error is closed, there is no way to print it.
             let _ = writeln!(io::stderr(), "{program}: {}", cloner::chain(&error));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-/// Logs to standard error: warnings, and with each `-v` one level more.
+/// Starts logging to standard error: warnings, and one level more for each `-v`.
 pub fn start_logging(verbose: u8) {
     let level = match verbose {
         0 => tracing::Level::WARN,

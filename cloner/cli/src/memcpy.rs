@@ -1,4 +1,4 @@
-//! What the machine's memory can do: the yardstick for encoding and decoding.
+//! Measures how fast the machine copies memory: the yardstick for encoding and decoding.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
-/// More than any cache, and little enough to measure in milliseconds.
+/// More than any cache holds, and little enough to be copied in milliseconds.
 const BYTES_PER_THREAD: usize = 64 << 20;
 
-/// Bytes per second that `threads` threads copy together, each its own memory: the median of five rounds.
+/// Bytes per second that `threads` threads copy together, each in memory of its own: the median of five rounds.
 pub fn bytes_per_second(threads: usize) -> f64 {
     let barrier = Barrier::new(threads);
     let rounds: Vec<Vec<Duration>> = thread::scope(|scope| {
@@ -26,7 +26,7 @@ pub fn bytes_per_second(threads: usize) -> f64 {
 }
 
 fn copy_rounds(barrier: &Barrier) -> Vec<Duration> {
-    // Not zeros: both buffers must be memory, not promises of it.
+    // Not zeros: both buffers must really be populated.
     let source = vec![1_u8; BYTES_PER_THREAD];
     let mut target = vec![2_u8; BYTES_PER_THREAD];
     (0..ROUNDS)

@@ -6,7 +6,7 @@ use cloner_codec::chunk::PageKind;
 use cloner_codec::hot::ChunkStats;
 use serde::Serialize;
 
-/// How many pages were coded in which way.
+/// How many pages were coded in each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the kinds of `PageKind`")]
 pub struct PageCounts {
@@ -21,7 +21,7 @@ pub struct PageCounts {
 }
 
 impl PageCounts {
-    /// Counts of an image, all of whose pages count as touched.
+    /// The counts of an image, all pages of which count as touched.
     #[must_use]
     pub fn of(stats: &ChunkStats) -> Self {
         let pages = |kind| stats[kind].pages;
@@ -37,14 +37,14 @@ impl PageCounts {
         }
     }
 
-    /// Pages that no page marker stands for: their vectors are coded.
+    /// Number of pages that no page marker stands for, so that their vectors are coded.
     #[must_use]
     pub const fn unique(&self) -> u64 {
         self.word_marked + self.byte_marked + self.raw
     }
 }
 
-/// For people, who do not read the last digits of large numbers.
+/// Converts a number for people, to whom the last digits of large numbers do not matter.
 #[must_use]
 pub fn as_f64(number: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a number for people")]
@@ -52,20 +52,20 @@ pub fn as_f64(number: u64) -> f64 {
     number
 }
 
-/// `left` per `right`; `None` if there is no right.
+/// `left` divided by `right`; `None` if `right` is zero.
 #[must_use]
 pub fn quotient(left: u64, right: u64) -> Option<f64> {
     (right > 0).then(|| as_f64(left) / as_f64(right))
 }
 
-/// 10⁹ bytes per second; `None` if there was nothing to do.
+/// Speed in units of 10⁹ bytes per second; `None` if there are no bytes or no time has passed.
 #[must_use]
 pub fn gigabytes_per_second(bytes: u64, time: Duration) -> Option<f64> {
     let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     quotient(bytes, nanoseconds).filter(|_| bytes > 0)
 }
 
-/// The middle one, or the mean of the two in the middle; zero if there is none.
+/// The middle of the times, or the mean of the two in the middle; zero if there are none.
 #[must_use]
 pub fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
@@ -78,7 +78,7 @@ pub fn median(times: &[Duration]) -> Duration {
     }
 }
 
-/// The smallest value that `percent` of all values do not exceed; zero if there is none.
+/// The smallest value that `percent` of all values do not exceed; zero if there are none.
 ///
 /// # Panics
 /// If `percent` is more than 100.

@@ -1,4 +1,4 @@
-//! Which pages pools and guests get: options that several commands share.
+//! Options for the pages that pools and guests get, which several commands share.
 
 use std::io::{self, Write};
 
@@ -9,11 +9,11 @@ use crate::size::Size;
 use cloner::pool::hugepages::{self, Reserved};
 use cloner::pool::{PageChoice, Populate, Provided, provide};
 
-/// The pool.
+/// The options of the pool.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Pool")]
 pub struct PoolArgs {
-    /// Capacity of the pool (default: enough for what the guest can have touched)
+    /// Capacity of the pool (default: enough for all that the guest can have touched)
     #[arg(long = "pool", value_name = "SIZE")]
     pub capacity: Option<Size>,
     /// Pages the pool is made of
@@ -21,12 +21,12 @@ pub struct PoolArgs {
     pub pages: PagesArg,
 }
 
-/// [`PageChoice`] on the command line.
+/// [`PageChoice`] as an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PagesArg {
-    /// Huge pages where this host can give them, ordinary ones elsewhere.
+    /// Huge pages where this host can provide them, otherwise ordinary ones.
     Auto,
-    /// Huge pages, or an error.
+    /// Huge pages; fail if there are not enough.
     Huge,
     /// Ordinary pages.
     Ordinary,
@@ -43,17 +43,17 @@ impl From<PagesArg> for PageChoice {
 }
 
 impl PoolArgs {
-    /// Makes the pool. If that had to be on ordinary pages, standard error is told why, in one line.
+    /// Makes the pool. If it has to be on ordinary pages, one line on standard error says why.
     pub fn open(&self, default_bytes: u64) -> Result<Provided, Error> {
         let provided = self.open_silently(default_bytes)?;
         if let Some(why) = &provided.why_ordinary {
-            // Without standard error there is nobody to tell.
+            // If standard error is closed, there is no way to say it.
             let _ = writeln!(io::stderr(), "cloner: pool on ordinary pages: {why}");
         }
         Ok(provided)
     }
 
-    /// Makes the pool, in a process that is a part of another one, which says it.
+    /// Makes the pool in a process that is a part of another one, which prints the reason instead.
     pub fn open_silently(&self, default_bytes: u64) -> Result<Provided, Error> {
         let bytes = self.capacity.map_or(default_bytes, |size| size.0);
         let too_large = || Error::Usage(format!("a pool of {bytes} bytes does not fit the address space"));
@@ -62,13 +62,13 @@ impl PoolArgs {
     }
 }
 
-/// What a pool lives in and why, for JSON.
+/// Describes the pages that a pool lives in, and why, for JSON.
 pub fn backing(provided: &Provided) -> String {
     let backing = provided.pool.backing();
     provided.why_ordinary.as_ref().map_or_else(|| backing.to_string(), |why| format!("{backing}: {why}"))
 }
 
-/// Sets aside the huge pages that so many guests of this size lack. To be called when the pool has taken its own.
+/// Sets aside the huge pages that are still missing for this many guests. Call it after the pool has taken its own.
 pub fn for_guests(memory: Size, guests: u64) -> Result<Option<Reserved>, Error> {
     let pages = memory.0.div_ceil(HUGE_PAGE_SIZE as u64).saturating_mul(guests);
     let pages = usize::try_from(pages).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! `cloner pool`: the snapshots in a flush folder.
+//! `cloner pool`: manages the snapshots in a flush folder.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ Examples:
   cloner pool export golden --dir /var/lib/cloner --to /mnt/usb
   cloner pool import --dir /var/lib/cloner --from /mnt/usb
 
-A folder is one process's at a time. `check` ends with 1 if anything is damaged.";
+Only one process at a time can use a folder. `check` exits with 1 if anything is damaged.";
 
 /// Options of `cloner pool`.
 #[derive(Debug, clap::Args)]
@@ -38,19 +38,19 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List snapshots, and files that are none.
+    /// List the snapshots, and files that are not snapshots.
     Ls(Where),
-    /// Verify every byte of every snapshot, as recovery does; in memory as large as they are together.
+    /// Verify every byte of every snapshot, as recovery does; needs as much memory as they have together.
     Check(Where),
-    /// Remove a snapshot. What others refer to stays for them.
+    /// Remove a snapshot. What other snapshots refer to is kept for them.
     Rm(Rm),
-    /// Copy snapshots, and what they refer to, into a folder of their own that any host may open.
+    /// Copy snapshots, and what they refer to, into a separate folder that any host may open.
     Export(Export),
     /// Copy all snapshots of another folder into this one.
     Import(Import),
 }
 
-/// A folder.
+/// The folder to work on.
 #[derive(Debug, Clone, clap::Args)]
 struct Where {
     /// The flush folder
@@ -65,7 +65,7 @@ struct Where {
 
 #[derive(Debug, clap::Args)]
 struct Rm {
-    /// Its name
+    /// Name of the snapshot
     name: String,
     #[command(flatten)]
     at: Where,
@@ -73,12 +73,12 @@ struct Rm {
 
 #[derive(Debug, clap::Args)]
 struct Export {
-    /// Their names
+    /// Names of the snapshots
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
     at: Where,
-    /// The folder they are copied to; sealed with the same key, if there is one
+    /// Folder to copy to; sealed with the same key, if there is one
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
 }
@@ -87,7 +87,7 @@ struct Export {
 struct Import {
     #[command(flatten)]
     at: Where,
-    /// The folder they are copied from; sealed with the same key, if there is one
+    /// Folder to copy from; sealed with the same key, if there is one
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
 }
@@ -105,7 +105,7 @@ struct Report {
     removed: Vec<String>,
 }
 
-/// A file that is no snapshot.
+/// A file that is not a valid snapshot.
 #[derive(Debug, Serialize)]
 struct Damaged {
     file: String,
@@ -174,7 +174,7 @@ fn check(recoverer: &Recoverer, at: &Where) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Through memory, so that what arrives has been verified, and is sealed anew.
+/// Copies through memory, so that what arrives has been verified, and is sealed anew.
 fn copy(
     recoverer: &Recoverer,
     (source, survey): (&Folder, &Survey),

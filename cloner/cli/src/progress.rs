@@ -1,4 +1,4 @@
-//! Progress bars, for people only: nothing is shown unless standard error is a terminal.
+//! Progress bars for people: nothing is shown unless standard error is a terminal.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use cloner::walk::Progress;
 
-/// Shorter operations show nothing: a bar that flashes by tells nobody anything.
+/// Operations shorter than this show nothing: a bar that flashes by is of no use.
 const PATIENCE: Duration = Duration::from_millis(700);
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -47,11 +47,11 @@ fn watch(label: &'static str, progress: &Progress, done: &AtomicBool) {
     }
 }
 
-/// Shows that something without a measure is going on.
+/// Shows that something is going on whose progress is not known.
 pub struct Spinner(Option<ProgressBar>);
 
 impl Spinner {
-    /// Starts showing `label` and the time it takes.
+    /// Starts to show `label` and the time that has passed.
     pub fn new(label: String) -> Self {
         let spinner = std::io::stderr().is_terminal().then(|| {
             let style =

@@ -1,4 +1,4 @@
-//! `cloner run`: one guest on this terminal.
+//! `cloner run`: runs one guest on this terminal.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::guest::{BootArgs, MachineArgs};
 use crate::terminal::{self, Escape, RawMode};
 use crate::{Error, interrupt};
 
-/// How often to look whether the guest or the user wants to end.
+/// How often to check whether the guest has ended or the user wants to leave.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Options of `cloner run`.
@@ -58,14 +58,14 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     }
 }
 
-/// Passes what is typed to the guest. The thread is not joined: it may be blocked in `read` until the process ends.
+/// Passes on what is typed to the guest. The thread is not joined: it may be blocked in `read` until the process ends.
 fn spawn_input(vm: &Arc<Vm>, leave: Arc<AtomicBool>) -> Result<(), Error> {
     let mut input = terminal::input().map_err(Error::Terminal)?;
     let vm = Arc::downgrade(vm);
     let forward = move || {
         let mut escape = Escape::default();
         while let Ok(typed) = terminal::read(&mut input) {
-            // Not the end of the guest: `cloner run … < commands` lets it go on when all have been given.
+            // The end of input does not end the guest: `cloner run … < commands` lets it go on when all have been given.
             let (false, Some(vm)) = (typed.is_empty(), vm.upgrade()) else { return };
             let typed = escape.filter(&typed);
             vm.console_input(&typed.bytes);

@@ -1,4 +1,4 @@
-//! What this program is started as by itself: the process of a guest, or one that is forked.
+//! The subcommands with which this program starts itself: as the process of a guest, or as one that is forked.
 
 use std::fs::File;
 use std::io;
@@ -21,10 +21,10 @@ pub enum Serve {
 }
 
 impl Serve {
-    /// Serves on standard input until the other side is gone. To be called before anything starts a thread: this forks.
+    /// Serves on standard input until the other side closes it. Call it before anything starts a thread, because it forks.
     ///
     /// # Errors
-    /// [`Error::Terminal`] if there is no standard input; what ended the service.
+    /// [`Error::Terminal`] if standard input cannot be used; otherwise the error that ended the service.
     pub fn run(&self) -> Result<u8, Error> {
         let channel = take_stdin().map_err(Error::Terminal)?;
         match self {
@@ -37,7 +37,7 @@ impl Serve {
 
 fn take_stdin() -> io::Result<OwnedFd> {
     let channel = io::stdin().as_fd().try_clone_to_owned()?;
-    // Children must not inherit a second copy: it would keep the connection open when this process is gone.
+    // Children must not inherit a second copy: it would keep the connection open after this process has ended.
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(channel)
 }

@@ -1,9 +1,9 @@
-//! Sizes as people write and read them.
+//! Sizes, in the form that people write and read them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes; `256M`, `1GiB`, `4096`.
+/// A number of bytes, written like `256M`, `1GiB` or `4096`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
@@ -11,10 +11,10 @@ pub struct Size(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("{0:?} is not a size: write a number and K, M, G or T, such as 256M")]
-    /// It is not a number with a unit.
+    /// The text is not a number with an optional unit.
     Syntax(String),
     #[error("{0:?} is more than fits into 64 bits")]
-    /// It needs more than 64 bits.
+    /// The number of bytes needs more than 64 bits.
     TooLarge(String),
 }
 

@@ -1,4 +1,4 @@
-//! The terminal as a guest's console: every key goes to the guest, but Ctrl-A x, which leaves.
+//! The terminal as a guest's console: every key goes to the guest, except Ctrl-A x, which leaves.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -9,18 +9,18 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 const CTRL_A: u8 = 1;
 
-/// The terminal's settings before they were changed. Here and not in [`RawMode`], so that a process that ends at once
-/// can put them back as well.
+/// The terminal's settings before they were changed. They are here and not in [`RawMode`], so that a process that ends at once
+/// can restore them as well.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Puts the terminal back when dropped.
+/// Restores the terminal when dropped.
 pub(super) struct RawMode(());
 
 impl RawMode {
-    /// Switches to raw mode if standard input is a terminal.
+    /// Switches to raw mode if standard input is a terminal; otherwise returns `None`.
     ///
     /// # Errors
-    /// The kernel's.
+    /// If the terminal's settings cannot be read or changed.
     pub(super) fn enter() -> io::Result<Option<Self>> {
         if !io::stdin().is_terminal() {
             return Ok(None);
@@ -40,7 +40,7 @@ impl Drop for RawMode {
     }
 }
 
-/// Puts the terminal back if it was changed, to the last setting.
+/// Restores the terminal's last settings, if they were changed.
 pub(super) fn restore() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(before) = before
@@ -54,7 +54,7 @@ pub(super) fn restore() {
 /// another one restores the terminal.
 ///
 /// # Errors
-/// The kernel's.
+/// If standard input is closed or cannot be duplicated.
 pub(super) fn input() -> io::Result<File> {
     Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
@@ -62,13 +62,13 @@ pub(super) fn input() -> io::Result<File> {
 /// What to do with typed bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Typed {
-    /// These go to the guest.
+    /// The bytes for the guest.
     pub(super) bytes: Vec<u8>,
-    /// The user wants to leave.
+    /// Whether the user wants to leave.
     pub(super) leave: bool,
 }
 
-/// Finds Ctrl-A x in what is typed; Ctrl-A twice sends one Ctrl-A.
+/// Finds Ctrl-A x in typed bytes; Ctrl-A twice sends one Ctrl-A.
 #[derive(Debug, Default)]
 pub(super) struct Escape {
     pending: bool,
@@ -96,10 +96,10 @@ impl Escape {
     }
 }
 
-/// Reads what there is; an empty result is the end of input.
+/// Reads the bytes that are available, and waits if there are none yet; an empty result is the end of input.
 ///
 /// # Errors
-/// The kernel's.
+/// If reading fails; an interrupted read is repeated.
 pub(super) fn read(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut buffer = [0; 256];
     loop {

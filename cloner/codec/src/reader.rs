@@ -1,9 +1,9 @@
-//! The reader in another language that was written from FORMAT.md alone: `tests/format/read_chunk.py`.
+//! Runs `tests/format/read_chunk.py`, a reader in another language that was written from FORMAT.md alone.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
-/// What the reader makes of a chunk, hot or cold. `kept` is the pages that its DUP references count.
+/// Decodes a hot or cold chunk with the Python reader. `kept` holds the pages that its DUP references count.
 pub(crate) fn read_chunk(encoded: &[u8], parent: &[u8], kept: &[u8]) -> Vec<u8> {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! What the tests of several packages share.
+//! Test data that several packages share.
 
 use cloner::image::Image;
 use cloner_codec::chunk::PAGE_BYTES;
 
-/// An image of so many pages, whose page `i` of every chunk is of the kind its number says: zero, fill, pointers, text, noise, and a duplicate.
+/// An image of this many pages. The remainder of a page's number divided by 6 decides its content: zero, fill, pointers, text,
+/// noise, or the same as in all other pages with this remainder.
 #[must_use]
 pub fn image(pages: usize) -> Image {
     let mut bytes = vec![0; pages * PAGE_BYTES];

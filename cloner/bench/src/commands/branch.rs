@@ -1,4 +1,5 @@
-//! `cloner-bench branch`: a second machine out of one that never stops writing, beside the way through the pool in the same run.
+//! `cloner-bench branch`: branches machines off one that never stops writing, and compares this with the way through the pool in
+//! the same run.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -31,16 +32,16 @@ Examples:
   cloner-bench branch --memory 4G --dirty-rate 200M       one that writes 200 MiB per second
   cloner-bench branch --json | jq .branch.pause_ms
 
-Every branch is frozen in its turn and each word of it checked to be of one instant, and so is the source: a write of one that
-the other saw would be found. The baseline freezes the source, saves it into the pool, decodes it and runs that. Figures are of
-one run on a machine that may be busy: compare them with each other. The exit code is 1 if any branch mixed two instants.";
+Each branch is frozen in turn, and so is the source, and every word is checked to be of one instant: a write by one that the
+other saw would be found. The baseline freezes the source, saves it into the pool, decodes it and runs the result. Figures are of
+one run on a machine that may be busy: compare them only with each other. The exit code is 1 if any branch mixed two instants.";
 
-/// Longest wait for a guest to say something.
+/// Longest wait for a guest to print something.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long the source is left alone before each branch, and how much longer if its huge pages are not back by then.
+/// How long the source is left alone before each branch; the wait is extended if its huge pages are not back by then.
 const QUIET: Duration = Duration::from_millis(300);
 const MENDING: Duration = Duration::from_secs(3);
-/// Every so many rounds the source is checked and the baseline measured.
+/// The source is checked and the baseline measured once in this many rounds.
 const BASELINE_EVERY: u16 = 5;
 
 /// Options of `cloner-bench branch`.
@@ -49,10 +50,10 @@ const BASELINE_EVERY: u16 = 5;
 pub(crate) struct Args {
     #[command(flatten)]
     guest: GuestArgs,
-    /// Branches to make, each when the one before has ended
+    /// Branches to make one after another, each when the one before has ended
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
-    /// Branches to make at last, all alive at once
+    /// Branches to make at the end, all alive at once
     #[arg(long, value_name = "N", default_value_t = 4)]
     alive: u16,
     /// Print one JSON object instead
@@ -67,24 +68,24 @@ struct Branches {
     memory_bytes: u64,
     touched_bytes: u64,
     pages: String,
-    /// On huge pages when a branch was asked for, at least.
+    /// The least memory that was on huge pages when a branch was requested.
     huge_bytes: u64,
     count: usize,
     pause_ms: Milliseconds,
-    /// The part of the pause that was `fork()`.
+    /// The part of the pause that `fork()` took.
     fork_ms: Milliseconds,
     to_return_ms: Milliseconds,
     to_first_output_ms: Milliseconds,
-    /// Of branches of a source whose earlier branches are alive, one right after the other.
+    /// Pauses of a source whose earlier branches are still alive, one right after the other.
     in_a_row_pause_ms: Option<Milliseconds>,
     in_a_row_to_first_output_ms: Option<Milliseconds>,
-    /// The same by a live snapshot in the pool, decoded at once.
+    /// The same by way of a live snapshot in the pool, which is decoded at once.
     pool_to_first_output_ms: Milliseconds,
     copy_bound_bytes: u64,
     equal: bool,
 }
 
-/// What all rounds need.
+/// Everything that all rounds need.
 struct Bench {
     params: Params,
     pages: PageSize,
@@ -93,11 +94,11 @@ struct Bench {
     pool: Provided,
     saver: Saver,
     restorer: EagerRestorer,
-    // Last: the guest's pages go back when it is gone.
+    // Last, so that the guest is gone when its pages are given back.
     _reserved: Option<hugepages::Reserved>,
 }
 
-/// A branch that has printed something, and what that took.
+/// A branch that has printed something, and how long that took.
 struct Timed {
     branch: GuestProcess,
     report: BranchReport,
@@ -161,7 +162,7 @@ impl Bench {
     fn set(args: &Args) -> Result<Self, Error> {
         let (params, pages) = (args.guest.params()?, args.guest.pages());
         let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
-        // As many again for each machine that copies them by writing: a branch, what it is frozen into, the baseline.
+        // One more for each machine that copies the pages by writing: a branch, what it is frozen into, the baseline.
         let reserved = args.guest.reserve(u64::from(args.alive.max(2)) + 2)?;
         let config = args.guest.config(&params)?;
         let program = std::env::current_exe().map_err(Error::Program)?;
@@ -174,7 +175,8 @@ impl Bench {
         Ok(Self { params, pages, memory, source, pool, saver, restorer, _reserved: reserved })
     }
 
-    /// Lets the source run, and put its huge pages together, if it has transparent ones. Says how much memory is on huge pages then.
+    /// Lets the source run, and put its huge pages together if it has transparent ones. Returns how many bytes are then on
+    /// huge pages.
     fn leave_alone(&self) -> Result<u64, Error> {
         thread::sleep(QUIET);
         let deadline = Instant::now() + MENDING;
@@ -189,7 +191,7 @@ impl Bench {
         }
     }
 
-    /// Memory of the source that is on huge pages, transparent or reserved.
+    /// Number of bytes of the source that are on huge pages, transparent or reserved.
     fn huge_bytes(&self) -> Result<u64, Error> {
         let path = format!("/proc/{}/smaps_rollup", self.source.pid());
         let text = fs::read_to_string(path).map_err(Error::Program)?;
@@ -199,7 +201,7 @@ impl Bench {
             * 1024)
     }
 
-    /// Makes a branch and asks it for its nonce, as soon as there is somebody to ask.
+    /// Makes a branch and asks it for its nonce as soon as it can be asked.
     fn branch(&self) -> Result<Timed, Error> {
         let requested = Instant::now();
         let (branch, report) = self.source.branch(None, Limits::default())?;
@@ -217,7 +219,7 @@ impl Bench {
         Ok(Timed { branch, report, to_return, to_first_output })
     }
 
-    /// The same by way of the pool.
+    /// Measures the same by way of the pool.
     fn through_the_pool(&self) -> Result<Duration, Error> {
         const NAME: &str = "baseline";
         let progress = interrupt::progress();
@@ -239,7 +241,7 @@ impl Bench {
         Ok(first.duration_since(requested))
     }
 
-    /// Whether every word is of one instant.
+    /// Checks that every word is of one instant.
     fn check(&self, guest: &FrozenGuest) -> Result<Result<(), check::Violation>, Error> {
         let mut bytes = [0; Status::LEN];
         guest.memory().read_guest(layout::STATUS, &mut bytes).map_err(cloner::process::Error::from)?;
@@ -288,7 +290,7 @@ impl Bench {
     }
 }
 
-/// Waits for a line that starts like this.
+/// Waits for a line that starts with `start`.
 fn wait_for_line(guest: &GuestProcess, start: &str) -> Result<(), Error> {
     guest.console().set_read_timeout(Some(PATIENCE)).map_err(Error::Program)?;
     loop {
@@ -300,7 +302,7 @@ fn wait_for_line(guest: &GuestProcess, start: &str) -> Result<(), Error> {
 
 fn read_line(guest: &GuestProcess) -> Result<String, Error> {
     let mut line = String::new();
-    // What it buffers beyond the line is lost: guests here say one line at a time.
+    // What the reader buffers beyond the line is lost, which does not matter: guests here print one line at a time.
     BufReader::new(guest.console()).read_line(&mut line).map_err(Error::Program)?;
     if line.is_empty() {
         return Err(cloner::process::Error::Ended.into());

@@ -1,4 +1,4 @@
-//! `cloner-bench codec`: what is measured, and in which order.
+//! `cloner-bench codec`: decides what is measured, and in which order.
 
 use std::io::{self, Write};
 use std::iter;
@@ -26,7 +26,7 @@ Examples:
   cloner-bench codec --image memory.raw --cold-level 19       the cold form as small as it gets
   cloner-bench codec --image memory.raw --json | jq .hot
 
-An image is the memory of a guest as it is, such as QEMU's `pmemsave` writes it. All figures are of one
+An image is the raw memory of a guest, such as QEMU's `pmemsave` writes. All figures are of one
 run on a machine that may be busy: compare them with each other, not with those of another run.
 The exit code is 1 if anything does not decode to what was encoded.";
 
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Raw memory image, a multiple of 4 KiB
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
-    /// Earlier image of the same guest: measure encoding against it, too
+    /// Earlier image of the same guest: also measure encoding against it
     #[arg(long, value_name = "FILE")]
     parent: Option<PathBuf>,
     /// Most threads to encode and decode the whole image with (default: one per processor)
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Rounds to take the medians of
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// zstd's level for the cold form: 1 is the fastest, 22 the densest
+    /// zstd's level for the cold form: 1 is the fastest, 22 compresses most
     #[arg(long, value_name = "LEVEL", default_value_t = 1, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(1..=22))]
     cold_level: i32,
@@ -55,10 +55,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What a store of separately compressed pages needs per page of the image to find it, whatever the page is.
+/// Bytes per page of the image, of whatever kind, that a store of separately compressed pages needs to find the page.
 const BASELINE_INDEX_BYTES: u64 = 8;
 
-/// How to measure.
+/// How the measuring is done.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) threads: usize,
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Measures everything that the report has.
+/// Measures everything in the report.
 pub(super) fn measure(
     name: &str,
     image: &Image,
@@ -217,7 +217,7 @@ fn baseline_reports(
         .collect()
 }
 
-/// 1, 2, 4 and so on, up to `most` and with it.
+/// Yields 1, 2, 4 and so on below `most`, and then `most`.
 pub(super) fn thread_counts(most: usize) -> impl Iterator<Item = usize> {
     iter::successors(Some(1), |n| Some(n * 2)).take_while(move |&n| n < most).chain([most])
 }

@@ -1,4 +1,4 @@
-//! The guest of the benches whose source never stops writing.
+//! The guest of those benches whose source never stops writing.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use cloner_cli::guest::{default_touched, random_nonce};
 use cloner_cli::pages;
 use cloner_cli::size::Size;
 
-/// How it is made.
+/// The options of the guest.
 #[derive(Debug, clap::Args)]
 pub(super) struct GuestArgs {
     /// Memory of the guest, 1M to 64G
@@ -21,16 +21,16 @@ pub(super) struct GuestArgs {
     /// Virtual processors of the guest, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u8,
-    /// Memory it fills, all of which it then writes to (default: a quarter of its memory)
+    /// Memory that the guest fills and then keeps writing to (default: a quarter of its memory)
     #[arg(long, value_name = "SIZE")]
     touched: Option<Size>,
-    /// Bytes per second it writes to, in pages of 4 KiB (default: as many as it can)
+    /// Bytes per second that the guest writes to, in pages of 4 KiB (default: as many as it can)
     #[arg(long, value_name = "SIZE")]
     dirty_rate: Option<Size>,
-    /// Guest memory on reserved 2 MiB pages (default: transparent huge pages)
+    /// Put guest memory on reserved 2 MiB pages (default: transparent huge pages)
     #[arg(long, conflicts_with = "base_pages")]
     hugepages: bool,
-    /// Guest memory on 4 KiB pages
+    /// Put guest memory on 4 KiB pages
     #[arg(long)]
     base_pages: bool,
 }
@@ -63,8 +63,8 @@ impl GuestArgs {
         Ok(Config { memory_bytes: self.memory.0, backing, vcpus: self.cpus, nested: false, kernel })
     }
 
-    /// Sets aside the huge pages for the memory of so many machines, if it is to be made of them. To be called when the pool has
-    /// taken its own.
+    /// Sets aside the huge pages for the memory of this many machines, if it is to be on reserved pages. Call it after the pool
+    /// has taken its own.
     pub(super) fn reserve(&self, machines: u64) -> Result<Option<Reserved>, Error> {
         if self.hugepages { pages::for_guests(self.memory, machines) } else { Ok(None) }
     }

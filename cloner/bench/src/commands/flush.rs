@@ -1,4 +1,4 @@
-//! `cloner-bench flush`: a snapshot to the disk and back, beside the disk itself.
+//! `cloner-bench flush`: flushes a snapshot and recovers it, and compares this with what the device can do.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ Examples:
   cloner-bench flush --bytes 1G --json | jq '.flush_gbps / .device_gbps'
 
 device_gbps is a plain sequential O_DIRECT write of as many bytes, synced, with nothing allocated beforehand;
-recover_limit_gbps the lower of a plain sequential O_DIRECT read of the flushed file and of memcpy on all threads.
-All are medians of rounds in which they take turns: compare them with each other.";
+recover_limit_gbps is the lower of a plain sequential O_DIRECT read of the flushed file and memcpy on all threads.
+All figures are medians of rounds in which the measurements take turns: compare them with each other.";
 
 /// Options of `cloner-bench flush`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Folder on the device to measure (default: the system's folder for temporary files)
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The form to flush in (default: the one that is safe sooner)
+    /// Form to flush in (default: the one that is safe on disk sooner)
     #[arg(long, value_name = "FORM", value_parser = ["hot", "cold"])]
     form: Option<String>,
     /// Rounds to take the medians of
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Energy of the battery that `holdup_s` and `budget_bytes` are for, in joules
     #[arg(long, value_name = "J", default_value_t = BatterySpec::default().capacity_j)]
     capacity: f64,
-    /// What the host draws while it flushes, in watts
+    /// Power that the host draws while it flushes, in watts
     #[arg(long, value_name = "W", default_value_t = BatterySpec::default().load_w)]
     load: f64,
     /// Print one JSON object instead
@@ -61,10 +61,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// The result.
+/// What the bench prints.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Of the flushed file.
+    /// Length of the flushed file.
     bytes: u64,
     flush_gbps: f64,
     device_gbps: f64,
@@ -73,22 +73,22 @@ struct Report {
     recover_limit_gbps: f64,
     holdup_s: f64,
     budget_bytes: u64,
-    /// From the start of the flush to its commit.
+    /// Seconds from the start of the flush to its commit.
     used_s: f64,
     direct: bool,
 }
 
-/// Removed when dropped.
+/// A folder that is removed when dropped.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // What cannot be removed is named by whatever failed before.
+        // If the folder cannot be removed, the error that came before explains why.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// What one round took, in seconds.
+/// The times of one round, in seconds.
 #[derive(Debug, Clone, Copy)]
 struct Round {
     write: f64,
@@ -152,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// A plain write, a flush, a plain read and a recovery, one after the other.
+/// Times a plain write, a flush, a plain read and a recovery, one after the other.
 fn round(
     source: &Arc<Pool>,
     target: &Pool,
@@ -196,7 +196,7 @@ fn round(
     let back = target.get("bench")?;
     let same = |(left, right): (&cloner::pool::Chunk, &cloner::pool::Chunk)| left.bytes() == right.bytes();
     if back.chunks().len() != stored.chunks().len() || !back.chunks().iter().zip(stored.chunks()).all(same) {
-        return Err(Error::NotVerified(String::from("what was recovered is not what was flushed")));
+        return Err(Error::NotVerified(String::from("what was recovered differs from what was flushed")));
     }
     let last = safe.last().expect("one snapshot was flushed");
     Ok(Round { write, flush, read, recover, bytes: last.file_bytes, form: last.choice.form })
@@ -205,10 +205,10 @@ fn round(
 const PLAIN: &str = "plain.partial";
 const PLAIN_BYTES: usize = 4 << 20;
 
-/// One thread, one buffer, nothing else.
+/// Writes with one thread and one buffer, and returns the time in seconds.
 fn plain_write(files: &dyn Files, bytes: u64, content: &[u8]) -> io::Result<f64> {
     let mut buffer = Target::new(PLAIN_BYTES);
-    // A device may be quick about bytes that are all the same.
+    // The buffer is not all equal bytes, because a device may be faster with those.
     for part in buffer.chunks_mut(content.len()) {
         part.copy_from_slice(&content[..part.len()]);
     }
@@ -240,7 +240,7 @@ fn plain_read(files: &dyn Files) -> io::Result<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Puts a snapshot of some `bytes` encoded bytes: pages of pointers, text-like bytes and noise, as guests have them.
+/// Puts a snapshot of about `bytes` encoded bytes into the pool: pages of pointers, text-like bytes and noise, as guests have them.
 fn fill(pool: &Pool, bytes: u64) -> Result<(), Error> {
     const KINDS: u64 = 8;
     let mut encoder = Encoder::new(Options::default());

@@ -1,4 +1,4 @@
-//! `cloner-bench fork`: how long a fork takes, beside the bare cost of the same KVM calls, and how many can live at once.
+//! `cloner-bench fork`: measures how long a fork takes, compared with the bare KVM calls, and how many forks can live at once.
 
 use std::borrow::Cow;
 use std::fs;
@@ -42,16 +42,16 @@ Examples:
   cloner-bench fork --memory 4G --touched 1G  the size of the memory does not matter
   cloner-bench fork --json | jq .fork.to_first_output_ms
 
-All forks alive are asked for their nonce. Then, while they live, forks of a guest that does nothing but print are timed in turn
+Every living fork is asked for its nonce. Then, while all of them live, forks of a guest that only prints are timed in turn
 with the floor: fork() and the KVM calls that build the same machine, in a straight line without threads, devices or console.
 The exit code is 1 if any fork did not answer.";
 
-/// A guest that does nothing but write to its console: mov dx, 0x3f8; mov al, '.'; again: out dx, al; jmp again.
+/// A guest that only writes to its console: mov dx, 0x3f8; mov al, '.'; again: out dx, al; jmp again.
 const WRITES_DOTS: [u8; 9] = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 0xee, 0xeb, 0xfd];
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
-/// Forks that are timed beside the floor, while all others are alive.
+/// Number of forks that are timed in turn with the floor, while all others are alive.
 const TIMED: usize = 60;
-/// Descriptors each living fork takes here: console, control, pidfd.
+/// Descriptors that each living fork takes in this process: console, control, pidfd.
 const FDS_PER_FORK: u64 = 3;
 
 /// Options of `cloner-bench fork`.
@@ -61,13 +61,13 @@ pub(crate) struct Args {
     /// Memory of each guest, 1M to 64G
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     memory: Size,
-    /// Memory the template has filled (default: a quarter of its memory)
+    /// Memory that the template has filled (default: a quarter of its memory)
     #[arg(long, value_name = "SIZE", conflicts_with = "linux")]
     touched: Option<Size>,
-    /// Keep forks of a tiny Linux alive instead of the built-in bare-metal guest's; builds it first if need be
+    /// Keep forks of a tiny Linux alive instead of the built-in bare-metal guest; builds it first if necessary
     #[arg(long)]
     linux: bool,
-    /// Forks alive at once
+    /// Forks to keep alive at once
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
     /// Print one JSON object instead
@@ -86,7 +86,7 @@ struct Forks {
     to_first_output_ms: Milliseconds,
     floor_ms: Milliseconds,
     private_bytes_per_fork: u64,
-    /// By how much the host's available memory shrank, per fork.
+    /// Bytes by which the host's available memory shrank, per fork.
     host_bytes_per_fork: u64,
     all_ms: f64,
 }
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
 
     let available = available_bytes();
     let started = Instant::now();
-    let spinner = Spinner::new(format!("{count} forks come to life"));
+    let spinner = Spinner::new(format!("starting {count} forks"));
     let mut alive = Vec::with_capacity(count);
     for _ in 0..count {
         if interrupt::requested() {
@@ -155,13 +155,13 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// A template of a guest that is ready and does nothing, and its nonce.
+/// Makes a template of a guest that is ready and idle; returns it with the guest's nonce.
 fn idle_template(args: &Args, pool: &Pool, guest: &Guest) -> Result<(Template, String), Error> {
     let console = Console::new();
     let config = Config::new(args.memory.0, guest.kernel());
     let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;
     source.start();
-    let _spinner = Spinner::new(String::from("the template boots"));
+    let _spinner = Spinner::new(String::from("booting the template"));
     let silent = |wanted| Error::silent("the template", wanted, BOOT_LIMIT, source.ending());
     let nonce = console.wait_for(&source, 0, BOOT_LIMIT, |line| guest.ready(line));
     let nonce = nonce.ok_or_else(|| silent(guest.ready_text()))?;
@@ -173,7 +173,7 @@ fn idle_template(args: &Args, pool: &Pool, guest: &Guest) -> Result<(Template, S
     Ok((template_of(&source, pool)?, nonce))
 }
 
-/// A template of a guest that writes dots.
+/// Makes a template of a guest that writes dots.
 fn dots_template(args: &Args, pool: &Pool) -> Result<Template, Error> {
     let config = Config::new(args.memory.0, Kernel::Flat { image: Cow::Borrowed(&WRITES_DOTS) });
     let source = Vm::boot(&config, Box::new(io::sink())).map_err(Error::source_vm)?;
@@ -195,7 +195,7 @@ fn template_of(source: &Vm, pool: &Pool) -> Result<Template, Error> {
     Ok(template)
 }
 
-/// Asks a fork who it is.
+/// Asks a fork for its nonce and checks the answer.
 fn answers(fork: &GuestProcess, guest: &Guest, nonce: &str) -> Result<(), Error> {
     let mut console = fork.console();
     console.set_read_timeout(Some(BOOT_LIMIT)).map_err(Error::Program)?;
@@ -213,7 +213,7 @@ fn answers(fork: &GuestProcess, guest: &Guest, nonce: &str) -> Result<(), Error>
     Err(Error::NotVerified(format!("a fork answered {:?}, not with the nonce {nonce}", answer.trim())))
 }
 
-/// What the host could still hand out; 0 if it does not say.
+/// Bytes of memory that the host still has available; 0 if it does not say.
 fn available_bytes() -> u64 {
     Memory::read().available_bytes.unwrap_or(0)
 }
@@ -222,7 +222,7 @@ fn first_byte(stream: &mut impl Read) -> Result<(), Error> {
     stream.read_exact(&mut [0]).map_err(Error::Program)
 }
 
-/// Memory that a fork has to itself.
+/// Bytes of memory that the fork does not share.
 fn private_bytes(fork: &GuestProcess) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", fork.pid()))?;
     let private = text.lines().filter(|line| line.starts_with("Private_"));
@@ -237,14 +237,14 @@ fn raise_descriptor_limit(wanted: u64) -> Result<(), Error> {
     }
     if limit.maximum.is_some_and(|maximum| maximum < wanted) {
         let most = limit.maximum.unwrap_or(0);
-        let why = format!("so many forks take {wanted} descriptors, and the limit (ulimit -Hn) is {most}");
+        let why = format!("this many forks need {wanted} descriptors, but the limit (ulimit -Hn) is {most}");
         return Err(Error::Usage(why));
     }
     let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).map_err(|errno| Error::Program(errno.into()))
 }
 
-/// A process that does per request what [`vmm::machine::floor`] does, in a child of its own.
+/// A child process that does for each request what [`vmm::machine::floor`] does.
 struct Floor {
     socket: UnixStream,
     process: Child,
@@ -253,7 +253,7 @@ struct Floor {
 impl Floor {
     fn start(program: &std::path::Path, template: &Template) -> Result<Self, Error> {
         let (socket, theirs) = UnixStream::pair().map_err(Error::Program)?;
-        // By the names that /proc gives them: this process lives as long as the other needs them.
+        // By the names that /proc gives them: this process lives as long as the child needs them.
         let path = |fd: i32| format!("/proc/{}/fd/{fd}", std::process::id());
         let process = Command::new(program)
             .args(["floor", &path(template.file().as_raw_fd()), &path(template.saved_state().as_raw_fd())])
@@ -272,7 +272,7 @@ impl Floor {
         socket.write_all(&[0]).map_err(Error::Program)?;
         first_byte(&mut socket)?;
         let time = requested.elapsed();
-        // As with a fork that is ended: what is left of one must not slow down the next.
+        // As with a fork that has ended, the remains of one round must not slow down the next.
         first_byte(&mut socket)?;
         Ok(time)
     }
@@ -280,13 +280,13 @@ impl Floor {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        // It ends when it can read no more; an error means that it has.
+        // The child ends when it can read no more; an error means that it has already ended.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         let _ = self.process.wait();
     }
 }
 
-/// `cloner floor`: the process behind [`Floor`], with its socket as standard input.
+/// `cloner floor`: runs the child process of [`Floor`], with its socket as standard input.
 pub(crate) fn serve_floor(memory: &str, state: &str) -> Result<u8, Error> {
     let open = |path| fs::File::open(path).map_err(Error::Program);
     let template = Template::received(open(memory)?, open(state)?)?;

@@ -1,4 +1,4 @@
-//! `cloner-bench incremental`: what a snapshot of a VM costs that was saved before, beside a full one at the same instant.
+//! `cloner-bench incremental`: measures snapshots of a VM that was saved before, compared with full ones at the same instant.
 
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ Examples:
   cloner-bench incremental --memory 1G --json | jq .incremental.time_ms
 
 Each round lets the guest dirty its share once over, pauses it, saves what changed, saves everything as the baseline, and
-compares a target of the former with the source, byte for byte. Times are medians, from the request to the return, and
+compares a target built from the former with the source, byte for byte. Times are medians, from the request to the return, and
 include the state of the vCPUs and devices. The exit code is 1 unless every target was equal.";
 
 /// Options of `cloner-bench incremental`.
@@ -35,16 +35,16 @@ include the state of the vCPUs and devices. The exit code is 1 unless every targ
 pub(crate) struct Args {
     #[command(flatten)]
     machine: MachineArgs,
-    /// Memory the guest fills first (default: half of its memory)
+    /// Memory that the guest fills first (default: half of its memory)
     #[arg(long, value_name = "SIZE")]
     touched: Option<Size>,
-    /// Thousandths of the filled memory that are dirtied between two snapshots
+    /// Thousandths of the filled memory to dirty between two snapshots
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     dirty: u16,
-    /// Bytes dirtied per second (default: as fast as the guest can)
+    /// Bytes to dirty per second (default: as many as the guest can)
     #[arg(long, value_name = "SIZE")]
     dirty_rate: Option<Size>,
-    /// Snapshots after the first
+    /// Snapshots to take after the first
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
     /// Print one JSON object instead
@@ -54,18 +54,18 @@ pub(crate) struct Args {
     pool: PoolArgs,
 }
 
-/// What was measured. Bytes and times are medians over the snapshots.
+/// What the bench prints. Bytes and times are medians over the snapshots.
 #[derive(Debug, Serialize)]
 struct Report {
     memory_bytes: u64,
     touched_bytes: u64,
     snapshots: u16,
-    /// Of pages that the logs say have changed.
+    /// Bytes of the pages that have changed according to the logs.
     dirtied_bytes: u64,
-    /// Of pages that were read.
+    /// Bytes of the pages that were read.
     read_bytes: u64,
     time_ms: f64,
-    /// Of the pool.
+    /// Bytes that the snapshot takes in the pool.
     bytes: u64,
     full_time_ms: f64,
     full_bytes: u64,
@@ -91,7 +91,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let work = Work::Dirty(Dirty { rate, working_set: args.dirty, order: Order::Random, words_per_page: 64 });
     let params = Params { work, beat_ms: 0, ..Params::new(random_nonce()?, touched) };
 
-    // A full snapshot for the series and one for the baseline, as if nothing could be encoded.
+    // A full snapshot for the series and one for the baseline, in case nothing can be compressed.
     let pool = args.pool.open(2 * touched + (64 << 20))?;
     let saver = Saver::new(threads())?;
     let (restorer, comparer) = (EagerRestorer::new(threads())?, Comparer::new(threads())?);

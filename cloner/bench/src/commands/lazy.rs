@@ -1,4 +1,4 @@
-//! `cloner-bench lazy`: clones whose memory arrives while they run, beside clones that wait for it.
+//! `cloner-bench lazy`: compares clones whose memory arrives while they run with clones that wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -32,10 +32,10 @@ Examples:
   cloner-bench lazy --memory 1G --granule 1         one page for each fault
   cloner-bench lazy --json | jq .lazy.fault_us
 
-Each round builds a lazy clone, asks it for its nonce, waits for the first byte of the answer, then for all of its memory; and
-an eager clone, likewise. Times are from the request on and include building the VM. Then one clone sums up all it has
-touched without a background fill, and another one with the pages that the first one faulted on as its working set. The source
-stands still meanwhile; the exit code is 1 unless a lazy memory, once complete, was equal to the source's, byte for byte.";
+Each round builds a lazy clone, asks it for its nonce, waits for the first byte of the answer, then for all of its memory; then
+it does the same with an eager clone. Times start at the request and include building the VM. At the end, one clone sums up all it
+has touched without a background fill, and another one with the pages that the first one faulted on as its working set. The source
+is paused meanwhile; the exit code is 1 unless a lazy memory, once complete, was equal to the source's, byte for byte.";
 
 /// Options of `cloner-bench lazy`.
 #[derive(Debug, clap::Args)]
@@ -43,13 +43,13 @@ stands still meanwhile; the exit code is 1 unless a lazy memory, once complete, 
 pub(crate) struct Args {
     #[command(flatten)]
     machine: MachineArgs,
-    /// Memory the guest fills first (default: a quarter of its memory)
+    /// Memory that the guest fills first (default: a quarter of its memory)
     #[arg(long, value_name = "SIZE")]
     touched: Option<Size>,
-    /// Pages brought for one fault, a power of two from 1 to 512 (default: 16; always 512 on huge pages)
+    /// Pages to fetch per fault, a power of two from 1 to 512 (default: 16; always 512 on huge pages)
     #[arg(long, value_name = "PAGES")]
     granule: Option<usize>,
-    /// Bytes a clone dirties per second while its memory arrives (default: none)
+    /// Bytes per second that a clone dirties while its memory arrives (default: none)
     #[arg(long, value_name = "SIZE")]
     dirty_rate: Option<Size>,
     /// Lazy clones to build
@@ -65,35 +65,35 @@ pub(crate) struct Args {
     pool: PoolArgs,
 }
 
-/// What was measured.
+/// What the bench prints. Times are in milliseconds unless the name says otherwise.
 #[derive(Debug, Serialize)]
 struct Report {
     memory_bytes: u64,
     touched_bytes: u64,
     granule_pages: usize,
     to_first_output_ms: Spread,
-    /// Of that, making the memory, median.
+    /// The part of it that making the memory takes, median.
     memory_ms: f64,
-    /// Of that, building the VM, median: where KVM is page-table based, it takes eight bytes for each page of the guest's.
+    /// The part of it that building the VM takes, median: page-table based KVM needs eight bytes for each page of the guest.
     build_ms: f64,
-    /// Median.
+    /// Median for eager clones.
     eager_to_first_output_ms: f64,
-    /// Of a clone that sums up all that was touched, without a background fill.
+    /// Number of faults of a clone that sums up all touched memory, without a background fill.
     faults: usize,
-    /// Its faults, from when one is noticed until its page is there.
+    /// Time per fault of that clone, from when the fault is noticed until its page is there.
     fault_us: Option<Spread>,
-    /// From the request until all memory is there, median.
+    /// Time from the request until all memory is there, median.
     complete_ms: f64,
     working_set: WorkingSetReport,
     equal: bool,
 }
 
-/// The same clone again, with the pages that the first one faulted on as its working set.
+/// The figures of the same clone, once more, with the pages that the first one faulted on as its working set.
 #[derive(Debug, Serialize)]
 struct WorkingSetReport {
     pages: usize,
     faults: usize,
-    /// From the request until the sum is known, without the working set and with it.
+    /// Time from the request until the sum is known, without the working set and with it.
     sum_ms: f64,
     sum_ms_with: f64,
 }
@@ -119,7 +119,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
     });
     let params = Params { work, beat_ms: 0, ..Params::new(random_nonce()?, touched) };
     let pool = args.pool.open(touched + (32 << 20))?;
-    // The source and one clone at a time.
+    // For the source and one clone at a time.
     let huge = args.machine.hugepages.then(|| pages::for_guests(args.machine.memory, 2));
     let _huge = huge.transpose()?;
     let (saver, restorer) = (Saver::new(threads())?, EagerRestorer::new(threads())?);
@@ -182,7 +182,7 @@ impl Stage<'_> {
         Ok(lazy::memory_for(&self.snapshot, self.args.machine.backing(), options)?)
     }
 
-    /// A clone that has been asked to do something and runs.
+    /// Starts a clone that has been asked to do something.
     fn start(&self, memory: GuestMemory, command: &[u8]) -> Result<Pulse, Error> {
         let console = Console::new();
         let vm = Vm::restore(self.snapshot.state(), memory, console.writer())
@@ -193,7 +193,7 @@ impl Stage<'_> {
         Ok(Pulse { vm, console })
     }
 
-    /// When it has answered, the time from `requested` to the first byte.
+    /// Waits for the answer; returns the time from `requested` to its first byte.
     fn first_output(&self, clone: &Pulse, requested: Instant) -> Result<Duration, Error> {
         clone.wait_for(0, "pulse: nonce=")?;
         Ok(clone.console.first_byte().expect("it has answered") - requested)
@@ -225,7 +225,7 @@ impl Stage<'_> {
         Ok(rounds)
     }
 
-    /// How long each fault took without a working set, and what there is to say of one.
+    /// Returns how long each fault took without a working set, and the report on the clone that had one.
     fn working_set(&self) -> Result<(Vec<Duration>, WorkingSetReport), Error> {
         let sum = |working_set| {
             let options = Options { background: None, working_set, ..self.options.clone() };

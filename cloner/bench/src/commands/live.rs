@@ -1,4 +1,4 @@
-//! `cloner-bench live`: what a snapshot costs a guest that never stops writing, beside stop mode in the same run.
+//! `cloner-bench live`: measures what a snapshot costs a guest that never stops writing, compared with stop mode in the same run.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,11 +30,11 @@ Examples:
   cloner-bench live --json | jq .live.pause_ms
 
 Every snapshot is decoded and each word of it checked to be of one instant. Figures are of one run on a machine that may
-be busy: compare them with each other. The exit code is 1 if any snapshot mixed two instants.";
+be busy: compare them only with each other. The exit code is 1 if any snapshot mixed two instants.";
 
 /// Longest wait for the guest to fill its memory.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
-/// How long the guest's own speed is measured without a snapshot, each time.
+/// How long the guest's speed without a snapshot is measured each time.
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Options of `cloner-bench live`.
@@ -43,7 +43,7 @@ const QUIET: Duration = Duration::from_millis(300);
 pub(crate) struct Args {
     #[command(flatten)]
     guest: GuestArgs,
-    /// Live snapshots to take; one in five is followed by one in stop mode
+    /// Live snapshots to take; every fifth is followed by one in stop mode
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
     /// Print one JSON object instead
@@ -65,12 +65,12 @@ struct Live {
     total_ms: f64,
     copied_bytes: Option<u64>,
     copy_bound_bytes: u64,
-    /// Pages written per second without a snapshot, per pages written per second during one.
+    /// Pages written per second without a snapshot, divided by pages written per second during one.
     guest_slowdown: Option<f64>,
     equal: bool,
 }
 
-/// What all rounds need.
+/// Everything that all rounds need.
 struct Bench {
     params: Params,
     pages: PageSize,
@@ -78,11 +78,11 @@ struct Bench {
     pool: Provided,
     saver: Saver,
     restorer: EagerRestorer,
-    // Last: the guest's pages go back when it is gone.
+    // Last, so that the guest is gone when its pages are given back.
     _reserved: Option<hugepages::Reserved>,
 }
 
-/// What is collected over all rounds.
+/// The measurements of all rounds.
 #[derive(Default)]
 struct Collected {
     pauses: Vec<Duration>,
@@ -94,7 +94,7 @@ struct Collected {
     during: Speed,
 }
 
-/// Pages written in some time.
+/// Pages written, and the time that took.
 #[derive(Default)]
 struct Speed {
     pages: u64,
@@ -125,7 +125,7 @@ impl Bench {
     fn set(args: &Args) -> Result<Self, Error> {
         let (params, pages) = (args.guest.params()?, args.guest.pages());
         let pool = args.pool.open(args.guest.touched_bytes() + (16 << 20))?;
-        // As many again for the copies that the guest's writing makes.
+        // One more, for the copies that the guest's writing makes.
         let reserved = args.guest.reserve(2)?;
         let config = args.guest.config(&params)?;
         let console = Console::new();
@@ -142,7 +142,7 @@ impl Bench {
         Ok(Self { params, pages, source, pool, saver, restorer, _reserved: reserved })
     }
 
-    /// One live snapshot and its check, and now and then one in stop mode.
+    /// Takes and checks one live snapshot, and in some rounds one in stop mode.
     fn round(&self, round: u16, collected: &mut Collected) -> Result<Result<(), check::Violation>, Error> {
         self.measured(&mut collected.quiet, || {
             thread::sleep(QUIET);
@@ -178,7 +178,7 @@ impl Bench {
         Ok(checked)
     }
 
-    /// Adds to `speed` what the guest writes while `work` goes on.
+    /// Adds to `speed` what the guest writes while `work` runs.
     fn measured<T>(&self, speed: &mut Speed, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let (started, before) = (Instant::now(), self.written()?);
         let result = work()?;
@@ -187,12 +187,12 @@ impl Bench {
         Ok(result)
     }
 
-    /// Pages the guest has written since it booted.
+    /// Number of pages the guest has written since it booted.
     fn written(&self) -> Result<u64, Error> {
         Ok(status(self.source.memory())?.cpus.iter().map(|cpu| cpu.sequence).sum())
     }
 
-    /// Whether every word of the snapshot is of one instant.
+    /// Checks that every word of the snapshot is of one instant.
     fn check(&self, snapshot: &Snapshot) -> Result<Result<(), check::Violation>, Error> {
         let progress = interrupt::progress();
         let backing = Backing::Private(PageSize::Transparent);

@@ -1,4 +1,4 @@
-//! One file for each thing that is measured, and what their reports share.
+//! The benches, one file for each thing that is measured, and what their reports share.
 
 pub(crate) mod branch;
 pub(crate) mod codec;
@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use cloner_cli::Error;
 use serde::Serialize;
 
-/// Prints a report: one JSON object that holds it under the name of the bench, or its text for people.
+/// Prints a report: either a JSON object that holds it under the name of the bench, or its text for people.
 fn print(
     name: &'static str,
     report: &impl Serialize,

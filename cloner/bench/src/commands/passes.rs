@@ -10,21 +10,21 @@ use crate::measure::{
 };
 use cloner::walk::Progress;
 
-/// The two passes of a coder.
+/// The encoding and the decoding pass of a coder.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Both {
     pub(super) encode: PassId,
     pub(super) decode: PassId,
 }
 
-/// Decoding of the same pages by two coders.
+/// The passes of two coders that decode the same pages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decodes {
     pub(super) hot: PassId,
     pub(super) lz4: PassId,
 }
 
-/// What copying the image takes: encoding and decoding cannot be faster.
+/// Adds a copy of the image: encoding and decoding cannot be faster.
 pub(super) fn memcpy<'a>(rounds: &mut Rounds<'a>, image: &'a Image) -> PassId {
     rounds.decode("memcpy", image.bytes(), |target| {
         target.copy_from_slice(image.bytes());
@@ -32,7 +32,7 @@ pub(super) fn memcpy<'a>(rounds: &mut Rounds<'a>, image: &'a Image) -> PassId {
     })
 }
 
-/// The whole image in hot form, with as many threads as the encoder has.
+/// Adds the whole image in hot form, with as many threads as the encoder has.
 pub(super) fn whole<'a>(
     rounds: &mut Rounds<'a>,
     encoder: &'a HotEncoder,
@@ -48,7 +48,7 @@ pub(super) fn whole<'a>(
     }
 }
 
-/// The whole image as a child of its parent. That it decodes is checked; how fast is not said, nobody would compare it.
+/// Adds the whole image as a child of its parent. Decoding is checked but not reported, since there is nothing to compare it with.
 pub(super) fn child<'a>(
     rounds: &mut Rounds<'a>,
     encoder: &'a HotEncoder,
@@ -62,7 +62,7 @@ pub(super) fn child<'a>(
     rounds.encode("child", image.bytes().len(), encode)
 }
 
-/// Hot chunks of some pages, and what they are in cold form.
+/// Hot chunks of some pages, and their cold form.
 pub(super) struct ColdChunks<'a> {
     hot: &'a [VerifiedChunk<'a>],
     pages: &'a [u8],
@@ -93,7 +93,7 @@ impl<'a> ColdChunks<'a> {
         Ok(self.cold.iter().map(VerifiedColdChunk::verify).collect::<Result<_, _>>()?)
     }
 
-    /// From the hot form to the cold one, and from the cold one to the pages.
+    /// Adds the passes from the hot form to the cold one, and from the cold form to the pages.
     pub(super) fn time<'r>(
         &'r self,
         rounds: &mut Rounds<'r>,
@@ -111,7 +111,7 @@ impl<'a> ColdChunks<'a> {
     }
 }
 
-/// Selected pages of the image and what the coders make of them, once, before anything is timed.
+/// Selected pages of the image and what the coders make of them, prepared once before anything is timed.
 pub(super) struct Prepared {
     pub(super) unique: Pages,
     unique_hot: Stored,
@@ -119,7 +119,7 @@ pub(super) struct Prepared {
     word_hot: Stored,
     word_lz4: Blocks,
     pub(super) baselines: Vec<(Baseline, Blocks)>,
-    /// Where each unique page is in `unique_hot`.
+    /// For each unique page, its chunk in `unique_hot` and its place there.
     places: Vec<(usize, usize)>,
 }
 
@@ -166,7 +166,7 @@ impl Prepared {
         quotient(self.word.bytes().len() as u64, self.word_hot.bytes())
     }
 
-    /// The unique pages in hot form.
+    /// Adds the unique pages in hot form.
     pub(super) fn time_unique<'a>(
         &'a self,
         rounds: &mut Rounds<'a>,
@@ -183,7 +183,7 @@ impl Prepared {
         }
     }
 
-    /// The word-marked pages, in hot form and by lz4.
+    /// Adds the word-marked pages, in hot form and by lz4.
     pub(super) fn time_word<'a>(
         &'a self,
         rounds: &mut Rounds<'a>,
@@ -201,7 +201,7 @@ impl Prepared {
         })
     }
 
-    /// The unique pages by each baseline.
+    /// Adds the unique pages by each baseline.
     pub(super) fn time_baselines<'a>(
         &'a self,
         rounds: &mut Rounds<'a>,
@@ -220,7 +220,7 @@ impl Prepared {
         both.collect()
     }
 
-    /// Single unique pages in hot form.
+    /// Adds single unique pages in hot form.
     pub(super) fn time_hot_pages<'a>(
         &'a self,
         rounds: &mut PageRounds<'a>,
@@ -228,13 +228,13 @@ impl Prepared {
     ) -> PagePassId {
         rounds.add("single pages in hot form", move |page, out| {
             let (chunk, page) = self.places[page];
-            let page = PageIndex::new(page).expect("a place is in a chunk");
+            let page = PageIndex::new(page).expect("places are in a chunk");
             decode_page(&chunks[chunk], page, &NoResolve, out)?;
             Ok(())
         })
     }
 
-    /// Single unique pages by those baselines that can decode them.
+    /// Adds single unique pages by those baselines that can decode them.
     pub(super) fn time_baseline_pages<'a>(
         &'a self,
         rounds: &mut PageRounds<'a>,

@@ -14,10 +14,10 @@ use cloner_cli::guest::MachineArgs;
 use cloner_cli::progress::Spinner;
 use cloner_cli::{Error, interrupt};
 
-/// Longest wait for the guest to be ready or to have worked: filling memory takes about a second per GiB.
+/// Longest wait for the guest to become ready or to do its work: filling memory takes about a second per GiB.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A guest that runs, and what it has printed.
+/// A running guest, and what it has printed.
 pub(super) struct Pulse {
     pub(super) vm: Vm,
     pub(super) console: Console,
@@ -36,14 +36,14 @@ impl Pulse {
         Ok(guest)
     }
 
-    /// Waits for a line that starts like this.
+    /// Waits for a line from `position` on that starts with `start`.
     pub(super) fn wait_for(&self, position: usize, start: &'static str) -> Result<(), Error> {
         let found =
             self.console.wait_for(&self.vm, position, LIMIT, |line| line.starts_with(start).then_some(()));
         found.ok_or_else(|| Error::silent("pulse", start, LIMIT, self.vm.ending()))
     }
 
-    /// Pages the guest has dirtied so far, counting each as often as it was written.
+    /// Number of pages that the guest has dirtied so far; a page counts every time it is written.
     pub(super) fn dirtied_pages(&self) -> Result<u64, Error> {
         Ok(status(self.vm.memory())?.cpus.iter().map(|cpu| cpu.sequence).sum())
     }
@@ -61,7 +61,7 @@ impl Pulse {
     }
 }
 
-/// What the guest says of itself in its memory.
+/// The status block in the guest's memory.
 pub(super) fn status(memory: &GuestMemory) -> Result<Status, Error> {
     let mut bytes = [0; Status::LEN];
     let read = memory.read(layout::STATUS, &mut bytes);

@@ -1,10 +1,10 @@
-//! What `cloner-bench codec` measured, in the shape of its JSON. A figure is null where there was nothing to measure.
+//! The report of `cloner-bench codec`, in the shape of its JSON. A figure is null where there was nothing to measure.
 
 use serde::{Serialize, Serializer};
 
 use crate::measure::{Baseline, PageCounts, PageTimes};
 
-/// The whole run. Speeds are medians, in 10⁹ bytes of pages per second, of one thread where nothing else is said.
+/// The whole report. Speeds are medians, in 10⁹ bytes of pages per second, of one thread unless stated otherwise.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) image: String,
@@ -22,14 +22,14 @@ pub(super) struct Report {
     pub(super) threads: Vec<ThreadsReport>,
 }
 
-/// The whole image in hot form: all that must be stored, every page decoded.
+/// The whole image in hot form: everything that must be stored is counted, and every page is decoded.
 #[derive(Debug, Serialize)]
 pub(super) struct HotReport {
     pub(super) bytes: u64,
     pub(super) ratio: Option<f64>,
     pub(super) encode_gbps: Option<f64>,
     pub(super) decode_gbps: Option<f64>,
-    /// Single unique pages.
+    /// Time to decode single unique pages.
     pub(super) page_us: Option<PageTimes>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct WordMarkedReport {
     pub(super) lz4_decode_gbps_same_pages: Option<f64>,
 }
 
-/// The whole image in cold form: all that must be stored, made of the hot form, every page decoded.
+/// The whole image in cold form, made from the hot form: everything that must be stored is counted, and every page is decoded.
 #[derive(Debug, Serialize)]
 pub(super) struct ColdReport {
     pub(super) level: i32,
@@ -59,7 +59,7 @@ pub(super) struct ColdReport {
     pub(super) ratio: Option<f64>,
     pub(super) encode_gbps: Option<f64>,
     pub(super) decode_gbps: Option<f64>,
-    /// The unique pages alone, as the baselines have them.
+    /// The unique pages alone, the same as the baselines get.
     pub(super) unique: CoderReport,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct CoderReport {
     pub(super) decode_gbps: Option<f64>,
 }
 
-/// The image as a child of its parent, whose pages are at hand decoded.
+/// The image as a child of its parent, whose decoded pages are at hand.
 #[derive(Debug, Serialize)]
 pub(super) struct ChildReport {
     pub(super) bytes: u64,
@@ -80,14 +80,14 @@ pub(super) struct ChildReport {
     pub(super) full_encode_gbps: Option<f64>,
 }
 
-/// The unique pages by somebody else.
+/// The unique pages by a baseline.
 #[derive(Debug, Serialize)]
 pub(super) struct BaselineReport {
     #[serde(skip)]
     pub(super) baseline: Baseline,
-    /// Compressed blocks alone: what finds them is not counted here.
+    /// Ratio of the compressed blocks alone: what is needed to find them is not counted here.
     pub(super) unique_ratio: Option<f64>,
-    /// The image by its compressed unique pages and eight bytes for each page of any kind.
+    /// Ratio of the image, counted as its compressed unique pages and eight bytes for each page of any kind.
     pub(super) image_ratio: Option<f64>,
     pub(super) encode_gbps: Option<f64>,
     pub(super) decode_gbps: Option<f64>,
@@ -104,7 +104,7 @@ pub(super) struct ThreadsReport {
 }
 
 impl Report {
-    /// The report for programs.
+    /// The report as JSON.
     pub(super) fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain structs of numbers and strings")
     }

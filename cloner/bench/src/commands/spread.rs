@@ -1,4 +1,4 @@
-//! What repeated measurements say.
+//! Percentiles of repeated measurements.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::measure::percentile;
 
-/// Half of the measurements are no more than `p50`, 99 of 100 no more than `p99`; of fewer than 100, none is more.
+/// Half of the measurements are at most `p50`, and 99 of 100 are at most `p99`; of fewer than 100, all are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) p50: f64,
@@ -14,7 +14,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Of these times, in `unit`s. `None` of none.
+    /// The percentiles of these times, in `unit`s; `None` if there are no times.
     pub(super) fn of(times: &[Duration], unit: Duration) -> Option<Self> {
         let mut times = times.to_vec();
         times.sort_unstable();

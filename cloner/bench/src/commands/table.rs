@@ -1,4 +1,4 @@
-//! What `cloner-bench codec` measured, for people: every speed beside lz4's and memcpy's of the same run.
+//! The report of `cloner-bench codec` for people: every speed beside those of lz4 and memcpy in the same run.
 
 use super::report::{BaselineReport, ChildReport, ColdReport, Report, WordMarkedReport};
 use crate::measure::{Baseline, PageCounts, PageTimes};
@@ -45,7 +45,7 @@ fn kinds(pages: &PageCounts) -> String {
     present.map(|(pages, kind)| format!("{pages} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
-/// One row for each coder.
+/// The figures of one coder, which are one row of the table.
 struct Row<'a> {
     name: String,
     ratio: Option<f64>,
@@ -159,7 +159,7 @@ fn whole(report: &Report) -> Columns {
     table
 }
 
-/// The cold form beside what it is to be measured against: blocks of as many bytes, compressed alone.
+/// The cold form, compared with blocks of as many bytes that are compressed alone.
 fn cold(cold: &ColdReport, baselines: &[BaselineReport]) -> String {
     let Some(zstd) = baselines.iter().find(|report| report.baseline == Baseline::ZSTD_GROUP) else {
         return String::new();

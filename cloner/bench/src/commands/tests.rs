@@ -22,7 +22,7 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 fn near(left: f64, right: f64) {
@@ -89,7 +89,7 @@ fn numbers_agree_with_each_other() {
 
     let (bytes, hot) = (number(&json["bytes"]), &json["hot"]);
     near(number(&hot["ratio"]), bytes / number(&hot["bytes"]));
-    // What is stored for the unique pages is stored in the image, too; it has no less around them.
+    // What is stored for the unique pages is stored in the image as well, which has at least as much around them.
     let unique_bytes = unique as f64 * 4096.0;
     let around = 2.0 * HEADER_BYTES as f64 + (PAGES * MAP_ENTRY_BYTES) as f64;
     assert!(unique_bytes / number(&json["unique"]["ratio"]) < number(&hot["bytes"]));
@@ -104,7 +104,7 @@ fn numbers_agree_with_each_other() {
     let cold = &json["cold"];
     assert_eq!(cold["level"], 1);
     near(number(&cold["ratio"]), bytes / number(&cold["bytes"]));
-    // Two frames or more of the same pages, and what finds them: that costs, but hardly anything.
+    // The cold form has two frames or more of the same pages, and what is needed to find them: that must cost hardly anything.
     let zstd = &json["baselines"]["zstd1_64k"];
     assert!(number(&cold["ratio"]) > 0.98 * number(&zstd["image_ratio"]), "{cold} {zstd}");
     for speeds in [cold, &cold["unique"]] {

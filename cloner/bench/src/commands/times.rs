@@ -1,4 +1,4 @@
-//! Times as the benches report them.
+//! Times, in the form in which the benches report them.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use serde::Serialize;
 
 use crate::measure::percentile;
 
-/// How long something took, in milliseconds.
+/// Percentiles of how long something took, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Milliseconds {
-    /// Half of the times are no longer.
+    /// Half of the times are at most this long.
     pub(super) p50: f64,
-    /// 99 of 100 are no longer.
+    /// 99 of 100 times are at most this long.
     pub(super) p99: f64,
-    /// None is longer.
+    /// The longest time.
     pub(super) max: f64,
 }
 
 impl Milliseconds {
-    /// Of at least one time.
+    /// The percentiles of these times, of which there must be at least one.
     pub(super) fn of(times: &[Duration]) -> Self {
         let mut sorted = times.to_vec();
         sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! What others make of the same pages: lz4 and zstd, block by block.
+//! The baselines: lz4 and zstd on the same pages, block by block.
 
 use cloner_codec::chunk::{CHUNK_BYTES, GROUP_BYTES};
 
@@ -12,14 +12,14 @@ use super::{Error, Stored, advance, buffer};
 pub(crate) enum Method {
     /// The C library lz4: `LZ4_compress_default` and `LZ4_decompress_safe`.
     Lz4,
-    /// The C library zstd at this level. Its contexts are made once, as whoever cared for speed would do it.
+    /// The C library zstd at this level. Its contexts are made once, as anyone who cares about speed would do.
     Zstd {
-        /// Its level.
+        /// The compression level.
         level: i32,
     },
 }
 
-/// A compressor and the size of the blocks it is given, each of which decodes alone.
+/// A compressor and the size of the blocks it gets, each of which decodes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Baseline {
     /// The compressor.
@@ -29,13 +29,13 @@ pub(crate) struct Baseline {
 }
 
 impl Baseline {
-    /// lz4 of single pages, which every comparison is made with.
+    /// lz4 on single pages, which everything is compared with.
     pub(crate) const LZ4_PAGE: Self = Self { method: Method::Lz4, block_bytes: 4 << 10 };
 
-    /// zstd of blocks as large as the groups of cold chunks, which those are compared with.
+    /// zstd on blocks as large as the groups of cold chunks, to compare those with.
     pub(crate) const ZSTD_GROUP: Self = Self { method: Method::Zstd { level: 1 }, block_bytes: GROUP_BYTES };
 
-    /// All that are measured.
+    /// All baselines that are measured.
     pub(crate) const ALL: [Self; 4] = [
         Self::LZ4_PAGE,
         Self { method: Method::Zstd { level: 1 }, block_bytes: 4 << 10 },
@@ -43,7 +43,7 @@ impl Baseline {
         Self { method: Method::Zstd { level: 1 }, block_bytes: 2 << 20 },
     ];
 
-    /// A name for programs: `lz4_4k`.
+    /// The name in JSON, such as `lz4_4k`.
     #[must_use]
     pub(crate) fn key(self) -> String {
         let (unit, letter) = self.block();
@@ -53,7 +53,7 @@ impl Baseline {
         }
     }
 
-    /// Whether single pages can be decoded.
+    /// Whether the blocks are single pages, so that pages can be decoded alone.
     #[must_use]
     pub(crate) fn decodes_pages(self) -> bool {
         self.block_bytes == cloner_codec::chunk::PAGE_BYTES
@@ -69,7 +69,7 @@ impl Baseline {
 }
 
 impl std::fmt::Display for Baseline {
-    /// A name for people: `lz4, 4 KiB`.
+    /// The name for people, such as `lz4, 4 KiB`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (unit, letter) = self.block();
         let name = match self.method {
@@ -84,7 +84,7 @@ impl std::fmt::Display for Baseline {
 pub(crate) struct BlockCoder {
     baseline: Baseline,
     state: State,
-    /// What the blocks of one chunk's worth of bytes are compressed to: as much scratch memory as the hot form's encoder has.
+    /// The compressed blocks of one chunk's worth of bytes: as much scratch memory as the hot form's encoder has.
     scratch: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -94,14 +94,14 @@ enum State {
     Zstd { compressor: zstd::bulk::Compressor<'static>, decompressor: zstd::bulk::Decompressor<'static> },
 }
 
-/// Encoded blocks, and the size of what they decode to.
+/// Encoded blocks, and the size that they decode to.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocks {
     blocks: Stored,
 }
 
 impl Blocks {
-    /// Bytes of all blocks, and nothing else: where they lie must be known from elsewhere.
+    /// Bytes of all blocks and nothing else: where each lies must be known from elsewhere.
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
         self.blocks.bytes()
@@ -130,17 +130,17 @@ impl BlockCoder {
     /// Encodes `bytes` and keeps the result.
     ///
     /// # Errors
-    /// [`Error::Baseline`], or [`Error::Cancelled`].
+    /// [`Error::Baseline`] if the compressor fails, or [`Error::Cancelled`].
     pub(crate) fn encode(&mut self, bytes: &[u8], progress: &Progress) -> Result<Blocks, Error> {
         let mut blocks = Stored::with_capacity(bytes.len());
         self.encode_into(bytes, progress, |block| blocks.push(block))?;
         Ok(Blocks { blocks })
     }
 
-    /// Encodes `bytes` and forgets the result: what is timed.
+    /// Encodes `bytes` and drops the result: this is what is timed.
     ///
     /// # Errors
-    /// Those of [`BlockCoder::encode`].
+    /// The same as those of [`BlockCoder::encode`].
     pub(crate) fn encode_only(&mut self, bytes: &[u8], progress: &Progress) -> Result<(), Error> {
         self.encode_into(bytes, progress, |_| {})
     }
@@ -168,7 +168,8 @@ impl BlockCoder {
         Ok(())
     }
 
-    /// Compresses a block to `at` of the scratch memory. One that does not get smaller is kept as it is, as any store would do.
+    /// Compresses a block to position `at` of the scratch memory. A block that does not shrink is kept as it is, as any store
+    /// would do.
     fn encode_block(&mut self, block: &[u8], at: usize) -> Result<usize, Error> {
         let out = &mut self.scratch[at..];
         let written = match &mut self.state {
@@ -184,10 +185,10 @@ impl BlockCoder {
         }
     }
 
-    /// Decodes all blocks to `target`, which is as long as what was encoded.
+    /// Decodes all blocks to `target`, which must be as long as what was encoded.
     ///
     /// # Errors
-    /// [`Error::Baseline`], or [`Error::Cancelled`].
+    /// [`Error::Baseline`] if a block does not decode, or [`Error::Cancelled`].
     pub(crate) fn decode(
         &mut self,
         blocks: &Blocks,
@@ -207,7 +208,7 @@ impl BlockCoder {
     /// Decodes one block.
     ///
     /// # Errors
-    /// [`Error::Baseline`].
+    /// [`Error::Baseline`] if the block does not decode.
     pub(crate) fn decode_block(
         &mut self,
         blocks: &Blocks,

@@ -1,7 +1,7 @@
-//! Chunks in cold form: a whole image as it would be flushed or sent, or some of its pages.
+//! Chunks in cold form: a whole image, as it would be flushed or sent, or some of its pages.
 //!
-//! Cold chunks are made of hot ones, which is what a pool holds, and decoded to memory. Pages that occur twice are copied from
-//! where they stand decoded, after everything else: to have them from their group alone, all of it would be decompressed again.
+//! Cold chunks are made from hot ones, which is what a pool holds, and decoded to memory. Pages that occur twice are copied last,
+//! from where they have been decoded: to get each from its group, the whole group would have to be decompressed again.
 
 use std::cell::RefCell;
 
@@ -25,7 +25,7 @@ pub(crate) struct ColdCoder {
 }
 
 impl ColdCoder {
-    /// A coder with its scratch memory.
+    /// Makes a coder with its scratch memory.
     ///
     /// # Errors
     /// [`Error::Codec`] if zstd does not have the level.
@@ -37,7 +37,7 @@ impl ColdCoder {
     /// Makes hot chunks cold and keeps the result.
     ///
     /// # Errors
-    /// [`Error::Codec`], or [`Error::Cancelled`].
+    /// [`Error::Codec`] if a chunk cannot be transcoded, or [`Error::Cancelled`].
     pub(crate) fn encode(
         &mut self,
         chunks: &[VerifiedChunk<'_>],
@@ -48,10 +48,10 @@ impl ColdCoder {
         Ok(Stored::of(&kept))
     }
 
-    /// Makes hot chunks cold and forgets the result: what is timed.
+    /// Makes hot chunks cold and drops the result: this is what is timed.
     ///
     /// # Errors
-    /// Those of [`ColdCoder::encode`].
+    /// The same as those of [`ColdCoder::encode`].
     pub(crate) fn encode_only(
         &mut self,
         chunks: &[VerifiedChunk<'_>],
@@ -75,16 +75,16 @@ impl ColdCoder {
         Ok(())
     }
 
-    /// Decodes chunks one after another to memory whose content is unknown, so that every page is written. If pages of them refer
-    /// to others, the chunks are those of a whole image.
+    /// Decodes chunks one after another to memory whose content is unknown, so that every page is written. If their pages refer to
+    /// others, the chunks must be those of a whole image.
     ///
     /// Checksums are not verified again: [`VerifiedColdChunk::verify`] has done so.
     ///
     /// # Errors
-    /// What is wrong with the first chunk that cannot be decoded, or [`Error::Cancelled`].
+    /// The error of the first chunk that cannot be decoded, or [`Error::Cancelled`].
     ///
     /// # Panics
-    /// If `target` is shorter than what they decode to, or a page refers to one that is not in it.
+    /// If `target` is shorter than what the chunks decode to, or a page refers to one outside `target`.
     pub(crate) fn decode(
         &mut self,
         chunks: &[VerifiedColdChunk<'_>],
@@ -109,7 +109,7 @@ impl ColdCoder {
     }
 }
 
-/// Notes references instead of following them.
+/// Records references instead of following them.
 #[derive(Default)]
 struct Later(RefCell<Vec<PageRef>>);
 
@@ -120,7 +120,7 @@ impl Resolve for Later {
     }
 
     fn parent(&self, page: PageIndex, _out: &mut Page) -> Result<(), ResolveError> {
-        Err(format!("page {page} refers to a parent, and there is none").into())
+        Err(format!("page {page} refers to a parent, but there is none").into())
     }
 }
 

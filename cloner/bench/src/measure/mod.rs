@@ -1,4 +1,4 @@
-//! Measuring the coder on memory images: what pages are made of, how small they get and how fast.
+//! Measures the coder on memory images: what kinds of pages they have, how small these get, and how fast.
 //!
 //! ```text
 //! Image ─► HotEncoder ─► HotImage ─► Pages (the unique ones, the word-marked ones) ─► Baseline (lz4, zstd)
@@ -7,12 +7,12 @@
 //!             └──────────────┴──── passes of ──────┴────────── Rounds, PageRounds ────────┘
 //! ```
 //!
-//! A pass is one encoding or decoding of everything it is about. [`Rounds`] runs all passes once per round, so that what else
-//! the machine does hits all of them alike, and takes medians. Speeds are of one such run and mean something only beside each
-//! other.
+//! A pass is one encoding or decoding of everything it is about. [`Rounds`] runs all passes once per round, so that other work of
+//! the machine affects all of them alike, and takes medians. Speeds are of one such run and mean something only when compared
+//! with each other.
 //!
-//! All pages come from, and all decoding goes to, memory that has been touched and is asked to be in huge pages, as a guest's
-//! is. Where an image is larger than the caches, every byte is read from and written to memory.
+//! All pages come from, and all decoding goes to, memory that has been touched and is asked to be in huge pages, as guest memory
+//! is. If an image is larger than the caches, every byte is read from and written to memory.
 
 mod baseline;
 mod cold;
@@ -47,23 +47,23 @@ pub(crate) enum Error {
     /// What was encoded is damaged.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// A baseline fails.
+    /// A baseline does not encode or decode a block.
     #[error("{0} does not give back what it was given")]
     Baseline(Baseline),
     /// A baseline cannot be set up.
     #[error("cannot set up {name}")]
     Setup {
-        /// Its name.
+        /// The baseline.
         name: Baseline,
-        /// What it says.
+        /// The compressor's reason.
         source: io::Error,
     },
-    /// Decoded bytes are not what was encoded.
-    #[error("{what}: page {page} is not what was encoded")]
+    /// Decoded bytes differ from what was encoded.
+    #[error("{what}: page {page} differs from what was encoded")]
     NotEqual {
-        /// The pass.
+        /// Name of the pass.
         what: String,
-        /// The first wrong page among those of the pass.
+        /// Number of the first wrong page among those of the pass.
         page: usize,
     },
     /// The user asked to stop.
@@ -80,7 +80,7 @@ pub(crate) struct PageTimes {
     pub(crate) p99: f64,
 }
 
-/// Counts bytes done; an error if the user asked to stop.
+/// Counts bytes as done; fails if the user asked to stop.
 fn advance(progress: &Progress, bytes: usize) -> Result<(), Error> {
     progress.add(bytes as u64);
     if progress.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }

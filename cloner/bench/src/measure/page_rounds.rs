@@ -1,4 +1,4 @@
-//! Single pages in random order, each timed by itself.
+//! Times single pages in random order, each by itself.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use cloner::walk::Progress;
 use super::percentile;
 use super::{Error, PageTimes, advance, buffer, median};
 
-/// So many pages, at most, are decoded per round: enough for a 99th percentile that repeats.
+/// Most pages decoded per round: enough for a reproducible 99th percentile.
 const PAGES_MAX: usize = 8192;
-/// Pairs of clock readings, to learn what one costs.
+/// Number of pairs of clock readings, taken to learn what a reading costs.
 const CLOCK_PAIRS: usize = 1001;
 
 type Work<'a> = Box<dyn FnMut(usize, &mut Page) -> Result<(), Error> + 'a>;
@@ -22,26 +22,26 @@ pub(crate) struct PageRounds<'a> {
     passes: Vec<Pass<'a>>,
 }
 
-/// One of the ways.
+/// Identifies one of the ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PagePassId(usize);
 
 struct Pass<'a> {
     name: String,
     work: Work<'a>,
-    /// Percentiles of each round.
+    /// The 50th percentile of each round.
     p50: Vec<Duration>,
     p99: Vec<Duration>,
 }
 
 impl<'a> PageRounds<'a> {
-    /// For decoding these pages.
+    /// Starts with no ways; each will have to decode these pages.
     #[must_use]
     pub(crate) fn new(expected: &'a [u8]) -> Self {
         Self { expected, passes: Vec::new() }
     }
 
-    /// Adds a way to decode the page with a number.
+    /// Adds a way to decode the page with a given number.
     pub(crate) fn add(
         &mut self,
         name: impl Into<String>,
@@ -51,22 +51,22 @@ impl<'a> PageRounds<'a> {
         PagePassId(self.passes.len() - 1)
     }
 
-    /// Bytes that all passes of so many rounds work on.
+    /// Number of bytes that all passes of this many rounds work on.
     #[must_use]
     pub(crate) fn bytes(&self, rounds: usize) -> u64 {
         let pages = (self.expected.len() / PAGE_BYTES).min(PAGES_MAX);
-        // And the round that warms up.
+        // One more, because the first round warms up.
         (pages * PAGE_BYTES * self.passes.len() * (rounds + 1)) as u64
     }
 
-    /// Runs a round that checks what is decoded, then `rounds` rounds. In each, every pass decodes the same pages in the same
-    /// random order to their places in one large memory: record and place are in no near cache unless the image fits there.
+    /// Runs a round that checks what is decoded, then `rounds` timed rounds. In each, every pass decodes the same pages in the same
+    /// random order to their places in one large memory: unless the image fits in a near cache, neither record nor place is there.
     ///
-    /// The clock is read before and after each page. That is not free, and a decoder of a microsecond would be charged for it:
-    /// what two readings with nothing between them take (their median, in the same round) is taken off every time.
+    /// The clock is read before and after each page. That takes time, which would count against a decoder that needs a microsecond.
+    /// So what two readings with nothing between them take (the median in the same round) is subtracted from every time.
     ///
     /// # Errors
-    /// That of a pass; [`Error::NotEqual`], or [`Error::Cancelled`].
+    /// The error of a pass; [`Error::NotEqual`] if it decodes other bytes; or [`Error::Cancelled`].
     pub(crate) fn run(&mut self, rounds: usize, progress: &Progress) -> Result<(), Error> {
         let mut target = buffer::Target::new(self.expected.len());
         let places: &mut [Page] = target.as_chunks_mut().0;
@@ -104,7 +104,7 @@ impl<'a> PageRounds<'a> {
     /// The medians of the rounds' percentiles; `None` if there were no pages.
     ///
     /// # Panics
-    /// If the pass is another's.
+    /// If the pass belongs to another [`PageRounds`] that has more passes.
     #[must_use]
     pub(crate) fn times(&self, PagePassId(pass): PagePassId) -> Option<PageTimes> {
         let Pass { p50, p99, .. } = &self.passes[pass];
@@ -134,7 +134,7 @@ fn clock_cost() -> Duration {
     median(&pairs)
 }
 
-/// xorshift64: the same order in every run.
+/// xorshift64, which gives the same order in every run.
 struct Random(u64);
 
 impl Random {

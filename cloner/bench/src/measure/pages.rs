@@ -1,4 +1,4 @@
-//! Some pages of an image: the unique ones, or those of one kind.
+//! Selects pages of an image: the unique ones, or those of one kind.
 
 use cloner_codec::chunk::{ENCODED_BYTES_MAX, NoResolve, PAGE_BYTES, PageIndex, PageKind, TargetContents};
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, PageSet, VerifiedChunk, decode_chunk, only_kind};
@@ -7,16 +7,16 @@ use cloner::walk::Progress;
 
 use super::{Error, Image, OpenImage, Stored, advance, buffer};
 
-/// Selected pages of an image, one after another, in groups: those of one chunk are one group.
+/// Selected pages of an image, one after another, in groups: the pages of one chunk form a group.
 #[derive(Clone, Debug)]
 pub(crate) struct Pages {
     bytes: Vec<u8>,
-    /// Pages of each group, none of which is empty.
+    /// Number of pages in each group; no group is empty.
     groups: Vec<usize>,
 }
 
 impl Pages {
-    /// The pages whose kinds are wanted.
+    /// Selects the pages whose kinds are wanted.
     #[must_use]
     pub(crate) fn select(image: &Image, opened: &OpenImage<'_>, wanted: impl Fn(PageKind) -> bool) -> Self {
         let selected = |chunk: &VerifiedChunk<'_>| -> Vec<usize> {
@@ -33,19 +33,19 @@ impl Pages {
         Self { bytes, groups }
     }
 
-    /// Their bytes.
+    /// The bytes of the pages.
     #[must_use]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many there are.
+    /// Number of pages.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.bytes.len() / PAGE_BYTES
     }
 
-    /// The chunk and the place in it that the page has in what [`Pages::encode`] makes.
+    /// For each page, the number of its chunk and its place there, in what [`Pages::encode`] makes.
     #[must_use]
     pub(crate) fn places(&self) -> Vec<(usize, usize)> {
         let places = |(group, &pages): (usize, &usize)| (0..pages).map(move |page| (group, page));
@@ -54,10 +54,10 @@ impl Pages {
 
     /// Encodes each group as a chunk of its own, which is passed to `keep`.
     ///
-    /// Page markers play no part: the pages are known to be unique, so none is looked for.
+    /// Page markers play no part: the pages are known to be unique, so no page markers are looked for.
     ///
     /// # Errors
-    /// [`Error::Cancelled`].
+    /// [`Error::Cancelled`] if the user asked to stop.
     pub(crate) fn encode(
         &self,
         encoder: &mut Encoder,
@@ -89,10 +89,10 @@ impl Pages {
     }
 }
 
-/// The same chunks with only the pages of one kind: their records and dictionaries as they are, the other pages left out.
+/// The same chunks with only the pages of one kind: records and dictionaries stay as they are, the other pages are left out.
 ///
-/// This is how fast and how small pages of that kind are *where they stand*; encoded anew without their neighbours they would
-/// get another dictionary.
+/// This shows how fast and how small pages of that kind are *in their own chunk*: encoded anew without their neighbours they
+/// would get another dictionary.
 #[must_use]
 pub(crate) fn only(chunks: &[VerifiedChunk<'_>], kind: PageKind) -> Stored {
     let filtered: Vec<Vec<u8>> = chunks.iter().filter_map(|chunk| only_kind(chunk, kind)).collect();
@@ -102,10 +102,10 @@ pub(crate) fn only(chunks: &[VerifiedChunk<'_>], kind: PageKind) -> Stored {
 /// Decodes chunks that need no resolver, one after another.
 ///
 /// # Errors
-/// What is wrong with the first chunk that cannot be decoded, or [`Error::Cancelled`].
+/// The error of the first chunk that cannot be decoded, or [`Error::Cancelled`].
 ///
 /// # Panics
-/// If `target` is shorter than what they decode to.
+/// If `target` is shorter than what the chunks decode to.
 pub(crate) fn decode(
     chunks: &[VerifiedChunk<'_>],
     target: &mut [u8],

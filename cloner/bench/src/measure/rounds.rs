@@ -1,4 +1,4 @@
-//! Passes over many bytes, timed in interleaved rounds.
+//! Times passes over many bytes in interleaved rounds.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ pub(crate) struct Rounds<'a> {
     target_bytes: usize,
 }
 
-/// One of the passes.
+/// Identifies one of the passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PassId(usize);
 
 struct Pass<'a> {
     name: String,
     bytes: usize,
-    /// What must be in the target after the pass, if it decodes.
+    /// What must be in the target after the pass; `None` if the pass encodes.
     expected: Option<&'a [u8]>,
     work: Work<'a>,
     times: Vec<Duration>,
@@ -41,7 +41,7 @@ impl<'a> Rounds<'a> {
         self.add(name.into(), bytes, None, Box::new(move |_| work()))
     }
 
-    /// Adds a pass that writes `expected` to memory it is given, which holds anything.
+    /// Adds a pass that writes `expected` to memory that may hold anything beforehand.
     pub(crate) fn decode(
         &mut self,
         name: impl Into<String>,
@@ -57,24 +57,24 @@ impl<'a> Rounds<'a> {
         PassId(self.passes.len() - 1)
     }
 
-    /// Bytes that all passes of so many rounds work on.
+    /// Number of bytes that all passes of this many rounds work on.
     #[must_use]
     pub(crate) fn bytes(&self, rounds: usize) -> u64 {
         let round: u64 = self.passes.iter().map(|pass| pass.bytes as u64).sum();
-        // And the round that warms up.
+        // One more, because the first round warms up.
         round * (rounds as u64 + 1)
     }
 
-    /// Runs every pass once without timing it, checks what it has decoded, then runs `rounds` rounds of all.
+    /// Runs every pass once without timing it, checks what it has decoded, then runs `rounds` timed rounds of all passes.
     ///
-    /// All passes decode into the same memory, so that none has better memory than another.
+    /// All passes decode into the same memory, so that they have equal conditions.
     ///
     /// # Errors
-    /// That of a pass; [`Error::NotEqual`], or [`Error::Cancelled`].
+    /// The error of a pass; [`Error::NotEqual`] if it decodes other bytes; or [`Error::Cancelled`].
     pub(crate) fn run(&mut self, rounds: usize, progress: &Progress) -> Result<(), Error> {
         let mut target = buffer::Target::new(self.target_bytes);
         for pass in &mut self.passes {
-            // What the pass before has decoded may be the very bytes this one is to decode.
+            // The pass before may have decoded exactly the bytes that this one must decode.
             target.fill(buffer::POISON);
             let len = pass.target_bytes();
             (pass.work)(&mut target[..len])?;
@@ -97,7 +97,7 @@ impl<'a> Rounds<'a> {
     /// Median speed of a pass in 10⁹ bytes per second; `None` if it had nothing to do.
     ///
     /// # Panics
-    /// If the pass is another's.
+    /// If the pass belongs to another [`Rounds`] that has more passes.
     #[must_use]
     pub(crate) fn gigabytes_per_second(&self, PassId(pass): PassId) -> Option<f64> {
         let Pass { bytes, times, .. } = &self.passes[pass];

@@ -68,13 +68,13 @@ fn what_is_no_image_is_refused_by_name() {
 
 #[test]
 fn images_survive_any_number_of_threads() {
-    // Two chunks, the second short; pages of one content in both of them.
+    // Two chunks, the second of them short, with pages of equal content in both.
     let (image, progress) = (image(700), Progress::default());
     for threads in [1, 3] {
         let encoder = HotEncoder::new(threads).unwrap();
         let hot = encoder.encode(&image, None, &progress).unwrap();
         assert_eq!(hot.stats().encoded_bytes, hot.bytes());
-        assert_eq!(hot.stats()[PageKind::Dup].pages, 700 / 6 - 1, "all but the first of the pages 6 n + 5");
+        assert_eq!(hot.stats()[PageKind::Dup].pages, 700 / 6 - 1, "all pages 6 n + 5 except the first");
         let mut target = vec![1; image.bytes().len()];
         encoder.decode(&hot.open(None).unwrap(), &mut target, &progress).unwrap();
         assert!(target == image.bytes());
@@ -83,7 +83,7 @@ fn images_survive_any_number_of_threads() {
 
 #[test]
 fn cold_images_survive() {
-    // A hundred pages occur twice, most of them in another chunk than first.
+    // A hundred pages occur twice, most of them in another chunk than the first time.
     let (image, progress) = (image(700), Progress::default());
     let hot = HotEncoder::new(1).unwrap().encode(&image, None, &progress).unwrap();
     let opened = hot.open(None).unwrap();
@@ -106,7 +106,7 @@ fn cold_images_survive() {
 fn children_survive_beside_their_parent() {
     let (parent, progress) = (image(600), Progress::default());
     let mut bytes = parent.bytes().to_vec();
-    // A patch, twice the same, so that a duplicate refers to a page that is itself a patch; and one page moved.
+    // One patch, twice the same, so that a duplicate refers to a page that is itself a patch; and one page that has moved.
     let (first, second) = (5 * PAGE_BYTES, 11 * PAGE_BYTES);
     bytes[first + 100] ^= 1;
     bytes[second + 100] ^= 1;
@@ -167,7 +167,7 @@ fn baselines_give_back_what_they_were_given() {
             coder.decode_block(&blocks, 3, &mut target[..PAGE_BYTES]).unwrap();
             assert!(target[..PAGE_BYTES] == image.bytes()[3 * PAGE_BYTES..4 * PAGE_BYTES]);
         }
-        // Too little room, so not what was encoded.
+        // The target is too small, so this cannot be what was encoded.
         assert!(coder.decode_block(&blocks, 0, &mut target[..PAGE_BYTES / 2]).is_err(), "{baseline}");
     }
 }
@@ -185,7 +185,7 @@ fn a_pass_that_decodes_nothing_or_wrongly_is_found_out() {
     rounds.run(2, &progress).unwrap();
     assert!(rounds.gigabytes_per_second(pass).unwrap() > 0.0);
 
-    // The target holds the right bytes after the first pass, and the second one must not live on them.
+    // After the first pass the target holds the right bytes, and the second pass must not profit from them.
     rounds.decode("idle", expected, |_| Ok(()));
     let found = rounds.run(1, &progress);
     assert!(matches!(&found, Err(Error::NotEqual { what, page: 0 }) if what == "idle"), "{found:?}");

@@ -4,13 +4,13 @@
 
 use std::ffi::c_int;
 
-/// Most bytes `len_bytes` can be compressed to.
+/// Most bytes that `len_bytes` can be compressed to.
 pub(crate) const fn compress_bound(len_bytes: usize) -> usize {
     // LZ4_COMPRESSBOUND of lz4.h.
     len_bytes + len_bytes / 255 + 16
 }
 
-/// Compresses a block with `LZ4_compress_default`; `None` if it does not fit into `out`, or a length into an `int`.
+/// Compresses a block with `LZ4_compress_default`. `None` if it does not fit into `out`, or a length does not fit into an `int`.
 pub(crate) fn compress(block: &[u8], out: &mut [u8]) -> Option<usize> {
     let (len, room) = (c_int::try_from(block.len()).ok()?, c_int::try_from(out.len()).ok()?);
     // SAFETY: lz4 reads `len` bytes of `block` and writes at most `room` bytes to `out`: the lengths of the two slices,
@@ -20,12 +20,12 @@ pub(crate) fn compress(block: &[u8], out: &mut [u8]) -> Option<usize> {
     usize::try_from(written).ok().filter(|&written| written > 0)
 }
 
-/// Decompresses a block with `LZ4_decompress_safe` and says how many bytes it had; `None` if it is no lz4 block or does not
-/// fit into `out`.
+/// Decompresses a block with `LZ4_decompress_safe` and returns how many bytes it had. `None` if it is not an lz4 block or does
+/// not fit into `out`.
 pub(crate) fn decompress(compressed: &[u8], out: &mut [u8]) -> Option<usize> {
     let (len, room) = (c_int::try_from(compressed.len()).ok()?, c_int::try_from(out.len()).ok()?);
     // SAFETY: lz4 reads `len` bytes of `compressed` and writes at most `room` bytes to `out`: the lengths of the two slices,
-    // which cannot overlap. `_safe` is its promise to stay within them on any input.
+    // which cannot overlap. `_safe` is lz4's promise to stay within them on any input.
     let written = unsafe {
         lz4_sys::LZ4_decompress_safe(compressed.as_ptr().cast(), out.as_mut_ptr().cast(), len, room)
     };

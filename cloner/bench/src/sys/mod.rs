@@ -1,11 +1,11 @@
-//! The system interface of the baselines: the only home of `unsafe` in this crate.
+//! The system interface of the baselines, and the only place with `unsafe` in this crate.
 
 #![expect(unsafe_code, reason = "_exit has no wrapper in the standard library")]
 
 pub(crate) mod lz4;
 
-/// Ends this process without running anything: no destructor, no exit handler. The kernel frees what it held.
+/// Ends this process at once: no destructor and no exit handler runs. The kernel frees what the process held.
 pub(crate) fn end_at_once(code: u8) -> ! {
-    // SAFETY: ends the process; no invariant of it matters afterwards.
+    // SAFETY: the call ends the process, after which none of its invariants matters.
     unsafe { libc::_exit(i32::from(code)) }
 }

@@ -1,4 +1,4 @@
-//! `cloner demo`: the whole path, told in a few lines and a table.
+//! `cloner demo`: the whole path from boot to clones, told in a few lines and a table.
 
 mod power_loss;
 mod report;
@@ -27,7 +27,7 @@ use cloner::restore::eager::EagerRestorer;
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 
-/// Longest wait for a booted guest; ring 0 may be emulated.
+/// Longest wait for a guest to boot, long enough for hosts that emulate ring 0.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Longest wait for a clone to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -49,19 +49,19 @@ The exit code is 1 unless every clone's memory was equal and every guest went on
 pub(super) struct Args {
     #[command(flatten)]
     machine: MachineArgs,
-    /// A tiny Linux instead of the built-in bare-metal guest; builds it first if need be, which takes minutes
+    /// Boot a tiny Linux instead of the built-in bare-metal guest; builds it first if necessary, which takes minutes
     #[arg(long)]
     linux: bool,
-    /// Memory the built-in guest fills before it is cloned (default: a quarter of its memory)
+    /// Memory that the built-in guest fills before it is cloned (default: a quarter of its memory)
     #[arg(long, value_name = "SIZE", conflicts_with = "linux")]
     touched: Option<Size>,
     /// Clones to build of each source
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     clones: u16,
-    /// Go on with a clone of the first clone, and so on
+    /// Generations: clone the first clone next, then its first clone, and so on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     generations: u16,
-    /// Do not compare memories; saves holding the source while its memory is copied
+    /// Do not compare memories; the source is then not held while its memory is copied
     #[arg(long)]
     no_compare: bool,
     /// Lose power instead: snapshot, flush on a simulated battery, kill the process, recover, clone
@@ -73,7 +73,7 @@ pub(super) struct Args {
     /// Energy of the simulated battery, in joules (default: 20000)
     #[arg(long = "capacity", value_name = "J", requires = "power_loss")]
     battery_capacity: Option<f64>,
-    /// The part that dies; for the demo itself
+    /// The process that dies; started by the demo itself
     #[arg(long, hide = true, value_name = "DIR", requires = "power_loss")]
     die_in: Option<PathBuf>,
     /// Print one JSON object instead
@@ -93,17 +93,17 @@ struct Stage<'a> {
     comparer: Comparer,
 }
 
-/// A guest that runs, and what it has printed.
+/// A running guest, and what it has printed.
 struct Running {
     vm: Vm,
     console: Console,
 }
 
-/// A snapshot of a running guest, and what its clones must be equal to.
+/// A snapshot of a running guest, and what its clones must equal.
 struct Taken {
     snapshot: Snapshot,
     memory: Option<vmm::memory::GuestMemory>,
-    /// The last beat or tick printed before the pause.
+    /// Number of the last beat or tick printed before the pause.
     beat: u64,
     generation: Generation,
 }
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         story.generation(&outcome, memcpy)?;
         report.add(outcome);
         stage.pool.pool.remove(taken.snapshot.name())?;
-        // The first clone, which is the next source, last.
+        // The first clone, which is the next source, goes last.
         clones.reverse();
         guests.append(&mut clones);
     }
@@ -153,10 +153,10 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 }
 
 impl<'a> Stage<'a> {
-    /// Gets everything ready that must not cost time later.
+    /// Prepares everything that must not cost time later.
     fn set(args: &'a Args, guest: Guest) -> Result<(Self, Option<Reserved>), Error> {
         let memory = args.machine.memory.0;
-        // What the guest can have touched, as if nothing of it could be encoded.
+        // As much as the guest can have touched, in case none of it can be compressed.
         let pool = args.pool.open(guest.touched_at_most(memory) + (8 << 20))?;
         let guests = 1 + u64::from(args.clones) * u64::from(args.generations);
         let reserved =
@@ -246,7 +246,7 @@ impl<'a> Stage<'a> {
                 decode_gbps: report::gigabytes_per_second(generation.touched_bytes, restored.decode_time),
                 verify_ms: report::milliseconds(restored.verify_time),
                 build_ms: report::milliseconds(build),
-                // The comparison is the demo's, not a clone's.
+                // The comparison belongs to the demo, not to making a clone.
                 first_output_ms: report::milliseconds(first_byte - requested - compared),
                 memory_equal: difference.map(|difference| difference.is_none()),
                 // Same nonce, same count (a line that was being printed at the pause may be lost), and no second boot.
@@ -255,7 +255,7 @@ impl<'a> Stage<'a> {
         ))
     }
 
-    /// Waits for a clone to say something.
+    /// Waits for a clone to print something.
     fn heard<T>(
         &self,
         clone: &Running,
@@ -275,7 +275,7 @@ impl<'a> Stage<'a> {
         beat.ok_or_else(|| Error::silent("a guest", "a beat", ANSWER_LIMIT, guest.vm.ending()))
     }
 
-    /// Waits for each guest to beat once more: all of them run, side by side.
+    /// Waits for each guest to beat once more, which shows that all of them run side by side.
     fn all_beat(&self, guests: &[Running]) -> Result<Vec<u64>, Error> {
         guests.iter().map(|guest| self.next_beat(guest)).collect()
     }
@@ -289,7 +289,7 @@ fn tell_and_ask(clone: &Vm, guest: &Guest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells what happens, unless JSON is wanted.
+/// Prints what happens, unless JSON is wanted.
 struct Story {
     quiet: bool,
 }

@@ -1,10 +1,10 @@
-//! `cloner demo --power-loss`: a snapshot, a power failure, a process that dies, and the guest goes on.
+//! `cloner demo --power-loss`: a snapshot is taken, the power fails, a process dies, and the guest goes on.
 //!
 //! ```text
 //!   this process                                        its child
 //!   start the child ──────────────────────────────────► boot, put a snapshot
 //!                                                       the (simulated) mains fail: flush on the battery
-//!   wait ◄──────────────────── facts, then SIGKILL ───── by its own hand, with all it had in RAM
+//!   wait ◄──────────────────── facts, then SIGKILL ───── to itself, with all it had in RAM
 //!   recover the folder, clone: same memory, same nonce, counts on
 //! ```
 
@@ -41,14 +41,14 @@ use cloner::restore::eager::EagerRestorer;
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 
-/// The name of the one snapshot.
+/// Name of the only snapshot.
 const NAME: &str = "before-the-power-loss";
 
-/// What the process that dies leaves, besides the folder: how to recognise the guest.
+/// What the process that dies leaves besides the folder: the facts by which the guest is recognised.
 #[derive(Debug, Serialize, Deserialize)]
 struct Facts {
     nonce: String,
-    /// The last beat or tick before the snapshot.
+    /// Number of the last beat or tick before the snapshot.
     beat: u64,
     /// XXH3-64 of all guest memory at the pause.
     memory: u64,
@@ -58,17 +58,17 @@ struct Facts {
     pause_ms: f64,
     limit_bytes: u64,
     holdup_s: f64,
-    /// From the failure of the mains until nothing was left to be flushed.
+    /// Time from the failure of the mains until nothing was left to flush.
     flush_ms: f64,
     charge_share_left: f64,
 }
 
-/// The whole run.
+/// What the demo prints as JSON.
 #[expect(clippy::struct_excessive_bools, reason = "each is something the demo promises")]
 #[derive(Debug, Serialize)]
 struct Report {
     guest: &'static str,
-    /// What the pool lives in, and why.
+    /// The kind of pages the pool lives in, and why.
     pool: String,
     before: Facts,
     killed: bool,
@@ -81,12 +81,12 @@ struct Report {
     memory_equal: bool,
     same_nonce: bool,
     next_beat: u64,
-    /// Of the clone: 32 hexadecimal digits.
+    /// The clone's id, 32 hexadecimal digits.
     id: String,
     verified: bool,
 }
 
-/// Removed when dropped, unless it was named by the user.
+/// The flush folder. It is removed when dropped, unless the user named it.
 struct FlushFolder {
     path: PathBuf,
     temporary: bool,
@@ -95,7 +95,7 @@ struct FlushFolder {
 impl Drop for FlushFolder {
     fn drop(&mut self) {
         if self.temporary {
-            // It may be gone already.
+            // The folder may be gone already.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
@@ -110,7 +110,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 
 fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Result<Opened, Error> {
     let default_bytes = guest.touched_at_most(args.machine.memory.0) + (8 << 20);
-    // The process that comes after says for both which pages it was.
+    // The parent process says for both which pages were used.
     let pool = if args.die_in.is_some() {
         args.pool.open_silently(default_bytes)?
     } else {
@@ -132,11 +132,11 @@ fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Resu
 struct Opened {
     durable: DurablePool,
     report: RecoverReport,
-    // Its huge pages are given back when the pool is gone.
+    // Gives its huge pages back when the pool is gone.
     pool: Provided,
 }
 
-// ---- the process that dies ----
+// ---- The process that dies ----
 
 fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     let guest = guest(args)?;
@@ -169,7 +169,7 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     let status = durable.status();
     let failed = Instant::now();
     power.set(Mains::Failed);
-    // Woken by the watching thread as any other flush.
+    // The flush is woken by the watching thread, like any other.
     let status_after = loop {
         let now = durable.status();
         if now.usage.snapshots == 0 || now.state == PowerState::Exhausted {
@@ -181,7 +181,9 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
         thread::sleep(Duration::from_millis(1));
     };
     if status_after.usage.snapshots > 0 {
-        return Err(Error::NotVerified(String::from("the battery was empty before the snapshot was safe")));
+        return Err(Error::NotVerified(String::from(
+            "the battery was empty before the snapshot was safe on disk",
+        )));
     }
     let facts = Facts {
         nonce,
@@ -198,17 +200,18 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     };
     let text = serde_json::to_string(&facts).expect("plain structs of numbers and strings");
     writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush()).map_err(Error::Output)?;
-    // No destructor runs and nothing is synced: as if the machine had lost its power. Only what other processes would miss comes back.
+    // No destructor runs and nothing is synced, as if the machine had lost its power. Only what other processes would miss is
+    // given back.
     cloner::pool::hugepages::give_back_for_ever()?;
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
         .map_err(|error| Error::Child(error.into()))?;
     unreachable!("SIGKILL cannot be survived")
 }
 
-// ---- the process that comes after ----
+// ---- The process that comes after ----
 
 fn after(args: &Args) -> Result<u8, Error> {
-    // Built first, if it must be.
+    // The guest's image is built first, if it does not exist yet.
     let guest = guest(args)?;
     let temporary = args.dir.is_none();
     let path = args
@@ -264,7 +267,7 @@ fn after(args: &Args) -> Result<u8, Error> {
     if report.verified {
         return Ok(0);
     }
-    Err(Error::NotVerified(String::from("the guest does not go on where it was")))
+    Err(Error::NotVerified(String::from("the guest did not go on from where it was")))
 }
 
 fn run_child(args: &Args, path: &Path) -> Result<(Facts, bool), Error> {
@@ -296,9 +299,9 @@ fn run_child(args: &Args, path: &Path) -> Result<(Facts, bool), Error> {
     }
     let killed = output.status.signal() == Some(rustix::process::Signal::KILL.as_raw());
     if !killed {
-        // It has said why on standard error, which is ours.
+        // The child has said why on standard error, which it shares with this process.
         return Err(Error::NotVerified(format!(
-            "the process did not get to lose its power: {}",
+            "the process ended before it could lose its power: {}",
             output.status
         )));
     }
@@ -369,7 +372,7 @@ fn guest(args: &Args) -> Result<Guest, Error> {
     if args.linux { Guest::linux() } else { Guest::pulse(args.machine.memory, touched) }
 }
 
-/// XXH3-64 of all of a guest's memory, which stands still.
+/// XXH3-64 of all of a guest's memory. The guest must be paused.
 fn checksum(memory: &GuestMemory) -> Result<u64, Error> {
     const PART_BYTES: usize = 2 << 20;
     let mut hash = XxHash3_64::new();

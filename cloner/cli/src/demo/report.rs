@@ -14,7 +14,7 @@ use cloner::snapshot::Snapshot;
 use crate::pages;
 use crate::size::Size;
 
-/// The whole run. Figures at the top level are the first generation's.
+/// What the whole demo measured. Figures at the top level are those of the first generation.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     guest: &'static str,
@@ -66,7 +66,7 @@ pub(super) struct Generation {
     pub(super) touched_bytes: u64,
     memory_bytes: u64,
     pause_ms: f64,
-    /// The pause, and the copy of memory that the demo compares with.
+    /// Time the source was held in milliseconds: the pause, and the copy of memory that the demo compares with.
     held_ms: f64,
     state_ms: f64,
     plan_ms: f64,
@@ -81,20 +81,20 @@ pub(super) struct Generation {
     pub(super) clones: Vec<CloneReport>,
 }
 
-/// One clone.
+/// What was measured of one clone.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct CloneReport {
     pub(super) generation: u64,
-    /// 32 hexadecimal digits that no other clone has. Its guest has been told, and has confirmed it.
+    /// The clone's id: 32 hexadecimal digits that no other clone has. Its guest has been told, and has confirmed it.
     pub(super) id: String,
     pub(super) mode: &'static str,
     pub(super) decode_gbps: f64,
     pub(super) verify_ms: f64,
     pub(super) build_ms: f64,
     pub(super) first_output_ms: f64,
-    /// Whether every byte of its memory was the paused source's before it ran; null if that was not looked at.
+    /// Whether every byte of the clone's memory equalled the paused source's before the clone ran; null if it was not compared.
     pub(super) memory_equal: Option<bool>,
-    /// Whether the guest itself says so: same nonce, count continued, no second boot.
+    /// Whether the guest itself confirms it: same nonce, count continued, no second boot.
     pub(super) verified: bool,
 }
 
@@ -135,14 +135,14 @@ impl Report {
         self.generations.push(generation);
     }
 
-    /// What did not hold, if anything.
+    /// What went wrong, if anything did.
     pub(super) fn failure(&self) -> Option<String> {
         let number = |index: usize| format!("clone {} of {}", index + 1, self.clones.len());
         if let Some(index) = self.clones.iter().position(|clone| clone.memory_equal == Some(false)) {
             return Some(format!("the memory of {} differs from the source's", number(index)));
         }
         if let Some(index) = self.clones.iter().position(|clone| !clone.verified) {
-            return Some(format!("{} does not go on where the source was", number(index)));
+            return Some(format!("{} did not go on from where the source was", number(index)));
         }
         let stopped = self.generations.iter().any(|generation| !generation.source_resumed);
         stopped.then(|| String::from("a source did not go on after its snapshot"))
@@ -192,7 +192,7 @@ impl Generation {
         }
     }
 
-    /// The generation for people.
+    /// The lines that describe the generation to people.
     pub(super) fn lines(&self, memcpy: f64) -> Vec<String> {
         let Self { encode, pages, .. } = self;
         let memcpy = memcpy / 1e9;
@@ -256,7 +256,7 @@ pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Zero if there was nothing to do.
+/// 10⁹ bytes per second; zero if there was nothing to do.
 pub(super) fn gigabytes_per_second(bytes: u64, time: Duration) -> f64 {
     numbers::gigabytes_per_second(bytes, time).unwrap_or_default()
 }

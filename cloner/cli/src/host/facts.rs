@@ -1,4 +1,4 @@
-//! Everything that the checks judge, read and tried once.
+//! All facts that the checks judge, read and tried once.
 
 use cloner_codec::hot::Backend;
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(super) struct Facts {
     pub(super) kvm_device: Device,
     /// The group called `kvm`, whether or not it owns the device.
     pub(super) kvm_group: Option<Group>,
-    /// What could be found out only because the device opens.
+    /// What can be found out only with an open device; `None` if it does not open.
     pub(super) kvm: Option<KvmFacts>,
     pub(super) clocksource: Clocksource,
     pub(super) memory: Memory,
@@ -40,26 +40,26 @@ pub(super) struct Facts {
     pub(super) userfaultfd: Userfault,
     pub(super) limits: Limits,
     pub(super) security: Security,
-    /// The instruction set that the coder uses.
+    /// Name of the instruction set that the coder uses.
     pub(super) coder: &'static str,
-    /// Only if it was asked for.
+    /// The UPS's answer; `None` unless the user named a UPS.
     pub(super) ups: Option<Ups>,
 }
 
-/// What KVM says and does.
+/// What KVM offers, and how it behaves.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct KvmFacts {
     pub(super) capabilities: Capabilities,
     pub(super) guest_tsc: Option<GuestTsc>,
-    /// Why there is none.
+    /// Why the guest's time stamp counter could not be examined.
     pub(super) guest_tsc_error: Option<String>,
     pub(super) trial: Trial,
 }
 
 impl Facts {
-    /// Reads and tries everything. What this host does not tell is absent.
+    /// Reads and tries everything. Facts that this host does not reveal are absent.
     pub(super) fn gather(ups: Option<&Address>) -> Self {
-        // First: it makes a child, and the trial makes threads.
+        // This comes first: it makes a child, and the trial makes threads.
         let security = Security::read();
         Self {
             kernel: Kernel::read(),

@@ -1,4 +1,4 @@
-//! `cloner host`: what this host is, what it lacks, and what mends it.
+//! `cloner host`: reports what this host can do, what it lacks, and what helps.
 //!
 //! ```text
 //!   facts: read and tried ──► checks: judged, plain data in and out ──► report: a table, or JSON
@@ -18,8 +18,8 @@ use self::ups::Address;
 use crate::{EXIT_FAILURE, Error};
 
 const EXAMPLES: &str = "\
-Each check is `ok`, `works, slower` or `missing`, with what was found, what it is for, and the command that mends it.
-Most is tried, not read: a guest of 4 MiB is booted and cloned. Nothing is changed, and no privileges are needed.
+Each check is `ok`, `works, slower` or `missing`, with what was found, what it is for, and the command that helps.
+Most checks try things out: a guest of 4 MiB is booted and cloned. Nothing is changed, and no privileges are needed.
 Exit code 1 means that guests cannot be booted and cloned here.
 
 Examples:
@@ -31,10 +31,10 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Also ask this UPS of a NUT server
+    /// Also query this UPS of a NUT server
     #[arg(long, value_name = "NAME@HOST[:PORT]")]
     ups: Option<Address>,
-    /// Print one JSON object instead: checks, and the facts they are judged by
+    /// Print one JSON object instead: the checks, and the facts they are based on
     #[arg(long)]
     json: bool,
 }

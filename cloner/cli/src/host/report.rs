@@ -1,4 +1,4 @@
-//! The checks as a table of 80 columns, and as JSON.
+//! Prints the checks as a table of 80 columns, or as JSON.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::checks::{Check, Verdict};
 use super::facts::Facts;
 
-/// Width of the table. Commands are never broken, and may be wider.
+/// Width of the table in columns. Commands are never broken, and may be wider.
 const WIDTH: usize = 80;
-/// Where the text of a check begins.
+/// Column at which the text of a check begins.
 const INDENT: usize = 33;
 
-/// What is printed.
+/// Everything that is printed.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     /// Whether guests can be booted and cloned.
@@ -86,11 +86,11 @@ fn row(f: &mut fmt::Formatter<'_>, check: &Check) -> fmt::Result {
         let (verdict, id) = if i == 0 { (verdict.text(), subject.id) } else { ("", "") };
         writeln!(f, "{}", format!("  {verdict:<13}  {id:<14}  {line}").trim_end())?;
     }
-    // Where there is room for a command as it has to be typed.
+    // The remedy gets a line of its own, so that a command can be printed as it has to be typed.
     remedy.as_ref().map_or(Ok(()), |remedy| writeln!(f, "      => {remedy}"))
 }
 
-/// Lines of no more than `width` characters, unless a word is longer.
+/// Breaks a text into lines of at most `width` characters, except where a single word is longer.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! What `cloner` is for, tried with the smallest guest there is: boot it, clone it, and see both end as they should.
+//! Tries the purpose of `cloner` with the smallest possible guest: boots it, clones it, and checks that both end as they should.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -13,29 +13,29 @@ use vmm::{Ending, Paused, Vm, VmState};
 use cloner::chain;
 
 const MEMORY_BYTES: u64 = 4 << 20;
-/// What the guest ends itself with.
+/// The code with which the guest shuts down.
 const CODE: u8 = 42;
 /// `mov al, CODE; out 0xf4, al; hlt`.
 const IMAGE: [u8; 5] = [0xb0, CODE, 0xe6, 0xf4, 0xf4];
-/// For three instructions, on any host.
+/// Longest wait for the guest's three instructions, enough on any host.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How one thing went.
+/// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(super) struct Outcome {
-    /// How long it took. `None` if it failed.
+    /// How long the attempt took. `None` if it failed.
     pub(super) milliseconds: Option<f64>,
     pub(super) error: Option<String>,
 }
 
-/// How everything went, and what a guest takes of its process.
+/// The outcome of every attempt, and what a guest takes of its process.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(super) struct Trial {
-    /// Building a machine, and its guest running to its end.
+    /// Building a machine, and running its guest to the end.
     pub(super) boot: Outcome,
-    /// The same of a clone of it.
+    /// The same with a clone of that machine.
     pub(super) clone: Outcome,
-    /// Telling which pages a guest has written.
+    /// Finding out which pages a guest has written.
     pub(super) dirty_log: Outcome,
     pub(super) descriptors_per_guest: u64,
     pub(super) mappings_per_guest: u64,
@@ -54,7 +54,7 @@ impl Trial {
         };
         let built = started.elapsed();
         let with = Holdings::now();
-        // While it stands still before its first instruction.
+        // Cloned before the source runs its first instruction.
         let clone = Outcome::of(|| clone_of(&vm));
         let dirty_log = Outcome::of(|| dirty_log(&vm.pause()?));
         let mut boot = Outcome::of(|| ends(&vm));
@@ -94,7 +94,9 @@ fn ends(vm: &Vm) -> Result<(), Failure> {
     match vm.wait_timeout(PATIENCE) {
         Some(Ending::Shutdown { code: CODE }) => Ok(()),
         Some(ending) => Err(ending.into()),
-        None => Err(format!("three instructions of a guest took more than {} s", PATIENCE.as_secs()).into()),
+        None => {
+            Err(format!("the guest did not run three instructions within {} s", PATIENCE.as_secs()).into())
+        }
     }
 }
 
@@ -119,13 +121,13 @@ fn copied(source: &GuestMemory) -> Result<GuestMemory, Failure> {
 
 fn dirty_log(paused: &Paused<'_>) -> Result<(), Failure> {
     let _since = paused.track_dirty()?;
-    // Dropped, it goes back to where it was taken from.
+    // When dropped, the set goes back to where it was taken from.
     drop(paused.take_dirty()?);
     paused.untrack_dirty()?;
     Ok(())
 }
 
-/// What this process has; zero where the host does not say.
+/// What this process holds; zero where the host does not say.
 struct Holdings {
     descriptors: u64,
     mappings: u64,

@@ -1,4 +1,4 @@
-//! One UPS, asked once.
+//! Queries one UPS, once.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use cloner::battery::{Charge, Mains, NUT_PORT, NutSource, PowerSource};
 use cloner::chain;
 
-/// Which UPS of which server.
+/// The address of a UPS: its name and its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     ups: String,
@@ -22,7 +22,7 @@ impl FromStr for Address {
             .split_once('@')
             .filter(|(ups, host)| !ups.is_empty() && !host.is_empty())
             .ok_or_else(|| format!("{text:?} is not of the form NAME@HOST or NAME@HOST:PORT"))?;
-        // An IPv6 address is full of colons; one with a port stands in brackets.
+        // An IPv6 address contains colons; one with a port stands in brackets.
         let has_port =
             host.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
         let server = match (has_port, host.contains(':') && !host.starts_with('[')) {
@@ -34,13 +34,13 @@ impl FromStr for Address {
     }
 }
 
-/// What it said.
+/// The UPS's answer.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(super) struct Ups {
     pub(super) name: String,
-    /// `None` if it could not be asked.
+    /// `None` if the UPS did not answer.
     pub(super) mains_present: Option<bool>,
-    /// 0 to 1. `None` if it does not measure it.
+    /// Charge of the battery, 0 to 1. `None` if the UPS does not measure it.
     pub(super) charge_share: Option<f64>,
     pub(super) is_low: bool,
     pub(super) error: Option<String>,

@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing else: no scripts, no fonts, no network.
+//! The report as one HTML page that loads nothing else: no scripts, no fonts, no network.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{map, table};
 use crate::columns::Columns;
 use crate::size::Size;
 
-/// Every colour of the page, for light and dark screens.
+/// The style sheet, with every colour of the page for light and dark screens.
 const STYLE: &str = "\
 :root { color-scheme: light dark; --paper: #fcfcfb; --ink: #1d1f21; --faint: #6b7075; --rule: #dcdfe2;
   --zero: #8b949e; --fill: #b08800; --dup: #8250df; --parent: #1b7c83; --word: #0969da; --byte: #1a7f37; --raw: #cf222e; }
@@ -35,7 +35,7 @@ th, td { padding: .28rem 0 .28rem 1.75rem; text-align: right; border-bottom: 1px
 th { font-weight: 600; }
 th:first-child, td:first-child { padding-left: 0; text-align: left; }";
 
-/// The page.
+/// Builds the page.
 pub(super) fn page(report: &Report) -> String {
     let Report { image, what, bytes, encoded_bytes, ratio, dictionary_entries, byte_markers, .. } = report;
     let image = escape(image);
@@ -45,7 +45,7 @@ pub(super) fn page(report: &Report) -> String {
          <title>Memory of {image}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n\
          <h1>Memory of {image}</h1>\n\
          <p class=\"sum\">{} of memory in {} of {}: ratio {ratio:.2}</p>\n\
-         <p>{dictionary_entries} dictionary entries, {byte_markers} sequences of byte markers</p>\n",
+         <p>{dictionary_entries} dictionary entries, {byte_markers} byte markers</p>\n",
         Size(*bytes),
         Size(*encoded_bytes),
         what.form(),

@@ -1,7 +1,7 @@
 //! A map of memory as SVG: one cell for each chunk, row by row from the start of the image.
 //!
-//! The colour says what most pages of the chunk are; the stronger it is, the more of the chunk's bytes are still there when
-//! it is encoded.
+//! The colour stands for the kind of most of the chunk's pages; the stronger it is, the more of the chunk's bytes remain when it
+//! is encoded.
 
 use std::fmt::Write as _;
 
@@ -14,17 +14,17 @@ use super::report::{Chunk, Report};
 use super::table::label;
 use crate::size::Size;
 
-/// Distance of cells, in units of the drawing.
+/// Distance between cells, in units of the drawing.
 const CELL: usize = 20;
-/// Room left of the map for the offset of each row.
+/// Space on the left of the map for the offset of each row, in the same units.
 const MARGIN: usize = 52;
-/// Steps of strength.
+/// Number of strengths that a colour has.
 const STEPS: usize = 5;
 
-/// Ratios at which a chunk's colour gets one step weaker.
+/// Ratios at which a chunk's colour becomes one step weaker.
 const STEP_RATIOS: [f64; STEPS - 1] = [1.5, 2.5, 5.0, 20.0];
 
-/// The map.
+/// Draws the map.
 pub(super) fn svg(report: &Report) -> String {
     let columns = columns(report.chunks.len());
     let rows = report.chunks.len().div_ceil(columns);
@@ -59,7 +59,7 @@ pub(super) fn svg(report: &Report) -> String {
     out
 }
 
-/// What the colours mean.
+/// Explains the colours.
 pub(super) fn legend(report: &Report) -> String {
     let mut out = String::from("<ul class=\"legend\">\n");
     let swatch = |class: &str| {
@@ -84,7 +84,8 @@ pub(super) fn legend(report: &Report) -> String {
     out
 }
 
-/// Cells in a row: a power of two, so that rows start at round offsets, and few enough to be wide rather than long.
+/// Number of cells in a row: a power of two, so that rows start at round offsets, and few enough for the map to be wide
+/// rather than long.
 pub(super) fn columns(chunks: usize) -> usize {
     let mut columns = 16;
     while columns < 128 && chunks.div_ceil(columns) > columns / 2 {
@@ -100,7 +101,7 @@ pub(super) fn step(ratio: f64) -> usize {
 
 fn class(kind: PageKind) -> &'static str {
     match kind {
-        // An image says nothing of what was touched.
+        // An image does not tell which pages were touched.
         PageKind::Untouched | PageKind::Zero => "zero",
         PageKind::Fill => "fill",
         PageKind::Dup => "dup",

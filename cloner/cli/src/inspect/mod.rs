@@ -1,4 +1,4 @@
-//! `cloner inspect`: what a memory image, a snapshot or an encoded chunk is made of.
+//! `cloner inspect`: shows what a memory image, a snapshot or an encoded chunk consists of.
 
 mod escape;
 mod html;
@@ -30,21 +30,21 @@ Examples:
   cloner inspect chunk                             an encoded chunk, hot or cold, as FORMAT.md describes it
   cloner inspect /var/lib/cloner --snapshot web    a snapshot in a flush folder
 
-What a file is, its first bytes say: without a chunk's, it is an image, and is encoded to see what becomes of it.";
+The first bytes of a file tell what it is. If they are not a chunk's, the file is an image, and is encoded to see the result.";
 
 /// Options of `cloner inspect`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Raw memory image, a multiple of 4 KiB; an encoded chunk; or a flush folder
+    /// Raw memory image (a multiple of 4 KiB), encoded chunk, or flush folder
     #[arg(value_name = "IMAGE|FOLDER")]
     image: PathBuf,
-    /// Which snapshot of a flush folder, if it holds several
+    /// Which snapshot of a flush folder to show, if it holds several
     #[arg(long, value_name = "NAME")]
     snapshot: Option<String>,
     #[command(flatten)]
     folder: FolderArgs,
-    /// Write a page with a map of memory, too; it needs nothing but a browser
+    /// Also write a page with a map of memory; it needs only a browser
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Print one JSON object instead

@@ -1,4 +1,4 @@
-//! What memory is made of, in the shape of its JSON.
+//! The report on what memory consists of, in the shape of its JSON.
 
 use cloner_codec::chunk::{CHUNK_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind};
 use cloner_codec::hot::{ChunkStats, WordTag};
@@ -8,13 +8,13 @@ use crate::numbers::{PageCounts, quotient};
 
 use super::source::What;
 
-/// Chunks named as the best and the worst.
+/// Number of chunks listed as the best, and as the worst.
 const EXTREMES: usize = 3;
 
-/// An encoded image or snapshot, or one chunk. Ratios are `null` in JSON where nothing is stored.
+/// The report on an encoded image, a snapshot or one chunk. Ratios are `null` in JSON where nothing is stored.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// The name of the file.
+    /// Name of the file.
     pub(super) image: String,
     pub(super) what: What,
     pub(super) bytes: u64,
@@ -23,32 +23,32 @@ pub(super) struct Report {
     pub(super) pages: PageCounts,
     pub(super) kinds: Vec<Kind>,
     pub(super) vectors: Vec<VectorClass>,
-    /// Vectors of all word-marked pages.
+    /// Number of vectors in all word-marked pages.
     pub(super) vector_count: u64,
     pub(super) dictionary_entries: u64,
-    /// Sequences of byte markers in all byte-marked pages.
+    /// Number of byte markers in all byte-marked pages.
     pub(super) byte_markers: u64,
     pub(super) chunk_ratio: ChunkRatio,
     pub(super) chunks: Vec<Chunk>,
 }
 
-/// Pages of one kind.
+/// The pages of one kind.
 #[derive(Debug, Serialize)]
 pub(super) struct Kind {
     #[serde(serialize_with = "name")]
     pub(super) kind: PageKind,
     pub(super) pages: u64,
-    /// Their records and map entries; dictionaries count for the word-marked ones.
+    /// Bytes of their records and map entries; dictionaries count for the word-marked ones.
     pub(super) encoded_bytes: u64,
     pub(super) ratio: f64,
 }
 
-/// Vectors of word-marked pages that have one tag.
+/// The vectors of word-marked pages that have one tag.
 #[derive(Debug, Serialize)]
 pub(super) struct VectorClass {
     pub(super) tag: &'static str,
     pub(super) vectors: u64,
-    /// Of all vectors of word-marked pages.
+    /// Their share of all vectors of word-marked pages.
     pub(super) share: f64,
 }
 
@@ -64,23 +64,23 @@ pub(super) struct ChunkRatio {
     pub(super) best: Vec<usize>,
 }
 
-/// One chunk.
+/// The figures of one chunk.
 #[derive(Debug, Serialize)]
 pub(super) struct Chunk {
     pub(super) index: usize,
-    /// Where it starts in the image.
+    /// Offset of the chunk in the image, in bytes.
     pub(super) offset: u64,
     pub(super) bytes: u64,
     pub(super) encoded_bytes: u64,
     pub(super) ratio: f64,
-    /// The kind that most of its pages have.
+    /// The kind that most of the chunk's pages have.
     #[serde(serialize_with = "name")]
     pub(super) dominant: PageKind,
     pub(super) pages: PageCounts,
 }
 
 impl Report {
-    /// The report on chunks that were encoded in this order; there is at least one.
+    /// Makes the report on chunks that were encoded in this order; there must be at least one.
     pub(super) fn new(image: String, what: What, chunks: &[ChunkStats]) -> Self {
         let total = chunks.iter().fold(ChunkStats::default(), |mut total, &chunk| {
             total += chunk;
@@ -112,7 +112,7 @@ impl Report {
         }
     }
 
-    /// The report for programs.
+    /// The report as JSON.
     pub(super) fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain structs of numbers and strings")
     }
@@ -120,7 +120,7 @@ impl Report {
 
 impl Chunk {
     fn new(index: usize, stats: &ChunkStats) -> Self {
-        // The first of those that have equally many, so the cheapest: `max_by_key` alone would take the last.
+        // Of several with equally many pages, the first, which is the cheapest: `max_by_key` alone would take the last.
         let dominant = PageKind::ALL.into_iter().rev().max_by_key(|&kind| stats[kind].pages);
         Self {
             index,
@@ -150,7 +150,7 @@ impl ChunkRatio {
     }
 }
 
-/// The kinds that occur. `unstored` of the untouched pages are in chunks that are not stored, and have no map entry.
+/// The kinds that occur. `unstored` of the untouched pages are in chunks that are not stored, and so have no map entry.
 fn kinds(stats: &ChunkStats, unstored: u64) -> Vec<Kind> {
     let kinds = PageKind::ALL.into_iter().filter(|&kind| stats[kind].pages > 0);
     let kind = |kind| {

@@ -1,6 +1,6 @@
-//! What can be inspected, and how chunks with their figures come out of it.
+//! What can be inspected, and how to get chunks with their figures from it.
 //!
-//! The report knows chunks only. A source to come is one more variant of [`Source`] and one more arm in each of its functions.
+//! The report knows only chunks. To add a source, add a variant of [`Source`] and an arm to each of its functions.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -26,13 +26,13 @@ use crate::threads;
 pub(crate) enum Error {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} starts as a chunk and has {bytes} bytes, a chunk at most {max_bytes}", path.display())]
+    #[error("{} starts like a chunk, but has {bytes} bytes; a chunk has at most {max_bytes}", path.display())]
     Large { path: PathBuf, bytes: u64, max_bytes: usize },
     #[error("{} is not a complete {form} chunk", path.display())]
     File { path: PathBuf, form: Form, source: CodecError },
-    #[error("{} holds {}: name one of them with --snapshot", path.display(), list(names))]
+    #[error("{} holds {}: choose one with --snapshot", path.display(), list(names))]
     Which { path: PathBuf, names: Vec<String> },
-    #[error("--snapshot names one in a flush folder, and {} is none", path.display())]
+    #[error("--snapshot chooses one from a flush folder, but {} is not one", path.display())]
     NoFolder { path: PathBuf },
     #[error("snapshot {name} is damaged")]
     Snapshot { name: String, source: Box<snapshot::Error> },
@@ -46,20 +46,20 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { String::from("no snapshot") } else { names.join(", ") }
 }
 
-/// A file, or a snapshot, whose content has been read.
+/// A file or snapshot whose content has been read.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// The memory of a guest as it is.
+    /// The memory of a guest, unencoded.
     Image(Image),
-    /// An encoded chunk.
+    /// An encoded chunk in hot form.
     Hot(Vec<u8>),
     /// A chunk in cold form.
     Cold(Vec<u8>),
-    /// A snapshot out of a flush folder, in hot form whatever form it has there.
+    /// A snapshot from a flush folder, in hot form whatever its form in the folder.
     Snapshot(Snapshot),
 }
 
-/// What a source turned out to be.
+/// The kind that a source turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum What {
@@ -70,7 +70,7 @@ pub(super) enum What {
 }
 
 impl What {
-    /// What it is, for people.
+    /// The name of this kind, for people.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Image => "image",
@@ -79,7 +79,7 @@ impl What {
         }
     }
 
-    /// The form that the figures are of.
+    /// The form that the figures describe.
     pub(super) fn form(self) -> &'static str {
         match self {
             Self::Image | Self::HotChunk | Self::Snapshot => "hot form",
@@ -89,18 +89,18 @@ impl What {
 }
 
 impl Source {
-    /// Reads a file. Its first bytes say what it is; without a chunk's magic, it is an image.
+    /// Reads a file. Its first bytes tell what it is; if they are not a chunk's magic, it is an image.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let _spinner = Spinner::new(format!("reading {}", path.display()));
         match magic(path).and_then(|magic| Form::of(&magic)) {
             Some(Form::Hot) => Ok(Self::Hot(read_chunk(path, Form::Hot)?)),
             Some(Form::Cold) => Ok(Self::Cold(read_chunk(path, Form::Cold)?)),
-            // What cannot be read is an image that cannot be read.
+            // A file that cannot be read is reported as an image that cannot be read.
             _ => Ok(Self::Image(Image::read(path)?)),
         }
     }
 
-    /// Reads a snapshot out of a flush folder: the one with this name, or the only one.
+    /// Reads a snapshot from a flush folder: the one with this name, or the only one.
     pub(super) fn read_snapshot(
         path: &Path,
         name: Option<&str>,
@@ -142,7 +142,7 @@ impl Source {
         }
     }
 
-    /// The figures of every chunk. An image is encoded for them, a chunk is checked. `path` is for messages.
+    /// The figures of every chunk. An image is encoded for this, a chunk is checked. `path` is for messages.
     pub(super) fn chunks(&self, path: &Path) -> Result<Vec<ChunkStats>, Error> {
         match self {
             Self::Image(image) => Ok(encoded(image)?),
@@ -164,7 +164,7 @@ impl Source {
     }
 }
 
-/// The first bytes of a file; `None` if it is none, or shorter. A pipe is left alone: its bytes can be read once.
+/// The first bytes of a file; `None` if `path` is not a file, or it is shorter. A pipe is not read: its bytes come only once.
 fn magic(path: &Path) -> Option<[u8; 4]> {
     let metadata = fs::metadata(path).ok()?;
     let mut bytes = [0; 4];
@@ -190,7 +190,7 @@ fn encoded(image: &Image) -> Result<Vec<ChunkStats>, image::Error> {
     Ok(hot.chunk_stats().to_vec())
 }
 
-/// The figures of all chunks of a guest's memory: those of which nothing was ever touched are stored in no bytes.
+/// The figures of all chunks of a guest's memory; chunks that were never touched are stored in no bytes.
 fn of_snapshot(snapshot: &Snapshot) -> Result<Vec<ChunkStats>, Error> {
     let name = || snapshot.name().to_owned();
     let stats = |chunk: &layout::Chunk| {

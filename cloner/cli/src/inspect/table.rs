@@ -1,4 +1,4 @@
-//! What an image is made of, for people.
+//! The report as tables for people.
 
 use std::fmt::Write as _;
 
@@ -39,7 +39,7 @@ pub(super) fn kinds(report: &Report) -> Columns {
     table
 }
 
-/// Classes of vectors; empty if no page is word-marked.
+/// Classes of vectors; the table is empty if no page is word-marked.
 pub(super) fn vectors(report: &Report) -> Columns {
     let mut table = Columns::new(["vectors of word-marked pages", "number", "%"]);
     for class in report.vectors.iter().filter(|class| class.vectors > 0) {
@@ -52,7 +52,7 @@ pub(super) fn vectors(report: &Report) -> Columns {
     table
 }
 
-/// The chunks that stand out; empty if there is only one.
+/// The chunks that stand out; the table is empty if there is only one chunk.
 pub(super) fn chunks(report: &Report) -> Columns {
     let ChunkRatio { min, median, max, worst, best } = &report.chunk_ratio;
     let heading = format!("{} chunks of 2 MiB", report.chunks.len());
@@ -78,7 +78,7 @@ pub(super) fn chunks(report: &Report) -> Columns {
     table
 }
 
-/// The name of a kind for people.
+/// How people call a kind, from its name in JSON.
 pub(super) fn label(name: &str) -> String {
     name.replace('_', "-")
 }

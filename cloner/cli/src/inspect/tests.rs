@@ -31,7 +31,7 @@ fn json_adds_up() {
     assert_eq!(sum(&json["kinds"], "pages"), PAGES as u64);
     assert_eq!(sum(&json["chunks"], "bytes"), PAGES as u64 * 4096);
     assert_eq!(sum(&json["chunks"], "encoded_bytes"), json["encoded_bytes"]);
-    // All but headers and slack is counted for some kind.
+    // Everything but headers and slack is counted for some kind.
     let rest = json["encoded_bytes"].as_u64().unwrap() - sum(&json["kinds"], "encoded_bytes");
     assert!(rest <= 3 * 64, "{rest}");
     assert!((number(&json["ratio"]) - number(&json["bytes"]) / number(&json["encoded_bytes"])).abs() < 1e-9);
@@ -51,7 +51,11 @@ fn json_adds_up() {
 fn the_page_is_whole_and_names_are_escaped() {
     let page = html::page(&report("<b>\"R&D\"</b>.raw"));
     assert!(page.contains("&lt;b&gt;&quot;R&amp;D&quot;&lt;/b&gt;.raw") && !page.contains("<b>"));
-    assert_eq!(page.matches("<title>").count(), 1 + PAGES.div_ceil(512), "the page's and each cell's");
+    assert_eq!(
+        page.matches("<title>").count(),
+        1 + PAGES.div_ceil(512),
+        "one for the page and one for each cell"
+    );
     for tag in ["html", "head", "body", "table", "tr", "td", "th", "ul", "li", "svg", "rect", "div", "h2"] {
         let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
         let closed = page.matches(&format!("</{tag}>")).count() + self_closed(&page, tag);

@@ -7,7 +7,7 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::{CHECKSUM_AT, HASHED_FROM, Page};
 
-/// The XXH3-128 of a page's bytes: equal pages have equal hashes; equal hashes ask for a comparison of bytes.
+/// The XXH3-128 of a page's bytes. Equal pages have equal hashes; if hashes are equal, the bytes still have to be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PageHash(pub u128);
 
@@ -19,7 +19,7 @@ pub fn page_hash(page: &Page) -> PageHash {
 
 /// The checksum of an encoded chunk: XXH3-64 of everything after the checksum field, seeded with the eight bytes before it.
 ///
-/// The seed makes the whole chunk part of the sum while the hashed bytes stay one run.
+/// The seed makes the checksum cover the whole chunk although the hashed bytes are one run.
 ///
 /// # Panics
 /// If `encoded` is shorter than a header.
@@ -28,7 +28,7 @@ pub(super) fn of_chunk(encoded: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(u64::from_le_bytes(*seed), &encoded[HASHED_FROM..])
 }
 
-/// Writes the checksum into an otherwise finished encoded chunk.
+/// Writes the checksum into an encoded chunk that is otherwise finished.
 ///
 /// # Panics
 /// If `encoded` is shorter than a header.

@@ -1,21 +1,21 @@
-//! What can be wrong with encoded chunks, and with coding them.
+//! The errors of encoded chunks and of encoding, decoding and transcoding them.
 
 use std::io;
 
 use super::form::Form;
 use super::{CHUNK_PAGES, PAGE_BYTES, PageIndex, PageKind, ResolveError, SLACK_BYTES, VERSION};
 
-/// Why bytes are not an encoded chunk.
+/// Why bytes are not a valid encoded chunk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// Fewer bytes than the fixed parts need, or more or fewer than the header says.
-    #[error("a {form} chunk of {expected_bytes} bytes was expected, {actual_bytes} are there")]
+    /// There are fewer bytes than the fixed parts need, or not as many as the header says.
+    #[error("expected a {form} chunk of {expected_bytes} bytes, found {actual_bytes}")]
     Length {
         /// The form that was expected.
         form: Form,
-        /// What the header says, or the least a chunk can have.
+        /// Length according to the header, or the shortest a chunk can be, in bytes.
         expected_bytes: usize,
-        /// What was given.
+        /// Bytes given.
         actual_bytes: usize,
     },
     /// The first four bytes are not the form's [magic](Form::magic).
@@ -23,73 +23,73 @@ pub enum FormatError {
     Magic {
         /// The form that was expected.
         form: Form,
-        /// The bytes found.
+        /// The first four bytes.
         found: [u8; 4],
     },
-    /// A version this build cannot read.
-    #[error("version {found} of the {form} form is not the version {VERSION} that this build reads")]
+    /// This build cannot read this version of the format.
+    #[error("this build reads version {VERSION} of the {form} form, not version {found}")]
     Version {
         /// The form of the chunk.
         form: Form,
-        /// The version found.
+        /// The version in the header.
         found: u16,
     },
-    /// The checksum does not fit the bytes.
-    #[error("checksum {computed:016x} of the bytes is not the {stored:016x} stored with them")]
+    /// The checksum in the header does not match the bytes.
+    #[error("checksum {computed:016x} of the bytes does not match the {stored:016x} stored with them")]
     Checksum {
         /// The checksum in the header.
         stored: u64,
         /// The checksum of the bytes.
         computed: u64,
     },
-    /// A header field outside its range.
+    /// A header field is outside its range.
     #[error("header field {field} is {value}, outside {min}..={max}")]
     Field {
         /// The field's name in `FORMAT.md`.
         field: &'static str,
-        /// The value found.
+        /// The value in the header.
         value: u32,
-        /// The least value allowed.
+        /// The smallest value allowed.
         min: u32,
-        /// The greatest value allowed.
+        /// The largest value allowed.
         max: u32,
     },
-    /// A number that is not the number of a page kind.
+    /// A map entry has a number that does not stand for a page kind.
     #[error("page {page} has kind {kind}, which does not exist")]
     Kind {
-        /// The page.
+        /// The page whose map entry it is.
         page: PageIndex,
-        /// The number found.
+        /// The number in the map entry.
         kind: u8,
     },
-    /// A page was asked for that lies after the last page of the chunk.
-    #[error("page {page} of a chunk of {page_count}")]
+    /// The page asked for lies after the last page of the chunk.
+    #[error("there is no page {page}: the chunk has {page_count} pages")]
     Page {
         /// The page asked for.
         page: PageIndex,
-        /// Pages of the chunk.
+        /// Number of pages in the chunk.
         page_count: usize,
     },
-    /// A record that is not where it must be, or is not of a length its kind has in this form.
+    /// A record is not where it must be, or its kind has no records of this length in this form.
     #[error("the {kind} record of page {page} spans bytes {start}..{end} of {records_bytes}")]
     Record {
-        /// The page.
+        /// The page whose record it is.
         page: PageIndex,
-        /// Its kind.
+        /// The kind of the page.
         kind: PageKind,
-        /// Where its record starts, counted from the first record.
+        /// First byte of the record, counted from the first record.
         start: usize,
-        /// Where its record ends.
+        /// End of the record, counted from the first record.
         end: usize,
-        /// Bytes that all records can have.
+        /// Bytes that all records together can have.
         records_bytes: usize,
     },
     /// The last record of a hot chunk does not end where the slack starts.
     #[error("the records end at byte {end} of {records_bytes}")]
     RecordsEnd {
-        /// Where the last record ends.
+        /// End of the last record, counted from the first.
         end: usize,
-        /// Bytes of all records.
+        /// Bytes that all records together have.
         records_bytes: usize,
     },
     /// The slack of a hot chunk is not all zero.
@@ -98,39 +98,39 @@ pub enum FormatError {
     /// A cold chunk's map has more or fewer unique pages than its header says.
     #[error("the map has {unique_pages} unique pages, the header says {header_unique_pages}")]
     UniquePages {
-        /// Unique pages in the map.
+        /// Unique pages according to the map.
         unique_pages: usize,
-        /// Unique pages in the header.
+        /// Unique pages according to the header.
         header_unique_pages: usize,
     },
-    /// A group of a cold chunk that is not where a group can be.
+    /// A group of a cold chunk lies where no group can be.
     #[error("group {group} spans bytes {start}..{end} of {groups_bytes}")]
     GroupBounds {
-        /// The group.
+        /// Number of the group in the chunk.
         group: usize,
-        /// Where it starts, counted from the first group.
+        /// First byte of the group, counted from the first group.
         start: usize,
-        /// Where it ends.
+        /// End of the group, counted from the first group.
         end: usize,
-        /// Bytes of all groups.
+        /// Bytes that all groups together have.
         groups_bytes: usize,
     },
-    /// A group that is neither its pages nor one zstd frame of the form groups have.
+    /// A group holds neither its pages as they are nor one zstd frame of the form that groups have.
     #[error("the {coded_bytes} bytes of group {group} are not a frame of {page_bytes} bytes of pages")]
     GroupFrame {
-        /// The group.
+        /// Number of the group in the chunk.
         group: usize,
-        /// Bytes of the coded group.
+        /// Bytes that the group takes in the chunk.
         coded_bytes: usize,
-        /// Bytes of its pages.
+        /// Bytes of the pages in the group.
         page_bytes: usize,
     },
     /// The last group does not end where the chunk ends.
     #[error("the groups end at byte {end} of {groups_bytes}")]
     GroupsEnd {
-        /// Where the last group ends.
+        /// End of the last group, counted from the first.
         end: usize,
-        /// Bytes of all groups.
+        /// Bytes that all groups together have.
         groups_bytes: usize,
     },
 }
@@ -138,49 +138,49 @@ pub enum FormatError {
 /// Why a chunk could not be encoded, decoded or transcoded.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// The pages to encode are not 1 to 512 whole pages.
+    /// The bytes to encode are not 1 to 512 whole pages.
     #[error("a chunk is 1 to {CHUNK_PAGES} whole pages of {PAGE_BYTES} bytes, not {bytes} bytes")]
     ChunkLength {
         /// Bytes given.
         bytes: usize,
     },
-    /// The parent of a chunk is not as long as the chunk.
-    #[error("the parent has {parent_bytes} bytes, the chunk {bytes}")]
+    /// The parent and the chunk differ in length.
+    #[error("the chunk has {bytes} bytes, but its parent has {parent_bytes}")]
     ParentLength {
         /// Bytes of the chunk.
         bytes: usize,
         /// Bytes of the parent.
         parent_bytes: usize,
     },
-    /// The memory to decode into is not as long as the chunk.
-    #[error("the chunk decodes to {chunk_bytes} bytes, the memory for it has {memory_bytes}")]
+    /// The memory to decode into is shorter or longer than the chunk.
+    #[error("the chunk decodes to {chunk_bytes} bytes, but the memory for it has {memory_bytes}")]
     MemoryLength {
         /// Bytes the chunk decodes to.
         chunk_bytes: usize,
-        /// Bytes given.
+        /// Bytes of the memory.
         memory_bytes: usize,
     },
-    /// The bytes are not an encoded chunk, or the chunk does not have the page.
+    /// The bytes are not a valid encoded chunk, or the chunk does not have the page.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A record contradicts itself.
-    #[error("the {kind} record of page {page}")]
+    #[error("the {kind} record of page {page} contradicts itself")]
     Record {
-        /// The page.
+        /// The page whose record it is.
         page: PageIndex,
-        /// Its kind.
+        /// The kind of the page.
         kind: PageKind,
-        /// What is wrong.
+        /// The contradiction.
         source: RecordError,
     },
     /// The page that a DUP, PARENT or PATCH page names could not be fetched.
-    #[error("the page that {kind} page {page} refers to")]
+    #[error("could not fetch the page that {kind} page {page} refers to")]
     Resolve {
-        /// The page.
+        /// The page that refers to another.
         page: PageIndex,
-        /// Its kind.
+        /// The kind of the page.
         kind: PageKind,
-        /// What the resolver said.
+        /// The resolver's reason.
         source: ResolveError,
     },
     /// A compression level that zstd does not have.
@@ -188,79 +188,79 @@ pub enum CodecError {
     Level {
         /// The level asked for.
         level: i32,
-        /// The fastest level there is.
+        /// The fastest level zstd has.
         min: i32,
-        /// The densest level there is.
+        /// The level of zstd that compresses most.
         max: i32,
     },
-    /// zstd has no memory for a context, or could not compress.
+    /// zstd could not allocate or set up a context, or could not compress.
     #[error("zstd could not {step}")]
     Zstd {
-        /// What it was to do.
+        /// What zstd was asked to do: completes "zstd could not …".
         step: &'static str,
-        /// What it said.
+        /// zstd's reason.
         source: io::Error,
     },
-    /// zstd finds a group's frame corrupt.
-    #[error("the zstd frame of group {group}")]
+    /// zstd could not decompress the frame of a group.
+    #[error("the zstd frame of group {group} is corrupt")]
     GroupContent {
-        /// The group.
+        /// Number of the group in the chunk.
         group: usize,
-        /// What zstd said.
+        /// zstd's reason.
         source: io::Error,
     },
-    /// A group's frame decompresses to less than its pages.
-    #[error("group {group} decompresses to {actual_bytes} bytes, its pages have {page_bytes}")]
+    /// The frame of a group decompresses to fewer bytes than its pages have.
+    #[error("group {group} decompresses to {actual_bytes} bytes, but its pages have {page_bytes}")]
     GroupLength {
-        /// The group.
+        /// Number of the group in the chunk.
         group: usize,
-        /// Bytes of its pages.
+        /// Bytes of the pages in the group.
         page_bytes: usize,
-        /// Bytes it decompressed to.
+        /// Bytes that the frame decompressed to.
         actual_bytes: usize,
     },
 }
 
-/// How a page's record contradicts itself. Only a faulty or hostile writer makes such records: the checksum finds accidents.
+/// How a page's record contradicts itself. Only a faulty or hostile writer makes such records: accidents are found by the checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// The parts a record announces do not add up to its length.
-    #[error("its parts need {needed_bytes} bytes, it has {record_bytes}")]
+    #[error("its parts need {needed_bytes} bytes, but it has {record_bytes}")]
     Length {
-        /// Bytes its markers ask for.
+        /// Bytes that the parts need.
         needed_bytes: usize,
-        /// Bytes it has.
+        /// Bytes that the record has.
         record_bytes: usize,
     },
-    /// Padding bits that must be zero are not.
+    /// Some of the padding bits, which must be zero, are not.
     #[error("padding bits are not zero")]
     Padding,
-    /// A dictionary marker beyond the dictionary.
-    #[error("dictionary marker {marker} of a dictionary of {entries}")]
+    /// A dictionary marker lies beyond the end of the dictionary.
+    #[error("dictionary marker {marker} is beyond the {entries} entries of the dictionary")]
     Dictionary {
-        /// The marker.
+        /// The marker's number.
         marker: u16,
-        /// Entries of the dictionary.
+        /// Number of entries in the dictionary.
         entries: usize,
     },
-    /// The vectors of a patch are not in ascending order, or beyond the page.
-    #[error("patched vector {vector} after {before}")]
+    /// The vectors of a patch are not in ascending order, or lie beyond the page.
+    #[error("patched vector {vector} cannot follow vector {before}")]
     PatchOrder {
-        /// The vector out of order.
+        /// Number of the offending vector.
         vector: u16,
-        /// The one before it.
+        /// Number of the vector before it.
         before: u16,
     },
     /// The markers of a page describe more or fewer bytes than a page has.
-    #[error("its markers describe {bytes} bytes of a page's {PAGE_BYTES}")]
+    #[error("its markers describe {bytes} bytes, but a page has {PAGE_BYTES}")]
     PageLength {
-        /// Bytes described.
+        /// Bytes that the markers describe.
         bytes: usize,
     },
-    /// A byte marker that stands for nothing.
+    /// A byte marker is one of the numbers that stand for nothing.
     #[error("byte marker {marker} stands for nothing")]
     Marker {
-        /// The marker.
+        /// The marker's number.
         marker: u8,
     },
 }

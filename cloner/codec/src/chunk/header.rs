@@ -1,4 +1,4 @@
-//! The header of an encoded chunk: 24 bytes that say what follows, readable without decoding anything.
+//! The header of an encoded chunk: 24 bytes that describe what follows, readable without decoding anything.
 //!
 //! ```text
 //! byte  0  4  magic          "BMC1", or "BMZ1" for the cold form
@@ -10,14 +10,14 @@
 //!      22  2  reserved       0
 //! ```
 //!
-//! Numbers are little-endian. Magic and version come first so that foreign bytes are named before they are measured; the
-//! checksum comes before the lengths so that everything it covers beyond its seed is one run.
+//! Numbers are little-endian. Magic and version come first, so that foreign bytes are recognized before anything is measured; the
+//! checksum comes before the lengths, so that everything it covers beyond its seed is one run.
 
 use super::{
     CHECKSUM_AT, CHUNK_PAGES, Form, FormatError, HEADER_BYTES, MAP_ENTRY_BYTES, PageMap, VERSION, checksum,
 };
 
-/// The fields of a header whose ranges have been checked.
+/// The fields of a header, with their ranges checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkHeader {
     form: Form,
@@ -43,36 +43,36 @@ impl ChunkHeader {
         }
     }
 
-    /// Pages of the chunk, 1 to 512.
+    /// Number of pages in the chunk, 1 to 512.
     #[must_use]
     pub fn page_count(self) -> usize {
         usize::from(self.page_count)
     }
 
-    /// Entries of the table after the page map: of the hot form's dictionary; for the cold form the unique pages, whose groups
-    /// the table lists.
+    /// Number of entries in the table after the page map. The hot form's table is its dictionary. The cold form's lists the groups,
+    /// and this is the number of unique pages in them.
     #[must_use]
     pub fn entries(self) -> usize {
         usize::from(self.entries)
     }
 
-    /// Bytes of the whole chunk, the header included.
+    /// Length of the whole chunk in bytes, the header included.
     #[must_use]
     pub fn encoded_bytes(self) -> usize {
         self.encoded_bytes as usize
     }
 
-    /// Where the table starts, after header and page map.
+    /// Byte at which the table starts, after header and page map.
     pub(crate) fn table_at(self) -> usize {
         HEADER_BYTES + self.page_count() * MAP_ENTRY_BYTES
     }
 
-    /// Where the first record starts, after the table.
+    /// Byte at which the first record starts, after the table.
     pub(crate) fn records_at(self) -> usize {
         self.table_at() + self.form.table_bytes(self.entries())
     }
 
-    /// Writes the header to the first bytes of `encoded`, its checksum still zero.
+    /// Writes the header to the first bytes of `encoded`, with a checksum of zero.
     ///
     /// # Panics
     /// If `encoded` is shorter than a header.
@@ -87,7 +87,7 @@ impl ChunkHeader {
         bytes[20..22].copy_from_slice(&entries.to_le_bytes());
     }
 
-    /// Reads the header of `encoded` and checks every field except the checksum. Map and table then lie inside `encoded`.
+    /// Reads the header of `encoded` and checks every field except the checksum. Map and table are then known to lie in `encoded`.
     pub(crate) fn read(form: Form, encoded: &[u8]) -> Result<Self, FormatError> {
         let actual_bytes = encoded.len();
         let head: &[u8; HEADER_BYTES] = encoded.first_chunk().ok_or(FormatError::Length {
@@ -122,7 +122,7 @@ impl ChunkHeader {
         Ok(header)
     }
 
-    /// The parts of the chunk that this is the header of: page map, table, and the rest.
+    /// Takes the chunk that this header belongs to apart: page map, table, and the rest.
     pub(crate) fn parts(self, encoded: &[u8]) -> (PageMap<'_>, &[u8], &[u8]) {
         let (front, rest) = encoded.split_at(self.records_at());
         let (map, table) = front[HEADER_BYTES..].split_at(self.table_at() - HEADER_BYTES);
@@ -135,7 +135,7 @@ fn field(field: &'static str, value: u32, min: u32, max: usize) -> Result<(), Fo
     if (min..=max).contains(&value) { Ok(()) } else { Err(FormatError::Field { field, value, min, max }) }
 }
 
-/// The checksum that a chunk of either form has in its header. Once the chunk is verified, it names the content.
+/// The checksum in the header of a chunk of either form. Once the chunk is verified, it identifies the content.
 ///
 /// # Panics
 /// If `encoded` is shorter than a header.
@@ -144,7 +144,7 @@ pub fn stored_checksum(encoded: &[u8]) -> u64 {
     u64::from_le_bytes(*encoded[CHECKSUM_AT..].first_chunk().expect("a header is longer"))
 }
 
-/// Checks that the checksum in the header is that of the bytes.
+/// Checks that the checksum in the header matches the bytes.
 ///
 /// # Panics
 /// If `encoded` is shorter than a header.

@@ -12,7 +12,7 @@ pub enum PageKind {
     Zero = 1,
     /// The same vector 512 times. The record is that vector.
     Fill = 2,
-    /// Equal to a page kept elsewhere. The record is its reference, meaningful to the caller only.
+    /// Equal to a page kept elsewhere. The record is a reference to it, which only the caller understands.
     Dup = 3,
     /// Equal to the same page of the parent snapshot. No record.
     Parent = 4,
@@ -27,7 +27,7 @@ pub enum PageKind {
 }
 
 impl PageKind {
-    /// Number of kinds.
+    /// Number of page kinds.
     pub const COUNT: usize = 9;
 
     /// Every kind, in the order of their numbers.
@@ -59,7 +59,7 @@ impl PageKind {
         }
     }
 
-    /// Whether such a page is all zero, so that fresh memory needs no write.
+    /// Whether such a page is all zero, so that fresh memory need not be written.
     #[must_use]
     pub fn reads_zero(self) -> bool {
         matches!(self, Self::Untouched | Self::Zero)
@@ -77,14 +77,14 @@ impl PageKind {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// Whether the page's content is in the chunk itself, and not a marker that stands for it.
+    /// Whether the chunk itself holds the page's content, rather than a marker that stands for it.
     #[must_use]
     pub fn is_unique(self) -> bool {
         matches!(self, Self::WordMarked | Self::ByteMarked | Self::Raw)
     }
 
-    /// Whether a page of this kind may have a record of this many bytes. The cold form keeps unique pages in groups: they are all
-    /// RAW there, and have no record.
+    /// Whether a page of this kind may have a record of this many bytes. The cold form keeps unique pages in groups: there all of
+    /// them are RAW and have no record.
     pub(crate) fn allows_record_of(self, form: Form, bytes: usize) -> bool {
         match (self, form) {
             (Self::Untouched | Self::Zero | Self::Parent, _) | (Self::Raw, Form::Cold) => bytes == 0,

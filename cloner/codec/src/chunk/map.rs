@@ -1,4 +1,4 @@
-//! The page map: for each page its kind and the end of its record, so that any page is found with two loads.
+//! The page map: the kind of each page and the end of its record, so that any page is found with two loads.
 //!
 //! ```text
 //! bit 31      28 27                                    0
@@ -7,8 +7,8 @@
 //!     └─────────┴───────────────────────────────────────┘
 //! ```
 //!
-//! A record starts where the one before it ends. Ends instead of starts: page 0 needs no entry before it, and the last end
-//! says how long the records are.
+//! A record starts where the one before it ends. The map holds ends rather than starts because then page 0 needs no entry before
+//! it, and the last end tells how long the records are.
 
 use std::ops::Range;
 
@@ -20,14 +20,14 @@ const END_MASK: u32 = (1 << KIND_SHIFT) - 1;
 /// One entry of the page map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapEntry {
-    /// What the page is.
+    /// The kind of the page.
     pub kind: PageKind,
-    /// Where its record ends, counted from the first record.
+    /// End of the page's record in bytes, counted from the first record.
     pub end: u32,
 }
 
 impl MapEntry {
-    /// The entry as bytes.
+    /// Encodes the entry as it lies in the map.
     ///
     /// # Panics
     /// If the end needs more than 28 bits.
@@ -38,7 +38,7 @@ impl MapEntry {
         (u32::from(kind as u8) << KIND_SHIFT | end).to_le_bytes()
     }
 
-    /// Reads an entry; the number of an unknown kind is the error.
+    /// Reads an entry; the error is the number, if it does not stand for a kind.
     fn from_bytes(bytes: [u8; MAP_ENTRY_BYTES]) -> Result<Self, u8> {
         let word = u32::from_le_bytes(bytes);
         let number = (word >> KIND_SHIFT) as u8;
@@ -47,7 +47,7 @@ impl MapEntry {
     }
 }
 
-/// The page map of an encoded chunk, as it lies there.
+/// The page map of an encoded chunk, where it lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageMap<'a> {
     entries: &'a [[u8; MAP_ENTRY_BYTES]],
@@ -63,7 +63,7 @@ impl<'a> PageMap<'a> {
         MapEntry::from_bytes(self.entries[page.get()]).map_err(|kind| FormatError::Kind { page, kind })
     }
 
-    /// Checks every entry, and says where the last record ends: `records_bytes` at most.
+    /// Checks every entry and returns the end of the last record, which is at most `records_bytes`.
     pub(crate) fn check(self, form: Form, records_bytes: usize) -> Result<usize, FormatError> {
         let mut start = 0;
         for page in PageIndex::first(self.entries.len()) {
@@ -85,10 +85,10 @@ impl<'a> PageMap<'a> {
             .map(|entry| entry.kind)
     }
 
-    /// The kind of a page and which of the `records_bytes` bytes are its record.
+    /// The kind of a page, and which of the `records_bytes` bytes are its record.
     ///
     /// # Errors
-    /// [`FormatError::Page`] if the chunk ends before the page; nothing else in a map that was checked.
+    /// [`FormatError::Page`] if the chunk ends before the page; no other error if the map was checked.
     #[inline]
     pub(crate) fn record(
         self,

@@ -1,4 +1,4 @@
-//! The shape of an encoded chunk: what `FORMAT.md` describes, and nothing about how the bits are found.
+//! The layout of an encoded chunk: what `FORMAT.md` describes, without how an encoder finds the bits.
 //!
 //! A chunk has two forms that share header, page map and the records of pages that are not unique. The hot form lies in RAM, the
 //! [cold](crate::cold) one in files. An encoded chunk is one run of bytes that can lie anywhere.
@@ -13,8 +13,9 @@
 //!      └──────────┴──────────────────┴───────────────────┴────────────────────────┴───────────────────┘
 //! ```
 //!
-//! The order is the order of use: a reader of one page touches the header, one or two map entries, the table entries it needs, and
-//! one record or group. The slack lets a decoder read whole registers at the end of the last record.
+//! The order of the parts is the order in which they are used: a reader of one page touches the header, one or two map entries,
+//! the table entries it needs, and one record or group. The slack lets a decoder read whole registers at the end of the last
+//! record.
 
 mod checksum;
 mod error;
@@ -41,11 +42,11 @@ pub(crate) use map::PageMap;
 
 /// Bytes of a page, the unit of random access.
 pub const PAGE_BYTES: usize = 4096;
-/// Bytes of a vector, the unit a word marker stands for.
+/// Bytes of a vector, which is what one word marker stands for.
 pub const VECTOR_BYTES: usize = 8;
-/// Vectors of a page.
+/// Number of vectors in a page.
 pub const PAGE_VECTORS: usize = PAGE_BYTES / VECTOR_BYTES;
-/// Pages of a full chunk. The last chunk of a region may hold fewer.
+/// Number of pages in a full chunk. The last chunk of a region may hold fewer.
 pub const CHUNK_PAGES: usize = 512;
 /// Bytes of a full chunk, the unit of parallel work and of checksums.
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE_BYTES;
@@ -69,7 +70,7 @@ pub type Page = [u8; PAGE_BYTES];
 pub struct PageIndex(u16);
 
 impl PageIndex {
-    /// The page with this number, if a chunk can have one.
+    /// The page with this number, or `None` if no chunk is so long.
     #[must_use]
     pub fn new(index: usize) -> Option<Self> {
         u16::try_from(index).ok().filter(|&index| usize::from(index) < CHUNK_PAGES).map(Self)

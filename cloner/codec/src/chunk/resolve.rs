@@ -2,34 +2,34 @@
 
 use super::{Page, PageIndex};
 
-/// A page kept outside the chunk, as the encoder's [`Dedup`](crate::hot::Dedup) named it.
+/// A page kept outside the chunk, under the name that the encoder's [`Dedup`](crate::hot::Dedup) gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageRef(pub u64);
 
-/// Why a resolver has no page to give.
+/// Why a resolver could not provide a page.
 pub type ResolveError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Fetches pages that a chunk refers to and does not hold.
+/// Fetches the pages that a chunk refers to but does not hold.
 pub trait Resolve {
-    /// Writes the page with this reference.
+    /// Writes the page with this reference to `out`.
     ///
     /// # Errors
-    /// If there is none; `out` may then hold anything.
+    /// If there is no such page, or it could not be fetched; `out` may then hold anything.
     fn dup(&self, reference: PageRef, out: &mut Page) -> Result<(), ResolveError>;
 
-    /// Writes the page of the parent snapshot that has the place of `page`.
+    /// Writes the page at the place of `page` in the parent snapshot to `out`.
     ///
     /// # Errors
-    /// If there is none; `out` may then hold anything.
+    /// If there is no such page, or it could not be fetched; `out` may then hold anything.
     fn parent(&self, page: PageIndex, out: &mut Page) -> Result<(), ResolveError>;
 }
 
-/// Resolves nothing: for chunks encoded without parent and with [`NoDedup`](crate::hot::NoDedup).
+/// Resolves nothing: for chunks encoded without a parent and with [`NoDedup`](crate::hot::NoDedup).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoResolve;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the chunk was to be decoded without the pages it refers to")]
+#[error("the chunk refers to pages elsewhere, but is decoded without them")]
 struct Unresolved;
 
 impl Resolve for NoResolve {
@@ -42,15 +42,15 @@ impl Resolve for NoResolve {
     }
 }
 
-/// What the memory to decode into holds beforehand, and what becomes of it.
+/// What the memory to decode into holds beforehand, and what it will be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetContents {
-    /// All zero already, as a new mapping is: untouched and zero pages are not written, and so never populated. First touch of
+    /// All zero already, like a new mapping: untouched and zero pages are not written, and so never populated. The first touch of
     /// a fresh page costs more than decoding one.
     Zeroed,
     /// Anything: every page is written.
     Unknown,
-    /// Anything, and it will be read at once: every page is written, and stays in the caches. Otherwise pages are written past
-    /// them, since a chunk of guest memory would only push out what is needed next.
+    /// Anything, and it will be read at once: every page is written and stays in the caches. Otherwise pages are written past
+    /// the caches, since a chunk of guest memory would only push out what is needed next.
     Scratch,
 }

@@ -1,4 +1,4 @@
-//! A cold chunk whose every byte and bound has been checked.
+//! A cold chunk, every byte and bound of which has been checked.
 
 use crate::chunk::{
     ChunkHeader, Form, FormatError, GROUP_END_BYTES, GROUP_PAGES, PAGE_BYTES, PageIndex, PageKind, PageMap,
@@ -8,10 +8,10 @@ use crate::hot::ChunkStats;
 
 use super::group::Group;
 
-/// A cold chunk: the only way from its bytes to pages.
+/// A checked cold chunk: the only way from its bytes to pages.
 ///
-/// A value exists only if the checksum fitted and the header, every map entry, every record's length and every group's bounds
-/// and frame header are as FORMAT.md says. It borrows the bytes, so they cannot change under it.
+/// A value exists only if the checksum matched and the header, every map entry, every record's length and every group's bounds
+/// and frame header are as FORMAT.md says. It borrows the bytes, so they cannot change meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedColdChunk<'a> {
     encoded: &'a [u8],
@@ -22,7 +22,7 @@ pub struct VerifiedColdChunk<'a> {
     groups: &'a [u8],
 }
 
-/// What a page's marker says, with its record.
+/// The meaning of a page's marker, with its record.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Marker<'a> {
     Untouched,
@@ -31,7 +31,7 @@ pub(super) enum Marker<'a> {
     Dup(&'a [u8; VECTOR_BYTES]),
     Parent,
     Patch(&'a [u8]),
-    /// The `rank`-th unique page of the chunk.
+    /// A page kept in a group: the `rank`-th unique page of the chunk.
     Unique {
         rank: usize,
     },
@@ -60,10 +60,11 @@ impl<'a> Marker<'a> {
 }
 
 impl<'a> VerifiedColdChunk<'a> {
-    /// Checks a cold chunk: the checksum before anything else is believed, then every bound.
+    /// Checks a cold chunk: the checksum before anything else is trusted, then every bound.
     ///
     /// # Errors
-    /// The first thing found that is not as FORMAT.md says.
+    /// The first thing found that is not as FORMAT.md says: the header, the checksum, a map entry, a record, the number of
+    /// unique pages or a group.
     pub fn verify(encoded: &'a [u8]) -> Result<Self, FormatError> {
         let header = ChunkHeader::read(Form::Cold, encoded)?;
         check_checksum(encoded)?;
@@ -115,19 +116,19 @@ impl<'a> VerifiedColdChunk<'a> {
         (self.unique_pages() - number * GROUP_PAGES).min(GROUP_PAGES) * PAGE_BYTES
     }
 
-    /// Pages kept in groups.
+    /// Number of pages kept in groups.
     #[must_use]
     pub fn unique_pages(&self) -> usize {
         self.header.entries()
     }
 
-    /// Groups, all but the last of [`GROUP_PAGES`] pages.
+    /// Number of groups. All but the last hold [`GROUP_PAGES`] pages.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.group_ends.len()
     }
 
-    /// What it is made of. The bytes of RAW pages are those of the groups, and of the table that finds these.
+    /// Counts what the chunk consists of. The bytes of RAW pages are those of the groups and of the table that locates them.
     #[must_use]
     pub fn stats(&self) -> ChunkStats {
         let mut stats = ChunkStats::default();
@@ -158,7 +159,7 @@ impl<'a> VerifiedColdChunk<'a> {
         PageIndex::first(self.page_count())
     }
 
-    /// The kind of a page, RAW if it is kept in a group; `None` if the chunk ends before it.
+    /// The kind of a page, RAW if it is kept in a group; `None` if the chunk ends before the page.
     #[must_use]
     pub fn kind(&self, page: PageIndex) -> Option<PageKind> {
         self.map.kind(page)
@@ -186,7 +187,7 @@ impl<'a> VerifiedColdChunk<'a> {
         })
     }
 
-    /// One group.
+    /// The group with this number.
     pub(super) fn group(&self, number: usize) -> Group<'a> {
         let start = number.checked_sub(1).map_or(0, |before| self.group_end(before));
         let coded = &self.groups[start..self.group_end(number)];

@@ -12,24 +12,24 @@ use super::VerifiedColdChunk;
 use super::chunk::Marker;
 use super::group::Group;
 
-/// Reads cold chunks, one after another. Keep one per thread: it holds zstd's context and the scratch memory.
+/// Decodes cold chunks, one after another. Keep one per thread: it holds zstd's context and the scratch memory.
 pub struct ColdDecoder {
     pub(super) groups: GroupDecoder,
-    /// The unique pages of a chunk on its way to the hot form; made when the first chunk is.
+    /// The unique pages of a chunk on its way to the hot form; allocated when the first chunk is made hot.
     pub(super) chunk: Vec<u8>,
 }
 
 pub(super) struct GroupDecoder {
     context: Decompressor<'static>,
-    /// A group's pages, where they cannot be decompressed in place.
+    /// The pages of a group that cannot be decompressed in place.
     pages: Box<[u8]>,
 }
 
 impl ColdDecoder {
-    /// A decoder with its scratch memory.
+    /// Makes a decoder with its scratch memory.
     ///
     /// # Errors
-    /// [`CodecError::Zstd`] if there is no memory for zstd's context.
+    /// [`CodecError::Zstd`] if there is not enough memory for zstd's context.
     pub fn new() -> Result<Self, CodecError> {
         let context = Decompressor::new()
             .map_err(|source| CodecError::Zstd { step: "set up decompression", source })?;
@@ -58,7 +58,7 @@ impl GroupDecoder {
         Ok(())
     }
 
-    /// Writes a group's pages to their places: at once where those adjoin, by way of the scratch memory where they do not.
+    /// Writes a group's pages to their places: directly where those adjoin, otherwise by way of the scratch memory.
     fn decode_to(
         &mut self,
         group: Group<'_>,
@@ -75,7 +75,7 @@ impl GroupDecoder {
         Ok(())
     }
 
-    /// A group's pages.
+    /// Returns a group's pages.
     fn decode<'a>(&'a mut self, group: Group<'a>) -> Result<&'a [Page], CodecError> {
         if let Some(stored) = group.stored() {
             return Ok(stored.as_chunks().0);
@@ -104,7 +104,8 @@ fn decompress(context: &mut Decompressor<'_>, group: Group<'_>, pages: &mut [u8]
 /// Decodes all pages of a chunk into `memory`, which must be exactly as long as they are.
 ///
 /// # Errors
-/// The first page or group that cannot be decoded; `memory` may then hold anything.
+/// [`CodecError::MemoryLength`] if `memory` has another length; otherwise the first page or group that cannot be decoded, and
+/// `memory` may then hold anything.
 pub fn decode_chunk(
     chunk: &VerifiedColdChunk<'_>,
     decoder: &mut ColdDecoder,
@@ -126,10 +127,10 @@ pub fn decode_chunk(
     decoder.groups.decode_chunk(chunk, pages)
 }
 
-/// Decodes one page and says what it was, RAW if it was kept in a group. Decompresses one group at most.
+/// Decodes one page and returns its kind, RAW if it was kept in a group. Decompresses at most one group.
 ///
 /// # Errors
-/// If the chunk ends before the page, its group or record is not one an encoder writes, or the resolver fails.
+/// If the chunk ends before the page, its group or record is not one that an encoder writes, or the resolver fails.
 pub fn decode_page(
     chunk: &VerifiedColdChunk<'_>,
     index: PageIndex,
@@ -147,7 +148,7 @@ pub fn decode_page(
     Ok(marker.kind())
 }
 
-/// Writes a page that is not in a group.
+/// Writes a page that is not kept in a group.
 fn decode_marker(
     index: PageIndex,
     marker: Marker<'_>,

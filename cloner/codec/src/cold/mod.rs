@@ -1,7 +1,7 @@
 //! The cold form of encoded chunks, for snapshots that are flushed, sent or stored: smaller than the hot form, slower to read.
 //!
-//! Page markers stay as the hot form has them, so every reference keeps its meaning. The unique pages, which the hot form
-//! codes by word and byte markers, are kept as their raw bytes in *groups* of at most sixteen, and each group is one zstd frame:
+//! Page markers stay as they are in the hot form, so every reference keeps its meaning. The unique pages, which the hot form
+//! codes by word and byte markers, are kept as raw bytes in *groups* of at most sixteen, and each group is one zstd frame:
 //! markers inside the frames would only hide from zstd what it finds better itself.
 //!
 //! ```text
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A reader of one page reads the front, which is small, and decompresses one group, which is at most 64 KiB. Every bound is
-//! checked once, by [`VerifiedColdChunk::verify`]; what a group decompresses to is known before it is touched.
+//! checked once, by [`VerifiedColdChunk::verify`]; the decompressed size of a group is known before zstd sees it.
 //!
 //! # Using it
 //!
@@ -33,7 +33,7 @@
 //! let stats = cold::transcode_to_cold(&VerifiedChunk::verify(&hot)?, &mut cold_encoder, &mut cold)?;
 //! assert_eq!(stats.encoded_bytes, cold.len() as u64);
 //!
-//! // The receiver decodes it as it is, or makes it hot again.
+//! // The receiver can decode it as it is, or make it hot again.
 //! let chunk = VerifiedColdChunk::verify(&cold)?;
 //! let mut decoder = ColdDecoder::new()?;
 //! let mut memory = vec![0; pages.len()];

@@ -1,4 +1,4 @@
-//! What a chunk became: counted while transcoding, added up by whoever drives the encoder.
+//! What a chunk became: counted while transcoding, and summed by the caller.
 
 use std::ops::AddAssign;
 
@@ -9,13 +9,13 @@ pub struct ColdStats {
     pub page_bytes: u64,
     /// Everything that must be stored: header, map, group table, records, groups.
     pub encoded_bytes: u64,
-    /// Pages kept in groups.
+    /// Number of pages kept in groups.
     pub unique_pages: u64,
-    /// Groups.
+    /// Number of groups.
     pub groups: u64,
-    /// Groups that zstd would hardly shrink, kept as they are.
+    /// Number of groups that are stored uncompressed, because zstd would hardly shrink them.
     pub stored_groups: u64,
-    /// Bytes of the groups.
+    /// Bytes of all groups, as stored.
     pub group_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The cold form against its promises: what comes back, from where, and what is refused.
+//! Tests the promises of the cold form: what comes back, from where, and what is refused.
 
 mod cases;
 mod golden;
@@ -41,12 +41,12 @@ fn decode(cold: &[u8], case: &Case) -> Vec<u8> {
     memory
 }
 
-/// Checks everything that holds for every chunk.
+/// Checks everything that must hold for every chunk.
 fn check(case: &Case, encoder: &mut ColdEncoder) -> ColdStats {
     let hot = case.hot();
     let (cold, stats) = to_cold(&hot, encoder);
     assert!(decode(&cold, case) == case.expected(), "decoding");
-    assert!(to_hot(&cold) == hot, "hot, cold and hot again is not what it was");
+    assert!(to_hot(&cold) == hot, "the chunk changed on its way from hot to cold and back");
 
     let (hot, chunk) = (VerifiedChunk::verify(&hot).unwrap(), VerifiedColdChunk::verify(&cold).unwrap());
     let kinds: Vec<PageKind> = hot.page_indices().map(|page| cold_kind(hot.kind(page).unwrap())).collect();
@@ -67,7 +67,7 @@ fn check(case: &Case, encoder: &mut ColdEncoder) -> ColdStats {
     stats
 }
 
-/// What a page of the hot form is in the cold one.
+/// The kind that a page of the hot form has in the cold one.
 fn cold_kind(hot: PageKind) -> PageKind {
     match hot {
         PageKind::WordMarked | PageKind::ByteMarked => PageKind::Raw,
@@ -101,7 +101,7 @@ proptest! {
 fn groups_of_every_length_come_back() {
     let mut encoder = encoder();
     for unique in [0, 1, 2, 15, 16, 17, 31, 32, 33, 255, 496, 511, 512] {
-        // At once and with other pages between, at the start and at the end.
+        // Adjoining and with other pages between, at the start and at the end.
         let adjoining = (0..CHUNK_PAGES).map(|page| page < unique);
         let last = (0..CHUNK_PAGES).map(|page| page >= CHUNK_PAGES - unique);
         let spread =

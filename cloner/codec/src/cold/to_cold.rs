@@ -5,8 +5,8 @@
 //!                otherwise append its record as it is
 //! ```
 //!
-//! Records lie before groups and both grow while the pages are walked, so there are two walks: records first. Walking a page
-//! map costs nothing beside compressing.
+//! Records lie before groups, and both grow as the pages are walked, so there are two walks: records first. Walking a page
+//! map costs nothing compared to compressing.
 
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, compress_bound};
@@ -20,42 +20,42 @@ use crate::hot::{VerifiedChunk, decode_page};
 use super::ColdStats;
 use super::group::is_frame;
 
-/// The fastest level.
+/// The fastest level of zstd.
 pub const LEVEL_MIN: i32 = -7;
-/// The densest level.
+/// The level of zstd that compresses most.
 pub const LEVEL_MAX: i32 = 22;
 
 /// How to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// zstd's level, [`LEVEL_MIN`] to [`LEVEL_MAX`]. As with zstd itself, 0 stands for its default, 3.
+    /// zstd's level, from [`LEVEL_MIN`] to [`LEVEL_MAX`]. As with zstd itself, 0 stands for the default, 3.
     pub level: i32,
 }
 
 impl Default for Options {
-    /// Level 1: what a flush under battery or a send can keep up with.
+    /// Level 1, which is fast enough for a flush under battery or a send.
     fn default() -> Self {
         Self { level: 1 }
     }
 }
 
-/// A group of which zstd would spare less than this part is stored as it is: copying is faster than decompressing.
+/// A group is stored as it is if zstd would save less than one part in this many: copying is faster than decompressing.
 const STORED_BELOW: usize = 32;
 
 /// Writes cold chunks, one after another. Keep one per thread: it holds zstd's context and the scratch memory.
 pub struct ColdEncoder {
     context: Compressor<'static>,
-    /// The pages of the group at hand.
+    /// The pages of the group that is being collected.
     pages: Box<[u8]>,
-    /// The compressed group.
+    /// The same group, compressed.
     frame: Box<[u8]>,
 }
 
 impl ColdEncoder {
-    /// An encoder with its scratch memory.
+    /// Makes an encoder with its scratch memory.
     ///
     /// # Errors
-    /// [`CodecError::Level`]; [`CodecError::Zstd`] if zstd does not take a parameter.
+    /// [`CodecError::Level`] if zstd does not have the level; [`CodecError::Zstd`] if zstd does not accept a parameter.
     pub fn new(options: Options) -> Result<Self, CodecError> {
         let Options { level } = options;
         if !(LEVEL_MIN..=LEVEL_MAX).contains(&level) {
@@ -63,8 +63,8 @@ impl ColdEncoder {
         }
         let failed = |source| CodecError::Zstd { step: "set up compression", source };
         let mut context = Compressor::new(level).map_err(failed)?;
-        // The chunk has a checksum of its own. The content size takes no more room than the window size that would stand in
-        // its place, and says before decompressing what will come out.
+        // The chunk has a checksum of its own. The content size takes no more room than the window size that would otherwise stand
+        // there, and tells the size of the content before decompressing.
         context.set_parameter(CParameter::ChecksumFlag(false)).map_err(failed)?;
         context.set_parameter(CParameter::ContentSizeFlag(true)).map_err(failed)?;
         Ok(Self {
@@ -74,7 +74,7 @@ impl ColdEncoder {
         })
     }
 
-    /// Appends the first `pages` of the scratch memory as a group; says whether they had to be stored as they are.
+    /// Appends the first `pages` of the scratch memory as a group; returns whether they had to be stored as they are.
     fn append_group(&mut self, pages: usize, out: &mut Vec<u8>) -> Result<bool, CodecError> {
         let pages = &self.pages[..pages * PAGE_BYTES];
         let frame_bytes = self
@@ -94,7 +94,8 @@ impl ColdEncoder {
 /// Nothing is allocated if `out` has room for [`COLD_BYTES_MAX`](crate::chunk::COLD_BYTES_MAX) more bytes.
 ///
 /// # Errors
-/// [`CodecError::Record`] if a unique page does not decode, [`CodecError::Zstd`]; `out` is then as it was.
+/// [`CodecError::Record`] if a unique page does not decode, [`CodecError::Zstd`] if zstd cannot compress; `out` is then
+/// unchanged.
 pub fn transcode_to_cold(
     hot: &VerifiedChunk<'_>,
     encoder: &mut ColdEncoder,

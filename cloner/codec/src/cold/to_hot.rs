@@ -8,12 +8,12 @@ use super::{ColdDecoder, VerifiedColdChunk};
 
 /// Appends the hot form of a chunk to `out`: the same markers, and the unique pages marked by `encoder`.
 ///
-/// References are kept as they are, so nothing has to be resolved. With the encoder that made the chunk, the result is the
-/// chunk as it was, byte by byte. Nothing is allocated after the first chunk if `out` has room for
+/// References are copied, so nothing has to be resolved. If `encoder` is the one that made the chunk, the result is the original
+/// chunk, byte for byte. Nothing is allocated after the first chunk if `out` has room for
 /// [`ENCODED_BYTES_MAX`](crate::chunk::ENCODED_BYTES_MAX) more bytes.
 ///
 /// # Errors
-/// A group that does not decompress; `out` is then as it was.
+/// If a group does not decompress; `out` is then unchanged.
 pub fn transcode_to_hot(
     cold: &VerifiedColdChunk<'_>,
     decoder: &mut ColdDecoder,
@@ -29,7 +29,7 @@ pub fn transcode_to_hot(
     Ok(encoder.encode_chunk(&input, &mut NoDedup, out))
 }
 
-/// The marker of every page that is not in a group.
+/// The marker of every page that is not kept in a group.
 fn kept<'a>(cold: &VerifiedColdChunk<'a>) -> [Option<KeptRecord<'a>>; CHUNK_PAGES] {
     let mut kept = [None; CHUNK_PAGES];
     for ((_, marker), kept) in cold.markers().zip(&mut kept) {

@@ -1,4 +1,4 @@
-//! A hot chunk whose every byte and bound has been checked.
+//! A hot chunk, every byte and bound of which has been checked.
 
 use crate::chunk::{
     ChunkHeader, DICTIONARY_ENTRY_BYTES, Form, FormatError, PageIndex, PageKind, PageMap, SLACK_BYTES,
@@ -7,8 +7,8 @@ use crate::chunk::{
 
 /// A hot chunk: the only way from its bytes to pages.
 ///
-/// A value exists only if the checksum fitted and the header, every map entry, every record's bounds and the slack are as
-/// FORMAT.md says. It borrows the bytes, so they cannot change under it.
+/// A value exists only if the checksum matched and the header, every map entry, every record's bounds and the slack are as
+/// FORMAT.md says. It borrows the bytes, so they cannot change meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedChunk<'a> {
     encoded: &'a [u8],
@@ -29,10 +29,10 @@ pub struct KeptRecord<'a> {
 }
 
 impl<'a> VerifiedChunk<'a> {
-    /// Checks an encoded chunk: the checksum before anything else is believed, then every bound.
+    /// Checks an encoded chunk: the checksum before anything else is trusted, then every bound.
     ///
     /// # Errors
-    /// The first thing found that is not as FORMAT.md says.
+    /// The first thing found that is not as FORMAT.md says: the header, the checksum, a map entry, a record or the slack.
     pub fn verify(encoded: &'a [u8]) -> Result<Self, FormatError> {
         let chunk = Self::reopen(encoded)?;
         check_checksum(encoded)?;
@@ -40,13 +40,13 @@ impl<'a> VerifiedChunk<'a> {
         Ok(chunk)
     }
 
-    /// Opens a chunk that this process has verified, and that cannot have changed since: only the header is read again.
+    /// Opens a chunk that this process has verified and that cannot have changed since: only the header is read again.
     ///
-    /// For a pool that verifies chunks as they come in and then serves single pages. On bytes that were never verified,
+    /// This is for a pool that verifies chunks as they come in and then serves single pages. On bytes that were never verified,
     /// decoding stays in bounds and returns errors, but may return wrong bytes.
     ///
     /// # Errors
-    /// What is wrong with the header.
+    /// The variant of [`FormatError`] that says what is wrong with the header.
     pub fn reopen(encoded: &'a [u8]) -> Result<Self, FormatError> {
         let header = ChunkHeader::read(Form::Hot, encoded)?;
         let (map, dictionary, records) = header.parts(encoded);
@@ -69,7 +69,7 @@ impl<'a> VerifiedChunk<'a> {
         self.records.len() - SLACK_BYTES
     }
 
-    /// The header.
+    /// The chunk's header.
     #[must_use]
     pub fn header(&self) -> ChunkHeader {
         self.header
@@ -81,7 +81,7 @@ impl<'a> VerifiedChunk<'a> {
         self.encoded
     }
 
-    /// The checksum stored in the header. Once verified, it names the content: a manifest can say which chunk it means.
+    /// The checksum stored in the header. Once verified, it identifies the content, so a manifest can say which chunk it means.
     #[must_use]
     pub fn checksum(&self) -> u64 {
         stored_checksum(self.encoded)
@@ -107,17 +107,17 @@ impl<'a> VerifiedChunk<'a> {
     /// The kind of a page and its record, followed by at least [`SLACK_BYTES`] readable bytes.
     ///
     /// # Errors
-    /// [`FormatError::Page`] if the chunk ends before the page; nothing else in a chunk that was verified.
+    /// [`FormatError::Page`] if the chunk ends before the page; no other error in a chunk that was verified.
     #[inline]
     pub(crate) fn record(&self, page: PageIndex) -> Result<(PageKind, Record<'a>), FormatError> {
         let (kind, place) = self.map.record(Form::Hot, page, self.records_bytes())?;
         Ok((kind, Record { with_slack: &self.records[place.start..place.end + SLACK_BYTES] }))
     }
 
-    /// The marker of a page, to be kept in another chunk.
+    /// The marker of a page, to be kept in another chunk by [`ChunkInput::with_kept`](super::ChunkInput::with_kept).
     ///
     /// # Errors
-    /// [`FormatError::Page`] if the chunk ends before the page; nothing else in a chunk that was verified.
+    /// [`FormatError::Page`] if the chunk ends before the page; no other error in a chunk that was verified.
     pub fn marker(&self, page: PageIndex) -> Result<KeptRecord<'a>, FormatError> {
         self.record(page).map(|(kind, record)| KeptRecord { kind, record: record.bytes() })
     }
@@ -135,12 +135,12 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The record.
+    /// The bytes of the record alone.
     pub(crate) fn bytes(self) -> &'a [u8] {
         &self.with_slack[..self.with_slack.len() - SLACK_BYTES]
     }
 
-    /// The record and [`SLACK_BYTES`] more bytes, whose value means nothing.
+    /// The record and [`SLACK_BYTES`] more bytes, which may have any value.
     pub(crate) fn with_slack(self) -> &'a [u8] {
         self.with_slack
     }

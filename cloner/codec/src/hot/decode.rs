@@ -16,7 +16,8 @@ use super::{Backend, patch};
 /// Decodes all pages of a chunk into `memory`, which must be exactly as long as they are.
 ///
 /// # Errors
-/// A page that cannot be decoded; `memory` may then hold anything.
+/// [`CodecError::MemoryLength`] if `memory` has another length; otherwise the error of a page that cannot be decoded, and
+/// `memory` may then hold anything.
 pub fn decode_chunk(
     chunk: &VerifiedChunk<'_>,
     resolver: &impl Resolve,
@@ -26,10 +27,10 @@ pub fn decode_chunk(
     decode_chunk_on(Backend::detect(), chunk, resolver, contents, memory)
 }
 
-/// [`decode_chunk`] on a given backend: for tests and comparisons.
+/// Does the same as [`decode_chunk`] on a given backend: for tests and comparisons.
 ///
 /// # Errors
-/// Those of [`decode_chunk`].
+/// The same as those of [`decode_chunk`].
 pub fn decode_chunk_on(
     backend: Backend,
     chunk: &VerifiedChunk<'_>,
@@ -47,7 +48,7 @@ pub fn decode_chunk_on(
         TargetContents::Zeroed | TargetContents::Unknown => past_caches.write(decoded, page),
         TargetContents::Scratch => *page = *decoded,
     };
-    // Byte-marked pages are decoded two at a time. This one waits for another.
+    // Byte-marked pages are decoded two at a time. This one waits for a second.
     let mut waiting = None;
     for (index, page) in chunk.page_indices().zip(memory.as_chunks_mut().0) {
         let (kind, record) = chunk.record(index)?;
@@ -72,10 +73,10 @@ pub fn decode_chunk_on(
     Ok(())
 }
 
-/// Decodes one page and says what it was. Costs no more for the chunk being large.
+/// Decodes one page and returns its kind. The cost does not depend on how large the chunk is.
 ///
 /// # Errors
-/// If the chunk ends before the page, its record is not one an encoder writes, or the resolver fails.
+/// If the chunk ends before the page, its record is not one that an encoder writes, or the resolver fails.
 pub fn decode_page(
     chunk: &VerifiedChunk<'_>,
     index: PageIndex,
@@ -83,7 +84,7 @@ pub fn decode_page(
     page: &mut Page,
 ) -> Result<PageKind, CodecError> {
     let (kind, record) = chunk.record(index)?;
-    // 22 KiB of scratch memory are kept for the next page. If the resolver decodes pages itself, it finds none there and makes its own.
+    // 22 KiB of scratch memory are kept for the next page. A resolver that decodes pages itself finds none there and makes its own.
     thread_local!(static SCRATCH: Cell<Option<Box<PageScratch>>> = const { Cell::new(None) });
     let mut scratch = SCRATCH.take().unwrap_or_else(|| Box::new(PageScratch::new()));
     let decoded = scratch.decode(Backend::detect(), chunk, index, (kind, record), resolver);
@@ -92,12 +93,12 @@ pub fn decode_page(
     written.map(|()| kind)
 }
 
-/// Fetches the records of pages to come while one is decoded. They lie one behind the other, but each is read as several
-/// streams at once, which processors do not foresee.
+/// Fetches the records of pages to come while one is decoded. They lie one after the other, but each is read as several
+/// streams at once, which processors do not predict.
 struct FetchAhead<'a>(&'a [u8]);
 
 impl FetchAhead<'_> {
-    /// Some eight records, which the second-level cache has room for.
+    /// About eight records, which fit in the second-level cache.
     const BYTES: usize = 16 << 10;
 }
 
@@ -110,11 +111,11 @@ impl Kernel for FetchAhead<'_> {
     }
 }
 
-/// Where pages are put together: memory that stays in the first-level cache, unlike the place they go to.
+/// Where pages are put together: memory that stays in the first-level cache, unlike the place the pages go to.
 #[repr(align(64))]
 struct PageScratch {
     page: Page,
-    /// Made for the first pages that need them.
+    /// Allocated for the first pages that need them.
     windows: [Option<Window>; 2],
 }
 
@@ -123,7 +124,7 @@ impl PageScratch {
         Self { page: [0; PAGE_BYTES], windows: [None, None] }
     }
 
-    /// The page, wherever it is: in the scratch memory, or in the chunk.
+    /// Returns the page, wherever it is: in the scratch memory or in the chunk.
     fn decode<'a>(
         &'a mut self,
         backend: Backend,
@@ -171,7 +172,7 @@ impl PageScratch {
         }
     }
 
-    /// Two byte-marked pages, which takes less time than one after the other.
+    /// Decodes two byte-marked pages at once, which takes less time than one after the other.
     fn decode_both<'a>(
         &'a mut self,
         backend: Backend,

@@ -3,8 +3,8 @@
 //! ```text
 //! plan a page:   untouched? zero? one vector repeated? the parent's? kept elsewhere? few vectors patched?
 //!                if none of these, it is unique
-//! plan pages and count the vectors of unique ones, until enough were counted; choose the dictionary
-//! for each page: plan it, if that was not done; append its record: for a unique page by word markers, by byte markers, or raw
+//! plan pages and count the vectors of unique ones, until enough are counted; choose the dictionary
+//! for each page: plan it, if that is not done yet; append its record: for a unique page by word markers, by byte markers, or raw
 //! ```
 //!
 //! The census comes before the rest, because the dictionary lies before the records.
@@ -22,11 +22,11 @@ use super::{Backend, ChunkStats, KeptRecord, patch};
 /// How to encode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// The instruction set; the fastest of this machine by default. It changes the speed, never the bytes.
+    /// The instruction set; by default the fastest that this machine has. It changes the speed, but never the bytes.
     pub backend: Backend,
 }
 
-/// One chunk to encode: a copy of guest memory that nobody else can write.
+/// One chunk to encode: a copy of guest memory that nothing else can write.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkInput<'a> {
     pages: &'a [Page],
@@ -36,10 +36,10 @@ pub struct ChunkInput<'a> {
 }
 
 impl<'a> ChunkInput<'a> {
-    /// The chunk with these bytes, 1 to 512 whole pages. What the bytes of pages outside `touched` are does not matter.
+    /// Makes the input from the chunk's bytes, 1 to 512 whole pages. Pages outside `touched` may hold any bytes.
     ///
     /// # Errors
-    /// [`CodecError::ChunkLength`].
+    /// [`CodecError::ChunkLength`] if the bytes are not 1 to 512 whole pages.
     pub fn new(bytes: &'a [u8], touched: &'a PageSet) -> Result<Self, CodecError> {
         let wrong = CodecError::ChunkLength { bytes: bytes.len() };
         match bytes.as_chunks::<PAGE_BYTES>() {
@@ -50,10 +50,10 @@ impl<'a> ChunkInput<'a> {
         }
     }
 
-    /// The same chunk of the parent snapshot, decoded: pages may then become PARENT or PATCH.
+    /// Adds the same chunk of the parent snapshot, decoded: pages may then become PARENT or PATCH.
     ///
     /// # Errors
-    /// [`CodecError::ParentLength`] if it is not exactly as long as the chunk.
+    /// [`CodecError::ParentLength`] if `parent` is not exactly as long as the chunk.
     pub fn with_parent(self, parent: &'a [u8]) -> Result<Self, CodecError> {
         let (pages, rest) = parent.as_chunks();
         if pages.len() != self.pages.len() || !rest.is_empty() {
@@ -65,11 +65,11 @@ impl<'a> ChunkInput<'a> {
         Ok(Self { parent: Some(pages), ..self })
     }
 
-    /// The same chunk, some of whose pages keep the marker they have: page `i` that of `kept[i]`, and then its bytes do not
-    /// matter. Pages without one are encoded like any other.
+    /// Lets some pages keep the marker they have: page `i` that of `kept[i]`, and then its bytes do not matter. Pages without one
+    /// are encoded like any other.
     ///
-    /// The encoder copies records without reading them. That a reference means the same in the new chunk is up to the caller, and
-    /// a word-marked record cannot be kept: it needs the dictionary of the chunk it comes from.
+    /// The encoder copies records without reading them. The caller must make sure that a reference means the same in the new chunk.
+    /// A word-marked record cannot be kept: it needs the dictionary of the chunk it comes from.
     #[must_use]
     pub fn with_kept(self, kept: &'a [Option<KeptRecord<'a>>]) -> Self {
         Self { kept, ..self }
@@ -80,16 +80,16 @@ impl<'a> ChunkInput<'a> {
     }
 }
 
-/// Knows pages that are kept already.
+/// Finds pages that are already kept elsewhere.
 pub trait Dedup {
-    /// Asked once for every page that is worth finding: touched, not one vector repeated, not equal to its parent.
+    /// Called once for every page that is worth finding: touched, not one vector repeated, not equal to its parent.
     ///
-    /// Answers with a reference if an equal page is kept *and* will stay as long as the chunk: the implementation finds it
-    /// by [`page_hash`](crate::chunk::page_hash) and has compared its bytes.
+    /// Returns a reference if an equal page is kept *and* will stay as long as the chunk: the implementation finds it by
+    /// [`page_hash`](crate::chunk::page_hash) and must have compared its bytes.
     fn find(&mut self, page: PageIndex, bytes: &Page) -> Option<PageRef>;
 }
 
-/// Knows no pages.
+/// Finds no pages.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoDedup;
 
@@ -99,7 +99,7 @@ impl Dedup for NoDedup {
     }
 }
 
-/// What the first pass says about a page.
+/// What the first pass decides about a page.
 #[derive(Clone, Copy)]
 enum Plan {
     Kept,
@@ -112,7 +112,7 @@ enum Plan {
     Unique,
 }
 
-/// Encodes chunks, one after another. Keep one per thread: it holds all the scratch memory encoding needs.
+/// Encodes chunks, one after another. Keep one per thread: it holds all the scratch memory that encoding needs.
 pub struct Encoder {
     options: Options,
     plans: Vec<Plan>,
@@ -122,7 +122,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder with its scratch memory.
+    /// Makes an encoder with its scratch memory.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Encoder {
         }
     }
 
-    /// Appends the encoded chunk to `out` and says what became of its pages.
+    /// Appends the encoded chunk to `out` and counts what became of its pages.
     ///
     /// Nothing is allocated if `out` has room for [`ENCODED_BYTES_MAX`](crate::chunk::ENCODED_BYTES_MAX) more bytes.
     pub fn encode_chunk(
@@ -238,10 +238,10 @@ impl Encoder {
         }
     }
 
-    /// Marks a page in the way that serves it, or keeps it as it is.
+    /// Marks a page in the way that serves it best, or keeps it as it is.
     ///
-    /// Word markers are faster, both ways, and byte markers are mostly smaller; trying both would cost more than either is
-    /// worth. The more zero vectors a page has, the more of its others are pointers and integers, which word markers do well.
+    /// Word markers are faster, both ways, and byte markers are mostly smaller; trying both would cost more than it gains. The
+    /// more zero vectors a page has, the more of its other vectors are pointers and integers, which suit word markers.
     fn write_unique(
         &mut self,
         page: &Page,
@@ -270,15 +270,15 @@ impl Encoder {
     }
 }
 
-/// The dictionary is chosen by so many unique pages, the first: an eighth of a chunk tells most, and the rest of the pages need
-/// to be fetched from memory only once.
+/// The dictionary is chosen from this many unique pages, the first of the chunk: an eighth of a chunk tells most of it, and the
+/// other pages then have to be fetched from memory only once.
 const CENSUS_PAGES: usize = CHUNK_PAGES / 8;
-/// Word markers are tried for pages with so many zero vectors; not for more than seven of eight, because a page of so few other
+/// Word markers are tried for pages with this many zero vectors. The limit is seven of eight, because a page with so few other
 /// vectors takes few byte markers, and so little time.
 const WORD_ZEROS: std::ops::Range<usize> = 80..PAGE_VECTORS * 7 / 8;
-/// Larger records of word markers are not worth their speed.
+/// Records of word markers that are longer than this are not worth their speed.
 const WORD_RECORD_MAX: usize = PAGE_BYTES / 2;
-/// A page whose markers would spare less than this is kept raw: copying is faster than decoding.
+/// A page is kept raw if its record would be longer than this: copying is faster than decoding.
 const RECORD_BYTES_MAX: usize = PAGE_BYTES - PAGE_BYTES / 10;
 
 fn plan(input: &ChunkInput<'_>, index: PageIndex, dedup: &mut impl Dedup) -> Plan {

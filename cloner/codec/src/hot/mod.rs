@@ -13,8 +13,8 @@
 //!
 //! # Using it
 //!
-//! One [`Encoder`] per worker thread, reused from chunk to chunk; it allocates only when it is made. Guest memory is copied to
-//! a scratch chunk first: the coder takes `&[u8]`, and nobody may hold one over memory a guest can write.
+//! Use one [`Encoder`] per worker thread, from chunk to chunk; it allocates only when it is made. Copy guest memory to a scratch
+//! chunk first: the coder takes `&[u8]`, which must never refer to memory that a guest can write.
 //!
 //! ```
 //! use cloner_codec::chunk::{NoResolve, TargetContents};
@@ -32,7 +32,7 @@
 //! let stats = encoder.encode_chunk(&input, &mut NoDedup, &mut encoded);
 //! assert_eq!(stats.encoded_bytes, encoded.len() as u64);
 //!
-//! // Whoever has the bytes checks them once, then decodes all pages or single ones.
+//! // The receiver checks the bytes once, then decodes all pages or single ones.
 //! let chunk = VerifiedChunk::verify(&encoded)?;
 //! let mut memory = vec![0; pages.len()];
 //! decode_chunk(&chunk, &NoResolve, TargetContents::Zeroed, &mut memory)?;
@@ -40,8 +40,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Pages kept elsewhere go through two small traits: [`Dedup`] is asked while encoding whether an equal page exists, and
-//! [`Resolve`](crate::chunk::Resolve) fetches it (or the parent's page) while decoding. What a [`PageRef`](crate::chunk::PageRef) means is the caller's business.
+//! Pages kept elsewhere go through two small traits: while encoding, [`Dedup`] is asked whether an equal page exists; while
+//! decoding, [`Resolve`](crate::chunk::Resolve) fetches it, or the parent's page. What a
+//! [`PageRef`](crate::chunk::PageRef) means is up to the caller.
 
 mod byte;
 mod chunk;

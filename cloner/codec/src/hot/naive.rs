@@ -1,7 +1,7 @@
 //! An encoder and a decoder that a child could check, written from FORMAT.md and nothing else.
 //!
-//! They share no code with the fast ones: each rule of FORMAT.md is one plain statement here, even the table of byte markers is
-//! read from its text. What the fast encoder writes must decode here, and what is encoded here must decode there.
+//! They share no code with the fast ones: each rule of FORMAT.md is one plain statement here, and even the table of byte markers
+//! is read from its text. What the fast encoder writes must decode here, and what is encoded here must decode there.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -16,7 +16,7 @@ const PAGE: usize = 4096;
 const VECTORS: usize = 512;
 const SLACK: usize = 32;
 
-/// Where pages come from that a chunk only refers to.
+/// Fetches the pages that a chunk only refers to.
 pub(super) trait Elsewhere {
     fn dup(&self, reference: u64) -> Option<Vec<u8>>;
     fn parent(&self, page: usize) -> Option<Vec<u8>>;
@@ -172,7 +172,7 @@ fn decode_bytes(record: &[u8]) -> Option<Vec<u8>> {
     Some(page)
 }
 
-/// The table of byte markers, from the text of FORMAT.md: source, literals, length.
+/// The table of byte markers, read from the text of FORMAT.md: source, literals, length.
 fn markers_of_format_md() -> Vec<(&'static str, usize, usize)> {
     let text = include_str!("../../../FORMAT.md");
     let rows = text.split("| source | literals |").nth(1).expect("FORMAT.md has the table").lines().skip(2);
@@ -196,7 +196,7 @@ fn markers_of_format_md() -> Vec<(&'static str, usize, usize)> {
     markers
 }
 
-/// How the naive encoder marks pages that it could mark in several ways.
+/// How the naive encoder is to mark a page that it could mark in several ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Words,
@@ -204,7 +204,7 @@ pub(super) enum Way {
     Raw,
 }
 
-/// Encodes pages, each in its own way; a page whose record would be too long is RAW.
+/// Encodes pages, each in its own way; a page becomes RAW if its record would be too long.
 pub(super) fn encode(pages: &[(Vec<u8>, Way)]) -> Vec<u8> {
     let mut count: HashMap<u64, usize> = HashMap::new();
     for (page, _) in pages {
@@ -294,7 +294,7 @@ fn encode_bytes(page: &[u8]) -> Vec<u8> {
     let byte = |at: usize, back: usize| at.checked_sub(back).map_or(0, |at| page[at]);
     let nearest = nearest(page);
     while at < PAGE {
-        // Of all steps, the one with most bytes for each byte it costs; for "new", from the nearest place that will do.
+        // Of all steps, the one that covers most bytes for each byte it costs; for "new", from the nearest place that matches.
         let mut best = (f64::MIN, 0, 0);
         for (marker, &(source, count, length)) in table.iter().enumerate() {
             let vector = at + count..at + count + length;
@@ -334,8 +334,8 @@ fn encode_bytes(page: &[u8]) -> Vec<u8> {
     record
 }
 
-/// For each place but the last three, and each length of a vector from there, the distance to the nearest place with the same
-/// bytes, as it is stored. Lengths below four have none.
+/// For each place but the last three and each length of a vector from there, the distance to the nearest place with the same
+/// bytes, in the form it is stored in. Lengths below four have none.
 fn nearest(page: &[u8]) -> Vec<[Option<usize>; 33]> {
     let mut starts: HashMap<&[u8], Vec<usize>> = HashMap::new();
     let places = page.windows(4).enumerate();
@@ -357,7 +357,7 @@ fn nearest(page: &[u8]) -> Vec<[Option<usize>; 33]> {
     nearest.collect()
 }
 
-/// Numbers as their low bytes, then their high bits, packed.
+/// Writes numbers as their low bytes, followed by their high bits, packed.
 fn split(numbers: &[usize], high_bits: usize) -> Vec<u8> {
     let low = numbers.iter().map(|number| number.to_le_bytes()[0]);
     let high = numbers.chunks(8 / high_bits);

@@ -1,4 +1,4 @@
-//! The low bits of wider numbers, where cutting off the rest is meant.
+//! The low bits of wider numbers, for places where dropping the rest is intended.
 #![expect(clippy::cast_possible_truncation, reason = "that is what these are for")]
 
 pub(super) const fn low_u8(number: u64) -> u8 {

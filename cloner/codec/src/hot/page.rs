@@ -1,4 +1,4 @@
-//! Sets of pages, and the questions asked of a page before it is worth marking.
+//! Sets of pages, and what has to be known about a page before it is worth marking.
 
 use crate::chunk::{CHUNK_PAGES, PAGE_VECTORS, Page, VECTOR_BYTES};
 
@@ -9,12 +9,12 @@ use super::simd::{Kernel, Lanes};
 pub struct PageSet([u64; CHUNK_PAGES / 64]);
 
 impl PageSet {
-    /// No page.
+    /// The set of no pages.
     pub const EMPTY: Self = Self([0; CHUNK_PAGES / 64]);
-    /// Every page.
+    /// The set of all pages.
     pub const ALL: Self = Self([u64::MAX; CHUNK_PAGES / 64]);
 
-    /// The set whose page `64 * i + j` is bit `j` of word `i`, as KVM's dirty bitmaps have it.
+    /// The set whose page `64 * i + j` is bit `j` of word `i`, as in KVM's dirty bitmaps.
     #[must_use]
     pub const fn from_words(words: [u64; CHUNK_PAGES / 64]) -> Self {
         Self(words)
@@ -28,7 +28,7 @@ impl PageSet {
         self.0[page / 64] |= 1 << (page % 64);
     }
 
-    /// Whether the page is in the set; `false` beyond a chunk.
+    /// Whether the page is in the set; `false` if a chunk has no such page.
     #[must_use]
     pub fn contains(&self, page: usize) -> bool {
         self.0.get(page / 64).is_some_and(|word| word >> (page % 64) & 1 == 1)
@@ -56,14 +56,14 @@ impl std::fmt::Debug for PageSet {
 /// A page as its vectors, little-endian.
 pub(super) type Vectors = [u64; PAGE_VECTORS];
 
-/// The page as 512 vectors' bytes.
+/// The bytes of a page's 512 vectors.
 pub(super) fn vector_bytes(page: &Page) -> &[[u8; VECTOR_BYTES]; PAGE_VECTORS] {
     page.as_chunks().0.try_into().expect("a page is 512 vectors")
 }
 
-/// The value a page repeats 512 times, if it does.
+/// The vector that a page repeats 512 times, if it does.
 ///
-/// Most pages differ in the first few vectors, so those are looked at alone; a page that is one value is read once, in runs
+/// Most pages differ in the first few vectors, so those are looked at alone; a page that repeats one vector is read once, in runs
 /// that compile to full registers.
 #[inline(always)]
 pub(super) fn fill_value(page: &Page) -> Option<u64> {
@@ -92,13 +92,13 @@ impl Kernel for CountZeros<'_> {
     }
 }
 
-/// The vectors of a page.
+/// Reads the vectors of a page.
 #[inline(always)]
 pub(super) fn load_vectors(page: &Page) -> Vectors {
     vector_bytes(page).map(u64::from_le_bytes)
 }
 
-/// The page as 512 vectors' bytes, to write.
+/// The bytes of a page's 512 vectors, to write.
 pub(super) fn vector_bytes_mut(page: &mut Page) -> &mut [[u8; VECTOR_BYTES]; PAGE_VECTORS] {
     page.as_chunks_mut().0.try_into().expect("a page is 512 vectors")
 }

@@ -11,10 +11,10 @@ use crate::chunk::RecordError;
 
 /// Bytes per patched vector: its number and its value.
 const PATCH_BYTES: usize = 2 + VECTOR_BYTES;
-/// With more vectors than this, marking the page alone is as small and decodes without the parent.
+/// With more patched vectors than this, marking the page alone is as small, and decodes without the parent.
 const PATCH_MAX: usize = 48;
 
-/// Whether so few vectors differ that a patch is the better marker. The pages must differ.
+/// Whether few enough vectors differ for a patch to be the better marker. The pages must differ.
 pub(super) fn pays(page: &Page, parent: &Page) -> bool {
     differing(page, parent).nth(PATCH_MAX).is_none()
 }
@@ -25,7 +25,7 @@ pub(super) fn encode(page: &Page, parent: &Page, out: &mut Vec<u8>) {
     out.extend(differing(page, parent).flat_map(|(_, vector)| vector));
 }
 
-/// The vectors of `page` that `parent` does not have, and their numbers.
+/// The vectors of `page` that differ from those of `parent`, and their numbers.
 fn differing(page: &Page, parent: &Page) -> impl Iterator<Item = (u16, [u8; VECTOR_BYTES])> {
     let pairs = vector_bytes(page).iter().zip(vector_bytes(parent));
     (0..).zip(pairs).filter(|(_, (new, old))| new != old).map(|(number, (&new, _))| (number, new))

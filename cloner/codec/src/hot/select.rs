@@ -1,13 +1,13 @@
-//! The pages of one kind out of an encoded chunk.
+//! Extracts the pages of one kind from an encoded chunk.
 
 use crate::chunk::{ChunkHeader, Form, HEADER_BYTES, MAP_ENTRY_BYTES, MapEntry, PageKind, SLACK_BYTES, seal};
 
 use super::VerifiedChunk;
 
-/// The same chunk with only its pages of one kind, or `None` if it has none: their records and the dictionary are as they were.
+/// The same chunk with only its pages of one kind, or `None` if it has none. Their records and the dictionary stay the same.
 ///
-/// For measuring how small pages of a kind are, and how fast they decode, where they stand: encoded anew without their neighbours
-/// they would get another dictionary.
+/// This measures how small pages of a kind are, and how fast they decode, in their own chunk: encoded anew without their
+/// neighbours they would get another dictionary.
 ///
 /// # Panics
 /// If the chunk was [reopened](VerifiedChunk::reopen) and its map is damaged.

@@ -1,4 +1,4 @@
-//! What became of a chunk: counted while encoding, or read from the encoded chunk; added up by whoever wants it of many.
+//! What became of a chunk: counted while encoding, or read from the encoded chunk; the caller can sum it over many.
 
 use std::ops::{AddAssign, Index};
 
@@ -7,12 +7,12 @@ use crate::hot::VerifiedChunk;
 
 use super::WordTag;
 
-/// Pages of one kind and the bytes of their records.
+/// How many pages have one kind, and the bytes of their records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KindStats {
     /// Number of pages.
     pub pages: u64,
-    /// Bytes of their records: without map entry and dictionary.
+    /// Bytes of their records, without map entries and dictionary.
     pub bytes: u64,
 }
 
@@ -27,20 +27,20 @@ pub struct ChunkStats {
     pub page_bytes: u64,
     /// Everything that must be stored: header, map, dictionary, records, slack.
     pub encoded_bytes: u64,
-    /// Entries of the dictionaries.
+    /// Number of entries in the dictionaries.
     pub dictionary_entries: u64,
-    /// Sequences of byte markers in BYTE-MARKED pages.
+    /// Number of byte markers in BYTE-MARKED pages.
     pub byte_markers: u64,
 }
 
 impl ChunkStats {
-    /// Vectors of WORD-MARKED pages that have this tag.
+    /// Number of vectors of WORD-MARKED pages that have this tag.
     #[must_use]
     pub fn word_tags(&self, tag: WordTag) -> u64 {
         self.words[tag as usize]
     }
 
-    /// Pages of any kind.
+    /// Number of pages of all kinds.
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.kinds.iter().map(|kind| kind.pages).sum()
@@ -54,10 +54,10 @@ impl ChunkStats {
         ratio
     }
 
-    /// What an encoded chunk is made of, as its records say: the same that encoding it has counted. No page is decoded.
+    /// Counts what an encoded chunk consists of from its records, with the same result as encoding it. No page is decoded.
     ///
     /// # Errors
-    /// [`CodecError::Record`] if a record is too short to say it.
+    /// [`CodecError::Record`] if a record is too short to be counted.
     pub fn of(chunk: &VerifiedChunk<'_>) -> Result<Self, CodecError> {
         let mut stats = Self {
             page_bytes: (chunk.page_count() * PAGE_BYTES) as u64,
@@ -84,7 +84,7 @@ impl ChunkStats {
         Ok(stats)
     }
 
-    /// A chunk of `pages` pages of which none was ever touched, and which is therefore not stored.
+    /// The stats of a chunk of `pages` pages that were never touched, and which is therefore not stored.
     #[must_use]
     pub fn untouched(pages: usize) -> Self {
         let mut stats = Self { page_bytes: (pages * PAGE_BYTES) as u64, ..Self::default() };
@@ -113,7 +113,7 @@ impl ChunkStats {
 const TAG_BYTES: usize = 3 * PLANE_BYTES;
 const PLANE_BYTES: usize = PAGE_VECTORS / 8;
 
-/// How many vectors have each tag.
+/// Counts how many vectors have each tag.
 fn tags(planes: &[u8; TAG_BYTES]) -> [u16; WordTag::COUNT] {
     let mut counts = [0; WordTag::COUNT];
     for at in 0..PLANE_BYTES {

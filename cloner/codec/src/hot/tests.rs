@@ -1,4 +1,4 @@
-//! The coder against its own promises, on every backend of this machine.
+//! Tests the coder's promises on every backend of this machine.
 
 mod hostile;
 mod pages;
@@ -14,7 +14,7 @@ use crate::chunk::{
 
 use super::*;
 
-/// Pages kept elsewhere: what a pool would be.
+/// Pages kept elsewhere, as a pool would keep them.
 #[derive(Default)]
 struct Kept {
     pages: Vec<Page>,
@@ -58,7 +58,7 @@ struct Case {
 }
 
 impl Case {
-    /// What decoding has to give: untouched pages read as zero.
+    /// What decoding must give: untouched pages read as zero.
     fn expected(&self) -> Vec<u8> {
         let mut expected = self.pages.clone();
         for (index, page) in expected.as_chunks_mut::<PAGE_BYTES>().0.iter_mut().enumerate() {
@@ -71,7 +71,7 @@ impl Case {
 
     fn kept(&self) -> Kept {
         let mut kept = Kept { parent: self.parent.clone().unwrap_or_default(), ..Kept::default() };
-        // Every fifth page is elsewhere already.
+        // Every fifth page is kept elsewhere already.
         self.pages.as_chunks().0.iter().step_by(5).for_each(|page| kept.keep(page));
         kept
     }
@@ -92,7 +92,7 @@ fn decode(backend: Backend, encoded: &[u8], kept: &Kept) -> Vec<u8> {
     let bytes = chunk.page_count() * PAGE_BYTES;
     let mut scratch = vec![0xee; bytes];
     decode_chunk_on(backend, &chunk, kept, TargetContents::Scratch, &mut scratch).unwrap();
-    // As guest memory is, and as no heap is.
+    // Aligned as guest memory is, and as no heap is.
     let mut memory = vec![0xee; bytes + PAGE_BYTES];
     let aligned = memory.as_ptr().align_offset(PAGE_BYTES);
     for start in [aligned, (aligned + 1) % PAGE_BYTES] {
@@ -128,7 +128,7 @@ proptest! {
             prop_assert_eq!(stats.encoded_bytes, encoded.len() as u64);
             prop_assert_eq!(stats.pages(), (case.pages.len() / PAGE_BYTES) as u64);
             let chunk = VerifiedChunk::verify(&encoded).unwrap();
-            prop_assert_eq!(ChunkStats::of(&chunk).unwrap(), stats, "what was counted is not what is there");
+            prop_assert_eq!(ChunkStats::of(&chunk).unwrap(), stats, "the counts of encoding differ from what the chunk holds");
             prop_assert!(decode(backend, &encoded, &kept) == case.expected(), "{}", backend.name());
         }
         prop_assert!(naive::decode(&reference, &kept).as_ref() == Some(&case.expected()), "the oracle");
@@ -177,7 +177,7 @@ fn fresh_memory_is_not_written_where_it_is_zero() {
     assert_eq!(memory, case.expected());
 }
 
-/// Two pages are decoded at once, and markers read a block at a time: here one page has one block and the other two.
+/// Two pages are decoded at once, and markers are read a block at a time: here one page has one block and the other has two.
 #[test]
 fn pages_of_more_markers_than_a_block_decode_beside_pages_of_fewer() {
     let words = |letters: u64| -> Vec<u8> {

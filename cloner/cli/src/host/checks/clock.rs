@@ -1,4 +1,4 @@
-//! The time stamp counter, by which guests count time.
+//! Checks the time stamp counter, by which guests count time.
 
 use vmm::host::Virtualization;
 use vmm::host::clock::GuestTsc;
@@ -18,7 +18,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     let Some(kvm) = &facts.kvm else { return Vec::new() };
     let Some(tsc) = &kvm.guest_tsc else {
         let why = kvm.guest_tsc_error.as_deref().unwrap_or("not reached");
-        return vec![TSC.missing(why, "cloner -vv host # shows what was done before that")];
+        return vec![TSC.missing(why, "cloner -vv host # shows what led to this")];
     };
     let offered = &kvm.capabilities;
     vec![
@@ -41,9 +41,9 @@ fn stability(facts: &Facts, tsc: &GuestTsc) -> Check {
         ),
         (false, false) => TSC.slower(
             format!(
-                "{value}: KVM does not trust it, and sets the offset of a vCPU anew whenever that is loaded"
+                "{value}: KVM does not trust it, and sets a vCPU's offset anew whenever it loads the vCPU"
             ),
-            "boot this host with tsc=reliable, if its processors' counters do agree",
+            "boot this host with tsc=reliable, if its processors' counters really agree",
         ),
     }
 }
@@ -54,12 +54,12 @@ fn offset(facts: &Facts, tsc: &GuestTsc) -> Check {
             "guests see the host's own counter: their time jumps ahead by the age of the snapshot",
             "use a host with VT-x or SVM",
         ),
-        (_, Some(true)) => OFFSET.ok("each guest has its own, kept as it is set"),
+        (_, Some(true)) => OFFSET.ok("each guest has its own, which stays as it is set"),
         (_, Some(false)) if !tsc.is_stable => OFFSET.slower(
-            "set, but not kept to the cycle",
-            "boot this host with tsc=reliable, if its processors' counters do agree",
+            "can be set, but not exact to the cycle",
+            "boot this host with tsc=reliable, if its processors' counters really agree",
         ),
-        (_, Some(false)) => OFFSET.missing("accepted and not kept", "boot a newer kernel, with all of KVM"),
+        (_, Some(false)) => OFFSET.missing("accepted, but not kept", "boot a newer kernel, with all of KVM"),
         (_, None) => {
             OFFSET.slower("set by writing the counter (no KVM_VCPU_TSC_OFFSET)", "boot Linux 5.16 or newer")
         }

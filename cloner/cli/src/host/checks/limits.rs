@@ -1,4 +1,4 @@
-//! What this process is allowed, and the mains.
+//! Checks what this process is allowed, and the mains.
 
 use vmm::host::cgroup::Limit;
 use vmm::host::limits::Bounds;
@@ -14,11 +14,11 @@ const HOLDER: Subject = Subject::new(GROUP, "held-memory", "live snapshots, whic
 const DESCRIPTORS: Subject = Subject::new(GROUP, "descriptors", "many clones at once");
 const PROCESSES: Subject = Subject::new(GROUP, "processes", "many clones at once");
 const ADDRESS_SPACE: Subject = Subject::new(GROUP, "address-space", "large guests");
-const UPS: Subject = Subject::new("Power", "ups", "keeping what is in the pool only");
+const UPS: Subject = Subject::new("Power", "ups", "keeping snapshots that exist only in the pool");
 
-/// Descriptors of a process before it has guests.
+/// Descriptors that a process needs besides those of its guests.
 const DESCRIPTORS_BESIDE: u64 = 32;
-/// Enough for guests of any size and everything beside them.
+/// Address space, in bytes, that is enough for guests of any size and everything else.
 const WIDE_BYTES: u64 = 1 << 40;
 
 pub(super) fn judge(facts: &Facts) -> Vec<Check> {
@@ -46,12 +46,12 @@ fn holder(facts: &Facts) -> Check {
         Some(error) => HOLDER.missing(
             format!("{error} ({yama}, {seccomp})"),
             if security.yama_ptrace_scope.is_some_and(|scope| scope > 1) {
-                // 3 stays until the next boot.
-                "sudo sysctl kernel.yama.ptrace_scope=1 # if it is 3: at boot"
+                // A scope of 3 cannot be changed until the next boot.
+                "sudo sysctl kernel.yama.ptrace_scope=1 # if it is 3, only at boot"
             } else if security.seccomp_mode == Some(2) {
                 "let this container do so (docker run --security-opt seccomp=unconfined)"
             } else {
-                "cloner clone --mode stop # does without"
+                "cloner clone --mode stop # does not need it"
             },
         ),
     }
@@ -75,7 +75,7 @@ fn descriptors(limit: Bounds, each: u64) -> Check {
 
 fn processes(facts: &Facts, threads_per_guest: u64) -> Check {
     // A clone that is forked or branched is a process of its own: its first thread, those of its vCPUs, and one that newer
-    // kernels give it for KVM (kvm-nx-lpage-recovery).
+    // kernels start in it for KVM (kvm-nx-lpage-recovery).
     let each = threads_per_guest + 2;
     let group = facts.cgroups.processes.as_ref();
     let user = if facts.user.is_root() { None } else { facts.limits.processes.soft };
@@ -127,12 +127,12 @@ fn ups(ups: &Ups) -> Check {
             UPS.ok(format!("{}: on mains, {charge}", ups.name))
         }
         Ups { mains_present: Some(true), .. } => UPS.slower(
-            format!("{}: on mains, {charge}, its battery is low", ups.name),
-            "wait until it has charged: until then the pool admits less",
+            format!("{}: on mains, {charge}, but its battery is low", ups.name),
+            "wait until it has charged; until then the pool admits less",
         ),
         _ => UPS.slower(
             format!("{}: on battery, {charge}", ups.name),
-            "bring the mains back: until then the pool admits nothing",
+            "bring the mains back; until then the pool admits nothing",
         ),
     }
 }

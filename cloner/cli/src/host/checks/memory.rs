@@ -1,4 +1,4 @@
-//! Memory: how much, in which pages, by which rules.
+//! Checks memory: how much there is, in which pages, and under which rules.
 
 use vmm::host::pages::HugePagePool;
 use vmm::memory::HUGE_PAGE_SIZE;
@@ -19,11 +19,11 @@ const OVERCOMMIT: Subject =
     Subject::new(GROUP, "overcommit", "many clones that share what they have not written");
 const MAPPINGS: Subject = Subject::new(GROUP, "mappings", "many clones in one process");
 
-/// The default guest of `cloner demo`, two clones of it and its pool touch less.
+/// Bytes that are enough for the default guest of `cloner demo`, two clones of it and its pool.
 const COMFORTABLE_BYTES: u64 = 512 << 20;
-/// A guest of 16 MiB, its clone and the program need about that.
+/// Bytes that a guest of 16 MiB, its clone and the program need, approximately.
 const LEAST_BYTES: u64 = 64 << 20;
-/// Guests at once below which a limit is worth a word.
+/// A limit that allows fewer guests than this at once is reported.
 pub(super) const MANY_GUESTS: u64 = 100;
 
 const THP_FOLDER: &str = "/sys/kernel/mm/transparent_hugepage";
@@ -52,7 +52,7 @@ fn memory(facts: &Facts) -> Check {
         Some(bytes) => format!("{} of swap", Size(bytes)),
     };
     let host = format!("{} available, {swap}", Size(available));
-    // Whichever leaves less: the host or a group's limit.
+    // The tighter of the two: what the host has available or what a group's limit leaves.
     let limit = facts.cgroups.memory_bytes.as_ref().filter(|limit| limit.room() < available);
     let (room, value, remedy) = match limit {
         Some(limit) => (
@@ -64,9 +64,11 @@ fn memory(facts: &Facts) -> Check {
             ),
             format!("echo {} | sudo tee {}", COMFORTABLE_BYTES << 2, limit.setting),
         ),
-        None => {
-            (available, host, String::from("ps -eo pid,rss,comm --sort=-rss | head # and end what can go"))
-        }
+        None => (
+            available,
+            host,
+            String::from("ps -eo pid,rss,comm --sort=-rss | head # and end what is not needed"),
+        ),
     };
     match room {
         room if room >= COMFORTABLE_BYTES => MEMORY.ok(value),
@@ -112,7 +114,7 @@ fn huge_pages(facts: &Facts) -> Check {
 
 fn set_aside(facts: &Facts, pool: &HugePagePool) -> String {
     let pages = pool.total + (1 << 30) / pool.page_bytes;
-    // The short name counts pages of the host's default size, which is nearly always this one.
+    // The short setting counts pages of the host's default size, which is nearly always 2 MiB.
     if facts.memory.huge_page_bytes == Some(pool.page_bytes) {
         return format!("sudo sysctl vm.nr_hugepages={pages} # 1 GiB more");
     }
@@ -128,7 +130,10 @@ fn transparent(subject: Subject, setting: Option<&str>, file: &str) -> Check {
         Some(off) => {
             subject.slower(format!("set to {off}"), format!("echo {advise} | sudo tee {THP_FOLDER}/{file}"))
         }
-        None => subject.slower("this kernel has none", "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE"),
+        None => subject.slower(
+            "this kernel has no transparent huge pages",
+            "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE",
+        ),
     }
 }
 
@@ -140,7 +145,8 @@ fn userfaultfd(facts: &Facts) -> Check {
             (false, Some(true)) => "by vm.unprivileged_userfaultfd",
             (false, _) => "by /dev/userfaultfd",
         };
-        return USERFAULTFD.ok(format!("opens {by}; missing pages of shared and huge memory as well"));
+        return USERFAULTFD
+            .ok(format!("opens {by}; handles missing pages of shared and huge memory as well"));
     };
     if !found.is_forbidden {
         return USERFAULTFD.missing(error, "boot Linux 4.11 or newer, with CONFIG_USERFAULTFD");
@@ -169,7 +175,7 @@ fn overcommit(facts: &Facts) -> Check {
             let (promised, limit) = (facts.memory.committed_bytes, facts.memory.commit_limit_bytes);
             OVERCOMMIT.slower(
                 format!(
-                    "vm.overcommit_memory is 2: every clone counts in full; {} of {} promised",
+                    "vm.overcommit_memory is 2: every clone counts in full; {} of {} are promised",
                     size(promised),
                     size(limit)
                 ),
@@ -177,7 +183,7 @@ fn overcommit(facts: &Facts) -> Check {
             )
         }
         Some(mode) => OVERCOMMIT.ok(format!("vm.overcommit_memory is {mode}")),
-        None => OVERCOMMIT.ok("not told, the default is to allow it"),
+        None => OVERCOMMIT.ok("vm.overcommit_memory is unknown; the default allows it"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The verdicts: facts in, checks out. Nothing here asks the host for anything.
+//! Judges facts: takes them and returns checks. Nothing here asks the host for anything.
 
 mod clock;
 mod limits;
@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::facts::Facts;
 
-/// How it stands with one thing.
+/// The verdict on one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) enum Verdict {
     #[serde(rename = "ok")]
     Ok,
-    /// It works, but more slowly or less of it than elsewhere.
+    /// It works, but more slowly, or with less of it, than elsewhere.
     #[serde(rename = "works, slower")]
     Slower,
     #[serde(rename = "missing")]
@@ -34,7 +34,7 @@ impl Verdict {
     }
 }
 
-/// What is checked, and what for.
+/// What is checked, and what it is needed for.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Subject {
     pub(super) group: &'static str,
@@ -51,9 +51,9 @@ pub(super) struct Check {
     #[serde(flatten)]
     pub(super) subject: Subject,
     pub(super) verdict: Verdict,
-    /// What was found.
+    /// What was found on this host.
     pub(super) value: String,
-    /// One line that mends it: a command, or what to do where no command helps. Always there unless it is ok.
+    /// One line that helps: a command, or what to do where no command can. Always present unless the verdict is ok.
     pub(super) remedy: Option<String>,
 }
 
@@ -80,13 +80,13 @@ impl Subject {
 }
 
 impl Check {
-    /// Whether guests cannot be booted and cloned because of it.
+    /// Whether guests cannot be booted and cloned because of this check.
     pub(super) fn is_fatal(&self) -> bool {
         self.subject.required && self.verdict == Verdict::Missing
     }
 }
 
-/// Judges everything. What can be judged only with an open `/dev/kvm` is left out where it does not open.
+/// Judges everything. If `/dev/kvm` does not open, whatever needs it open is left out.
 pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     let mut checks = virtualization::judge(facts);
     checks.extend(clock::judge(facts));
@@ -96,7 +96,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// How many there are, for people.
+/// A count with its noun in the singular or plural, for people.
 fn counted(count: u64, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }

@@ -1,4 +1,4 @@
-//! Processors for the coder.
+//! Checks the processors that encode and decode.
 
 use super::super::facts::Facts;
 use super::{Check, Subject, counted};

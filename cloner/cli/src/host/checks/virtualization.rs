@@ -1,4 +1,4 @@
-//! KVM: the device, what it offers, and whether it boots and clones a guest.
+//! Checks KVM: the device, what it offers, and whether it boots and clones a guest.
 
 use vmm::host::capabilities::REQUIRED;
 use vmm::host::{KVM_API_VERSION, KVM_PATH, Virtualization};
@@ -20,7 +20,7 @@ const EXTENDED_STATE: Subject =
     Subject::new(GROUP, "extended-state", "guests with registers beyond AVX-512 (AMX)");
 const NESTED: Subject = Subject::new(GROUP, "nested", "guests that run guests of their own");
 
-/// As many as a guest may have.
+/// Most vCPUs that a guest may have.
 const VCPUS_MAX: usize = 16;
 
 pub(super) fn judge(facts: &Facts) -> Vec<Check> {
@@ -31,7 +31,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     };
     checks.push(capabilities(facts, kvm));
     checks.push(kind(facts));
-    let again = "cloner -vv host # shows what was done before that";
+    let again = "cloner -vv host # shows what led to this";
     let tried = |subject: Subject, what: &str, outcome: &Outcome| match outcome {
         Outcome { milliseconds: Some(ms), error: None } => subject.ok(format!("{what} in {ms:.1} ms")),
         Outcome { error, .. } => subject.missing(error.as_deref().unwrap_or("not reached"), again),
@@ -70,10 +70,10 @@ fn device(facts: &Facts) -> Check {
     DEVICE.missing(value, remedy)
 }
 
-/// What makes the device appear, or work.
+/// The command that makes the device appear or work.
 fn load_kvm(facts: &Facts) -> String {
     let module = match facts.kernel.kvm_module {
-        // It is there, but its device is not: a container, or a /dev of one's own.
+        // The module is loaded, but its device node is missing: a container, or a separate /dev.
         Some(_) if !facts.kvm_device.exists => return format!("sudo mknod -m 660 {KVM_PATH} c 10 232"),
         Some(module) => module,
         None if facts.processor.vmx => "kvm_intel",
@@ -86,11 +86,11 @@ fn load_kvm(facts: &Facts) -> String {
     format!("sudo modprobe {module}")
 }
 
-/// What gives this user the right to open the device.
+/// The command that gives this user the right to open the device.
 fn let_in(facts: &Facts) -> String {
     let (device, user) = (&facts.kvm_device, &facts.user);
     if user.is_root() {
-        // Not the mode: a container's list of devices, or a security module.
+        // The mode is not the cause: a container's list of devices or a security module is.
         return format!("let this container have the device (docker run --device {KVM_PATH})");
     }
     let name = user.name.clone().unwrap_or_else(|| format!("\"$(id -un {})\"", user.id));
@@ -102,7 +102,7 @@ fn let_in(facts: &Facts) -> String {
             format!("newgrp {} # or log in again: {name} is in the group since", group.name)
         }
         (Some(group), _) if group.id != 0 => format!("{rights}{}", join(&group.name)),
-        // Root's group is not one to join, and a number without a name cannot be.
+        // Nobody should join root's group, and a group without a name cannot be joined.
         (_, Some(kvm)) => format!("{rights}sudo chgrp {} {KVM_PATH} && {}", kvm.name, join(&kvm.name)),
         (None, None) => {
             let id = device.group_id.unwrap_or(0);
@@ -140,7 +140,7 @@ fn kind(facts: &Facts) -> Check {
         ),
         Virtualization::Hardware if facts.processor.vmx => KIND.ok(format!("VT-x{by_module}{within}")),
         Virtualization::Hardware if facts.processor.svm => KIND.ok(format!("SVM{by_module}{within}")),
-        // It may still work: the flags are what /proc/cpuinfo shows.
+        // KVM may still work: the flags are only what /proc/cpuinfo shows.
         Virtualization::Hardware if facts.kvm.is_some() => KIND.ok(format!("unknown{by_module}{within}")),
         Virtualization::Hardware => {
             KIND.missing(format!("the processor shows neither VT-x nor SVM{within}"), load_kvm(facts))
@@ -169,11 +169,12 @@ fn nested(facts: &Facts, kvm: &KvmFacts) -> Check {
             NESTED.missing("a page-table based KVM has none", "use a host with VT-x or SVM")
         }
         (_, Some(true), bytes) if bytes > 0 => {
-            NESTED.ok(format!("available, its state of up to {bytes} bytes can be saved"))
+            NESTED.ok(format!("available; its state of up to {bytes} bytes can be saved"))
         }
-        (_, Some(true), _) => {
-            NESTED.missing("its state cannot be saved (no KVM_CAP_NESTED_STATE)", "boot Linux 5.8 or newer")
-        }
+        (_, Some(true), _) => NESTED.missing(
+            "available, but its state cannot be saved (no KVM_CAP_NESTED_STATE)",
+            "boot Linux 5.8 or newer",
+        ),
         _ => NESTED.missing(
             format!("switched off ({module}, parameter nested)"),
             format!("sudo modprobe -r {module} && sudo modprobe {module} nested=1"),

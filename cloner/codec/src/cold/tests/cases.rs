@@ -7,14 +7,14 @@ use proptest::sample::select;
 use crate::chunk::{PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError};
 use crate::hot::{ChunkInput, Dedup, Encoder, Options, PageSet};
 
-/// Cases of a property test: `fallback` unless `CLONER_CASES` says otherwise.
+/// Number of cases of a property test: `fallback`, unless `CLONER_CASES` says otherwise.
 pub(super) fn cases(fallback: u32) -> u32 {
     std::env::var("CLONER_CASES")
         .ok()
         .map_or(fallback, |cases| cases.parse().expect("CLONER_CASES is a number"))
 }
 
-/// What a page is to become.
+/// The content of a page, chosen so that it is encoded in a certain way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Untouched,
@@ -26,7 +26,7 @@ pub(super) enum Content {
     Words,
     Text,
     Noise,
-    /// Noise but for the last bytes, or the first.
+    /// Noise except for the last bytes, or the first.
     Edges,
 }
 
@@ -81,13 +81,13 @@ impl Content {
     }
 }
 
-/// A chunk, its parent, and the pages it names.
+/// A chunk, its parent, and the pages it refers to.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
     contents: Vec<Content>,
     pages: Vec<Page>,
     parent: Vec<Page>,
-    /// What refers to its first page; the next page's reference is one more.
+    /// The reference to the first of its pages; each page's reference is one more than the one before.
     first_reference: u64,
 }
 
@@ -112,7 +112,7 @@ impl Case {
         Self { parent: parent.collect(), pages, contents, first_reference: REFERENCE }
     }
 
-    /// The same with references that count the pages, as a reader in another language can follow them.
+    /// The same case with references that count the pages, so that a reader in another language can resolve them.
     pub(super) fn counted(self) -> Self {
         Self { first_reference: 0, ..self }
     }
@@ -137,13 +137,13 @@ impl Case {
         hot
     }
 
-    /// What decoding has to give.
+    /// What decoding must give.
     pub(super) fn expected(&self) -> Vec<u8> {
         self.pages.concat()
     }
 }
 
-/// References look like nothing in particular: all their bytes have to survive.
+/// The first reference: an arbitrary number, all bytes of which have to survive.
 const REFERENCE: u64 = 0xfedc_ba98_7654_0000;
 
 struct Kept<'a>(&'a Case);
@@ -170,7 +170,7 @@ impl Resolve for Case {
 
 /// A chunk of up to 70 pages, more than four groups.
 pub(super) fn case() -> impl Strategy<Value = Case> {
-    // Runs, so that groups adjoin now and then.
+    // Runs of equal content, so that the pages of groups adjoin now and then.
     let runs = vec((select(Content::ALL.to_vec()), 1..20_usize), 1..12);
     (runs, 0..1_000_000_u64).prop_map(|(runs, seed)| {
         let contents = runs.into_iter().flat_map(|(content, pages)| std::iter::repeat_n(content, pages));

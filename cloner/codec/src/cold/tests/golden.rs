@@ -1,4 +1,4 @@
-//! The cold form as it was when version 2 was fixed. A build that can no longer read it has changed the format.
+//! The cold form as it was when version 2 was fixed. If a build can no longer read it, the format has changed.
 
 use crate::chunk::PAGE_BYTES;
 use crate::reader::read_chunk;
@@ -22,11 +22,14 @@ fn the_golden_chunk_of_version_2_decodes_and_gets_hot_again() {
     assert!(to_hot(GOLDEN) == case.hot());
 }
 
-/// FORMAT.md is complete: a reader in another language, written from it alone, gets the same pages.
+/// FORMAT.md is complete: a reader in another language that was written from it alone decodes the same pages.
 #[test]
 fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
     let case = golden();
-    assert!(read_chunk(GOLDEN, case.parent(), &case.expected()) == case.expected(), "other pages");
+    assert!(
+        read_chunk(GOLDEN, case.parent(), &case.expected()) == case.expected(),
+        "the Python reader decodes other pages"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Broken and hostile cold chunks: an error or pages, never a panic, never a page alone that differs from the same in its chunk.
+//! Broken and hostile cold chunks give an error or pages, but never a panic, and no page decodes alone to anything but what it
+//! is in its chunk.
 
 use proptest::prelude::*;
 use zstd::bulk::compress;
@@ -8,7 +9,7 @@ use crate::chunk::{ChunkHeader, CodecError, Form, FormatError, GROUP_PAGES, HEAD
 use super::cases::{Case, Content, cases};
 use super::*;
 
-/// A small chunk with a page of every kind and three groups: adjoining, spread, stored.
+/// A small chunk with a page of every kind and three groups: one of adjoining pages, one of spread pages, one stored as it is.
 pub(super) fn small() -> Case {
     let every = Content::ALL.into_iter().filter(|&content| content != Content::Noise);
     let rest = [Content::Zero; 3].into_iter().chain([Content::Noise; 2]);
@@ -17,7 +18,7 @@ pub(super) fn small() -> Case {
     Case::of(words.into_iter().chain(every).chain(spread).chain(rest))
 }
 
-/// It and its cold form.
+/// The small chunk's case and its cold form.
 fn small_chunk() -> (Vec<u8>, Case) {
     let case = small();
     let (cold, stats) = to_cold(&case.hot(), &mut encoder());
@@ -25,14 +26,14 @@ fn small_chunk() -> (Vec<u8>, Case) {
     (cold, case)
 }
 
-/// Bytes before the groups.
+/// Number of bytes before the groups.
 fn front_bytes(cold: &[u8]) -> usize {
     let chunk = VerifiedColdChunk::verify(cold).unwrap();
     let groups: usize = (0..chunk.groups()).map(|number| chunk.group(number).coded.len()).sum();
     cold.len() - groups
 }
 
-/// Decodes in every way; the pages if all of it works.
+/// Decodes a chunk in every way; returns the pages if all of them work.
 pub(super) fn decode(cold: &[u8], case: &Case) -> Option<Vec<u8>> {
     let chunk = VerifiedColdChunk::verify(cold).ok()?;
     let mut decoder = ColdDecoder::new().unwrap();
@@ -48,7 +49,7 @@ pub(super) fn decode(cold: &[u8], case: &Case) -> Option<Vec<u8>> {
     let mut hot = vec![1, 2, 3];
     let mut encoder = hot::Encoder::new(hot::Options::default());
     match transcode_to_hot(&chunk, &mut decoder, &mut encoder, &mut hot) {
-        // What was hostile stays hostile, but it is a hot chunk.
+        // Hostile content stays hostile, but it is a valid hot chunk.
         Ok(stats) => {
             let hot = VerifiedChunk::verify(&hot[3..]).unwrap();
             assert_eq!(stats.encoded_bytes, hot.as_bytes().len() as u64);
@@ -57,7 +58,7 @@ pub(super) fn decode(cold: &[u8], case: &Case) -> Option<Vec<u8>> {
         Err(_) => assert_eq!(hot, [1, 2, 3]),
     }
     whole.ok()?;
-    assert!(memory == alone, "pages alone are not the pages of the chunk");
+    assert!(memory == alone, "pages decoded alone differ from those of the chunk");
     Some(memory)
 }
 
@@ -68,13 +69,13 @@ fn a_chunk_cut_anywhere_is_an_error() {
     let mut refused = 0;
     for bytes in 0..cold.len() {
         assert!(VerifiedColdChunk::verify(&cold[..bytes]).is_err(), "cut at {bytes}");
-        // Nor does it help to forge what the header says.
+        // Forging what the header says does not help either.
         let mut cut = cold[..bytes].to_vec();
         if bytes >= HEADER_BYTES {
             cut[16..20].copy_from_slice(&u32::try_from(bytes).unwrap().to_le_bytes());
             seal(&mut cut);
         }
-        assert!(VerifiedColdChunk::verify(&cut).is_err(), "cut at {bytes} and forged");
+        assert!(VerifiedColdChunk::verify(&cut).is_err(), "cut at {bytes}, with a forged header");
         refused += 2;
     }
     assert!(VerifiedColdChunk::verify(&[&cold[..], &[0]].concat()).is_err());
@@ -97,7 +98,7 @@ fn under_a_right_checksum_a_flipped_bit_is_an_error_or_pages() {
     let (cold, case) = small_chunk();
     let front = front_bytes(&cold);
     let (mut refused, mut same, mut other) = (0, 0, 0);
-    // Every bit before the groups, every 31st of the groups.
+    // Every bit before the groups, and every 31st bit of the groups.
     for bit in (0..front * 8).chain((front * 8..cold.len() * 8).step_by(31)) {
         let mut flipped = cold.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
@@ -131,7 +132,7 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
     assert!(matches!(broken(7, 3), FormatError::Field { field: "page_count", value: 771, .. }));
     assert!(matches!(broken(6, 4), FormatError::Kind { .. } | FormatError::Record { .. }));
     assert!(matches!(broken(19, 1), FormatError::Length { .. }));
-    // No groups, so that the least a chunk can have is all there is, whatever the field says.
+    // Without groups, the chunk is already as short as any, whatever the field says.
     let (mut empty, _) = to_cold(&Case::of([Content::Zero, Content::Zero]).hot(), &mut encoder());
     empty[16..20].fill(0);
     seal(&mut empty);
@@ -141,7 +142,7 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
     assert!(matches!(broken(20, 2), FormatError::UniquePages { unique_pages: 1, header_unique_pages: 2 }));
     assert!(matches!(broken(22, 1), FormatError::Field { field: "reserved", .. }));
     assert!(matches!(broken(map_at, 1), FormatError::Record { kind: PageKind::Raw, start: 0, end: 1, .. }));
-    // Unique pages are all RAW here; the number 9 does not exist in either form.
+    // All unique pages are RAW here; kind number 9 does not exist in either form.
     assert!(matches!(broken(map_at + 3, 0x60), FormatError::Record { kind: PageKind::WordMarked, .. }));
     assert!(matches!(broken(map_at + 3, 0x70), FormatError::Record { kind: PageKind::ByteMarked, .. }));
     assert!(matches!(broken(map_at + 3, 0x90), FormatError::Kind { kind: 9, .. }));
@@ -156,13 +157,13 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
     ));
     assert!(matches!(broken(table_at + 3, 1), FormatError::GroupBounds { group: 0, start: 0, .. }));
     assert!(matches!(broken(table_at, cold[table_at] - 1), FormatError::GroupFrame { group: 0, .. }));
-    // The frame: magic, a checksum flag, a dictionary, a content size that is not the pages'.
+    // The frame: magic, a checksum flag, a dictionary, and a content size that does not match the pages.
     for (at, value) in [(0, 0x50), (1, 0xb6), (4, 0x64), (4, 0x61), (4, 0x20), (5, 1), (6, 0x10)] {
         assert!(matches!(broken(frame_at + at, value), FormatError::GroupFrame { group: 0, .. }));
     }
 }
 
-/// A chunk of one unique page whose group is these bytes.
+/// A chunk of one unique page, whose group consists of these bytes.
 fn forged(group: &[u8]) -> Vec<u8> {
     let mut forged = vec![0; HEADER_BYTES];
     forged.extend(0x8000_0000_u32.to_le_bytes());
@@ -210,7 +211,7 @@ fn frames_that_are_not_of_the_one_form_are_refused() {
         assert!(matches!(wrong, Err(FormatError::GroupFrame { group: 0, .. })), "{wrong:?}");
     }
 
-    // Nothing in the frame itself says that it makes fewer bytes than it promised.
+    // Nothing in the frame itself tells that it makes fewer bytes than it promised.
     let mut empty = frame[..7].to_vec();
     empty.extend([1, 0, 0]);
     let wrong = decode_chunk(
@@ -230,7 +231,7 @@ fn frames_that_are_not_of_the_one_form_are_refused() {
 fn a_hot_chunk_that_does_not_decode_leaves_nothing_behind() {
     let mut hot = Case::of([Content::Fill, Content::Text]).hot();
     let header = VerifiedChunk::verify(&hot).unwrap().header();
-    // The record of the text, after the eight bytes of the fill.
+    // The record of the text page, after the eight bytes of the fill page.
     hot[header.records_at() + 8..][..200].fill(0xff);
     seal(&mut hot);
     let mut out = vec![7; 5];
@@ -279,7 +280,7 @@ proptest! {
     fn frames_of_any_bytes_are_refused_or_mean_a_page(
         blocks in prop::collection::vec((0..4_u8, prop::collection::vec(any::<u8>(), 0..300)), 1..5),
     ) {
-        // A well-formed frame header and block headers, so that zstd sees what is in the blocks.
+        // A well-formed frame header and block headers, so that zstd reads what the blocks contain.
         let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x00, 0x0f];
         let last = blocks.len() - 1;
         for (number, (kind, bytes)) in blocks.into_iter().enumerate() {

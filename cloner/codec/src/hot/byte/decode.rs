@@ -10,7 +10,7 @@ use crate::chunk::RecordError;
 
 const _: () = assert!(COPY_BYTES == STEP_MAX && COPY_BYTES <= SLACK_BYTES);
 
-/// The steps as the decoder wants them.
+/// The steps, in the form that the decoder wants them in.
 static TABLE: MoveTable = {
     let mut table = MoveTable::new();
     let mut marker = 0;
@@ -23,7 +23,7 @@ static TABLE: MoveTable = {
     table
 };
 
-/// Decodes one BYTE-MARKED record: gives the page, in the window.
+/// Decodes one BYTE-MARKED record and returns the page, which lies in the window.
 pub(in super::super) struct ByteDecode<'a> {
     pub record: Record<'a>,
     pub window: &'a mut Window,
@@ -40,7 +40,7 @@ impl<'a> Kernel for ByteDecode<'a> {
     }
 }
 
-/// Decodes two BYTE-MARKED records at once: gives the pages, in the windows, or which of the two is wrong.
+/// Decodes two BYTE-MARKED records at once; returns the pages, which lie in the windows, or which of the two records is wrong.
 pub(in super::super) struct ByteDecodeBoth<'a> {
     pub records: [Record<'a>; 2],
     pub windows: [&'a mut Window; 2],
@@ -65,9 +65,9 @@ impl<'a> Kernel for ByteDecodeBoth<'a> {
 struct Open<'a> {
     draft: Draft<'a>,
     markers: &'a [u8],
-    /// Distances the record has.
+    /// Number of distances in the record.
     distances: usize,
-    /// Where its literals start.
+    /// Byte of the record at which its literals start.
     literals_at: usize,
     record_bytes: usize,
 }
@@ -97,7 +97,7 @@ impl<'a> Open<'a> {
         Ok(Self { draft, markers, distances, literals_at, record_bytes: bytes.len() })
     }
 
-    /// The page, if it was built to its end of all the record has.
+    /// The page, if it was built to its end and took everything the record has.
     #[inline(always)]
     fn finish(self) -> Result<&'a Page, RecordError> {
         let Self { draft, distances, literals_at, record_bytes, .. } = &self;
@@ -107,7 +107,7 @@ impl<'a> Open<'a> {
         Ok(self.draft.into_page())
     }
 
-    /// What is wrong with a record whose markers do not take what it has, or do not make a page.
+    /// What is wrong with a record whose markers do not take all it has, or do not make a page.
     #[cold]
     fn wrong_sums(&self) -> RecordError {
         let &Self { markers, record_bytes, .. } = self;

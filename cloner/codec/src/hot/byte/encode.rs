@@ -24,11 +24,11 @@ impl ByteEncoder {
     }
 }
 
-/// Finds the byte markers of a page; returns the bytes of its record.
+/// Finds the byte markers of a page; returns the length of its record in bytes.
 pub(in super::super) struct MarkBytes<'a> {
     pub encoder: &'a mut ByteEncoder,
     pub page: &'a Page,
-    /// The page that will be encoded after this one, to be fetched meanwhile.
+    /// The page that will be encoded after this one, so that it can be fetched meanwhile.
     pub next: &'a Page,
 }
 
@@ -48,7 +48,7 @@ impl Kernel for MarkBytes<'_> {
                     anchor = streams.push_step(search, anchor, &vector);
                     lanes.prefetch(next, at - PAGE_AT);
                 }
-                // The longer nothing was found, the less is looked for.
+                // The longer nothing has been found, the wider the search strides.
                 Err(further) => (at, stride) = (further, 1 + (further - anchor) / STEADY),
             }
         }
@@ -57,7 +57,7 @@ impl Kernel for MarkBytes<'_> {
     }
 }
 
-/// Probes are one byte apart at first, and one more after every so many literals.
+/// Probes are one byte apart at first; the stride grows by one byte after every this many literals.
 const STEADY: usize = 32;
 
 /// Appends the record of the page that was marked last.

@@ -1,15 +1,15 @@
-//! Which bytes of a page stood elsewhere in it before.
+//! Finds which bytes of a page occurred in it before.
 //!
 //! ```text
-//! from a place on: where do zeros start, or the same distance go on? one look at 32 bytes tells
+//! from a place on: where do zeros start, or where does the same distance go on? One look at 32 bytes tells.
 //!     close by: take them
-//!     before that: have the bytes at this place stood elsewhere? one probe for each place, until one has
-//!     one look at 32 bytes tells how far that goes, on and back over literals that belong to the vector as well
+//!     further on: have the bytes at a place before that occurred elsewhere? One probe for each place, until one hits.
+//!     One look at 32 bytes tells how far the match goes, forwards and back over literals that belong to the vector as well.
 //! ```
 //!
-//! One probe into a table of where bytes stood last and no second thoughts: a source paused or frozen while its memory is
-//! encoded waits for this. Half of the time goes into probes, and half into what is done for each vector, where instructions
-//! count as much as branches that cannot be predicted.
+//! There is one probe into a table of where bytes occurred last, and no second attempt, because a source that is paused or frozen
+//! while its memory is encoded waits for this. Half of the time goes into probes, and half into the work for each vector, where
+//! instructions count as much as branches that cannot be predicted.
 
 use std::num::NonZeroUsize;
 
@@ -20,40 +20,40 @@ use super::super::simd::Lanes;
 use super::STEP_MAX;
 use super::steps::Source;
 
-/// Where the page starts in the window: after zeros, as the decoder has it, as far as vectors reach here.
+/// Byte of the window at which the page starts: after zeros, as in the decoder's window, as far back as vectors reach here.
 pub(super) const PAGE_AT: usize = 64;
 pub(super) const PAGE_END: usize = PAGE_AT + PAGE_BYTES;
-/// Every `u16` is a place in the window, so that none needs to be checked. Most of it is never touched.
+/// Every `u16` is a place in the window, so that no place has to be checked. Most of the window is never touched.
 const PLACES: usize = 1 << 16;
-/// After the last place, as far as is read from any.
+/// Bytes after the last place, as many as are read from any place.
 const SLACK: usize = 64;
 const SLOT_BITS: u32 = 12;
-/// The least length of a vector from a new distance that is looked for, and of one from the same distance or of zeros.
+/// The shortest vector from a new distance that is looked for, and the shortest from the same distance or of zeros.
 const NEW_BYTES: u32 = 5;
 const SAME_BYTES: u32 = 4;
-/// Places looked at together for zeros and the same distance: beyond these, the last [`SAME_BYTES`] of a register hang over.
+/// Places searched together for zeros and the same distance. From later places, [`SAME_BYTES`] would not fit in the register.
 const AHEAD: usize = STEP_MAX - SAME_BYTES as usize + 1;
 
-/// Zeros or the same distance after fewer literals than this are taken unseen: a new distance would be longer, but not by what
-/// it costs.
+/// Zeros or the same distance after fewer literals than this are taken without a probe: a new distance would be longer, but not
+/// by enough to pay for itself.
 const NEAR: usize = 3;
-/// Bytes before a place that are compared with those from there on.
+/// Bytes before a place that are compared along with those from there on.
 const BEFORE: usize = 8;
 static ZEROS: [u8; STEP_MAX] = [0; STEP_MAX];
 
-/// The page, and where its bytes stood last.
+/// The page, and where its bytes occurred last.
 pub(super) struct Search {
     window: Box<[u8; PLACES + SLACK]>,
-    /// Where the bytes with this hash stood last.
+    /// For each hash, the place where bytes with this hash occurred last.
     seen: [u16; 1 << SLOT_BITS],
 }
 
-/// Bytes that can be had by naming them.
+/// Bytes of the page that a marker can name instead of repeating them.
 pub(super) struct Vector {
     pub source: Source,
     pub start: usize,
     pub end: usize,
-    /// How far back they stood; for zeros, the distance of the vector before.
+    /// How many bytes back the vector stood; for zeros, the distance of the vector before it.
     pub distance: usize,
 }
 
@@ -63,15 +63,15 @@ impl Search {
         Self { window, seen: [0; 1 << SLOT_BITS] }
     }
 
-    /// Forgets the page before this one.
+    /// Starts a page and forgets the one before it.
     #[inline(always)]
     pub(super) fn start(&mut self, page: &Page) {
         self.window[PAGE_AT..PAGE_END].copy_from_slice(page);
         self.seen.fill(0);
     }
 
-    /// The first vector at `at` or soon after it; literals since `anchor` may become its first bytes. `distance` is that of the
-    /// vector before; `stride` is how far probes are apart. Otherwise where to go on.
+    /// Finds the first vector at `at` or soon after it; literals since `anchor` may become its first bytes. `distance` is that of
+    /// the vector before; `stride` is how many bytes probes are apart. The error is the place to go on from if nothing was found.
     #[inline(always)]
     pub(super) fn next<L: Lanes>(
         &mut self,
@@ -107,8 +107,8 @@ impl Search {
         self.zero_or_same(lanes, anchor, limit, distance).ok_or(limit + 1)
     }
 
-    /// The vector of zeros or from the same distance `at` some place, whichever is longer; there may be a little of both, which
-    /// is none.
+    /// The vector of zeros or from the same distance at `at`, whichever is longer. Both may be too short there to be a vector, even
+    /// if a little of each is found.
     #[inline(always)]
     fn zero_or_same<L: Lanes>(&self, lanes: L, anchor: usize, at: usize, distance: usize) -> Option<Vector> {
         let zeros = self.more(lanes, at, 0, |_| &ZEROS);
@@ -128,14 +128,14 @@ impl Search {
         Some(Vector { source, start: at - (before as usize / 8).min(at - anchor), end, distance })
     }
 
-    /// Looks for bytes that stood elsewhere, at every `stride`-th place from `at` to before `limit`: where they are and where
-    /// they were, or where it stopped and nothing.
+    /// Looks for bytes that occurred elsewhere, at every `stride`-th place from `at` to before `limit`. Returns where they are and
+    /// where they were before, or where the search stopped and `None`.
     ///
-    /// Not inlined: among the other variables this loop would keep its own in memory, and that costs more than the call.
+    /// Not inlined: among the caller's variables this loop would keep its own in memory, which costs more than the call.
     #[inline(never)]
     fn probe(&mut self, mut at: usize, limit: usize, stride: usize) -> (usize, Option<NonZeroUsize>) {
         if stride == 1 {
-            // Two places of one load.
+            // Two places are read with one load.
             while at + 2 <= limit {
                 let bytes = self.load_u64(at);
                 let slot = &mut self.seen[hash(bytes)];
@@ -167,13 +167,14 @@ impl Search {
         (at, None)
     }
 
-    /// Equal bytes at two places, of which `length` are known to be; beyond the end of the page, any.
+    /// Length of the equal bytes at two places, of which the first `length` are known to be equal. Beyond the end of the page the
+    /// result may be anything.
     #[inline(always)]
     fn more_equal<L: Lanes>(&self, lanes: L, from: usize, at: usize, length: usize) -> usize {
         self.more(lanes, at, length, |length| self.load(from + length))
     }
 
-    /// Bytes at a place that equal those of `other`, of which `length` are known to.
+    /// Length of the bytes at a place that equal those of `other`, of which the first `length` are known to be equal.
     #[inline(always)]
     fn more<'a, L: Lanes>(
         &self,
@@ -191,7 +192,7 @@ impl Search {
         }
     }
 
-    /// The bytes at a place.
+    /// The bytes from a place on.
     #[inline(always)]
     pub(super) fn load<const N: usize>(&self, at: usize) -> &[u8; N] {
         const { assert!(N <= SLACK) };
@@ -204,7 +205,7 @@ impl Search {
     }
 }
 
-/// Where [`SAME_BYTES`] bits in a row start.
+/// The places where [`SAME_BYTES`] set bits in a row start.
 #[inline(always)]
 fn runs(mask: u32) -> u32 {
     const { assert!(SAME_BYTES == 4) };
@@ -212,13 +213,13 @@ fn runs(mask: u32) -> u32 {
     pairs & pairs >> 2
 }
 
-/// The first few bytes of eight.
+/// The first `count` of eight bytes.
 #[inline(always)]
 fn low(bytes: u64, count: u32) -> u64 {
     bytes << (64 - 8 * count)
 }
 
-/// The bytes that a vector from a new distance has at least, to a slot of the table.
+/// Hashes as many bytes as a vector from a new distance has at least, to a slot of the table.
 #[inline(always)]
 fn hash(bytes: u64) -> usize {
     (low(bytes, NEW_BYTES).wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - SLOT_BITS)) as usize

@@ -1,8 +1,8 @@
 //! The fixed table of steps that byte markers index.
 //!
-//! Markers are dealt by how often guests need them: short literal runs go with many lengths, long ones with few. Two rows
-//! differ only where memory does: the same distance comes back after one or two changed bytes of an 8 or 16 byte stride, so
-//! that 6, 7, 14 and 15 are frequent there.
+//! Markers are assigned by how often guests need them: short literal runs go with many lengths, long runs with few. Rows
+//! differ only where memory does: after one or two changed bytes of an 8 or 16 byte stride, the same distance comes back, so
+//! lengths of 6, 7, 14 and 15 are frequent there.
 
 use super::STEP_MAX;
 
@@ -11,11 +11,11 @@ use super::STEP_MAX;
 pub(super) enum Source {
     /// The next distance of the distance stream.
     New,
-    /// As far back as the vector before.
+    /// The same distance as that of the vector before.
     Same,
-    /// Zeros.
+    /// A vector of zeros.
     Zero,
-    /// There is no vector, only literals.
+    /// No vector: the step has only literals.
     None,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Step {
     pub source: Source,
 }
 
-/// Consecutive markers: the literals `first` to `last`, each with every length, in this order.
+/// Consecutive markers: for each number of literals from `first` to `last`, one marker for every length, in this order.
 struct Row {
     source: Source,
     first: u8,
@@ -66,7 +66,7 @@ const ROWS: [Row; 23] = [
     row(Source::None, 32, 32, &[0]),
 ];
 
-/// Markers from here on stand for nothing.
+/// Markers from this number on stand for nothing.
 pub(super) const MARKERS: usize = {
     let mut markers = 0;
     let mut number = 0;
@@ -78,7 +78,7 @@ pub(super) const MARKERS: usize = {
     markers
 };
 
-/// The step of every marker; the unused ones at the end are steps of no bytes.
+/// The step of every marker; the unused markers at the end are steps of no bytes.
 pub(super) const STEPS: [Step; 256] = {
     let mut steps = [Step { literals: 0, length: 0, source: Source::None }; 256];
     let (mut marker, mut number) = (0, 0);

@@ -7,11 +7,11 @@ use super::search::{Search, Vector};
 use super::steps::{MARKERS, STEPS, Source, Step};
 use super::{COUNTS_BYTES, STEP_MAX, distance_bytes};
 
-/// Markers, distances and literals, as they come.
+/// Markers, distances and literals, in the order in which they are found.
 ///
-/// Each has room for twice what a page can have, so that a count modulo that is a place and needs no check.
+/// Each stream has room for twice what a page can have, so that a count modulo that room is a valid place and needs no check.
 pub(super) struct Streams {
-    /// Every marker but one of no bytes at all stands for two bytes at least, or for one literal.
+    /// Every marker, except one of no bytes at all, stands for at least two bytes or for one literal.
     markers: [u8; ROOM + FIT_MARKERS],
     marker_count: usize,
     distances: [u16; ROOM],
@@ -56,7 +56,7 @@ impl Streams {
         COUNTS_BYTES + self.marker_count + distance_bytes(self.distance_count) + self.literal_count
     }
 
-    /// Emits the literals from `anchor` to a vector and as much of the vector as markers can name; returns where that ends.
+    /// Emits the literals from `anchor` to a vector, and as much of the vector as markers can name; returns where that ends.
     #[inline(always)]
     pub(super) fn push_step(&mut self, search: &Search, anchor: usize, vector: &Vector) -> usize {
         let (fits, next) = match vector.source {
@@ -81,14 +81,15 @@ impl Streams {
         }
     }
 
-    /// Emits the literals from `from` to `to`, after which there is no vector.
+    /// Emits the literals from `from` to `to`, which no vector follows.
     #[inline(always)]
     pub(super) fn push_rest(&mut self, search: &Search, from: usize, to: usize) {
         let literals = self.push_literals(search, from, to);
         self.push_run(literals);
     }
 
-    /// Emits the literals `from..to`, and runs for all but the last few, which are left to the next marker; returns those.
+    /// Emits the literals `from..to`, and runs for all but the last few, which are left to the next marker; returns their
+    /// number.
     #[inline(always)]
     fn push_literals(&mut self, search: &Search, from: usize, to: usize) -> usize {
         let mut at = from;
@@ -107,7 +108,7 @@ impl Streams {
         }
     }
 
-    /// Emits runs that take `literals` literals, already in the stream.
+    /// Emits runs that take `literals` literals, which are already in the stream.
     #[inline(always)]
     fn push_run(&mut self, literals: usize) {
         if literals > 8 {
@@ -125,34 +126,35 @@ impl Streams {
     }
 }
 
-/// Literals that a step with a vector can take: more are runs of their own before it.
+/// Most literals that a step with a vector can take: if there are more, the others become runs of their own before it.
 const LITERALS: usize = 16;
 
-/// The markers that take a number of literals and then cover most of a vector of 32 bytes or less.
+/// The markers that take a number of literals and then cover most of a vector of up to 32 bytes.
 #[derive(Clone, Copy)]
 #[repr(align(8))]
 struct Fit {
     markers: [u8; FIT_MARKERS],
-    /// How many of the markers there are; the rest are overwritten by what comes next.
+    /// How many of the markers are used; the next fit overwrites the others.
     count: u8,
-    /// Bytes of the vector they cover.
+    /// Number of the vector's bytes that the markers cover.
     length: u8,
 }
 
-/// Of what the markers leave, so much is worth more markers; less may become literals. Every source has shorter ones.
+/// If the markers leave at least this many bytes, more markers are added for them; fewer may become literals. Every source has
+/// markers for shorter vectors.
 const MORE_BYTES: usize = 4;
 
-/// Two runs of literals, the longest step there is, and one more of what is left.
+/// Two runs of literals, the longest step there is, and one more for what is left.
 const FIT_MARKERS: usize = 4;
 
-/// By number of literals, and by length less one.
+/// Indexed by number of literals, and by length less one.
 type Fits = [[Fit; STEP_MAX]; LITERALS];
 
 static NEW: Fits = fits(Source::New, Source::Same);
 static SAME: Fits = fits(Source::Same, Source::Same);
 static ZERO: Fits = fits(Source::Zero, Source::Zero);
 
-/// The marker of a run of literals without a vector, for the lengths that have one.
+/// The marker of a run of literals without a vector, for the run lengths that have one.
 static RUNS: [u8; STEP_MAX + 1] = runs();
 
 const fn runs() -> [u8; STEP_MAX + 1] {
@@ -167,7 +169,7 @@ const fn runs() -> [u8; STEP_MAX + 1] {
     runs
 }
 
-/// Vectors from `source`, of which `next` names what the first marker leaves.
+/// The fits of vectors from `source`; `next` is the source that names what the first marker leaves.
 const fn fits(source: Source, next: Source) -> Fits {
     let (first, second, runs) = (longest(source), longest(next), runs());
     let mut fits = [[Fit { markers: [0; FIT_MARKERS], count: 0, length: 0 }; STEP_MAX]; LITERALS];
@@ -207,14 +209,14 @@ impl Fit {
     }
 }
 
-/// A marker and the bytes of a vector it covers: 0 if no marker is so short.
+/// A marker and how many bytes of a vector it covers: 0 if no marker is short enough.
 #[derive(Clone, Copy)]
 struct Longest {
     marker: u8,
     length: u8,
 }
 
-/// For each number of literals and length: the marker that covers most.
+/// For each number of literals and each length, the marker that covers most.
 const fn longest(source: Source) -> [[Longest; STEP_MAX + 1]; LITERALS] {
     let mut all = [[Longest { marker: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
     let mut marker = 0;

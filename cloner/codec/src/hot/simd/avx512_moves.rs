@@ -12,7 +12,7 @@ const BYTES: usize = 64;
 /// Words of 16 bits of a register.
 const WORDS: usize = 32;
 
-/// As [`moves::read`](super::moves::read).
+/// Does the same as [`moves::read`](super::moves::read).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn read(table: &MoveTable, markers: &[u8], distances: &mut Distances<'_>, moves: &mut Moves) {
@@ -39,7 +39,7 @@ pub(super) fn read(table: &MoveTable, markers: &[u8], distances: &mut Distances<
         let (packed, shift) = distances.next();
         let next = unpack(packed, shift);
         let after_next = unpack(packed.get(WORDS * DISTANCE_BITS / 8..).unwrap_or_default(), shift);
-        // A move has the distance that was taken last: of those taken here, as many as there are new ones up to the move.
+        // A move has the distance that was taken last. Counting the new distances up to the move tells which one that is.
         let ranks = running_counts(new);
         let halves = [_mm512_castsi512_si256(ranks), _mm512_extracti64x4_epi64::<1>(ranks)];
         let masks = [low_u32(zeros), low_u32(zeros >> 32)];
@@ -59,12 +59,12 @@ pub(super) fn read(table: &MoveTable, markers: &[u8], distances: &mut Distances<
     distances.last = low_u16(_mm_cvtsi128_si64(_mm512_castsi512_si128(last)).cast_unsigned());
 }
 
-/// Loads 64 bytes, or as many as there are and zeros.
+/// Loads up to 64 bytes, and zeros in place of those that are missing.
 #[inline]
 #[target_feature(enable = "avx512bw")]
 fn load_up_to_64(bytes: &[u8]) -> __m512i {
     let present = if bytes.len() < BYTES { (1 << bytes.len()) - 1 } else { u64::MAX };
-    // SAFETY: a masked load reads only the bytes whose bit is set, and there are so many.
+    // SAFETY: a masked load reads only the bytes whose bit is set, and `bytes` has that many.
     unsafe { _mm512_maskz_loadu_epi8(present, bytes.as_ptr().cast()) }
 }
 
@@ -72,7 +72,7 @@ fn load_up_to_64(bytes: &[u8]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn unpack(packed: &[u8], shift: usize) -> __m512i {
-    /// The two bytes of each number. Two numbers take three bytes; the second of a pair starts in its middle one.
+    /// The two bytes that hold each number. Two numbers take three bytes; the second of a pair starts in the middle one.
     static BYTES_OF: [[u8; BYTES]; 2] = {
         let mut bytes_of = [[0; BYTES]; 2];
         let mut number = 0;
@@ -95,11 +95,11 @@ fn unpack(packed: &[u8], shift: usize) -> __m512i {
     _mm512_and_si512(words, _mm512_set1_epi16(DISTANCE_MAX.cast_signed()))
 }
 
-/// For each bit of a set, how many bits there are up to it and with it.
+/// For each bit of a set, the number of set bits up to and including it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn running_counts(set: u64) -> __m512i {
-    /// The last byte of each quadword, for all bytes of the next: the first quadword has none before it.
+    /// For all bytes of a quadword, the last byte of the quadword before; the first quadword has none.
     static LAST_BEFORE: [u8; BYTES] = {
         let mut last_before = [0; BYTES];
         let mut at = 8;
@@ -110,12 +110,12 @@ fn running_counts(set: u64) -> __m512i {
         last_before
     };
     let zero = _mm512_setzero_si512();
-    // Quadword by quadword.
+    // First within each quadword.
     let mut counts = _mm512_maskz_set1_epi8(set, 1);
     counts = _mm512_add_epi8(counts, _mm512_slli_epi64::<8>(counts));
     counts = _mm512_add_epi8(counts, _mm512_slli_epi64::<16>(counts));
     counts = _mm512_add_epi8(counts, _mm512_slli_epi64::<32>(counts));
-    // And what the quadwords before have.
+    // Then add what the quadwords before have.
     // SAFETY: `LAST_BEFORE` has 64 readable bytes.
     let last_before = unsafe { _mm512_loadu_si512(LAST_BEFORE.as_ptr().cast()) };
     let mut before = _mm512_maskz_permutexvar_epi8(u64::MAX << 8, last_before, counts);
@@ -138,7 +138,7 @@ impl Table {
         Self([load(0), load(1), load(2), load(3)])
     }
 
-    /// The entries of 64 indices.
+    /// The entries of the table at 64 indices.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     fn look_up(&self, indices: __m512i) -> __m512i {

@@ -1,6 +1,6 @@
 //! The one place where the coder names an instruction set, and the only one with `unsafe`.
 //!
-//! Each algorithm is written once, as a [`Kernel`] over the [`Lanes`] trait: the handful of operations that instruction sets
+//! Each algorithm is written once, as a [`Kernel`] over the [`Lanes`] trait, which has the few operations that instruction sets
 //! do differently. [`Backend::run`] enters a kernel compiled for one instruction set; everything inlined into it may use that
 //! set, so plain loops over arrays become wide registers as well.
 //!
@@ -35,15 +35,16 @@ pub(super) type VectorMask = [u64; PAGE_VECTORS / 64];
 /// The numbers of a set's vectors in ascending order, with room for a whole register after the last.
 pub(super) type Positions = [u16; PAGE_VECTORS + 32];
 
-/// Numbers of more than eight bits, put together from the two streams they lie in.
+/// Numbers of more than eight bits, put together from the two streams that hold them.
 pub(super) type Numbers = [u16; PAGE_VECTORS];
 
 /// Bytes of the widest register.
 pub(super) const REGISTER_BYTES: usize = 64;
 
-/// What instruction sets do differently; where one has nothing better, as on every machine.
+/// The operations that instruction sets do differently. The default bodies are the portable code, for a set that has nothing
+/// better.
 ///
-/// A value of an implementing type is the proof that this machine can run it.
+/// A value of an implementing type proves that this machine can run it.
 pub(super) trait Lanes: Copy {
     /// Lists the vectors of a set.
     #[inline(always)]
@@ -51,11 +52,11 @@ pub(super) trait Lanes: Copy {
         portable::positions(set, list)
     }
 
-    /// Writes the `elements` of a set one after the other; returns the bytes they take. What follows them in `out` may be
-    /// overwritten as far as a register reaches.
+    /// Writes the `elements` of a set one after the other; returns how many bytes they take. What follows them in `out` may be
+    /// overwritten, as far as a register reaches.
     ///
     /// # Panics
-    /// If `out` has not [`REGISTER_BYTES`] more than they take.
+    /// If `out` does not have [`REGISTER_BYTES`] more than the elements take.
     #[inline(always)]
     fn compress<const N: usize>(
         self,
@@ -68,7 +69,7 @@ pub(super) trait Lanes: Copy {
 
     /// Puts successive `literals` at the vectors of `set` and zero everywhere else.
     ///
-    /// `literals` has one entry for each vector of the set; where it does not, the rest of the page is zero.
+    /// `literals` must have one entry for each vector of the set; if it has fewer, the rest of the page is zero.
     #[inline(always)]
     fn expand(
         self,
@@ -79,8 +80,8 @@ pub(super) trait Lanes: Copy {
         portable::expand(set, literals, page);
     }
 
-    /// Joins the bytes `low` with `HIGH_BITS` bits each, packed lowest first, to the front of `numbers`. Where high bits are
-    /// missing, numbers may be missing as well or be any.
+    /// Joins the bytes `low` with `HIGH_BITS` bits each, packed lowest first, to the front of `numbers`. If high bits are missing,
+    /// the numbers they belong to may be missing as well, or have any value.
     #[inline(always)]
     fn join_bits<const HIGH_BITS: usize>(self, low: &[u8], high: &[u8], numbers: &mut Numbers) {
         portable::join_bits::<HIGH_BITS>(low, high, numbers);
@@ -92,24 +93,24 @@ pub(super) trait Lanes: Copy {
         portable::tagged(tags, tag)
     }
 
-    /// Reads the moves that `markers` stand for, as many as a block has at most, to the front of `moves`.
+    /// Reads the moves that `markers` stand for, at most as many as a block has, to the front of `moves`.
     #[inline(always)]
     fn moves(self, table: &MoveTable, markers: &[u8], distances: &mut Distances<'_>, moves: &mut Moves) {
         moves::read(table, markers, distances, moves);
     }
 
-    /// The first `count` bytes of `a`, and from there on those of `b`. None where that takes longer than to write both.
+    /// The first `count` bytes of `a`, and from there on those of `b`. `None` where that takes longer than writing both.
     #[inline(always)]
     fn join(self, _count: u8, _a: &[u8; 32], _b: &[u8; 32]) -> Option<[u8; 32]> {
         None
     }
 
-    /// Fetches the line of `page` that holds a byte to the caches: it will be read soon.
+    /// Fetches the line of `page` that holds a byte to the caches, because it will be read soon.
     #[inline(always)]
     fn prefetch(self, _page: &Page, _byte: usize) {}
 
-    /// Fetches what is `ahead` bytes after the start of `bytes`, as many as there are of these, to the caches that are not
-    /// nearest: it will be read in a while. Whatever is there, or nothing.
+    /// Fetches `bytes.len()` bytes that lie `ahead` bytes after the start of `bytes` to the caches that are not nearest, because
+    /// they will be read in a while. There may be anything at that place, or nothing.
     #[inline(always)]
     fn fetch_ahead(self, _bytes: &[u8], _ahead: usize) {}
 
@@ -122,9 +123,10 @@ pub(super) trait Lanes: Copy {
 
 /// An algorithm over [`Lanes`].
 pub(super) trait Kernel {
-    /// What it computes.
+    /// The result of the algorithm.
     type Output;
-    /// Runs it. Implementations are `#[inline(always)]`, so that they compile for the instruction set they are entered with.
+    /// Runs the algorithm. Implementations are `#[inline(always)]`, so that they compile for the instruction set they are
+    /// entered with.
     fn run<L: Lanes>(self, lanes: L) -> Self::Output;
 }
 
@@ -160,7 +162,7 @@ impl Backend {
         Self::PORTABLE
     }
 
-    /// Every backend of this machine, for tests and comparisons.
+    /// Every backend that this machine can run, for tests and comparisons.
     #[must_use]
     pub fn available() -> Vec<Self> {
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
@@ -173,7 +175,7 @@ impl Backend {
         [Some(Self::PORTABLE)].into_iter().chain(more).flatten().collect()
     }
 
-    /// `portable`, `avx2` or `avx512`.
+    /// The backend's name: `portable`, `avx2` or `avx512`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -185,7 +187,7 @@ impl Backend {
         }
     }
 
-    /// Writes pages that will not be read soon.
+    /// A writer for pages that will not be read soon.
     pub(super) fn past_caches(self) -> PastCaches {
         PastCaches::new(self)
     }

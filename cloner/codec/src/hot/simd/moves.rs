@@ -1,8 +1,8 @@
 //! Moves: what byte markers ask for, read before any of it is done.
 //!
-//! Reading a marker is a few look-ups and additions, doing it is a copy, and each keeps a processor busy in another way: wide
-//! registers read 64 markers at once, but copies come one after the other. So markers are read [`BLOCK_MOVES`] at a time into
-//! arrays, whose sums say whether the copies fit before the first is made.
+//! Reading a marker takes a few look-ups and additions, carrying it out is a copy, and the two keep a processor busy in different
+//! ways: wide registers read 64 markers at once, but copies come one after the other. So markers are read [`BLOCK_MOVES`] at a
+//! time into arrays, whose sums say whether the copies fit before the first is made.
 
 use super::super::narrow::{low_u16, low_u32};
 
@@ -14,34 +14,34 @@ pub(super) const PAGE_AT: u16 = 4096 + 3 * 32;
 pub(super) const BLOCK_MOVES: usize = 512;
 /// Bits of a distance.
 pub(super) const DISTANCE_BITS: usize = 12;
-/// The greatest distance, as it is stored.
+/// The greatest distance, in the form it is stored in.
 pub(super) const DISTANCE_MAX: u16 = (1 << DISTANCE_BITS) - 1;
-/// How far before every place of the page there are zeros.
+/// How many bytes before every place of the page there are zeros.
 pub(super) const ZEROS_BACK: u16 = PAGE_AT;
 
 /// What every marker stands for.
 pub(in super::super) struct MoveTable {
-    /// Literals it takes; with [`FLAG`], its vector has a new distance.
+    /// Literals that the marker takes; with [`FLAG`], its vector has a new distance.
     pub(super) literals: [u8; 256],
-    /// Bytes it makes; with [`FLAG`], its vector is zeros.
+    /// Bytes that the marker makes; with [`FLAG`], its vector is zeros.
     pub(super) bytes: [u8; 256],
-    /// What the flags say, in another way.
+    /// What the flags say, as masks.
     sources: [Source; 256],
 }
 
-/// The bit of a table's entry that is not part of the number.
+/// The bit of a table entry that is not part of the number.
 pub(super) const FLAG: u8 = 0x80;
 
-/// Where a vector comes from, as masks: a compiler may make a choice a branch, and no branch can be predicted here.
+/// Where a vector comes from, as masks: a compiler may turn a choice into a branch, and no branch can be predicted here.
 #[derive(Clone, Copy)]
 struct Source {
-    /// The bits of a distance if the vector has a new one, else none.
+    /// The bits of a distance if the vector has a new one, otherwise zero.
     new: u32,
-    /// The bits of a distance if it has the same one as the vector before, or is zeros, else none.
+    /// The bits of a distance if the vector has the same one as the vector before, or is zeros; otherwise zero.
     same: u32,
-    /// The bits of a distance if it is copied, none if it is zeros.
+    /// The bits of a distance if the vector is copied, zero if it is zeros.
     copied: u32,
-    /// What is added to those.
+    /// What is added to the masked distance.
     least: u32,
 }
 
@@ -58,7 +58,7 @@ impl Source {
 }
 
 impl MoveTable {
-    /// All markers take and make nothing.
+    /// A table in which all markers take and make nothing.
     pub(in super::super) const fn new() -> Self {
         Self { literals: [0; 256], bytes: [FLAG; 256], sources: [Source::new(false, true); 256] }
     }
@@ -66,7 +66,7 @@ impl MoveTable {
     /// Gives `marker` a meaning: `literals`, and then a vector of `length` bytes.
     ///
     /// # Panics
-    /// If those are more bytes than an entry holds.
+    /// If there are more bytes than an entry can hold.
     pub(in super::super) const fn set(
         &mut self,
         marker: usize,
@@ -84,11 +84,11 @@ impl MoveTable {
 
 /// What a block of markers asks for, marker by marker.
 pub(in super::super) struct Moves {
-    /// Literals.
+    /// Literals that each move takes.
     pub(super) literals: [u8; BLOCK_MOVES],
-    /// Bytes of the page: literals and a vector.
+    /// Bytes of the page that each move makes: literals and a vector.
     pub(super) bytes: [u8; BLOCK_MOVES],
-    /// How far before its place the vector is copied from.
+    /// How many bytes before its place the vector is copied from.
     pub(super) back: [u16; BLOCK_MOVES],
 }
 
@@ -100,26 +100,26 @@ impl Moves {
 
 /// The distances of a record, taken one after the other.
 pub(in super::super) struct Distances<'a> {
-    /// [`DISTANCE_BITS`] each, and more bytes after the last.
+    /// The distances, [`DISTANCE_BITS`] each, with more bytes after the last.
     packed: &'a [u8],
-    /// Bits that were taken.
+    /// Number of bits taken so far.
     pub(super) bit: usize,
-    /// The last that was taken, as it is stored; 0 if none was.
+    /// The distance taken last, in the form it is stored in; 0 if none was taken.
     pub(super) last: u16,
 }
 
 impl<'a> Distances<'a> {
-    /// None taken. What is taken beyond the end of `packed` is zeros.
+    /// Starts at the first distance. Distances taken beyond the end of `packed` are zero.
     pub(super) fn new(packed: &'a [u8]) -> Self {
         Self { packed, bit: 0, last: 0 }
     }
 
-    /// How many were taken.
+    /// Number of distances taken so far.
     pub(super) fn taken(&self) -> usize {
         self.bit / DISTANCE_BITS
     }
 
-    /// The bytes the next distance starts in, and the bits of the first that are not its own: 0 or 4.
+    /// The bytes in which the next distance starts, and how many bits of the first byte belong to the one before: 0 or 4.
     #[inline(always)]
     pub(super) fn next(&self) -> (&'a [u8], usize) {
         (self.packed.get(self.bit / 8..).unwrap_or_default(), self.bit % 8)
@@ -138,10 +138,10 @@ impl<'a> Distances<'a> {
     }
 }
 
-/// Markers that are read for one look at the distances.
+/// Number of markers read for each load of distances.
 const GROUP: usize = 4;
 
-/// Reads `markers`, [`BLOCK_MOVES`] at most, to the front of `moves`. What is after them there may be overwritten.
+/// Reads at most [`BLOCK_MOVES`] `markers` to the front of `moves`. What follows them there may be overwritten.
 #[inline(always)]
 pub(super) fn read(table: &MoveTable, markers: &[u8], distances: &mut Distances<'_>, moves: &mut Moves) {
     let Moves { literals, bytes, back } = moves;
@@ -156,7 +156,7 @@ pub(super) fn read(table: &MoveTable, markers: &[u8], distances: &mut Distances<
     }
 }
 
-/// Reads [`GROUP`] markers at most.
+/// Reads at most [`GROUP`] markers.
 #[inline(always)]
 fn read_group(
     table: &MoveTable,

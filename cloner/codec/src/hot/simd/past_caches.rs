@@ -1,7 +1,7 @@
-//! Pages written past the caches, to memory that will not be read soon.
+//! Writes pages past the caches, to memory that will not be read soon.
 //!
-//! A store to a line that is in no cache fetches it first, from memory that is about to be overwritten whole; a coder that
-//! decodes a page in a microsecond waits for that. Non-temporal stores spare the fetch, and leave in the caches what is there.
+//! A store to a line that is in no cache first fetches it, from memory that is about to be overwritten completely, and a coder
+//! that decodes a page in a microsecond waits for that. Non-temporal stores avoid the fetch and leave the caches as they are.
 #![cfg_attr(
     all(target_arch = "x86_64", not(feature = "portable")),
     expect(unsafe_code, reason = "non-temporal stores are instructions")
@@ -17,7 +17,7 @@ use super::Backend;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 use super::Set;
 
-/// Writes pages past the caches; what was written is in order with other stores once it is dropped.
+/// Writes pages past the caches; once it is dropped, what it wrote is in order with other stores.
 pub(in super::super) struct PastCaches {
     backend: Backend,
 }
@@ -27,13 +27,13 @@ impl PastCaches {
         Self { backend }
     }
 
-    /// Copies a page. Pages of guest memory start where pages do; to others it is copied as usual.
+    /// Copies a page. Pages of guest memory are aligned to pages; to memory that is not aligned, the page is copied as usual.
     #[inline]
     pub(in super::super) fn write(&mut self, from: &Page, to: &mut Page) {
         match self.backend.0 {
             #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
             Set::Avx2(_) | Set::Avx512(_) if to.as_ptr().addr().is_multiple_of(STORE_BYTES) => {
-                // SAFETY: values of these are the proof that the machine has AVX; `drop` orders the stores.
+                // SAFETY: values of these types prove that the machine has AVX; `drop` orders the stores.
                 unsafe { write(from, to) }
             }
             _ => to.copy_from_slice(from),

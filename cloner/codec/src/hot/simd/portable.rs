@@ -1,17 +1,17 @@
-//! The operations of [`Lanes`] without any instruction set.
+//! The operations of [`Lanes`] in plain Rust, for any instruction set.
 
 use crate::chunk::{PAGE_VECTORS, VECTOR_BYTES};
 
 use super::super::narrow::low_u16;
 use super::{Lanes, Numbers, Positions, REGISTER_BYTES, VectorMask};
 
-/// Runs on every machine.
+/// The portable backend, which runs on every machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Portable;
 
 impl Lanes for Portable {}
 
-/// The bits of one word, lowest first.
+/// The positions of the set bits of one word, lowest first.
 #[inline(always)]
 pub(super) fn bits(mut word: u64) -> impl Iterator<Item = u16> {
     std::iter::from_fn(move || {
@@ -51,7 +51,7 @@ pub(super) fn compress<const N: usize>(
     bytes
 }
 
-/// How many vectors a set has.
+/// Number of vectors in a set.
 #[inline(always)]
 pub(in super::super) fn count(set: &VectorMask) -> usize {
     set.iter().map(|word| word.count_ones() as usize).sum()
@@ -74,7 +74,7 @@ pub(super) fn expand(
 
 #[inline(always)]
 pub(super) fn join_bits<const HIGH_BITS: usize>(low: &[u8], high: &[u8], numbers: &mut Numbers) {
-    // Eight numbers at a time, whose high bits are whole bytes.
+    // Eight numbers at a time, so that their high bits are whole bytes.
     let places = numbers.as_chunks_mut::<8>().0;
     for ((low, high), place) in low.chunks(8).zip(high.chunks(HIGH_BITS)).zip(places) {
         let high = high.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));

@@ -1,7 +1,7 @@
 //! Replaying byte markers: the loop that decodes most of a guest's memory, and cannot afford a bounds check per copy.
 //!
 //! The page is built in a window. Every move joins 32 bytes of literals and 32 of a vector in a register and writes them at once,
-//! without a branch on how long either is: what is too much is overwritten by the next move.
+//! without a branch on how long either is: the next move overwrites the excess.
 //!
 //! ```text
 //!  0                                      4192                     8288         8320
@@ -12,7 +12,7 @@
 //!
 //! A vector starts 32 to 4127 bytes before the place it is copied to, so it always starts in the window: before the page there
 //! are zeros, and a vector of zeros is one that starts 4192 bytes before. Literals and distances are not checked copy by copy
-//! either; if what a block of markers takes together fits, so does what any prefix of it takes.
+//! either: if what a block of markers takes together fits, so does what any prefix of it takes.
 
 #![expect(unsafe_code, reason = "the sums over a block of moves bound every copy, which no compiler can see")]
 
@@ -23,11 +23,11 @@ use super::moves::{
     BLOCK_MOVES, DISTANCE_MAX, Distances, LEAST_DISTANCE, MoveTable, Moves, PAGE_AT, ZEROS_BACK,
 };
 
-/// Bytes a copy moves, whatever the move needs of them; and the least distance of a vector.
+/// Bytes that a copy moves, however few the move needs; and the least distance of a vector.
 pub(in super::super) const COPY_BYTES: usize = 32;
 /// Where it ends.
 const PAGE_END: usize = PAGE_AT as usize + PAGE_BYTES;
-/// A move ends at the end of the page at most, and so starts there at most.
+/// A move ends at the end of the page at the latest, and so starts there at the latest.
 const WINDOW_BYTES: usize = PAGE_END + COPY_BYTES;
 
 const _: () = assert!(COPY_BYTES == LEAST_DISTANCE as usize && LEAST_DISTANCE + DISTANCE_MAX <= PAGE_AT);
@@ -35,7 +35,7 @@ const _: () =
     assert!(ZEROS_BACK <= PAGE_AT && PAGE_END + COPY_BYTES - ZEROS_BACK as usize <= PAGE_AT as usize);
 
 /// Where a page is built from byte markers. Reused from page to page: nothing is ever written before [`PAGE_AT`],
-/// and nothing is read after it that was not written for the same page.
+/// and after it nothing is read that was not written for the same page.
 pub(in super::super) struct Window {
     bytes: [u8; WINDOW_BYTES],
     moves: Moves,
@@ -47,19 +47,19 @@ impl Window {
     }
 }
 
-/// A page to build: what is left of its record's streams, and how far it has come.
+/// A page that is being built: what is left of its record's streams, and how far the page has come.
 pub(in super::super) struct Draft<'a> {
     markers: &'a [u8],
     distances: Distances<'a>,
     literals: &'a [u8],
     literal_at: usize,
     window: &'a mut Window,
-    /// Where the next byte goes, in the window.
+    /// Byte of the window at which the next byte of the page goes.
     at: usize,
 }
 
 impl<'a> Draft<'a> {
-    /// Nothing built. Bytes that follow the distances mean nothing; [`COPY_BYTES`] have to follow the literals.
+    /// Starts a page. Bytes after the distances may have any value; at least [`COPY_BYTES`] bytes must follow the literals.
     pub(in super::super) fn new(
         markers: &'a [u8],
         distances: &'a [u8],
@@ -70,7 +70,7 @@ impl<'a> Draft<'a> {
         Self { markers, distances, literals, literal_at: 0, window, at: PAGE_AT.into() }
     }
 
-    /// Whether the page was built to its end, of so many distances and literals.
+    /// Whether the page was built to its end, and took exactly this many distances and literals.
     pub(in super::super) fn took(&self, distances: usize, literals: usize) -> bool {
         (self.at, self.distances.taken(), self.literal_at) == (PAGE_END, distances, literals)
     }
@@ -91,8 +91,8 @@ impl<'a> Draft<'a> {
 
     /// Builds two pages at once.
     ///
-    /// What a vector is copied from may have been written by several of the moves just before it, and is then read only when
-    /// all of them have come to the cache. Meanwhile the other page goes on.
+    /// What a vector is copied from may have been written by several of the moves just before it, and can be read only when all of
+    /// these have reached the cache. Meanwhile the other page goes on.
     #[inline(always)]
     pub(in super::super) fn build_both<L: Lanes>(&mut self, other: &mut Self, lanes: L, table: &MoveTable) {
         while !self.markers.is_empty() && !other.markers.is_empty() {
@@ -112,7 +112,7 @@ impl<'a> Draft<'a> {
         other.build(lanes, table);
     }
 
-    /// Reads a block of markers. If it does not fit there is nothing to play, nor any block after it.
+    /// Reads a block of markers. If the block does not fit, there is nothing to play, in this block or any after it.
     #[inline(always)]
     fn read<L: Lanes>(&mut self, lanes: L, table: &MoveTable) -> Player<'_> {
         let (block, rest) = self.markers.split_at(self.markers.len().min(BLOCK_MOVES));
@@ -135,12 +135,12 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A block of moves to make. They are known to stay in the page, to leave [`COPY_BYTES`] of literals, and to copy vectors
-/// from [`PAGE_AT`] bytes before at most.
+/// A block of moves to make. They are known to stay in the page, to leave at least [`COPY_BYTES`] of literals, and to copy
+/// vectors from at most [`PAGE_AT`] bytes before.
 struct Player<'a> {
-    /// The literals not taken yet.
+    /// The first literal that has not been taken yet.
     literals: *const u8,
-    /// Where the next byte goes, in a window.
+    /// Where the next byte of the page goes, in a window.
     place: *mut u8,
     moves: &'a Moves,
     count: usize,
@@ -159,7 +159,7 @@ impl Player<'_> {
     /// Makes the move with this number.
     ///
     /// # Safety
-    /// There must be one, and those before it must have been made, once each.
+    /// The block must have a move with this number, and the moves before it must have been made, once each.
     #[inline(always)]
     unsafe fn step<L: Lanes>(&mut self, lanes: L, number: usize) {
         let &mut Self { literals, place, moves, .. } = self;
@@ -177,9 +177,9 @@ impl Player<'_> {
             _ => {
                 // SAFETY: as above.
                 unsafe { store(place, run) };
-                // SAFETY: the literals of this move end at the end of the page at most.
+                // SAFETY: the literals of this move end at the end of the page at the latest.
                 let place = unsafe { place.add(takes.into()) };
-                // SAFETY: so the vector, which starts there, comes from PAGE_AT bytes before that at most.
+                // SAFETY: so the vector, which starts there, comes from at most PAGE_AT bytes before that.
                 let source = unsafe { place.sub(moves.back[number].into()) };
                 // SAFETY: as above.
                 let vector = unsafe { load(source) };
@@ -187,31 +187,31 @@ impl Player<'_> {
                 unsafe { store(place, vector) };
             }
         }
-        // SAFETY: to the end of the literals that all moves take at most.
+        // SAFETY: this leads at most to the end of the literals that all moves take.
         self.literals = unsafe { literals.add(takes.into()) };
-        // SAFETY: to the end of the page at most.
+        // SAFETY: this leads at most to the end of the page.
         self.place = unsafe { place.add(makes.into()) };
     }
 }
 
-/// The sum of a block's numbers, each less than [`FLAG`](super::moves::FLAG): it fits.
+/// Adds up the numbers of a block, each less than [`FLAG`](super::moves::FLAG), so that the sum cannot overflow.
 #[inline(always)]
 fn sum(numbers: &[u8]) -> usize {
     numbers.iter().fold(0_u16, |sum, &number| sum + u16::from(number)).into()
 }
 
 /// # Safety
-/// `COPY_BYTES` must be readable.
+/// `COPY_BYTES` must be readable at `from`.
 #[inline(always)]
 unsafe fn load(from: *const u8) -> [u8; COPY_BYTES] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the bytes are readable.
     unsafe { from.cast::<[u8; COPY_BYTES]>().read() }
 }
 
 /// # Safety
-/// `COPY_BYTES` must be writable.
+/// `COPY_BYTES` must be writable at `to`.
 #[inline(always)]
 unsafe fn store(to: *mut u8, bytes: [u8; COPY_BYTES]) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the bytes are writable.
     unsafe { to.cast::<[u8; COPY_BYTES]>().write(bytes) }
 }

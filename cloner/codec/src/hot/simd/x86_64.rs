@@ -12,7 +12,7 @@ use super::super::narrow::low_u8;
 use super::moves::{Distances, MoveTable, Moves};
 use super::{Kernel, Lanes, Numbers, Positions, REGISTER_BYTES, VectorMask, avx512_moves, portable};
 
-/// AVX2 with the bit operations of its time.
+/// AVX2 with the bit operations of the same generation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx2(());
 
@@ -195,8 +195,8 @@ fn equal_bytes(a: &[u8; 32], b: &[u8; 32]) -> u32 {
     _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)).cast_unsigned()
 }
 
-/// Compresses the numbers of 64 vectors at a time, as bytes, and makes words of those there are. The register is stored whole:
-/// Zen 4 is slow to compress into memory.
+/// Compresses the numbers of 64 vectors at a time, as bytes, and widens those that are left to words. The register is stored whole,
+/// because Zen 4 is slow to compress into memory.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
 fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
@@ -236,10 +236,10 @@ fn positions<'p>(set: &VectorMask, list: &'p mut Positions) -> &'p [u16] {
     &list[..count]
 }
 
-/// Compresses as many elements at a time as a register has.
+/// Compresses as many elements at a time as fit in a register.
 ///
 /// # Safety
-/// `out` must have room for the elements of the set and a register more.
+/// `out` must have room for the elements of the set and one more register.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
 unsafe fn compress<const N: usize>(set: &VectorMask, elements: &[[u8; N]; PAGE_VECTORS], out: &mut [u8]) {
@@ -258,15 +258,15 @@ unsafe fn compress<const N: usize>(set: &VectorMask, elements: &[[u8; N]; PAGE_V
             4 => _mm512_maskz_compress_epi32((mask & 0xffff) as u16, loaded),
             _ => _mm512_maskz_compress_epi64((mask & 0xff) as u8, loaded),
         };
-        // SAFETY: `place` is after the elements before, and the caller has room for all of them and a register.
+        // SAFETY: `place` is right after the elements before, and the caller has room for all of them and a register.
         unsafe { _mm512_storeu_si512(place.cast(), compressed) };
-        // SAFETY: not after the room for all elements.
+        // SAFETY: this is at most the end of the room for all elements.
         place = unsafe { place.add(mask.count_ones() as usize * N) };
     }
 }
 
 /// # Safety
-/// There must be a literal for every vector of `set`.
+/// `literals` must have an entry for every vector of `set`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn expand(
@@ -279,7 +279,7 @@ unsafe fn expand(
         for (mask, vectors) in word.to_le_bytes().into_iter().zip(vectors.as_chunks_mut::<8>().0) {
             let count = mask.count_ones();
             let next = literals.as_ptr().wrapping_add(taken);
-            // Loaded, then expanded: Zen 4 is slow to expand from memory.
+            // Loaded, then expanded, because Zen 4 is slow to expand from memory.
             // SAFETY: only as many literals are read as the mask has bits, and the caller has one for each.
             let loaded = unsafe { _mm512_maskz_loadu_epi64(low_u8((1 << count) - 1), next.cast()) };
             let expanded = _mm512_maskz_expand_epi64(mask, loaded);
@@ -290,7 +290,7 @@ unsafe fn expand(
     }
 }
 
-/// A bit of each number is a bit of a mask.
+/// Joins numbers that have a single high bit: that bit of each is a bit of a mask.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn join_bit(low: &[u8], high: &[u8], numbers: &mut Numbers) {
@@ -298,7 +298,7 @@ fn join_bit(low: &[u8], high: &[u8], numbers: &mut Numbers) {
     let places = numbers.as_chunks_mut::<LANES>().0;
     for ((low, high), place) in low.chunks(LANES).zip(high.chunks(LANES / 8)).zip(places) {
         let present = u32::MAX >> (LANES - low.len());
-        // SAFETY: a masked load reads only the bytes whose bit is set, and there are so many.
+        // SAFETY: a masked load reads only the bytes whose bit is set, and `low` has that many.
         let low = unsafe { _mm256_maskz_loadu_epi8(present, low.as_ptr().cast()) };
         let low = _mm512_cvtepu8_epi16(low);
         let high = high.iter().rev().fold(0, |bits, &byte| bits << 8 | u32::from(byte));

@@ -1,4 +1,4 @@
-//! Broken and hostile chunks: an error or the right pages, never a panic, never other pages.
+//! Broken and hostile chunks give an error or the right pages, but never a panic and never other pages.
 #![expect(clippy::cast_possible_truncation, reason = "made-up content: any bits will do")]
 
 use proptest::prelude::*;
@@ -49,7 +49,7 @@ fn small_chunk() -> (Vec<u8>, Kept, Vec<u8>) {
     (encoded, case.kept(), case.expected())
 }
 
-/// Decodes on every backend; the pages if all agree on them, `None` if all agree that there are none.
+/// Decodes on every backend; returns the pages if all agree on them, or `None` if all agree that the chunk is invalid.
 fn decode(encoded: &[u8], kept: &Kept) -> Option<Vec<u8>> {
     let verified = VerifiedChunk::verify(encoded).ok();
     let mut decoded = Backend::available().into_iter().map(|backend| {
@@ -63,7 +63,7 @@ fn decode(encoded: &[u8], kept: &Kept) -> Option<Vec<u8>> {
     first
 }
 
-/// What version 2 looked like when it was fixed. A build that can no longer read it has changed the format.
+/// A chunk as it was when version 2 was fixed. If a build can no longer read it, the format has changed.
 const GOLDEN: &[u8] = include_bytes!("golden/v2-every-kind.chunk");
 
 #[test]
@@ -73,18 +73,18 @@ fn the_golden_chunk_of_version_2_decodes_on_every_backend_and_by_the_oracle() {
     assert!(naive::decode(GOLDEN, &kept).as_ref() == Some(&expected));
 }
 
-/// FORMAT.md is complete: a reader in another language, written from it alone, gets the same pages.
+/// FORMAT.md is complete: a reader in another language that was written from it alone decodes the same pages.
 #[test]
 fn a_reader_written_from_the_description_alone_reads_the_golden_chunk() {
     let (_, kept, expected) = small_chunk();
     let read = read_chunk(GOLDEN, &kept.parent, kept.pages.as_flattened());
-    assert!(read == expected, "other pages");
+    assert!(read == expected, "the Python reader decodes other pages");
 }
 
-/// As the golden chunk, with vectors of every tag: the one with every kind of page has no dictionary.
+/// Another golden chunk, with vectors of every tag: the one with every kind of page has no dictionary.
 const GOLDEN_TAGS: &[u8] = include_bytes!("golden/v2-every-tag.chunk");
 
-/// Pages whose vectors come from a few hundred that all of them have, and some that are like each other.
+/// Pages whose vectors come from a few hundred that all pages share, and some that resemble each other.
 fn every_tag() -> Vec<u8> {
     let vector = |page: u64, at: u64| match at % 16 {
         0 => 0,
@@ -107,7 +107,7 @@ fn the_golden_chunk_of_every_tag_decodes_on_every_backend_by_the_oracle_and_in_p
     }
     assert!(decode(GOLDEN_TAGS, &kept).as_ref() == Some(&expected));
     assert!(naive::decode(GOLDEN_TAGS, &kept).as_ref() == Some(&expected));
-    assert!(read_chunk(GOLDEN_TAGS, &[], &[]) == expected, "other pages");
+    assert!(read_chunk(GOLDEN_TAGS, &[], &[]) == expected, "the Python reader decodes other pages");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn write_the_golden_chunks() {
         std::fs::write(path, encoded).unwrap();
     };
     write("v2-every-kind", &small_chunk().0);
-    // Today's encoder finds that byte markers serve these pages better, so the records of an earlier one are kept.
+    // Today's encoder finds that byte markers serve these pages better, so the records of an earlier encoder are kept.
     let mut tags = GOLDEN_TAGS.to_vec();
     tags[4..6].copy_from_slice(&VERSION.to_le_bytes());
     seal(&mut tags);
@@ -154,7 +154,7 @@ fn under_a_right_checksum_a_flipped_bit_means_the_same_to_all_decoders() {
     let (encoded, kept, expected) = small_chunk();
     let (mut refused, mut decoded_same, mut decoded_other) = (0, 0, 0);
     for bit in 0..encoded.len() * 8 {
-        // Every bit of header, map and dictionary; every seventh of the records.
+        // Every bit of header, map and dictionary; every seventh bit of the records.
         if bit / 8 > HEADER_BYTES + 4096 && bit % 7 != 0 {
             continue;
         }

@@ -11,14 +11,14 @@ use crate::chunk::{PAGE_BYTES, Page};
 use super::super::PageSet;
 use super::Case;
 
-/// Cases of a property test: `fallback` unless `CLONER_CASES` says otherwise.
+/// Number of cases of a property test: `fallback`, unless `CLONER_CASES` says otherwise.
 pub(super) fn cases(fallback: u32) -> u32 {
     std::env::var("CLONER_CASES")
         .ok()
         .map_or(fallback, |cases| cases.parse().expect("CLONER_CASES is a number"))
 }
 
-/// One to a dozen pages, most of them touched, half of the time with a parent that is much like them.
+/// One to a dozen pages, most of them touched; in half of the cases with a parent that resembles them.
 pub(super) fn case() -> impl Strategy<Value = Case> {
     let parent = prop_oneof![Just(None), vec(vec((0..PAGE_BYTES, any::<u8>()), 0..12), 12).prop_map(Some)];
     (vec(page(), 1..12), any::<u16>(), any::<u16>(), parent).prop_map(|(pages, touched, again, parent)| {
@@ -125,7 +125,7 @@ fn structures() -> impl Strategy<Value = Page> {
     })
 }
 
-/// A regular page with a few bytes changed anywhere: the edges of every run and every vector.
+/// A regular page with a few bytes changed anywhere, to test the edges of every run and every vector.
 fn mutated() -> impl Strategy<Value = Page> {
     let base = select(vec![0_u64, 1, 0x0101_0101_0101_0101, 0xffff_8880_1234_5678]);
     (base, 0..3_u64, vec((0..PAGE_BYTES, any::<u8>()), 1..40)).prop_map(|(base, step, changes)| {

@@ -24,7 +24,7 @@ impl Kernel for WordDecode<'_> {
         let short = RecordError::Length { needed_bytes: PLANES_BYTES, record_bytes: record.len() };
         let (planes, mut streams) = record.split_first_chunk::<PLANES_BYTES>().ok_or(short)?;
         let planes = planes_of(planes);
-        // Not by `map`, which is not inlined, and so not compiled for the instruction set.
+        // Not by `map`, which is not inlined, and so is not compiled for the instruction set.
         let (mut sets, mut counts) = ([[0; PAGE_VECTORS / 64]; WordTag::COUNT], [0; WordTag::COUNT]);
         for tag in WordTag::ALL {
             let set = tag_set(&planes, tag);
@@ -111,7 +111,7 @@ fn planes_of(bytes: &[u8; PLANES_BYTES]) -> [VectorMask; PLANES] {
     planes
 }
 
-/// The vectors that have a tag.
+/// The set of vectors that have a tag.
 #[inline(always)]
 fn tag_set(planes: &[VectorMask; PLANES], tag: WordTag) -> VectorMask {
     let inverted = |bit: usize| if tag as usize >> bit & 1 == 0 { u64::MAX } else { 0 };

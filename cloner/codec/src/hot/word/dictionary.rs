@@ -1,11 +1,11 @@
 //! The chunk's dictionary: the vectors that most pages of the chunk share, most frequent first.
 //!
-//! A census of direct-mapped slots stands for an exact count: a vector that finds its slot held by another weakens the
-//! holder by one, and takes the slot when nothing is left. Rare vectors wash each other out, frequent ones stay. A vector is
-//! counted once per page, since within a page a repeat is cheaper than any dictionary.
+//! A census of direct-mapped slots takes the place of an exact count: a vector that finds its slot held by another weakens the
+//! holder by one, and takes the slot when nothing is left of the holder. Rare vectors displace each other, frequent ones stay. A
+//! vector is counted once per page, since within a page a repeat is cheaper than any dictionary.
 //!
-//! Markers are looked up in a table of their own, small enough for the first-level cache: almost every vector of a page is
-//! looked up and almost none found. A vector whose slot a more frequent one has is left out, so a look-up is one probe.
+//! Markers are looked up in a separate table that is small enough for the first-level cache: almost every vector of a page is
+//! looked up and almost none is found. A vector is left out if a more frequent one has its slot, so a look-up is one probe.
 
 use crate::chunk::{DICTIONARY_MAX, Page, PageIndex};
 
@@ -13,24 +13,24 @@ use super::super::narrow::low_u16;
 use super::super::page::vector_bytes;
 use super::HOT_ENTRIES;
 
-/// Slots of the census.
+/// The census has two to this power slots.
 const SLOT_BITS: u32 = 13;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Slots of the table of markers.
+/// The table of markers has two to this power slots.
 const MARKER_BITS: u32 = 11;
-/// An entry costs eight bytes and spares about five per page it serves: fewer pages than this do not pay for it.
+/// An entry costs eight bytes and saves about five per page that uses it, so it pays only if at least this many pages do.
 const PAGES_MIN: u16 = 3;
-/// One vector of so many is counted.
+/// One vector out of this many is counted.
 const SAMPLE: usize = 8;
-/// The marker of vectors without one.
+/// Stands for the marker of a vector that has none.
 const NONE: u16 = u16::MAX;
 
 #[derive(Clone, Copy)]
 struct Slot {
     vector: u64,
-    /// Pages that had this vector, less those that came with others.
+    /// Number of pages that had this vector, less the number of pages that had others with the same slot.
     pages: u16,
-    /// The last page counted, so that a page counts once.
+    /// The page counted last, so that each page counts once.
     last_page: u16,
 }
 
@@ -40,9 +40,9 @@ const EMPTY: Slot = Slot { vector: 0, pages: 0, last_page: u16::MAX };
 pub(in super::super) struct Dictionary {
     slots: Box<[Slot; SLOTS]>,
     entries: Vec<u64>,
-    /// By the hash of a vector, its marker.
+    /// For the hash of each vector, its marker.
     markers: [u16; 1 << MARKER_BITS],
-    /// Slots worth an entry, while they are ranked.
+    /// Slots that are worth an entry, while they are ranked.
     ranking: Vec<u32>,
 }
 
@@ -64,11 +64,11 @@ impl Dictionary {
         self.markers.fill(NONE);
     }
 
-    /// Counts a sample of one page's vectors. Pages must have different numbers.
+    /// Counts a sample of one page's vectors. Every page must have a different number.
     pub(in super::super) fn count(&mut self, page: PageIndex, bytes: &Page) {
         let number = low_u16(page.get() as u64);
         for (place, group) in (page.get()..).zip(vector_bytes(bytes).as_chunks::<SAMPLE>().0) {
-            // Another place in every group and page, or arrays of structures would always show the same field.
+            // The place differs by group and page, or arrays of structures would always show the same field.
             let vector = u64::from_le_bytes(group[place % SAMPLE]);
             if vector == 0 {
                 continue;
@@ -85,7 +85,7 @@ impl Dictionary {
         }
     }
 
-    /// Ends the census: names the vectors that pay for an entry, in order of frequency.
+    /// Ends the census: chooses the vectors that pay for an entry, in order of frequency.
     pub(in super::super) fn choose(&mut self) {
         self.ranking.clear();
         for (slot, number) in self.slots.iter().zip(0_u32..) {
@@ -109,7 +109,7 @@ impl Dictionary {
         &self.entries
     }
 
-    /// The marker of a vector other than zero.
+    /// The marker of a vector other than zero, if it has one.
     #[inline(always)]
     pub(super) fn marker(&self, vector: u64) -> Option<u16> {
         let marker = self.markers[hash::<MARKER_BITS>(vector)];
@@ -117,7 +117,7 @@ impl Dictionary {
     }
 }
 
-/// Whether a marker fits in the eight bits of a hot one.
+/// Whether a marker fits in the eight bits of a hot marker.
 pub(super) fn is_hot(marker: u16) -> bool {
     usize::from(marker) < HOT_ENTRIES
 }

@@ -11,7 +11,7 @@ use super::{Dictionary, PLANES, PLANES_BYTES, Streams, TagCounts, WordTag};
 const REPEAT_SLOTS: usize = 1024;
 const HIGH48_SLOTS: usize = 512;
 const HIGH32_SLOTS: usize = 512;
-/// No vector of the page; reading it as a position gives the zero vector behind the page.
+/// The position of no vector of the page; a read at this position gives the zero vector after the page.
 const NOWHERE: u16 = 512;
 
 /// Scratch for one page's word markers: first [`MarkWords`] finds them, then [`WriteWords`] writes the record.
@@ -36,18 +36,18 @@ impl WordEncoder {
     }
 }
 
-/// Finds the word markers of a page: how many vectors have each tag, or nothing if the record would have more than
-/// `bytes_max`. That is mostly known when a quarter of the vectors has been looked at.
+/// Finds the word markers of a page. Returns how many vectors have each tag, or `None` if the record would be longer than
+/// `bytes_max`, which is mostly known when a quarter of the vectors has been looked at.
 pub(in super::super) struct MarkWords<'a> {
     pub encoder: &'a mut WordEncoder,
     pub vectors: &'a Vectors,
     pub dictionary: &'a Dictionary,
     pub bytes_max: usize,
-    /// The page that will be encoded after this one, to be fetched meanwhile.
+    /// The page that will be encoded after this one, so that it can be fetched meanwhile.
     pub next: &'a Page,
 }
 
-/// Stands for the tag of a vector that is not zero until it has one.
+/// Stands for the tag of a nonzero vector until the vector has one.
 const UNMARKED: u8 = u8::MAX;
 
 impl Kernel for MarkWords<'_> {
@@ -89,7 +89,7 @@ impl Kernel for MarkWords<'_> {
     }
 }
 
-/// Vectors of the page that later ones may name, by hash. One probe: a vector that is not found costs a few bytes.
+/// Vectors of the page that later ones may name, by hash. A look-up is one probe: a vector that is not found costs a few bytes.
 struct Seen<'a> {
     vectors: &'a Vectors,
     /// Vectors of any stage before REPEAT.
@@ -122,7 +122,7 @@ fn hash(vector: u64) -> u64 {
     vector.wrapping_mul(0x9e37_79b1_85eb_ca87)
 }
 
-/// The tag of a vector that is not zero, and what it names.
+/// The tag of a nonzero vector, and the dictionary marker or position that it names.
 #[inline(always)]
 fn mark(vector: u64, at: u16, dictionary: &Dictionary, seen: &mut Seen<'_>) -> (WordTag, u16) {
     let repeat_slot = (hash(vector) >> 54) as usize % REPEAT_SLOTS;
@@ -201,7 +201,7 @@ impl Kernel for WriteWords<'_> {
     }
 }
 
-/// Room for the longest record, one of 512 literals, and for what is written after the end of it.
+/// Room for the longest record, one of 512 literals, and for what is written after its end.
 const RECORD_ROOM: usize = PLANES_BYTES + PAGE_VECTORS * VECTOR_BYTES + REGISTER_BYTES;
 
 /// A record being written.
@@ -249,7 +249,7 @@ impl<L: Lanes> Record<'_, L> {
     }
 }
 
-/// Numbers of more than eight bits, to be written as two streams.
+/// Numbers of more than eight bits, which are written as two streams.
 struct Numbers {
     numbers: [u8; 2 * PAGE_VECTORS + REGISTER_BYTES],
     bytes: usize,
@@ -266,7 +266,7 @@ impl Numbers {
         self.bytes = 0;
     }
 
-    /// Adds the names of a set's vectors. Sets must be disjoint between two calls of `clear`.
+    /// Adds the names of a set's vectors. Sets added between two calls of `clear` must be disjoint.
     #[inline(always)]
     fn add(&mut self, lanes: impl Lanes, set: &VectorMask, names: &[[u8; 2]; PAGE_VECTORS]) {
         self.bytes += lanes.compress(set, names, &mut self.numbers[self.bytes..]);

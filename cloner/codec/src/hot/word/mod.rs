@@ -1,7 +1,7 @@
 //! Word markers: a page as 512 aligned vectors, each with a tag of three bits.
 //!
-//! Memory that holds pointers and integers repeats whole vectors or their high parts. The tag says how a vector is had; what
-//! it needs beyond the tag lies in a stream of its own kind, so that each kind is one tight loop:
+//! Memory that holds pointers and integers repeats whole vectors or their high parts. The tag says how a vector is coded; what
+//! the vector needs beyond the tag lies in one of several streams, one per kind, so that each kind is one tight loop:
 //!
 //! ```text
 //! ┌─────────────────────────────┬────────────────────────────────────────────────┐
@@ -14,7 +14,7 @@
 //! dictionary, small and literal vectors come first, then PARTIAL32, then PARTIAL16, then REPEAT, and an encoder names only
 //! vectors of an earlier stage.
 //!
-//! The planes tell how long every stream is; the record's length has to agree.
+//! The planes tell how long every stream is, and the record's length has to agree.
 
 mod decode;
 mod dictionary;
@@ -26,19 +26,19 @@ pub(super) use encode::{MarkWords, WordEncoder, WriteWords};
 
 use crate::chunk::PAGE_VECTORS;
 
-/// How a vector of a WORD-MARKED page is had.
+/// How a vector of a WORD-MARKED page is coded, and what it takes beyond the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum WordTag {
-    /// Zero.
+    /// The vector is zero.
     Zero = 0,
-    /// Any other: its eight bytes.
+    /// Any other vector: its eight bytes.
     Literal = 1,
     /// One of the first 256 entries of the chunk's dictionary: 8 bits.
     Hot = 2,
     /// An entry of the chunk's dictionary: 12 bits.
     Dictionary = 3,
-    /// Below 65,536: its low 16 bits.
+    /// A vector below 65,536: its low 16 bits.
     Small = 4,
     /// The high 32 bits of another vector of the page (9 bits), its own low 32 bits.
     Partial32 = 5,
@@ -49,7 +49,7 @@ pub enum WordTag {
 }
 
 impl WordTag {
-    /// Number of tags.
+    /// Number of different tags.
     pub const COUNT: usize = 8;
 
     /// Every tag, in the order of their numbers.
@@ -80,23 +80,23 @@ impl WordTag {
     }
 }
 
-/// Dictionary entries a hot marker can name.
+/// Number of dictionary entries that a hot marker can name.
 pub(super) const HOT_ENTRIES: usize = 256;
 /// Bytes of one plane of tag bits.
 const PLANE_BYTES: usize = PAGE_VECTORS / 8;
-/// Planes: bits of a tag.
+/// Number of planes: the bits of a tag.
 const PLANES: usize = 3;
-/// Bytes of all planes.
+/// Bytes of all planes together.
 const PLANES_BYTES: usize = PLANES * PLANE_BYTES;
 
 /// How many vectors of a page have each tag.
 pub(super) type TagCounts = [u16; WordTag::COUNT];
 
-/// The streams of a record in their order, as the number of bytes of each: what encoder and decoder must agree on.
+/// The streams of a record in their order, as the length of each in bytes: what encoder and decoder must agree on.
 ///
-/// Numbers of 12 and 9 bits are split: their low eight bits are one stream of bytes, the bits above are packed into another,
-/// first number lowest. Unused bits of a last byte are zero. Base positions are those of PARTIAL32, PARTIAL16 and REPEAT
-/// vectors, in this order.
+/// Numbers of 12 and 9 bits are split: their low eight bits go to one stream of bytes, and the bits above are packed into
+/// another, first number lowest. Unused bits of the last byte are zero. Base positions are those of PARTIAL32, PARTIAL16 and
+/// REPEAT vectors, in this order.
 #[derive(Clone, Copy, Debug)]
 struct Streams {
     hot: usize,

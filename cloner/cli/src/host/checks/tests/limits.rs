@@ -1,4 +1,4 @@
-//! Processors, limits and the mains.
+//! Tests the checks of processors, limits and the mains.
 
 use super::*;
 

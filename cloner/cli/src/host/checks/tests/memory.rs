@@ -1,4 +1,4 @@
-//! Memory: how much, in which pages, by which rules.
+//! Tests the checks of memory.
 
 use super::*;
 

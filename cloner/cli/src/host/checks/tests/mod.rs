@@ -1,4 +1,4 @@
-//! Every check both ways, from made-up facts.
+//! Tests every check both ways, with made-up facts.
 
 mod limits;
 mod memory;
@@ -99,7 +99,7 @@ fn good() -> Facts {
     }
 }
 
-/// Facts in which this differs from [`good`].
+/// The facts of [`good`], changed by `change`.
 fn but(change: impl FnOnce(&mut Facts)) -> Facts {
     let mut facts = good();
     change(&mut facts);
@@ -126,7 +126,7 @@ fn find(facts: &Facts, id: &str) -> Check {
         .unwrap_or_else(|| panic!("{id} is not judged"))
 }
 
-/// Asserts that the change alone makes this check, and no other, have this verdict, with this in its remedy.
+/// Asserts that the change gives this check, and no other, this verdict, and that its remedy contains `remedy`.
 #[track_caller]
 fn assert_alone(id: &str, verdict: Verdict, remedy: &str, change: impl FnOnce(&mut Facts)) {
     let facts = but(change);

@@ -1,4 +1,4 @@
-//! KVM and the time stamp counter.
+//! Tests the checks of KVM and the time stamp counter.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn without_the_device_nothing_that_needs_it_is_judged() {
     assert!(find(&facts, "kvm-device").is_fatal());
 }
 
-/// What makes the device appear depends on why it is not there.
+/// The remedy for a missing device depends on why it is missing.
 #[test]
 fn remedies_for_no_device() {
     let remedy = |change: fn(&mut Facts)| {
@@ -42,14 +42,14 @@ fn remedies_for_no_device() {
     });
     assert!(nested.contains("nested"), "{nested}");
     assert!(remedy(|facts| facts.kvm_device.exists = true).contains("sudo rm"), "a file in its place");
-    // It is there and does not work: as after the module was removed.
+    // The device exists and does not work, as after the module was removed.
     let broken = remedy(|facts| {
         facts.kvm_device = Device { error: Some("No such device".to_owned()), ..good().kvm_device };
     });
     assert_eq!(broken, "sudo modprobe kvm_amd");
 }
 
-/// Which right is missing decides what gives it.
+/// The remedy for a missing permission depends on which one is missing.
 #[test]
 fn remedies_for_no_permission() {
     let remedy = |change: fn(&mut Facts)| {
@@ -129,12 +129,13 @@ fn what_was_tried() {
         let check = find(&but(change), id);
         assert_eq!((check.is_fatal(), check.value.as_str()), (fatal, "KVM_RUN failed"));
     }
-    // What was not reached because something before it failed.
+    // Something that was not reached because something before it failed.
     let not_reached = but(|facts| kvm(facts).trial.clone = Outcome::default());
     assert_eq!(find(&not_reached, "clone").verdict, Verdict::Missing);
 }
 
-/// Ring 0 is said to be emulated, and which kernel to use; no nested guests, and no time of one's own.
+/// The report says that ring 0 is emulated and which kernel to use, and that there are no nested guests and no time stamp counter
+/// of a guest's own.
 #[test]
 fn page_table_based_hosts() {
     let facts = but(|facts| {
@@ -173,7 +174,7 @@ fn clocks() {
         tsc(facts).is_stable = false;
         tsc(facts).offset_kept = Some(false);
     });
-    assert_eq!(find(&unstable, "tsc-offset").verdict, Verdict::Slower, "it goes on, if not to the cycle");
+    assert_eq!(find(&unstable, "tsc-offset").verdict, Verdict::Slower, "it goes on, though not to the cycle");
     let failed = but(|facts| {
         kvm(facts).guest_tsc = None;
         kvm(facts).guest_tsc_error = Some("KVM_CREATE_VCPU failed".to_owned());
