@@ -67,7 +67,7 @@ fn path(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut paused_for = Duration::ZERO;
             for _ in 0..rounds {
-                let reservation = pool.reserve("bench", 0).expect("the name is free");
+                let reservation = pool.reserve("bench").expect("the name is free");
                 let paused = vm.pause().expect("the guest runs");
                 let moment = Moment::of(&paused).expect("a state");
                 let snapshot =
@@ -79,7 +79,7 @@ fn path(criterion: &mut Criterion) {
         });
     });
 
-    let reservation = pool.reserve("source", 0).expect("the name is free");
+    let reservation = pool.reserve("source").expect("the name is free");
     let paused = vm.pause().expect("the guest runs");
     let moment = Moment::of(&paused).expect("a state");
     let snapshot = saver.save(moment, reservation, &SaveOptions::default()).expect("a save").snapshot;

@@ -28,7 +28,7 @@ fn save_against(
     name: &str,
     parent: &Snapshot,
 ) -> (Snapshot, ChunkStats) {
-    let reservation = studio.pool.reserve(name, 0).unwrap();
+    let reservation = studio.pool.reserve(name).unwrap();
     let options = SaveOptions::default().parent(parent);
     let saved = studio.saver.save(Moment::of(paused).unwrap(), reservation, &options).unwrap();
     (saved.snapshot, saved.report.stats)
@@ -110,7 +110,7 @@ fn a_child_without_its_parent_is_refused() {
     let (child, _) = save_against(&studio, &source.pause(), "child", &parent);
 
     let stored = studio.pool.get(child.name()).unwrap();
-    let orphan = studio.pool.reserve("orphan", 0).unwrap();
+    let orphan = studio.pool.reserve("orphan").unwrap();
     for chunk in stored.chunks() {
         orphan.put_chunk(chunk.key(), chunk.bytes()).unwrap();
     }
@@ -120,7 +120,7 @@ fn a_child_without_its_parent_is_refused() {
     let error = Snapshot::open(orphan.seal()).unwrap_err();
     assert!(matches!(error, cloner::snapshot::Error::Dependencies { .. }), "{error}");
 
-    let stepchild = studio.pool.reserve("stepchild", 0).unwrap();
+    let stepchild = studio.pool.reserve("stepchild").unwrap();
     for (label, bytes) in stored.blobs() {
         stepchild.put_blob(label, bytes).unwrap();
     }

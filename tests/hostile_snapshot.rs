@@ -51,7 +51,7 @@ impl Parts {
 
     /// Puts the parts into the pool under a separate name while `use_it` runs.
     fn stored<T>(&self, studio: &Studio, use_it: impl FnOnce(Result<Snapshot, Error>) -> T) -> T {
-        let reservation = studio.pool.reserve("hostile", 0).unwrap();
+        let reservation = studio.pool.reserve("hostile").unwrap();
         for (key, bytes) in &self.chunks {
             reservation.put_chunk(*key, bytes).unwrap();
         }

@@ -59,7 +59,7 @@ struct Film {
 impl Film {
     #[track_caller]
     fn begin(studio: Studio, paused: &Paused<'_>, parent: Option<&Snapshot>) -> Self {
-        let reservation = studio.pool.reserve("first", 0).unwrap();
+        let reservation = studio.pool.reserve("first").unwrap();
         let mut series = Series::begin(paused).unwrap();
         let options = SaveOptions::default().parent(parent);
         studio.saver.save(series.next(paused).unwrap(), reservation, &options).unwrap();
@@ -67,7 +67,7 @@ impl Film {
     }
 
     fn try_take(&mut self, paused: &Paused<'_>, name: &str, progress: &Progress) -> Result<Saved, Failed> {
-        let reservation = self.studio.pool.reserve(name, 0).unwrap();
+        let reservation = self.studio.pool.reserve(name).unwrap();
         let options = SaveOptions::default().progress(progress);
         Ok(self.studio.saver.save(self.series.next(paused)?, reservation, &options)?)
     }
@@ -224,7 +224,8 @@ fn a_failed_snapshot_loses_no_change() {
     let paused = source.pause();
     paused.memory().write(20 * MIB, &[0xaa; 4096]).unwrap();
     let stats = film.studio.pool.stats();
-    let hog = film.studio.pool.reserve("hog", usize::try_from(POOL).unwrap() - stats.used_bytes).unwrap();
+    let hog =
+        film.studio.pool.reserve_promised("hog", usize::try_from(POOL).unwrap() - stats.used_bytes).unwrap();
     let error = film.try_take(&paused, "full", &Progress::default()).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Pool(pool::Error::Full { .. }))), "{error}");
     drop((hog, paused));

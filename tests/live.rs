@@ -58,7 +58,7 @@ fn try_save(
     limits: Limits,
     progress: &Progress,
 ) -> Result<(Snapshot, LiveReport), Failed> {
-    let reservation = studio.pool.reserve(name, 0).unwrap();
+    let reservation = studio.pool.reserve(name).unwrap();
     let options = SaveOptions::default().progress(progress);
     let Saved { snapshot, report } =
         studio.saver.save(Moment::live(&source.vm, limits)?, reservation, &options)?;
@@ -162,7 +162,7 @@ fn only_what_differs_is_saved_against_a_parent() {
     let studio = Studio::new(32 * MIB);
     let source = boot(&params, 12 * MIB, 1, PageSize::Transparent);
     let (parent, _) = save(&studio, &source, "parent");
-    let reservation = studio.pool.reserve("child", 0).unwrap();
+    let reservation = studio.pool.reserve("child").unwrap();
     let moment = Moment::live(&source.vm, Limits::default()).unwrap();
     let options = SaveOptions::default().parent(&parent);
     let child = studio.saver.save(moment, reservation, &options).unwrap().snapshot;

@@ -28,7 +28,7 @@ fn assert_undone(source: &Guest, studio: &Studio, before: Stats, name: &str) {
     assert!(beats.windows(2).all(|pair| pair[1] == pair[0] + 1), "{beats:?}");
     studio.check();
     assert_eq!(studio.pool.stats(), before);
-    drop(studio.pool.reserve(name, 0).unwrap());
+    drop(studio.pool.reserve(name).unwrap());
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_pool_too_small_for_the_snapshot() {
     let source = incompressible();
     let studio = Studio::new(4 * MIB);
     // The pool already holds something, which must stay.
-    let resident = studio.pool.reserve("resident", 0).unwrap();
+    let resident = studio.pool.reserve("resident").unwrap();
     resident.put_blob("text", b"stays").unwrap();
     let resident = resident.seal();
     let before = studio.pool.stats();
@@ -73,7 +73,7 @@ fn a_pool_that_is_full_just_before_the_end() {
     for missing in [1, 1 << 14, 1 << 20] {
         let studio = Studio::new(16 * MIB);
         // Leaves a little less than what is needed.
-        let filler = studio.pool.reserve("filler", 0).unwrap();
+        let filler = studio.pool.reserve("filler").unwrap();
         let filler_bytes = studio.pool.capacity_bytes() - needed + missing;
         filler.put_blob("filler", &vec![0x55; filler_bytes]).unwrap();
         let _filler = filler.seal();

@@ -63,7 +63,7 @@ fn pages_taken_from_a_frozen_branch_are_not_zeros() {
         let mut failed = 0;
         for attempt in 0..10 {
             let (frozen, _) = source.vm().freeze(limits).unwrap();
-            let reservation = studio.pool.reserve(&format!("attempt-{attempt}"), 0).unwrap();
+            let reservation = studio.pool.reserve(&format!("attempt-{attempt}")).unwrap();
             match studio.saver.save(frozen.moment(), reservation, &SaveOptions::default()) {
                 Err(error @ save::Error::Touched(_)) => {
                     assert_names(&error, &["run out of huge pages"]);

@@ -212,7 +212,7 @@ fn generations_of_all_kinds() {
     let studio = Studio::new(32 * MIB);
     let source = boot(&params, 8 * MIB, 2, private());
     let frozen = freeze(&source);
-    let reservation = studio.pool.reserve("frozen", 0).unwrap();
+    let reservation = studio.pool.reserve("frozen").unwrap();
     let saved = studio.saver.save(frozen.moment(), reservation, &SaveOptions::default());
     let Saved { snapshot, report } = saved.unwrap();
     assert!(report.touched_bytes >= 4 * MIB);

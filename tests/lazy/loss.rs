@@ -21,7 +21,7 @@ use super::{MEMORY, NONCE, TRANSPARENT, memory_for, on_demand, params, source};
 #[track_caller]
 fn with_flipped_bit(studio: &Studio, snapshot: &Snapshot, chunk: u64) -> Snapshot {
     let stored = studio.pool.get(snapshot.name()).unwrap();
-    let reservation = studio.pool.reserve("damaged", 0).unwrap();
+    let reservation = studio.pool.reserve("damaged").unwrap();
     for original in stored.chunks() {
         let mut bytes = original.bytes().to_vec();
         if original.key() == chunk {

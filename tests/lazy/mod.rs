@@ -113,7 +113,7 @@ fn a_half_filled_clone_is_completed_before_it_is_saved() {
     for generation in 1..=3 {
         guest.beat();
         let paused = guest.pause();
-        let reservation = studio.pool.reserve(&format!("generation-{generation}"), 0).unwrap();
+        let reservation = studio.pool.reserve(&format!("generation-{generation}")).unwrap();
         let options = SaveOptions::default().parent(last.as_ref());
         let saved = studio.saver.save(Moment::of(&paused).unwrap(), reservation, &options);
         let snapshot = saved.unwrap().snapshot;
@@ -129,6 +129,7 @@ fn a_half_filled_clone_is_completed_before_it_is_saved() {
         assert_eq!(clone.nonce(), NONCE);
         clone.beat();
         assert!(!fill.is_complete(), "nothing was left to complete");
+        assert!((1..fill.total_bytes()).contains(&fill.arrived_bytes()), "{fill:?}");
         (guest, last) = (clone, Some(snapshot));
     }
     assert_is_clone(&params, &guest);
@@ -271,7 +272,7 @@ fn a_linux_goes_on_while_its_memory_arrives() {
     assert!(!fill.is_complete() && !fill.faults().is_empty());
 
     let paused = first.pause();
-    let reservation = studio.pool.reserve("full", 0).unwrap();
+    let reservation = studio.pool.reserve("full").unwrap();
     let options = SaveOptions::default();
     let mut series = Series::begin(&paused).unwrap();
     studio.saver.save(series.next(&paused).unwrap(), reservation, &options).unwrap();
@@ -281,7 +282,7 @@ fn a_linux_goes_on_while_its_memory_arrives() {
 
     assert_eq!(first.ask("sh echo changed >/tmp/mark"), "exit=0");
     let paused = first.pause();
-    let reservation = studio.pool.reserve("next", 0).unwrap();
+    let reservation = studio.pool.reserve("next").unwrap();
     let saved = studio.saver.save(series.next(&paused).unwrap(), reservation, &options);
     let Saved { snapshot: next, report } = saved.unwrap();
     assert!(report.changed.unwrap().dirty_bytes < MEMORY_BYTES / 4, "{report:?}");

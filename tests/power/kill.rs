@@ -36,7 +36,7 @@ fn works_until_it_is_killed() {
     let flusher = flusher(&pool, &folder);
     for number in start.. {
         let name = format!("n{number}");
-        let stored = fill(pool.reserve(&name, 0).unwrap(), number);
+        let stored = fill(pool.reserve(&name).unwrap(), number);
         say(format!("maybe {number}"));
         flusher.flush_snapshot(&stored, &Progress::default()).unwrap();
         say(format!("safe {number}"));

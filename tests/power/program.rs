@@ -117,7 +117,7 @@ fn looks_after_folders() {
         let (pool, folder) = (pool(), std::sync::Arc::new(folder(source.path())));
         let flusher = flusher(&pool, &folder);
         for number in [7, 8] {
-            let stored = fill(pool.reserve(&format!("n{number}"), 0).unwrap(), number);
+            let stored = fill(pool.reserve(&format!("n{number}")).unwrap(), number);
             flusher.flush_snapshot(&stored, &cloner::walk::Progress::default()).unwrap();
         }
     }

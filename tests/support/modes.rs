@@ -49,7 +49,7 @@ impl Studio {
     /// Takes a snapshot of a machine that runs on. If it was paused meanwhile, a target is proven equal to it.
     #[track_caller]
     pub(crate) fn take(&self, source: &Guest, how: Take, name: &str) -> Snapshot {
-        let reserve = |name: &str| self.pool.reserve(name, 0).unwrap();
+        let reserve = |name: &str| self.pool.reserve(name).unwrap();
         let options = SaveOptions::default();
         match how {
             Take::Stop => self.save_and_compare(&source.pause(), name).0,

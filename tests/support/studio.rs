@@ -46,7 +46,7 @@ impl Studio {
         name: &str,
         progress: &Progress,
     ) -> Result<Saved, save::Error> {
-        let reservation = self.pool.reserve(name, 0)?;
+        let reservation = self.pool.reserve(name)?;
         let moment = Moment::of(paused).unwrap();
         self.saver.save(moment, reservation, &SaveOptions::default().progress(progress))
     }

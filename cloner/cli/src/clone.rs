@@ -124,7 +124,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         matched.ok_or_else(|| Error::silent("the source", args.when.as_str(), limit, source.ending()))?;
     }
 
-    let reservation = pool.pool.reserve("clone", 0)?;
+    let reservation = pool.pool.reserve("clone")?;
     let progress = interrupt::progress();
     let default = if args.machine.shared { Mode::Stop } else { Mode::Live };
     let mode = args.mode.unwrap_or(default);

@@ -118,15 +118,24 @@ impl Pool {
         self.extents.capacity_bytes()
     }
 
+    /// Starts a put: claims `name`. What it needs is taken from the memory that is promised to nobody, chunk by chunk.
+    ///
+    /// Each chunk and blob counts with its length rounded up to [`GRANULE`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], [`Error::NameTaken`].
+    pub fn reserve(&self, name: &str) -> Result<Reservation, Error> {
+        self.reserve_with(name, PutOptions::default())
+    }
+
     /// Starts a put: claims `name`, and `promise_bytes` of the free memory.
     ///
     /// The promise is a lower bound for when the coded size is not known beforehand: what goes beyond it is taken from
-    /// the memory promised to nobody, and what is not used is released by [`Reservation::seal`]. Each chunk and blob
-    /// counts with its length rounded up to [`GRANULE`].
+    /// the memory promised to nobody, and what is not used is released by [`Reservation::seal`].
     ///
     /// # Errors
-    /// [`Error::InvalidName`], [`Error::NameTaken`], [`Error::Full`].
-    pub fn reserve(&self, name: &str, promise_bytes: usize) -> Result<Reservation, Error> {
+    /// [`Error::InvalidName`], [`Error::NameTaken`]; [`Error::Full`] if so much memory is not free.
+    pub fn reserve_promised(&self, name: &str, promise_bytes: usize) -> Result<Reservation, Error> {
         self.reserve_with(name, PutOptions { promise_bytes, ..PutOptions::default() })
     }
 

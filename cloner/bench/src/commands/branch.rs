@@ -223,7 +223,7 @@ impl Bench {
     fn through_the_pool(&self) -> Result<Duration, Error> {
         const NAME: &str = "baseline";
         let progress = interrupt::progress();
-        let reservation = self.pool.pool.reserve(NAME, 0)?;
+        let reservation = self.pool.pool.reserve(NAME)?;
         let requested = Instant::now();
         let frozen = frozen(&self.source)?;
         let options = SaveOptions::default().progress(&progress);

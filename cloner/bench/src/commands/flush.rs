@@ -272,7 +272,7 @@ fn fill(pool: &Pool, bytes: u64) -> Result<(), Error> {
         encoder.encode_chunk(&input, &mut NoDedup, &mut encoded);
         kinds.push(encoded);
     }
-    let reservation = pool.reserve("bench", 0)?;
+    let reservation = pool.reserve("bench")?;
     let (mut chunks, mut put) = (Vec::new(), 0);
     for (index, encoded) in (0..).zip(kinds.iter().cycle()) {
         if put >= bytes && !chunks.is_empty() {

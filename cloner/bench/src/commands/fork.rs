@@ -184,7 +184,7 @@ fn dots_template(args: &Args, pool: &Pool) -> Result<Template, Error> {
 
 fn template_of(source: &Vm, pool: &Pool) -> Result<Template, Error> {
     let progress = Progress::default();
-    let reservation = pool.reserve("template", 0)?;
+    let reservation = pool.reserve("template")?;
     let paused = source.pause().map_err(Error::source_vm)?;
     let saver = Saver::new(threads())?;
     let snapshot = saver.save(Moment::of(&paused)?, reservation, &SaveOptions::default())?.snapshot;

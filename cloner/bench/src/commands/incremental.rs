@@ -101,7 +101,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let paused = source.vm.pause().map_err(Error::source_vm)?;
     let mut series = Series::begin(&paused)?;
     let options = SaveOptions::default().progress(&progress);
-    let first = saver.save(series.next(&paused)?, pool.pool.reserve("first", 0)?, &options)?.report;
+    let first = saver.save(series.next(&paused)?, pool.pool.reserve("first")?, &options)?.report;
     paused.resume();
 
     let (mut times, mut full_times) = (Vec::new(), Vec::new());
@@ -109,8 +109,8 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let mut equal = true;
     for number in 1..=args.count {
         source.let_dirty(params.working_set_pages())?;
-        let reservation = pool.pool.reserve(&format!("next-{number}"), 0)?;
-        let full = pool.pool.reserve("full", 0)?;
+        let reservation = pool.pool.reserve(&format!("next-{number}"))?;
+        let full = pool.pool.reserve("full")?;
         let paused = source.vm.pause().map_err(Error::source_vm)?;
 
         let started = Instant::now();

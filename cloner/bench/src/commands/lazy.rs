@@ -129,7 +129,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let progress = interrupt::progress();
     let options = SaveOptions::default().progress(&progress);
     let Saved { snapshot, report: saved } =
-        saver.save(Moment::of(&paused)?, pool.pool.reserve("template", 0)?, &options)?;
+        saver.save(Moment::of(&paused)?, pool.pool.reserve("template")?, &options)?;
 
     let options = Options {
         granule_pages: args.granule.unwrap_or(Options::default().granule_pages),

@@ -149,7 +149,7 @@ impl Bench {
             Ok(())
         })?;
         let name = format!("live-{round}");
-        let reservation = self.pool.pool.reserve(&name, 0)?;
+        let reservation = self.pool.pool.reserve(&name)?;
         let progress = interrupt::progress();
         let options = SaveOptions::default().progress(&progress);
         let Saved { snapshot, report } = self.measured(&mut collected.during, || {
@@ -167,7 +167,7 @@ impl Bench {
         self.pool.pool.remove(&name)?;
 
         if round.is_multiple_of(5) {
-            let reservation = self.pool.pool.reserve("stop", 0)?;
+            let reservation = self.pool.pool.reserve("stop")?;
             let progress = interrupt::progress();
             let paused = self.source.pause().map_err(Error::source_vm)?;
             let options = SaveOptions::default().progress(&progress);

@@ -190,7 +190,7 @@ impl<'a> Stage<'a> {
 
     /// Takes a snapshot, and a copy of the memory to compare clones with.
     fn take(&self, source: &Running, generation: u16) -> Result<Taken, Error> {
-        let reservation = self.pool.pool.reserve(&format!("generation-{generation}"), 0)?;
+        let reservation = self.pool.pool.reserve(&format!("generation-{generation}"))?;
         let progress = interrupt::progress();
         let paused = source.vm.pause().map_err(Error::source_vm)?;
         let beat = source.console.last(|line| self.guest.beat(line)).unwrap_or(0);

@@ -221,7 +221,7 @@ fn a_put_is_dominated_by_its_copy() {
 #[test]
 fn the_check_sees_books_that_are_wrong() {
     let pool = pool(2);
-    let reservation = pool.reserve("a", 0).unwrap();
+    let reservation = pool.reserve("a").unwrap();
     reservation.put_chunk(0, &[1; 64]).unwrap();
     reservation.put_chunk(1, &[1; 128]).unwrap();
     let _stored = reservation.seal();

@@ -35,7 +35,7 @@ fn assert_empty(pool: &Pool) {
 #[test]
 fn what_was_put_is_read_back_in_the_order_of_its_keys() {
     let pool = pool(8);
-    let reservation = pool.reserve("pulse-1.a_B", 3 << 20).unwrap();
+    let reservation = pool.reserve_promised("pulse-1.a_B", 3 << 20).unwrap();
     assert_eq!(reservation.name(), "pulse-1.a_B");
     let long = vec![0xa5; (2 << 20) + 77];
     reservation.put_chunk(7, &long).unwrap();
@@ -77,29 +77,29 @@ fn what_was_put_is_read_back_in_the_order_of_its_keys() {
 #[test]
 fn a_snapshot_is_invisible_until_it_is_sealed() {
     let pool = pool(2);
-    let reservation = pool.reserve("a", 100).unwrap();
+    let reservation = pool.reserve_promised("a", 100).unwrap();
     reservation.put_chunk(0, b"x").unwrap();
     assert!(matches!(pool.get("a"), Err(Error::NotFound { name }) if name == "a"));
     assert!(matches!(pool.remove("a"), Err(Error::NotFound { .. })));
     assert_eq!(pool.list(), []);
     assert_eq!(pool.stats().snapshots, 0);
-    assert!(matches!(pool.reserve("a", 0), Err(Error::NameTaken { .. })), "claimed");
+    assert!(matches!(pool.reserve("a"), Err(Error::NameTaken { .. })), "claimed");
 
     let stored = reservation.seal();
     assert!(Arc::ptr_eq(&stored, &pool.get("a").unwrap()));
     assert_eq!(pool.stats().snapshots, 1);
-    assert!(matches!(pool.reserve("a", 0), Err(Error::NameTaken { .. })), "sealed");
+    assert!(matches!(pool.reserve("a"), Err(Error::NameTaken { .. })), "sealed");
 }
 
 #[test]
 fn a_dropped_reservation_leaves_no_trace() {
     let pool = pool(2);
-    let reservation = pool.reserve("a", 1 << 20).unwrap();
+    let reservation = pool.reserve_promised("a", 1 << 20).unwrap();
     reservation.put_chunk(0, &[1; 1000]).unwrap();
     reservation.put_blob("state", &[2; 1000]).unwrap();
     drop(reservation);
     assert_empty(&pool);
-    drop(pool.reserve("a", 2 << 20).unwrap());
+    drop(pool.reserve_promised("a", 2 << 20).unwrap());
     assert_empty(&pool);
 }
 
@@ -107,7 +107,7 @@ fn a_dropped_reservation_leaves_no_trace() {
 fn a_removed_snapshot_stays_readable_until_its_last_handle_is_gone() {
     let pool = pool(2);
     let put = |byte| {
-        let reservation = pool.reserve("a", 0).unwrap();
+        let reservation = pool.reserve("a").unwrap();
         reservation.put_chunk(0, &[byte; 5000]).unwrap();
         reservation.seal()
     };
@@ -130,10 +130,10 @@ fn a_removed_snapshot_stays_readable_until_its_last_handle_is_gone() {
 #[test]
 fn handles_and_reservations_outlive_the_pool() {
     let pool = pool(2);
-    let sealed = pool.reserve("a", 0).unwrap();
+    let sealed = pool.reserve("a").unwrap();
     sealed.put_chunk(0, b"kept").unwrap();
     let stored = sealed.seal();
-    let open = pool.reserve("b", 0).unwrap();
+    let open = pool.reserve("b").unwrap();
     drop(pool);
     open.put_chunk(0, b"late").unwrap();
     assert_eq!(open.seal().chunk(0), Some(&b"late"[..]));
@@ -143,7 +143,7 @@ fn handles_and_reservations_outlive_the_pool() {
 #[test]
 fn keys_and_labels_are_put_once() {
     let pool = pool(2);
-    let reservation = pool.reserve("a", 0).unwrap();
+    let reservation = pool.reserve("a").unwrap();
     reservation.put_chunk(3, b"first").unwrap();
     reservation.put_blob("state", b"first").unwrap();
     let used_bytes = pool.stats().used_bytes;
@@ -161,10 +161,10 @@ fn names_are_safe_as_file_names() {
     let pool = pool(2);
     let longest = "n".repeat(64);
     for name in ["a", "A-1_b.c", "-", "_", "0.json", &longest] {
-        assert!(pool.reserve(name, 0).is_ok(), "{name:?}");
+        assert!(pool.reserve(name).is_ok(), "{name:?}");
     }
     for name in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", "ä", "a\n", &"n".repeat(65)] {
-        let error = pool.reserve(name, 0).unwrap_err();
+        let error = pool.reserve(name).unwrap_err();
         assert!(matches!(&error, Error::InvalidName { name: told } if told == name), "{name:?}: {error}");
     }
     assert_empty(&pool);
@@ -173,7 +173,7 @@ fn names_are_safe_as_file_names() {
 #[test]
 fn a_full_pool_says_so_and_is_unchanged() {
     let pool = pool(4);
-    let reservation = pool.reserve("a", 0).unwrap();
+    let reservation = pool.reserve("a").unwrap();
     for key in 0..3 {
         reservation.put_chunk(key, &vec![1; 1 << 20]).unwrap();
     }
@@ -186,10 +186,10 @@ fn a_full_pool_says_so_and_is_unchanged() {
     );
     assert_eq!(pool.stats(), before);
     assert!(matches!(
-        pool.reserve("b", (1 << 20) + 1),
+        pool.reserve_promised("b", (1 << 20) + 1),
         Err(Error::Full { wanted_bytes: 1_048_640, free_bytes: 1_048_576, .. })
     ));
-    assert!(matches!(pool.reserve("b", usize::MAX), Err(Error::Full { .. })));
+    assert!(matches!(pool.reserve_promised("b", usize::MAX), Err(Error::Full { .. })));
     assert_eq!(pool.stats(), before);
 
     reservation.put_chunk(3, &vec![1; 1 << 20]).unwrap();
@@ -203,8 +203,8 @@ fn a_full_pool_says_so_and_is_unchanged() {
 #[test]
 fn promised_bytes_are_kept_for_the_one_they_were_promised_to() {
     let pool = pool(2);
-    let promised = pool.reserve("promised", (2 << 20) - 128).unwrap();
-    let other = pool.reserve("other", 0).unwrap();
+    let promised = pool.reserve_promised("promised", (2 << 20) - 128).unwrap();
+    let other = pool.reserve("other").unwrap();
     other.put_chunk(0, &[1; 128]).unwrap();
     let error = other.put_chunk(1, &[1; 1]).unwrap_err();
     assert!(

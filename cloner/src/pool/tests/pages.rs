@@ -63,7 +63,7 @@ fn a_pool_on_huge_pages_owns_them_and_gives_them_back() {
         let numbers = TooFewHugePages { wanted, available: host.available(), total: host.total };
         assert_eq!(shortage, numbers);
 
-        let reservation = pool.reserve("a", 10 << 20).unwrap();
+        let reservation = pool.reserve_promised("a", 10 << 20).unwrap();
         reservation.put_chunk(0, &vec![9; 10 << 20]).unwrap();
         let stored = reservation.seal();
         drop(pool);

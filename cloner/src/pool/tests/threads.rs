@@ -37,7 +37,7 @@ fn put(pool: &Pool, writer: u64, round: u64, counts: &Counts) {
     // Its own names are this thread's alone to remove.
     let _: Result<(), Error> = pool.remove(&name);
     let fill = || {
-        let reservation = pool.reserve(&name, promise_bytes)?;
+        let reservation = pool.reserve_promised(&name, promise_bytes)?;
         for key in 0..20 {
             reservation.put_chunk(key, &content(writer, round, key))?;
         }
@@ -128,7 +128,7 @@ fn one_reservation_is_filled_by_all_threads_of_rayon() {
     use rayon::prelude::*;
 
     let pool = pool(64);
-    let reservation = pool.reserve("a", 32 << 20).unwrap();
+    let reservation = pool.reserve_promised("a", 32 << 20).unwrap();
     (0..1_000_u64)
         .into_par_iter()
         .try_for_each(|key| reservation.put_chunk(key, &content(1, 2, key)))
@@ -147,7 +147,7 @@ fn of_many_that_want_a_name_one_gets_it() {
         for _ in 0..8 {
             scope.spawn(|| {
                 everybody.wait();
-                let reservation = pool.reserve("a", 64);
+                let reservation = pool.reserve_promised("a", 64);
                 // Nobody gives up before everybody has tried.
                 everybody.wait();
                 match reservation {

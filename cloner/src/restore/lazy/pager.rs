@@ -110,7 +110,7 @@ impl Pager {
         let huge =
             matches!(memory.backing(), Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge));
         Ok(Self {
-            status: Arc::new(Status::new(started)),
+            status: Arc::new(Status::new(started, chunks.iter().map(|chunk| chunk.pages as u64).sum())),
             userfault,
             bell,
             source,
@@ -270,9 +270,12 @@ impl Pager {
             };
             let first = (start + done - chunk.offset) / PAGE_BYTES;
             if let Some(Present(words)) = self.present(chunk) {
+                let mut new = 0;
                 for page in first..first + arrived / PAGE_BYTES {
-                    words[page / 64].fetch_or(1 << (page % 64), Ordering::Release);
+                    let bit = 1 << (page % 64);
+                    new += u64::from(words[page / 64].fetch_or(bit, Ordering::Release) & bit == 0);
                 }
+                self.status.has_arrived(new);
             }
             done += arrived;
         }

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmm::memory::Lost;
+
+use cloner_codec::chunk::PAGE_BYTES;
 
 use crate::layout::{Chunk, PageNumber};
 
@@ -36,6 +38,9 @@ pub(super) type Stop = Box<dyn FnOnce(&Lost) + Send>;
 pub(super) struct Status {
     /// What `state.phase` says, to be asked without a lock.
     phase: AtomicU8,
+    /// Pages that are there, of `pages` that are to arrive.
+    arrived: AtomicU64,
+    pages: u64,
     state: Mutex<State>,
     changed: Condvar,
     started: Instant,
@@ -64,7 +69,7 @@ impl std::fmt::Debug for State {
 }
 
 impl Status {
-    pub(super) fn new(started: Instant) -> Self {
+    pub(super) fn new(started: Instant, pages: u64) -> Self {
         let state = State {
             outcome: None,
             gone: false,
@@ -74,7 +79,14 @@ impl Status {
             requests: VecDeque::new(),
             faults: Vec::new(),
         };
-        Self { phase: AtomicU8::new(FILLING), state: Mutex::new(state), changed: Condvar::new(), started }
+        Self {
+            phase: AtomicU8::new(FILLING),
+            arrived: AtomicU64::new(0),
+            pages,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            started,
+        }
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -202,6 +214,10 @@ impl Status {
         }
     }
 
+    pub(super) fn has_arrived(&self, pages: u64) {
+        self.arrived.fetch_add(pages, Ordering::Relaxed);
+    }
+
     pub(super) fn record(&self, fault: Fault) {
         self.lock().faults.push(fault);
     }
@@ -221,6 +237,21 @@ impl Fill {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.0.is_complete()
+    }
+
+    /// Bytes of memory that are to arrive: of all pages in chunks that the source has touched.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.0.pages * PAGE_BYTES as u64
+    }
+
+    /// Bytes that have arrived, [`total_bytes`](Self::total_bytes) when all of the memory is there.
+    #[must_use]
+    pub fn arrived_bytes(&self) -> u64 {
+        if self.is_complete() {
+            return self.total_bytes();
+        }
+        self.0.arrived.load(Ordering::Relaxed) * PAGE_BYTES as u64
     }
 
     /// Waits until all of the memory is there. Who wants that to happen although it is not filled in the background asks the

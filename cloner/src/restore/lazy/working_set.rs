@@ -81,7 +81,7 @@ impl WorkingSet {
         };
         let text = serde_json::to_vec(&stored).expect("plain structs of numbers and strings");
         Self::remove(pool, &self.snapshot)?;
-        let reservation = pool.reserve(&name(&self.snapshot), 0)?;
+        let reservation = pool.reserve(&name(&self.snapshot))?;
         reservation.put_blob(LABEL, &SCHEMA.wrap(&text))?;
         reservation.seal();
         Ok(())
