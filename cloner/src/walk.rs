@@ -4,8 +4,10 @@
 //! workers' scratch memory would cost milliseconds inside the pause. Threads take the next item when they have done
 //! one, so that a cheap chunk here is paid for by an expensive one there.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use crate::sync::lock;
 
 /// How far a long operation has come, for whoever watches, and a way to stop it.
 #[derive(Debug, Default)]
@@ -100,7 +102,7 @@ impl<W: Send> Walker<W> {
         let next = AtomicUsize::new(0);
         let results = self.threads.broadcast(|context| {
             // Uncontended: each thread has its own. A panic in an earlier walk left scratch memory, which has no state.
-            let mut worker = self.workers[context.index()].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut worker = lock(&self.workers[context.index()]);
             while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if let Err(error) = visit(&mut worker, item) {
                     next.store(items.len(), Ordering::Relaxed);
@@ -123,7 +125,7 @@ impl<W: Send> Walker<W> {
     ) -> Result<(), E> {
         let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
         self.walk(&items, |worker, item| {
-            let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let item = lock(&item).take();
             visit(worker, item.expect("each item is visited once"))
         })
     }

@@ -17,6 +17,7 @@ pub(crate) mod studio;
 pub(crate) mod terminal;
 
 pub(crate) use alone::alone;
+pub(crate) use cloner::chain;
 pub(crate) use guest::Guest;
 pub(crate) use room::{can_restore_lazily, can_restore_lazily_too, huge_pages, room_for, room_for_ring_0};
 pub(crate) use studio::Studio;
@@ -28,18 +29,6 @@ use std::io::Write;
 /// Writes to standard error, past the capture of the test harness: figures, and notes about skipped tests.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
     std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
-}
-
-/// An error and its sources, formatted as a program prints them.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 /// Asserts that the chain of an error contains all of `parts`.

@@ -1,6 +1,8 @@
 //! Mains that fail when they are told to.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::sync::lock;
 
 use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
 
@@ -17,7 +19,7 @@ impl SimulatedPower {
 
     /// Switches them.
     pub fn set(&self, mains: Mains) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mains;
+        *lock(&self.0) = mains;
     }
 
     /// What sees the switch. The charge is the model's business.
@@ -39,7 +41,7 @@ pub struct SimulatedSource(SimulatedPower);
 
 impl PowerSource for SimulatedSource {
     fn read(&mut self) -> Result<Reading, SourceError> {
-        let mains = *self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mains = *lock(&self.0.0);
         Ok(Reading { mains, charge: Charge::Unknown, low: false })
     }
 

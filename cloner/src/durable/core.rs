@@ -1,13 +1,14 @@
 //! What a durable pool decides; without threads, so that a simulation can drive it step by step.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use crate::battery::{Battery, Charge, Clock, Mains, PowerState, Reading, SourceError};
 use crate::flush::{self, FlushReport, FlushSettings, Flusher, Folder, Form, Gauge};
 use crate::pool::{self, Labels, Ledger, Limit, Pool, PutOptions, Reservation, Usage, flushed_bytes};
 use crate::rate::Rate;
+use crate::sync::lock;
 use crate::walk::{Progress, StartError};
 
 /// Why a durable pool could not do what it was asked.
@@ -174,7 +175,7 @@ impl Core {
         }
         let progress = Arc::new(Progress::default());
         // Before the claim: a power loss from here on finds it.
-        let mut saves = self.saves.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saves = lock(&self.saves);
         saves.retain(|save| save.strong_count() > 0);
         saves.push(Arc::downgrade(&progress));
         drop(saves);
@@ -278,12 +279,12 @@ impl Core {
 
     /// Encodes that run are of no use any more: what they make would not be admitted.
     fn cancel_saves(&self) {
-        let saves = std::mem::take(&mut *self.saves.lock().unwrap_or_else(PoisonError::into_inner));
+        let saves = std::mem::take(&mut *lock(&self.saves));
         saves.iter().filter_map(Weak::upgrade).for_each(|save| save.cancel());
     }
 
     fn lock(&self) -> MutexGuard<'_, Power> {
-        self.power.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.power)
     }
 
     /// Another battery and another rule, for a test.

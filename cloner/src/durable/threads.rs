@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::core::{Core, Error, Settings};
 use crate::battery::PowerSource;
+use crate::sync::lock;
 
 /// Dropping it ends both threads, as soon as a snapshot that is being written is done.
 #[derive(Debug)]
@@ -32,14 +33,14 @@ impl Stop {
 
     /// Sleeps, unless it is set.
     fn sleep(&self, time: Duration) {
-        let guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = lock(&self.sleep);
         if !self.is_set() {
             drop(self.wake.wait_timeout(guard, time));
         }
     }
 
     fn set(&self) {
-        let _guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = lock(&self.sleep);
         self.flag.store(true, Ordering::Relaxed);
         self.wake.notify_all();
     }

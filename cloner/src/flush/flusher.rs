@@ -4,7 +4,7 @@
 //! all. What a snapshot refers to comes before it, whatever its priority, or it could not be recovered.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::files::Files;
@@ -17,6 +17,7 @@ use super::{Error, Form};
 use crate::battery::Clock;
 use crate::pool::{Pool, Stored};
 use crate::rate::Rate;
+use crate::sync::lock;
 use crate::walk::Progress;
 
 /// One snapshot that is safe now.
@@ -115,7 +116,7 @@ impl Flusher {
     /// # Errors
     /// [`Error::File`].
     pub fn measure(&self, bytes: u64, first: bool) -> Result<Rate, Error> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         let rate = self.writer.measure(bytes)?;
         if first {
             self.gauge.reset(rate);
@@ -141,7 +142,7 @@ impl Flusher {
         skip: &mut BTreeSet<u128>,
         progress: &Progress,
     ) -> Option<Result<Safe, Failure>> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         let (id, stored) = self.next(skip)?;
         let name = stored.name().to_owned();
         let outcome = self.flush(&stored, progress);
@@ -160,7 +161,7 @@ impl Flusher {
         stored: &Arc<Stored>,
         progress: &Progress,
     ) -> Result<Vec<Safe>, Box<Failure>> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.turn);
         let mut safe = Vec::new();
         for stored in stored.kept().iter().chain([stored]) {
             if !self.is_safe(stored) {

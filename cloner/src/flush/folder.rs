@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::Schema;
@@ -25,6 +25,7 @@ use super::index::IndexV1;
 use super::seal::{Key, NONCE_BYTES, Nonce, TAG_BYTES, random_bytes};
 use super::writer::{Complete, PROBE_FILE, partial_name};
 use crate::pool::Stored;
+use crate::sync::lock;
 use crate::sys::arena::{PageSize, Span};
 
 const SCHEMA: Schema = Schema { magic: *b"CLNFOLD\0", version: 1, name: "flush folder" };
@@ -258,7 +259,7 @@ impl Folder {
 
     /// Every change under the lock is whole.
     fn catalogue(&self) -> MutexGuard<'_, BTreeMap<u128, Entry>> {
-        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.catalogue)
     }
 }
 

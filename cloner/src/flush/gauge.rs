@@ -3,10 +3,11 @@
 //! Two numbers: bytes per second while writing, and seconds for making one file durable at all. A device that got slower is believed
 //! at once, one that got faster by and by: the battery's budget is only as good as this.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::rate::{Rate, as_f64, seconds};
+use crate::sync::lock;
 
 /// Keeps the rate. Any thread may report to it.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl Gauge {
     }
 
     fn lock(&self) -> MutexGuard<'_, Readings> {
-        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.readings)
     }
 }
 

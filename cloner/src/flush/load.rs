@@ -1,7 +1,7 @@
 //! One snapshot from its file into the pool: its chunks in runs, on many threads; then the rest of it, and the seal.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cloner_codec::chunk::{CodecError, ENCODED_BYTES_MAX, stored_checksum};
 use cloner_codec::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
@@ -10,7 +10,7 @@ use twox_hash::XxHash3_64;
 
 use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
 use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
-use crate::sync::lock;
+use crate::sync::{into_inner, lock};
 use crate::walk::Progress;
 
 use super::candidate::Candidate;
@@ -81,10 +81,10 @@ impl<'a> Loading<'a> {
     /// The rest of a snapshot whose chunks are all there: blobs, manifest, seal.
     pub(super) fn finish(self, folder: &Folder, worker: &mut Worker) -> Result<Arc<Stored>, Error> {
         let Self { flushed, listed, reservation, dependencies, chunks, failed, .. } = self;
-        if let Some(why) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(why) = into_inner(failed) {
             return Err(why);
         }
-        let mut entries = chunks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = into_inner(chunks);
         entries.sort_unstable_by_key(|entry| entry.index);
         let index = flushed.index();
         let file = || flushed.file.clone();

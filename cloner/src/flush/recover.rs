@@ -10,7 +10,7 @@
 //! What is damaged stays in the folder for whoever wants to look at it; only files that recovery itself knows to be worthless are deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::candidate::Candidate;
@@ -22,7 +22,7 @@ use super::writer::PROBE_FILE;
 use super::{Error, Form};
 use crate::pool::{Pool, Stored};
 use crate::snapshot::SnapshotId;
-use crate::sync::lock;
+use crate::sync::{into_inner, lock};
 use crate::walk::{Progress, Walker};
 
 /// What a recovery found.
@@ -178,7 +178,7 @@ impl Recoverer {
         });
         all?;
         let mut found: BTreeMap<u128, Candidate> = BTreeMap::new();
-        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = into_inner(opened);
         opened.sort_by(|left, right| left.0.cmp(&right.0));
         for (file, id, listed, flushed) in opened {
             match flushed {

@@ -20,7 +20,7 @@
 //! And if all of this were wrong: header, index, every chunk and blob have checksums, and a manifest says which chunks belong together.
 //! The test `flush::tests::crash` stops the power at every operation and after every few bytes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloner_codec::chunk::stored_checksum;
@@ -42,6 +42,7 @@ use super::stage::{Broken, Stage, Stream};
 use super::transcoder::Transcoder;
 use super::{Error, Form};
 use crate::rate::{Rate, as_f64};
+use crate::sync::{into_inner, lock};
 
 /// Chunks transcoded or sealed at a time, while the batch before is being written.
 const BATCH: usize = 16;
@@ -162,7 +163,7 @@ impl Writer {
     pub(super) fn measure(&self, bytes: u64) -> Result<Rate, Error> {
         const PART: [u8; BLOCK_BYTES] = [0xa5; BLOCK_BYTES];
         let failed = || Error::file(PROBE_FILE, "measure the device with it");
-        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let stage = lock(&self.stage);
         let started = self.clock.now();
         let file = self.create(PROBE_FILE, bytes)?;
         let created = self.clock.now();
@@ -204,7 +205,7 @@ impl Writer {
     ) -> Result<(IndexV1, u64), Error> {
         let name = partial_name(id);
         let cannot_write = || Error::file(&name, "write to it");
-        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stage = lock(&self.stage);
         let mut header = Header {
             nonce: self.key.as_ref().map(|_| random_bytes()),
             folder: self.folder,
@@ -289,10 +290,10 @@ impl Writer {
                 Form::Cold => stored_checksum(&bytes),
             };
             self.seal(header, first_record + number as u64, &mut bytes);
-            *slots[number].lock().unwrap_or_else(PoisonError::into_inner) = (bytes, checksum);
+            *lock(&slots[number]) = (bytes, checksum);
             Ok::<(), Error>(())
         })?;
-        Ok(slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+        Ok(slots.into_iter().map(|slot| into_inner(slot)).collect())
     }
 
     fn append_blobs(

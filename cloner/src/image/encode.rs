@@ -4,7 +4,7 @@
 //! one table for the whole image, and encodes into scratch memory of its own. Two things are not here, because they belong to the
 //! way to a snapshot and not to the coder: the copy out of guest memory before, and the copy into the pool after.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use cloner_codec::chunk::{
     CHUNK_BYTES, ENCODED_BYTES_MAX, Page, PageIndex, PageKind, PageRef, Resolve, ResolveError,
@@ -16,6 +16,7 @@ use cloner_codec::hot::{
 
 use crate::dedup::PageTable;
 use crate::layout::{ChunkIndex, PageNumber};
+use crate::sync::{into_inner, lock};
 use crate::walk::{Progress, Walker};
 
 use super::{Error, Image, Stored};
@@ -83,10 +84,10 @@ impl HotEncoder {
     ) -> Result<HotImage, Error> {
         let kept = Mutex::new(Vec::with_capacity(image.chunks().len()));
         self.encode_into(image, parent, progress, |index, stats, encoded| {
-            let kept = &mut *kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = &mut *lock(&kept);
             kept.push((index, stats, encoded.to_vec()));
         })?;
-        let mut kept = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = into_inner(kept);
         kept.sort_unstable_by_key(|(index, ..)| *index);
         let (stats, chunks): (Vec<_>, Vec<_>) =
             kept.into_iter().map(|(_, stats, encoded)| (stats, encoded)).unzip();

@@ -12,9 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Error, Stats};
+use crate::sync::lock;
 use crate::sys::arena::Span;
 
 /// Extents begin and end at multiples of this: a cache line, so that threads filling neighbours do not disturb each
@@ -88,7 +89,7 @@ impl Extents {
     /// Locks the books. Every change under the lock runs to its end, so a panic elsewhere in the program, which is all
     /// that poisoning could tell, leaves them in order.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn full(&self, state: &State, wanted_bytes: usize, own_promise: usize) -> Error {

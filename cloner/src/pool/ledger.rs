@@ -17,6 +17,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sync::lock;
+
 /// What may exist in RAM only. A snapshot costs its bytes, and `per_snapshot_bytes` for making it durable at all: the
 /// bytes that could have been written in the time it takes to create, sync and commit one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +203,7 @@ impl Ledger {
 
     /// Every change under the lock is whole, so poisoning tells nothing about the books.
     fn lock(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.books)
     }
 }
 
@@ -292,7 +294,7 @@ impl Claim {
     }
 
     fn lock(&self) -> MutexGuard<'_, Amount> {
-        self.amount.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.amount)
     }
 }
 

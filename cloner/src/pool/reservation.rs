@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::sync::{into_inner, lock};
 
 use super::Error;
 use super::extents::{Extent, Promise};
@@ -80,8 +82,7 @@ impl Reservation {
         if let Some(claim) = &claim {
             claim.settle();
         }
-        let Contents { chunks, blobs, dependencies } =
-            contents.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Contents { chunks, blobs, dependencies } = into_inner(contents);
         let named = (name.get().to_owned(), labels);
         let stored = Arc::new(Stored::new(named, chunks, blobs, dependencies, claim));
         name.fill(&stored);
@@ -97,7 +98,7 @@ impl Reservation {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.contents)
     }
 }
 

@@ -1,7 +1,9 @@
 //! A sealed snapshot, as the pool knows it: keyed chunks and labelled blobs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::sync::lock;
 
 use super::extents::Extent;
 use super::labels::Labels;
@@ -98,7 +100,7 @@ impl Stored {
     }
 
     fn claim(&self) -> std::sync::MutexGuard<'_, Option<Claim>> {
-        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.claim)
     }
 
     /// The snapshots whose memory this one keeps, in the order they were given.

@@ -1,7 +1,7 @@
 //! A snapshot of a series: which markers are kept from the last one, and which pages are read.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cloner_codec::chunk::{
@@ -14,7 +14,7 @@ use crate::layout::{self, Chunk, ChunkIndex, PageNumber, PlaceRef};
 use crate::moment::Last;
 use crate::pool::Reservation;
 use crate::snapshot::{Checks, ChunkEntryV1, InChunk, Snapshot};
-use crate::sync::lock;
+use crate::sync::{into_inner, lock};
 use crate::walk::{Progress, Walker};
 
 use super::worker::Worker;
@@ -132,7 +132,7 @@ pub(super) fn encode(
         encoded.stats += part.stats;
         Ok(())
     })?;
-    let mut encoded = encoded.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut encoded = into_inner(encoded);
     encoded.chunks.sort_unstable_by_key(|entry| entry.index);
     encoded.changed = Some(Changed { dirty_bytes, dirty_chunks: dirty_chunks.into_inner() });
     Ok(encoded)

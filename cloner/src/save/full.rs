@@ -1,6 +1,6 @@
 //! A snapshot for which everything is read that was ever touched.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use cloner_codec::chunk::{CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageRef, page_hash};
@@ -11,7 +11,7 @@ use crate::dedup::PageTable;
 use crate::layout::{self, Chunk, PageNumber, PlaceRef};
 use crate::pool::Reservation;
 use crate::snapshot::ChunkEntryV1;
-use crate::sync::lock;
+use crate::sync::{into_inner, lock};
 use crate::walk::{Progress, Walker};
 
 use super::references::References;
@@ -56,7 +56,7 @@ fn plan(walker: &Walker<Worker>, memory: &dyn StillMemory) -> Result<Vec<Planned
         }
         Ok::<(), Error>(())
     })?;
-    let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut planned = into_inner(planned);
     planned.sort_unstable_by_key(|planned| planned.chunk.index);
     Ok(planned)
 }
@@ -83,7 +83,7 @@ fn encode_planned(
         done.1 += stats;
         Ok::<(), Error>(())
     })?;
-    let (mut entries, stats) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (mut entries, stats) = into_inner(done);
     entries.sort_unstable_by_key(|entry: &ChunkEntryV1| entry.index);
     Ok((entries, stats))
 }

@@ -90,7 +90,7 @@ impl Mix {
     /// All pages are random.
     pub const RANDOM: Self = Self { zero: 0, fill: 0, duplicate: 0, structured: 0, random: 1000 };
 
-    /// An idle Debian with services, as measured in `facts.md` 4: 69 % zero, 1 % same-filled, 0.5 % duplicate, 30 %
+    /// As measured of an idle Debian with services: 69 % zero, 1 % same-filled, 0.5 % duplicate, 30 %
     /// unique. Three quarters of the unique pages are structured, so that they pack about as well as Debian's.
     #[must_use]
     pub const fn realistic() -> Self {

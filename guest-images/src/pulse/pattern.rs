@@ -26,7 +26,7 @@ pub(super) type Table = [(u64, u64); 16];
 pub(super) const RANDOM: Table = [(u64::MAX, 0); 16];
 
 /// Structured pages. Of sixteen words, 4 are zero, 3 small integers, 3 pointers into two heaps and a kernel, 1 is one of eight
-/// recurring words, 3 are letters and 2 random. That is facts.md 4 on a small scale: a quarter of the words is zero, and about half
+/// recurring words, 3 are letters and 2 random. That is what was measured of real machines, on a small scale: a quarter of the words is zero, and about half
 /// of the words of a chunk occur once.
 pub(super) const STRUCTURED: Table = [
     (0, 0),

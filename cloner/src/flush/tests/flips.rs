@@ -1,16 +1,12 @@
 //! Every byte of a small folder flipped, every file cut at every length: a named error, or the content as it was.
 
+use crate::chain;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::files::faulty::FaultyFiles;
 use super::super::*;
 use super::scene::{Content, Scene, contents, recover};
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let next = error.source().map(|source| format!(": {}", chain(source)));
-    format!("{error}{}", next.unwrap_or_default())
-}
 
 fn folder(key: Option<Key>, form: Form) -> (FaultyFiles, FolderOptions) {
     let files = FaultyFiles::new();

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use vmm::memory::{Lost, Supplier};
 
 use crate::layout::PageNumber;
+use crate::sync::lock;
 
 use super::pager::{Pager, Spot, Zeros};
 use super::status::{Fault, Request, Status, Stop};
@@ -64,7 +65,7 @@ impl Duty {
 
     /// Does something that must not take long.
     fn during<T>(&self, fault: Option<Spot>, work: impl FnOnce() -> T) -> T {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *lock(&self.fault) = fault;
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.since.store(now.max(1), Ordering::Release);
         let result = work();
@@ -80,7 +81,7 @@ impl Duty {
     }
 
     fn fault(&self) -> Option<Spot> {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.fault)
     }
 }
 

@@ -11,6 +11,7 @@ use vmm::memory::Lost;
 use cloner_codec::chunk::PAGE_BYTES;
 
 use crate::layout::{Chunk, PageNumber};
+use crate::sync::lock;
 
 use super::Loss;
 
@@ -224,7 +225,7 @@ impl Status {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is complete when the lock is free.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
