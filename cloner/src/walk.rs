@@ -125,7 +125,7 @@ impl<W: Send> Walker<W> {
     ) -> Result<(), E> {
         let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
         self.walk(&items, |worker, item| {
-            let item = lock(&item).take();
+            let item = lock(item).take();
             visit(worker, item.expect("each item is visited once"))
         })
     }

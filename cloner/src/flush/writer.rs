@@ -293,7 +293,7 @@ impl Writer {
             *lock(&slots[number]) = (bytes, checksum);
             Ok::<(), Error>(())
         })?;
-        Ok(slots.into_iter().map(|slot| into_inner(slot)).collect())
+        Ok(slots.into_iter().map(into_inner).collect())
     }
 
     fn append_blobs(
