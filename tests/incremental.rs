@@ -10,6 +10,7 @@ use vmm::memory::{Backing, PageSize, dirty};
 use vmm::{Config, Paused};
 
 use crate::MIB;
+use crate::support::studio::Failed;
 use crate::support::{Guest, Studio, assert_names, guest, room_for};
 
 const NONCE: u64 = 0x1c2e_0001_1c2e_0001;
@@ -35,15 +36,6 @@ fn boot(params: &Params, backing: Backing) -> Guest {
     let source = Guest::boot(&Config { backing, ..guest::pulse(params, 24 * MIB, 1) });
     source.line("pulse: ready");
     source
-}
-
-/// Why there was no next snapshot.
-#[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error(transparent)]
-    Moment(#[from] moment::Error),
-    #[error(transparent)]
-    Save(#[from] save::Error),
 }
 
 fn dirty_bytes(report: &Report) -> u64 {

@@ -15,6 +15,7 @@ use vmm::memory::{Backing, PageSize, ReadError, frozen};
 use crate::MIB;
 use crate::support::linux::{linux, milliseconds};
 use crate::support::modes::only_holder;
+use crate::support::studio::Failed;
 use crate::support::{Guest, Studio, assert_names, guest, huge_pages, note, room_for};
 
 const NONCE: u64 = 0x11fe_11fe_0000_0001;
@@ -63,15 +64,6 @@ fn try_save(
     let Saved { snapshot, report } =
         studio.saver.save(Moment::live(&source.vm, limits)?, reservation, &options)?;
     Ok((snapshot, report.live.unwrap()))
-}
-
-/// Why there was no snapshot.
-#[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error(transparent)]
-    Moment(#[from] moment::Error),
-    #[error(transparent)]
-    Save(#[from] save::Error),
 }
 
 #[track_caller]

@@ -8,6 +8,7 @@ use guest_images::pulse::{Mix, Params};
 use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
+use crate::support::studio::Failed;
 use crate::support::{Guest, Studio, assert_names, guest, room_for};
 
 /// A guest with 8 MiB of memory that no coder can make smaller.
@@ -45,7 +46,12 @@ fn a_pool_too_small_for_the_snapshot() {
         let paused = source.pause();
         let error = studio.try_save(&paused, "large", &Progress::default()).unwrap_err();
         drop(paused);
-        let save::Error::Pool(pool::Error::Full { wanted_bytes, free_bytes, capacity_bytes, .. }) = error
+        let Failed::Save(save::Error::Pool(pool::Error::Full {
+            wanted_bytes,
+            free_bytes,
+            capacity_bytes,
+            ..
+        })) = error
         else {
             panic!("{error:?}")
         };
@@ -81,7 +87,7 @@ fn a_pool_that_is_full_just_before_the_end() {
         let paused = source.pause();
         let error = studio.try_save(&paused, "late", &Progress::default()).unwrap_err();
         drop(paused);
-        assert!(matches!(error, save::Error::Pool(pool::Error::Full { .. })), "{error:?}");
+        assert!(matches!(error, Failed::Save(save::Error::Pool(pool::Error::Full { .. }))), "{error:?}");
         assert_undone(&source, &studio, before, "late");
     }
 }
@@ -95,7 +101,7 @@ fn a_name_that_is_taken() {
     let before = studio.pool.stats();
     let error = studio.try_save(&source.pause(), "name", &Progress::default()).unwrap_err();
     assert!(
-        matches!(&error, save::Error::Pool(pool::Error::NameTaken { name }) if name == "name"),
+        matches!(&error, Failed::Save(save::Error::Pool(pool::Error::NameTaken { name })) if name == "name"),
         "{error:?}"
     );
     assert_undone(&source, &studio, before, "other");
@@ -112,7 +118,7 @@ fn a_save_that_is_cancelled() {
     let progress = Progress::default();
     progress.cancel();
     let error = studio.try_save(&source.pause(), "cancelled", &progress).unwrap_err();
-    assert!(matches!(error, save::Error::Cancelled), "{error:?}");
+    assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error:?}");
     assert_undone(&source, &studio, before, "cancelled");
 
     // Cancelled in the middle: as soon as the first chunk is done.
@@ -130,7 +136,7 @@ fn a_save_that_is_cancelled() {
     });
     match result {
         Err(error) => {
-            assert!(matches!(error, save::Error::Cancelled), "{error:?}");
+            assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error:?}");
             assert_undone(&source, &studio, before, "cancelled");
         }
         // The machine was so busy that the save was done before it was cancelled: then it must be whole.

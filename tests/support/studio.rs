@@ -1,7 +1,7 @@
 //! A pool, and the tools that put machines into it and take them out.
 
 use cloner::compare::Comparer;
-use cloner::moment::Moment;
+use cloner::moment::{self, Moment};
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 use cloner::restore::eager::{self, EagerRestorer};
 use cloner::save::SaveOptions;
@@ -21,6 +21,15 @@ pub(crate) struct Studio {
     pub(crate) saver: Saver,
     pub(crate) restorer: EagerRestorer,
     pub(crate) comparer: Comparer,
+}
+
+/// Why there was no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error(transparent)]
+    Moment(#[from] moment::Error),
+    #[error(transparent)]
+    Save(#[from] save::Error),
 }
 
 impl Studio {
@@ -45,10 +54,10 @@ impl Studio {
         paused: &Paused<'_>,
         name: &str,
         progress: &Progress,
-    ) -> Result<Saved, save::Error> {
-        let reservation = self.pool.reserve(name)?;
-        let moment = Moment::of(paused).unwrap();
-        self.saver.save(moment, reservation, &SaveOptions::default().progress(progress))
+    ) -> Result<Saved, Failed> {
+        let reservation = self.pool.reserve(name).map_err(save::Error::from)?;
+        let options = SaveOptions::default().progress(progress);
+        Ok(self.saver.save(Moment::of(paused)?, reservation, &options)?)
     }
 
     #[track_caller]
