@@ -1,4 +1,4 @@
-//! What whoever puts a snapshot says of it: for people, and for the order in which snapshots are saved.
+//! What the caller says about a snapshot it puts: for people, and for the order in which snapshots are saved.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// Which snapshots are made durable first when there is no time for all: the greater the earlier.
+/// Decides which snapshots are made durable first when there is no time for all: the greater the number, the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Priority(pub u8);
 
-/// Most tags a snapshot can have.
+/// The greatest number of tags that a snapshot can have.
 pub const MAX_TAGS: usize = 32;
-/// Longest key and longest value of a tag, in bytes.
+/// The greatest length of a tag's key, and of its value, in bytes.
 pub const MAX_TAG_BYTES: usize = 256;
 
-/// Priority and tags of a snapshot. Like all of it, they do not change once it is sealed.
+/// Priority and tags of a snapshot. Like everything in it, they do not change once it is published.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Labels {
-    /// When it is flushed.
+    /// Which snapshots are flushed before this one, and which after it.
     pub priority: Priority,
-    /// Whatever else is worth knowing: at most [`MAX_TAGS`], each key and value at most [`MAX_TAG_BYTES`] long and without
-    /// control characters.
+    /// Whatever else is worth knowing: at most [`MAX_TAGS`] entries with a key that is not empty; each key and value is at
+    /// most [`MAX_TAG_BYTES`] long and has no control characters.
     pub tags: BTreeMap<String, String>,
 }
 
 impl Labels {
-    /// Checks the tags.
+    /// Checks the tags against the limits.
     pub(super) fn check(&self) -> Result<(), Error> {
         let fits = |text: &String| text.len() <= MAX_TAG_BYTES && !text.chars().any(char::is_control);
         let wrong = self.tags.iter().find(|(key, value)| key.is_empty() || !fits(key) || !fits(value));

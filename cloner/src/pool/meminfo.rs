@@ -1,4 +1,4 @@
-//! How much memory the host could still give, and how much this process has.
+//! How much memory the host could still give, and how much this process already has.
 
 use std::fs;
 use std::io;
@@ -8,27 +8,27 @@ use super::Error;
 const HOST: &str = "/proc/meminfo";
 const PROCESS: &str = "/proc/self/status";
 
-/// Bytes the host can hand out without swapping, by the kernel's own estimate (`MemAvailable`).
+/// Bytes that the host can hand out without swapping, by the kernel's own estimate (`MemAvailable`).
 pub(crate) fn available_bytes() -> Result<usize, Error> {
     let text = fs::read_to_string(HOST).map_err(|source| Error::setting(HOST, source))?;
     bytes_of("MemAvailable:", &text).ok_or_else(|| Error::setting(HOST, io::ErrorKind::InvalidData.into()))
 }
 
-/// Bytes of memory this process has written to, or shares with processes it is a child or the parent of, until one of them
-/// writes: all that would be there twice if all that is shared were written to.
+/// Bytes of memory that this process has written to, or shares with its parent or children until one of them writes: the
+/// memory that would exist twice if everything shared were written to.
 pub(crate) fn private_bytes() -> Result<usize, Error> {
     let text = fs::read_to_string(PROCESS).map_err(|source| Error::setting(PROCESS, source))?;
     private_in(&text).ok_or_else(|| Error::setting(PROCESS, io::ErrorKind::InvalidData.into()))
 }
 
-/// Size of the huge pages that `vm.nr_hugepages` counts. `None` if the host does not say.
+/// Size in bytes of the huge pages that `vm.nr_hugepages` counts. `None` if the host does not say.
 pub(super) fn huge_page_bytes() -> Option<usize> {
     bytes_of("Hugepagesize:", &fs::read_to_string(HOST).ok()?)
 }
 
 fn private_in(text: &str) -> Option<usize> {
     let anonymous = bytes_of("RssAnon:", text)?.checked_add(bytes_of("VmSwap:", text)?)?;
-    // Kernels without hugetlb have no such line.
+    // Kernels without hugetlb do not have this line.
     anonymous.checked_add(bytes_of("HugetlbPages:", text).unwrap_or(0))
 }
 
