@@ -117,8 +117,8 @@ impl Ledger {
     /// to go on.
     ///
     /// # Errors
-    /// [`Refused::Closed`] as soon as the ledger is closed; [`Refused::OverBudget`] at once if the limit is too low even for an empty
-    /// ledger, otherwise when `waiting` has returned `false`.
+    /// [`Refused::Closed`] as soon as the ledger is closed; [`Refused::OverBudget`] at once if the limit is too low even for an
+    /// empty ledger, otherwise when `waiting` has returned `false`.
     pub fn claim_when_possible(
         self: &Arc<Self>,
         bytes: u64,
@@ -266,8 +266,8 @@ impl Claim {
     /// Takes `bytes` from what was claimed, and claims the rest if that was too little.
     ///
     /// # Errors
-    /// [`Refused::OverBudget`] if the rest cannot be claimed. [`Refused::Closed`] after [`Ledger::close`], no matter what was claimed
-    /// before.
+    /// [`Refused::OverBudget`] if the rest cannot be claimed. [`Refused::Closed`] after [`Ledger::close`], no matter what was
+    /// claimed before.
     pub(super) fn take(&self, bytes: u64) -> Result<(), Refused> {
         let mut amount = self.lock();
         let mut books = self.ledger.lock();

@@ -72,12 +72,12 @@ impl fmt::Display for WhyOrdinary {
 
 /// Makes an empty pool on the pages that `choice` allows.
 ///
-/// Free huge pages are taken first; missing ones are set aside, and given back when the pool is dropped. If the pool cannot be made,
-/// they are given back at once.
+/// Free huge pages are taken first; missing ones are set aside, and given back when the pool is dropped. If the pool cannot be
+/// made, they are given back at once.
 ///
 /// # Errors
-/// As for [`Pool::new`]. For [`PageChoice::Huge`] also as for [`hugepages::reserve_missing`]; [`PageChoice::Auto`] then falls back to
-/// ordinary pages.
+/// As for [`Pool::new`]. For [`PageChoice::Huge`] also as for [`hugepages::reserve_missing`]; [`PageChoice::Auto`] then falls
+/// back to ordinary pages.
 pub fn provide(capacity_bytes: usize, choice: PageChoice, populate: Populate) -> Result<Provided, Error> {
     let ordinary = |why_ordinary| {
         let pool = Pool::new(&PoolConfig { capacity_bytes, pages: Pages::Ordinary, populate })?;
