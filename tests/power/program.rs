@@ -123,7 +123,7 @@ fn looks_after_folders() {
     }
     // The tests' folders are of a host called "here".
     let refused = run(&["pool", "ls", "--dir", &dir]);
-    refused.assert_failed(1, &["belongs to host here", "--adopt"]);
+    refused.assert_failed(1, &["belongs to host here", "must be adopted"]);
     let listed = object(&run(&["pool", "ls", "--dir", &dir, "--adopt", "--json"]));
     assert_eq!(listed["snapshots"].as_array().unwrap().len(), 2, "{listed} on {host}");
     let checked = run(&["pool", "check", "--dir", &dir]);
