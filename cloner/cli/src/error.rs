@@ -27,6 +27,8 @@ pub enum Error {
     GuestPages(#[source] ram::Error),
     #[error("flush folder")]
     Flush(#[from] flush::Error),
+    #[error("pass --adopt to take the folder over")]
+    NotAdopted(#[source] flush::Error),
     #[error("{name:?} is not safe on disk")]
     NotSafe { name: String, source: flush::Error },
     #[error("flush folder {}", path.display())]

@@ -49,7 +49,10 @@ pub fn open(path: &Path, options: &FolderOptions) -> Result<Folder, Error> {
     if !files.is_direct() {
         tracing::warn!(folder = %path.display(), "files go through the page cache: the file system has no direct I/O");
     }
-    Ok(Folder::open(Arc::new(files), options)?)
+    Folder::open(Arc::new(files), options).map_err(|error| match error {
+        flush::Error::OtherHost { .. } => Error::NotAdopted(error),
+        other => other.into(),
+    })
 }
 
 /// Reads the wanted snapshots, and what they refer to, into `pool`.

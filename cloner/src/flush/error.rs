@@ -1,4 +1,4 @@
-//! What can go wrong between the pool and a folder.
+//! What can go wrong between a pool and a flush folder.
 
 use std::io;
 
@@ -11,213 +11,215 @@ use crate::snapshot::SnapshotId;
 use super::header::HeaderError;
 use super::index::IndexError;
 
-/// Why a snapshot was not written, not recovered, or a folder not opened.
+/// Why a snapshot was not written or not recovered, or why a folder was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system refused.
+    /// A file operation failed.
     #[error("{file}: cannot {step}")]
     File {
-        /// The file, or the folder.
+        /// Name of the file, or path of the folder.
         file: String,
-        /// What was to be done.
+        /// What was to be done, as a verb with "it" for the file.
         step: &'static str,
-        /// What the operating system said.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// Another process has the folder.
+    /// Another process has the folder open.
     #[error("{folder} is in use by another process")]
     Busy {
-        /// The folder.
+        /// Path of the folder.
         folder: String,
     },
-    /// There are files, but not the one that says whose folder it is.
-    #[error("{folder} holds {files} files and no file named {META_FILE:?}: it is no flush folder")]
+    /// The folder has files, but not the one that says which host it belongs to.
+    #[error("{folder} holds {files} files, but no file named {META_FILE:?}: it is not a flush folder")]
     NoFolder {
-        /// The folder.
+        /// Path of the folder.
         folder: String,
-        /// Files found.
+        /// Number of files in it.
         files: usize,
     },
-    /// That file is damaged or of another version.
+    /// The file that describes the folder is damaged or has another version.
     #[error("{folder}: file {META_FILE:?}")]
     Folder {
-        /// The folder.
+        /// Path of the folder.
         folder: String,
-        /// What is wrong.
+        /// What is wrong with that file.
         source: envelope::Error,
     },
-    /// The folder was made on another host.
-    #[error("{folder} belongs to host {found}, this is {expected}; --adopt takes it over")]
+    /// The folder was made on another host. [`FolderOptions::adopt`](super::FolderOptions::adopt) takes it over.
+    #[error(
+        "{folder} belongs to host {found}, this is {expected}: the folder must be adopted before it can be used here"
+    )]
     OtherHost {
-        /// The folder.
+        /// Path of the folder.
         folder: String,
-        /// This host.
+        /// Name of this host.
         expected: String,
-        /// The folder's.
+        /// Name of the host that the folder belongs to.
         found: String,
     },
-    /// The folder is sealed and there is no key, or the other way round.
-    #[error("{folder} is {}", if *.sealed { "sealed: a key is needed" } else { "not sealed: it takes no key" })]
+    /// The folder is encrypted and no key was given, or it is not and one was.
+    #[error("{folder} is {}", if *.sealed { "encrypted: a key is needed" } else { "not encrypted: it takes no key" })]
     Sealing {
-        /// The folder.
+        /// Path of the folder, or name of the file.
         folder: String,
-        /// Whether it is.
+        /// Whether it is encrypted.
         sealed: bool,
     },
-    /// It is another key's, or it was tampered with.
-    #[error("{folder} was sealed with another key, or its file {META_FILE:?} was changed")]
+    /// The folder was encrypted with another key, or it was tampered with.
+    #[error("{folder} was encrypted with another key, or its file {META_FILE:?} was changed")]
     Key {
-        /// The folder.
+        /// Path of the folder.
         folder: String,
     },
-    /// A file is none of ours.
-    #[error("{file} is no file of a flush folder")]
+    /// The folder holds a file that flushing did not make.
+    #[error("{file} is not a file of a flush folder")]
     Foreign {
-        /// The file.
+        /// Name of the file.
         file: String,
     },
-    /// A flush did not get to its end.
+    /// The file is what remains of a flush that did not finish.
     #[error("{file}: the flush was not completed")]
     Unfinished {
-        /// The file.
+        /// Name of the file.
         file: String,
     },
-    /// A file's header.
+    /// The header of a file is damaged.
     #[error("{file}")]
     Header {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// What is wrong with it.
+        /// What is wrong with the header.
         source: HeaderError,
     },
-    /// A file of another folder, or under another file's name.
-    #[error("{file} has the {what} {found:032x}, {expected:032x} was expected")]
+    /// The file belongs to another folder, or has the name of another file.
+    #[error("{file} has the {what} number {found:032x}, but {expected:032x} was expected")]
     Misplaced {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Which number.
+        /// Which number of the header is meant: "folder" or "snapshot".
         what: &'static str,
-        /// The one it should have.
+        /// The number that it should have.
         expected: u128,
-        /// The one it has.
+        /// The number that it has.
         found: u128,
     },
-    /// A file's index.
+    /// The index of a file is damaged.
     #[error("{file}: index")]
     Index {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// What is wrong with it.
+        /// What is wrong with the index.
         source: IndexError,
     },
-    /// A sealed part does not open: it was changed, moved or sealed by somebody else.
+    /// An encrypted part does not authenticate: it was changed, moved, or encrypted with another key.
     #[error("{file}: {part} does not open with this key: it was changed")]
     Forged {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Which part.
+        /// Which part of the file.
         part: String,
     },
     /// A chunk is damaged, or there is no memory to decode it.
     #[error("{file}: chunk {key}")]
     Chunk {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Its number.
+        /// Key of the chunk.
         key: u64,
-        /// What is wrong with it.
+        /// What is wrong with the chunk.
         source: CodecError,
     },
     /// A part is not the one that the index or the manifest means.
-    #[error("{file}: {part} has checksum {found:#018x}, {expected:#018x} was expected")]
+    #[error("{file}: {part} has checksum {found:#018x}, but {expected:#018x} was expected")]
     Exchanged {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Which part.
+        /// Which part of the file.
         part: String,
-        /// The one expected.
+        /// The checksum that the index gives.
         expected: u64,
-        /// The part's.
+        /// The checksum of the part that was read.
         found: u64,
     },
-    /// Manifest and index are of different snapshots.
+    /// The manifest and the index belong to different snapshots.
     #[error("{file}: index and manifest differ in {what}")]
     Contradiction {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// In what.
+        /// What differs.
         what: &'static str,
     },
-    /// What is to be flushed is no snapshot.
+    /// The pool's entry, or the file, has no manifest, and so is not a snapshot.
     #[error("{name:?} has no manifest")]
     NoManifest {
-        /// Its name in the pool, or its file.
+        /// Name of the entry in the pool, or of the file.
         name: String,
     },
     /// A manifest is damaged.
     #[error("{name}: manifest")]
     Manifest {
-        /// The snapshot's name, or its file.
+        /// Name of the snapshot, or of the file.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the manifest.
         source: envelope::Error,
     },
-    /// A snapshot it depends on is not there, or was dropped itself.
+    /// A snapshot that this one depends on is not there, or was dropped itself.
     #[error("{file} depends on snapshot {dependency}, which is not there or was dropped")]
     Dependency {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// What is missing.
+        /// Number of the snapshot that is missing.
         dependency: SnapshotId,
     },
-    /// The pool does not take it.
+    /// The pool does not take the snapshot.
     #[error("{file}")]
     Pool {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Why.
+        /// The pool's reason.
         source: pool::Error,
     },
-    /// No memory for the coder.
+    /// There is no memory for the coder.
     #[error("cannot transcode {name:?}")]
     Transcode {
-        /// The snapshot.
+        /// Name of the snapshot.
         name: String,
-        /// Why.
+        /// The codec's reason.
         source: CodecError,
     },
     /// A chunk in the pool does not decode: the host's memory is damaged.
     #[error("chunk {key} of {name:?} in the pool")]
     InPool {
-        /// The snapshot.
+        /// Name of the snapshot.
         name: String,
-        /// The chunk.
+        /// Key of the chunk.
         key: u64,
-        /// What is wrong with it.
+        /// What is wrong with the chunk.
         source: CodecError,
     },
     /// No snapshot of the folder has the name.
     #[error("{folder} has no snapshot named {name:?}")]
     NotFound {
-        /// The folder.
+        /// Path of the folder.
         folder: String,
-        /// The name.
+        /// The name that was looked for.
         name: String,
     },
-    /// A snapshot of the folder has the name, though not one that is in the pool.
+    /// A snapshot in the folder has the name, but it is not in the pool.
     #[error("{folder} holds a snapshot named {name:?} that is not in the pool")]
     NameOnDisk {
-        /// The folder.
+        /// Path of the folder.
         folder: String,
-        /// The name.
+        /// The name that was asked for.
         name: String,
     },
-    /// Somebody asked to stop.
+    /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
 }
 
-/// The file that says whose folder it is.
+/// Name of the file that says which host the folder belongs to.
 pub(super) const META_FILE: &str = "folder";
 
 impl Error {

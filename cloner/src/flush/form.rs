@@ -1,8 +1,8 @@
-//! Hot as it is, or cold: whichever is safe sooner.
+//! Chooses the form that is safe sooner: hot, as the chunks are in the pool, or cold.
 //!
-//! Hot costs nothing but its bytes. Cold has fewer bytes, but each chunk must be decoded and compressed first, while the device
-//! writes the ones before it; so it takes the longer of both times. What compressing costs and spares is measured on a few chunks of
-//! the very snapshot, unless it is too small for the choice to matter.
+//! The hot form costs nothing but its bytes. The cold form has fewer bytes, but each chunk must be decoded and compressed first,
+//! while the device writes the ones before it; so it takes the longer of both times. What compressing costs and saves is measured
+//! on a few chunks of the snapshot itself, unless the snapshot is too small for the choice to matter.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,23 +14,23 @@ use crate::pool::Stored;
 use crate::rate::{Rate, as_f64, seconds};
 use crate::walk::Walker;
 
-/// Snapshots that are written as they are in less than this are.
+/// A snapshot whose hot form takes less time to write than this is written hot, without measuring.
 const NOT_WORTH_A_LOOK: Duration = Duration::from_millis(100);
-/// Chunks to measure per thread.
+/// Number of chunks to measure, per thread.
 const SAMPLES: usize = 1;
 
-/// Which form, and why.
+/// The form that was chosen, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
-    /// The form.
+    /// The form that was chosen.
     pub form: Form,
-    /// Time to write it as it is, by the device's rate.
+    /// Expected time to write the snapshot hot, at the device's rate.
     pub hot: Duration,
-    /// Time to write it cold; none if that was not looked at.
+    /// Expected time to transcode and write the snapshot cold; `None` if that was not measured.
     pub cold: Option<Duration>,
 }
 
-/// What transcoding did to a sample.
+/// Sizes of a sample before and after transcoding, and the time that took.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sample {
     pub(super) hot_bytes: u64,
@@ -38,7 +38,7 @@ pub(super) struct Sample {
     pub(super) time: Duration,
 }
 
-/// Chooses for a snapshot with `hot_bytes` bytes.
+/// Chooses the form for a snapshot that has `hot_bytes` bytes in its hot form. Without a sample, that is hot.
 pub(super) fn choose(rate: Rate, hot_bytes: u64, sample: Option<Sample>) -> Choice {
     let hot = seconds(as_f64(hot_bytes) / rate.bytes_per_second);
     let Some(Sample { hot_bytes: sampled, cold_bytes, time }) = sample.filter(|sample| sample.hot_bytes > 0)
@@ -51,7 +51,7 @@ pub(super) fn choose(rate: Rate, hot_bytes: u64, sample: Option<Sample>) -> Choi
     Choice { form: if cold < hot { Form::Cold } else { Form::Hot }, hot, cold: Some(cold) }
 }
 
-/// Chooses, and measures first if it matters.
+/// Chooses the form for a snapshot, and measures a sample first if the choice matters.
 pub(super) fn choose_for(
     stored: &Stored,
     rate: Rate,
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_form_is_the_one_that_is_safe_sooner() {
         let rate = |bytes_per_second| Rate { bytes_per_second, commit: Duration::ZERO };
-        // A third of the bytes, transcoded at 1000 bytes of the hot form per second.
+        // The cold form has a third of the bytes; it is transcoded at 1000 bytes of the hot form per second.
         let sample = Some(Sample { hot_bytes: 300, cold_bytes: 100, time: Duration::from_millis(300) });
         for (device, form, cold) in
             [(10.0, Form::Cold, 100.0), (500.0, Form::Cold, 3.0), (2000.0, Form::Hot, 3.0)]

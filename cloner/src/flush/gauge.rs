@@ -1,7 +1,7 @@
-//! What the flush device can do, by what it did last.
+//! Estimates what the flush device can do from what it did last.
 //!
-//! Two numbers: bytes per second while writing, and seconds for making one file durable at all. A device that got slower is believed
-//! at once, one that got faster by and by: the battery's budget is only as good as this.
+//! There are two numbers: bytes per second while writing, and seconds for making one file durable at all. A slower reading is
+//! believed at once, a faster one little by little: the battery's budget is only as good as this estimate.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,38 +9,38 @@ use std::time::Duration;
 use crate::rate::{Rate, as_f64, seconds};
 use crate::sync::lock;
 
-/// Keeps the rate. Any thread may report to it.
+/// Keeps the estimated rate. Any thread may report to it.
 #[derive(Debug)]
 pub struct Gauge {
     readings: Mutex<Readings>,
-    /// Fewer bytes say nothing about the device.
+    /// How many bytes must be written before they say anything about the device.
     sample_bytes: u64,
 }
 
 #[derive(Debug)]
 struct Readings {
     rate: Rate,
-    /// Written and not yet evaluated.
+    /// Bytes that were written and not yet evaluated.
     bytes: u64,
     time: Duration,
 }
 
-/// How much of a better reading is believed.
+/// How far a better reading moves the estimate towards itself.
 const OPTIMISM: f64 = 0.25;
 
 impl Gauge {
-    /// A gauge that starts with `rate`, and evaluates writes when they add up to `sample_bytes`.
+    /// Makes a gauge that starts with `rate`, and evaluates writes once they add up to `sample_bytes`.
     #[must_use]
     pub fn new(rate: Rate, sample_bytes: u64) -> Self {
         Self { readings: Mutex::new(Readings { rate, bytes: 0, time: Duration::ZERO }), sample_bytes }
     }
 
-    /// The rate as it is known now.
+    /// The rate as estimated now.
     pub fn rate(&self) -> Rate {
         self.lock().rate
     }
 
-    /// So many bytes were written in such a time.
+    /// Reports that `bytes` bytes were written in `time`.
     pub(super) fn wrote(&self, bytes: u64, time: Duration) {
         let mut readings = self.lock();
         readings.bytes += bytes;
@@ -53,7 +53,7 @@ impl Gauge {
         }
     }
 
-    /// Believes a measurement made on purpose, as far as any.
+    /// Reports a measurement made on purpose. It is believed like any other reading.
     pub(super) fn measured(&self, Rate { bytes_per_second, commit }: Rate) {
         let rate = &mut self.lock().rate;
         let known = rate.bytes_per_second;
@@ -62,12 +62,12 @@ impl Gauge {
         rate.commit = seconds(commit.as_secs_f64().max(known + (commit.as_secs_f64() - known) * OPTIMISM));
     }
 
-    /// Forgets what was, for a device that is another one.
+    /// Forgets all readings and starts again with `rate`, because the device is another one.
     pub(super) fn reset(&self, rate: Rate) {
         *self.lock() = Readings { rate, bytes: 0, time: Duration::ZERO };
     }
 
-    /// A file was made durable in such a time, beside its bytes.
+    /// Reports that making a file durable took `time`, not counting its bytes.
     pub(super) fn committed(&self, time: Duration) {
         let rate = &mut self.lock().rate;
         let (found, known) = (time.as_secs_f64(), rate.commit.as_secs_f64());

@@ -1,4 +1,4 @@
-//! The first block of a flushed file: whose it is, and where its index lies.
+//! The first block of a flushed file: which folder and snapshot it belongs to, and where its index lies.
 //!
 //! ```text
 //! byte  0   8  magic         "CLNFLSH\0"
@@ -14,7 +14,7 @@
 //!      96  ..  zero, to 4096
 //! ```
 //!
-//! It is written last, and only then is the file made durable: a file with a header that holds has all that lies behind it. Numbers
+//! It is written last, and only then is the file made durable: a file with a valid header has everything that follows it. Numbers
 //! are little-endian.
 
 use twox_hash::XxHash3_64;
@@ -27,9 +27,9 @@ const VERSION: u32 = 1;
 const CHECKSUM_AT: usize = 88;
 const USED_BYTES: usize = 96;
 
-/// The part of the header that every sealed record is bound to.
+/// Length of the part of the header that every encrypted record is bound to.
 pub(super) const IDENTITY_BYTES: usize = 64;
-/// The part that the sealed index is bound to.
+/// Length of the part of the header that the encrypted index is bound to.
 pub(super) const BOUND_BYTES: usize = CHECKSUM_AT;
 
 /// Why a block is not the header of a flushed file.
@@ -38,27 +38,27 @@ pub enum HeaderError {
     /// The file is shorter than a header.
     #[error("{found} bytes are fewer than the {BLOCK_BYTES} of a header")]
     Short {
-        /// The file's length.
+        /// Length of the file in bytes.
         found: u64,
     },
-    /// It is something else.
+    /// The block does not begin with the magic number, so the file is something else.
     #[error("not a flushed snapshot: it starts with {found:02x?}")]
     Magic {
-        /// What it starts with.
+        /// The first bytes of the file.
         found: [u8; 8],
     },
-    /// Made by another version of this program.
+    /// The file was made by another version of this program.
     #[error("format version {found}: this build reads version {VERSION}")]
     Version {
-        /// Version found.
+        /// Version that the header gives.
         found: u32,
     },
     /// The block was changed, or not all of it was written.
     #[error("header damaged: checksum {found:#018x}, expected {expected:#018x}")]
     Checksum {
-        /// What the header says.
+        /// Checksum that the header gives.
         expected: u64,
-        /// What its bytes give.
+        /// Checksum of the header's bytes.
         found: u64,
     },
     /// A field has a value that no writer gives it.
@@ -79,10 +79,10 @@ pub enum HeaderError {
     },
 }
 
-/// What a header says.
+/// The fields of a valid header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    /// There if records and index are sealed.
+    /// `Some` if records and index are encrypted.
     pub(super) nonce: Option<[u8; NONCE_BYTES]>,
     pub(super) folder: u128,
     pub(super) snapshot: u128,
@@ -92,7 +92,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header's block.
+    /// The block with this header, checksum included.
     pub(super) fn to_block(self) -> [u8; BLOCK_BYTES] {
         let Self { nonce, folder, snapshot, index_at, index_bytes, file_bytes } = self;
         let mut block = [0; BLOCK_BYTES];
@@ -115,7 +115,8 @@ impl Header {
         block
     }
 
-    /// The header of a file of `len_bytes` bytes that starts with `block`. All it says of places then lies inside the file.
+    /// Reads the header of a file of `len_bytes` bytes that starts with `block`. All offsets and lengths in it then lie inside the
+    /// file.
     pub(super) fn from_block(block: &[u8; BLOCK_BYTES], len_bytes: u64) -> Result<Self, HeaderError> {
         let u32_at = |at: usize| u32::from_le_bytes(*block[at..].first_chunk().expect("inside the block"));
         let u64_at = |at: usize| u64::from_le_bytes(*block[at..].first_chunk().expect("inside the block"));

@@ -1,7 +1,7 @@
 //! The index of a flushed file: what the snapshot is called, and where each of its parts lies.
 //!
-//! JSON in an envelope with a checksum, as VM state and manifest are. Loaded, it is hostile: [`Index`] exists only if the parts
-//! tile the file exactly and none is longer than its kind can be.
+//! It is JSON in an envelope with a checksum, like VM state and manifest. A loaded index is hostile until checked: an [`Index`]
+//! exists only if the parts tile the file exactly and no part is longer than its kind can be.
 
 use cloner_codec::chunk::{COLD_BYTES_MAX, ENCODED_BYTES_MAX};
 use serde::{Deserialize, Serialize};
@@ -15,12 +15,12 @@ use super::seal::TAG_BYTES;
 
 const SCHEMA: Schema = Schema { magic: *b"CLNFIDX\0", version: 1, name: "index of a flushed snapshot" };
 
-/// A VM's state of sixteen vCPUs has some 300 KiB, a manifest of 64 GiB 2 MiB.
+/// The state of a VM with sixteen vCPUs has about 300 KiB, the manifest of 64 GiB of memory 2 MiB.
 const BLOB_BYTES_MAX: u64 = 64 << 20;
-/// Longer indices cannot be had: 64 GiB of memory are 32 Ki chunks of some 100 bytes each.
+/// No index is longer: 64 GiB of memory are 32 Ki chunks, whose lines have about 100 bytes each.
 pub(super) const INDEX_BYTES_MAX: u64 = 64 << 20;
 
-/// In which form chunks are kept.
+/// The form in which chunks are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
@@ -43,86 +43,86 @@ impl std::fmt::Display for Form {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IndexV1 {
-    /// The snapshot's own; the header's.
+    /// Number of the snapshot, the same as in the header.
     pub(super) id: SnapshotId,
     pub(super) name: String,
     pub(super) labels: Labels,
-    /// The snapshots its chunks refer to, in the order that references count them.
+    /// The snapshots that its chunks refer to, in the order in which references number them.
     pub(super) dependencies: Vec<SnapshotId>,
     pub(super) form: Form,
-    /// By ascending key.
+    /// Sorted by ascending key.
     pub(super) chunks: Vec<ChunkPlaceV1>,
-    /// By label, behind the chunks.
+    /// Sorted by label. In the file, they follow the chunks.
     pub(super) blobs: Vec<BlobPlaceV1>,
 }
 
-/// Where a chunk lies.
+/// Where in the file a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChunkPlaceV1 {
     pub(super) key: u64,
     pub(super) offset: u64,
-    /// As stored.
+    /// Length as stored, including the tag of encryption.
     pub(super) bytes: u64,
-    /// The one in the chunk's own header.
+    /// The checksum in the chunk's own header.
     pub(super) checksum: u64,
 }
 
-/// Where something else lies.
+/// Where in the file a blob lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BlobPlaceV1 {
     pub(super) label: String,
     pub(super) offset: u64,
-    /// As stored.
+    /// Length as stored, including the tag of encryption.
     pub(super) bytes: u64,
-    /// XXH3-64.
+    /// XXH3-64 of the blob before encryption.
     pub(super) checksum: u64,
 }
 
-/// Why an index is none.
+/// Why an index is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// The envelope or its text is damaged.
     #[error("damaged")]
     Envelope(#[from] envelope::Error),
-    /// It is another snapshot's.
-    #[error("it is of snapshot {found}, the header says {expected}")]
+    /// The index belongs to another snapshot.
+    #[error("it belongs to snapshot {found}, but the header says {expected}")]
     Id {
-        /// The header's.
+        /// Number of the snapshot in the header.
         expected: String,
-        /// The index's.
+        /// Number of the snapshot in the index.
         found: SnapshotId,
     },
     /// A part does not start where the one before it ends.
-    #[error("{what} starts at byte {found}, {expected} was expected")]
+    #[error("{what} starts at byte {found}, but {expected} was expected")]
     Place {
-        /// Which part.
+        /// Which part of the file.
         what: String,
-        /// Where it should start.
+        /// Offset at which it should start.
         expected: u64,
-        /// Where it starts.
+        /// Offset at which it starts.
         found: u64,
     },
-    /// A part is longer than such a part can be.
-    #[error("{what} has {found} bytes, {max} at most are possible")]
+    /// A part is longer than such a part can be, or too short for the tag of encryption.
+    #[error("{what} has {found} bytes, which is not a possible length: at most {max} are")]
     Length {
-        /// Which part.
+        /// Which part of the file.
         what: String,
-        /// Its length.
+        /// Its length in bytes.
         found: u64,
-        /// The longest there is.
+        /// The greatest length in bytes that such a part can have.
         max: u64,
     },
     /// Parts are not in order, or one is there twice.
     #[error("{what} is out of order")]
     Order {
-        /// Which part.
+        /// Which part of the file.
         what: String,
     },
 }
 
-/// An index that holds.
+/// An index that was checked.
 #[derive(Debug, Clone)]
 pub(super) struct Index(IndexV1);
 
@@ -131,7 +131,7 @@ impl Index {
         &self.0
     }
 
-    /// Checks the bytes of an index that ends the records at `index_at`.
+    /// Checks the bytes of an index that starts at `index_at`, where the records end.
     pub(super) fn from_bytes(
         bytes: &[u8],
         snapshot: u128,

@@ -1,15 +1,15 @@
-//! Making the pool's snapshots safe on a disk, and getting them back.
+//! Makes the pool's snapshots safe on a disk, and brings them back.
 //!
 //! ```text
 //! flush     Pool ─► order ─► form: hot or cold ─► writer: one file ─► Folder: commit ─► safe
 //! recover   Folder ─► headers and indices ─► records, verified in parallel ─► Pool
 //! ```
 //!
-//! One file per snapshot, in one folder: so a snapshot is removed by removing a file, its space is the file system's to reuse, a damaged
-//! file costs one snapshot, and there is no log to compact while the battery runs. FORMAT.md describes every byte.
+//! There is one file per snapshot, all in one folder. So a snapshot is removed by removing a file, the file system reuses its
+//! space, a damaged file costs one snapshot, and there is no log to compact while the battery runs. FORMAT.md describes every byte.
 //!
-//! What survives a crash, and why, is argued in `writer.rs`; [`files`] says what that rests on. Nothing in here knows of
-//! batteries: *when* to flush is decided in [`crate::durable`].
+//! What survives a crash, and why, is argued in `writer.rs`; [`files`] says what that argument rests on. Nothing in here knows
+//! about batteries: *when* to flush is decided in [`crate::durable`].
 
 mod candidate;
 mod error;

@@ -1,4 +1,4 @@
-//! Chunks of the pool in the form in which they are stored.
+//! Transcodes chunks of the pool into the form in which they are stored.
 
 use cloner_codec::chunk::{COLD_BYTES_MAX, CodecError};
 use cloner_codec::cold::{ColdEncoder, Options, transcode_to_cold};
@@ -9,9 +9,9 @@ use crate::pool::{Chunk, Stored};
 use super::Error;
 use super::seal::TAG_BYTES;
 
-/// What one thread needs for it.
+/// What one thread needs for transcoding.
 pub(super) struct Transcoder {
-    /// Made again at the next chunk if there was no memory for it.
+    /// `None` if there was no memory for it; the next chunk then tries again.
     encoder: Option<ColdEncoder>,
     cold: Vec<u8>,
 }
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Transcoder {
 }
 
 impl Transcoder {
-    /// With all the memory it needs.
+    /// Makes a transcoder with all the memory that it needs.
     pub(super) fn new() -> Self {
         Self {
             encoder: ColdEncoder::new(Options::default()).ok(),
@@ -31,7 +31,7 @@ impl Transcoder {
         }
     }
 
-    /// The cold form of a chunk.
+    /// Returns the cold form of a chunk, in memory that the next call overwrites.
     pub(super) fn cold_form(&mut self, stored: &Stored, chunk: &Chunk) -> Result<&[u8], Error> {
         let name = || stored.name().to_owned();
         let Self { encoder, cold } = self;

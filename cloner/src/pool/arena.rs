@@ -1,4 +1,4 @@
-//! The memory a pool lives in: which pages, and whether they are there already.
+//! The memory of a pool: which pages it is made of, and whether they are already provided.
 
 use std::fmt;
 use std::fs::File;
@@ -20,29 +20,29 @@ pub enum Pages {
     Ordinary,
 }
 
-/// When the memory behind a pool is cleared by the kernel.
+/// When the kernel clears and provides the memory of a pool.
 ///
-/// It costs the same either way; the question is who waits. Measured on the development machine, whose own memory is
-/// virtual: 0.2 ms per 2 MiB page, and 4.6 ms for pages its host had not backed before.
+/// It costs the same either way; the question is which call waits for it. Measured on the development machine, whose own
+/// memory is virtual: 0.2 ms per 2 MiB page, and 4.6 ms for pages that its host had not backed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Populate {
     /// When the pool is made, on all of rayon's threads: no later put waits for it.
     AtOnce,
-    /// When first written. Should the kernel break its promise then, which takes a `hugetlb` cgroup limit below what it
+    /// When a page is first written. If the kernel breaks its promise then, because a `hugetlb` cgroup limit is below what it
     /// promised, the process dies of SIGBUS; [`Populate::AtOnce`] makes that an error.
     OnFirstUse,
 }
 
-/// What a pool lives in.
+/// Which pages a pool got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
     /// 2 MiB pages, set aside for this pool alone. They are never swapped out.
     Huge {
-        /// Their number.
+        /// Number of 2 MiB pages.
         pages: usize,
     },
-    /// 4 KiB pages. They are taken when first touched, and the kernel may swap them out: a host that has swap and runs
-    /// short of memory makes such a pool slow, and puts what is in it on a disk.
+    /// 4 KiB pages. They are taken when first touched, and the kernel may swap them out: on a host that has swap and runs
+    /// short of memory, such a pool becomes slow, and its content is written to a disk.
     Ordinary,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Backing {
     }
 }
 
-/// Maps the arena `config` describes: one span of its capacity, rounded up to whole huge pages.
+/// Maps the arena that `config` describes: one span of its capacity, rounded up to whole huge pages.
 pub(super) fn map(config: &PoolConfig) -> Result<(Span, Backing), Error> {
     let &PoolConfig { capacity_bytes, pages, populate } = config;
     let len_bytes = capacity_bytes
@@ -75,8 +75,8 @@ pub(super) fn map(config: &PoolConfig) -> Result<(Span, Backing), Error> {
 
 fn map_huge(len_bytes: usize) -> Result<(Span, Backing), Error> {
     let wanted = len_bytes / HUGE_PAGE_SIZE;
-    // The kernel is asked for the memory first and for the numbers only when it refuses: the other way round, somebody
-    // else could take the pages in between, and an allowance for surplus pages would be overlooked.
+    // The kernel is asked for the memory first, and for the numbers only if it refuses. The other way round, another process
+    // could take the pages in between, and an allowance for surplus pages would be overlooked.
     match Span::map(len_bytes, PageSize::Huge) {
         Ok(span) => Ok((span, Backing::Huge { pages: wanted })),
         Err(source) => {
@@ -100,10 +100,10 @@ fn map_ordinary(len_bytes: usize) -> Result<(Span, Backing), Error> {
     Ok((span, Backing::Ordinary))
 }
 
-/// Has the kernel provide every page now.
+/// Makes the kernel provide every page now.
 ///
-/// It is the kernel that writes, reading `/dev/zero` into each page: one it cannot provide in spite of its promise,
-/// such as under a `hugetlb` cgroup limit, is then an error of that call. Written by this program, it would be SIGBUS.
+/// The kernel does the writing, by reading `/dev/zero` into each page: a page that it cannot provide in spite of its promise,
+/// such as under a `hugetlb` cgroup limit, is then an error of that call. If this program wrote it, it would get SIGBUS.
 fn populate_all(span: &mut Span, backing: Backing) -> Result<(), Error> {
     let page_size = match backing {
         Backing::Huge { .. } => HUGE_PAGE_SIZE,

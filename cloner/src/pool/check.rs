@@ -1,4 +1,4 @@
-//! The pool's books, audited against each other.
+//! Checks the pool's books against each other.
 
 use std::sync::Arc;
 
@@ -8,64 +8,64 @@ use super::stored::Stored;
 /// What a check counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckReport {
-    /// Extents in use, whether visible, removed but still held, or not yet sealed.
+    /// Number of extents in use, whether visible, removed but still held, or not yet published.
     pub extents: usize,
-    /// Bytes they occupy.
+    /// Bytes that these extents occupy.
     pub used_bytes: usize,
-    /// Free ranges, of which no two are adjacent.
+    /// Number of free ranges. No two of them are adjacent.
     pub free_ranges: usize,
-    /// Bytes they have.
+    /// Bytes in these free ranges.
     pub free_bytes: usize,
-    /// Visible snapshots, each extent of which is in use.
+    /// Number of visible snapshots. All their extents are in use.
     pub snapshots: usize,
 }
 
 /// A contradiction in the pool's books: a defect of this program or of the host's memory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inconsistency {
-    /// Used and free ranges overlap, leave a gap, or end before or behind the arena.
-    #[error("the next range should begin at {expected:#x} and begins at {found:#x}")]
+    /// Used and free ranges overlap, leave a gap, or do not end where the arena ends.
+    #[error("the next range should begin at {expected:#x}, but begins at {found:#x}")]
     NotTiled {
-        /// Where the range before it ends.
+        /// Offset at which the preceding range ends.
         expected: usize,
-        /// Where the next one begins, or the arena ends.
+        /// Offset at which the next range begins, or the arena ends.
         found: usize,
     },
     /// Two free ranges touch, so that neither is as long as it could be.
     #[error("two free ranges meet at {at:#x}")]
     NotMerged {
-        /// Where.
+        /// Offset at which the second of them begins.
         at: usize,
     },
-    /// The free ranges by length are not those by place.
-    #[error("the free ranges by length are not the free ranges by place")]
+    /// The free ranges ordered by length are not the same as those ordered by place.
+    #[error("the free ranges ordered by length are not the same as those ordered by place")]
     FreeOrdersDiffer,
     /// A running total is not the sum of its parts.
-    #[error("{booked} bytes are booked as {what}, the ranges have {counted}")]
+    #[error("{booked} bytes are booked as {what}, but the ranges have {counted}")]
     Total {
-        /// Which total.
+        /// Which total is meant: "used" or "free".
         what: &'static str,
-        /// The running total.
+        /// The running total, in bytes.
         booked: usize,
-        /// The sum.
+        /// The sum over all ranges, in bytes.
         counted: usize,
     },
-    /// More is promised than there is.
-    #[error("{promised_bytes} bytes are promised, {free_bytes} are free")]
+    /// More is promised than is free.
+    #[error("{promised_bytes} bytes are promised, but only {free_bytes} are free")]
     Overpromised {
-        /// Promised to reservations.
+        /// Bytes promised to reservations.
         promised_bytes: usize,
-        /// Free.
+        /// Bytes in the free ranges.
         free_bytes: usize,
     },
     /// A visible snapshot has an extent that is not booked as in use.
     #[error("snapshot {name:?} has {occupied_bytes} bytes at {start:#x} that are not booked as in use")]
     NotLive {
-        /// The snapshot.
+        /// Name of the snapshot.
         name: String,
-        /// The extent's place.
+        /// Offset of the extent in the arena.
         start: usize,
-        /// The extent's length.
+        /// Bytes that the extent occupies.
         occupied_bytes: usize,
     },
 }
@@ -76,7 +76,7 @@ enum Use {
     Live,
 }
 
-/// Checks `extents` and the `snapshots` in them, which the caller holds so that they stay while it lasts.
+/// Checks `extents` and the `snapshots` in them. The caller holds the snapshots, so none of them is freed during the check.
 ///
 /// Takes time in proportion to the number of extents, and holds their lock meanwhile.
 pub(super) fn check(extents: &Extents, snapshots: &[Arc<Stored>]) -> Result<CheckReport, Inconsistency> {

@@ -7,13 +7,13 @@ use super::ledger::Refused;
 use super::remedy;
 use super::{MAX_TAG_BYTES, MAX_TAGS};
 
-/// Why a pool could not be made, or could not do what it was asked. The pool is as it was before the call.
+/// Why a pool could not be made, or could not do what it was asked to. The pool is as it was before the call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The capacity is zero or beyond the address space.
     #[error("a pool of {capacity_bytes} bytes cannot be made")]
     Capacity {
-        /// As configured.
+        /// The capacity that was configured, in bytes.
         capacity_bytes: usize,
     },
     /// The host has set aside too few huge pages.
@@ -21,108 +21,112 @@ pub enum Error {
     TooFewHugePages(#[from] TooFewHugePages),
     /// Ordinary pages were allowed, but the host has too little memory left for them.
     #[error(
-        "a pool of {wanted_bytes} bytes in ordinary pages does not fit the {available_bytes} bytes of memory this \
-         host has available"
+        "a pool of {wanted_bytes} bytes in ordinary pages does not fit into the {available_bytes} bytes of memory that \
+         this host has available"
     )]
     TooLittleMemory {
-        /// Capacity of the pool.
+        /// Capacity of the pool, in bytes.
         wanted_bytes: usize,
-        /// `MemAvailable` of /proc/meminfo.
+        /// `MemAvailable` of /proc/meminfo, in bytes.
         available_bytes: usize,
     },
-    /// The kernel refused the arena for another reason than too few pages.
+    /// The kernel refused the arena for a reason other than too few pages.
     #[error("the kernel refused {len_bytes} bytes of shared memory")]
     Map {
-        /// Length of the arena.
+        /// Length of the arena in bytes.
         len_bytes: usize,
         /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel had promised the memory and could not provide it, as under a `hugetlb` cgroup limit.
-    #[error("the kernel promised {len_bytes} bytes of memory and could not provide them all")]
+    /// The kernel had promised the memory but could not provide it, as happens under a `hugetlb` cgroup limit.
+    #[error("the kernel promised {len_bytes} bytes of memory but could not provide all of them")]
     Populate {
-        /// Length of the arena.
+        /// Length of the arena in bytes.
         len_bytes: usize,
         /// The kernel's error.
         source: io::Error,
     },
     /// One of the kernel's memory settings could not be read or written.
-    #[error("{} could not be read or written", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Setting {
-        /// The file.
+        /// The file that the kernel shows the setting in.
         path: PathBuf,
-        /// The kernel's error, or `InvalidData` for a content without the number.
+        /// The kernel's error, or `InvalidData` if the file does not contain the number.
         source: io::Error,
     },
-    /// The kernel set fewer huge pages aside than it was asked to, for lack of contiguous memory; they were given back.
+    /// The kernel set aside fewer huge pages than it was asked for, for lack of contiguous memory. They were given back.
     #[error(
-        "of {wanted} further huge pages of 2 MiB the kernel could set aside only {got}: memory is short or in pieces; \
+        "the kernel could set aside only {got} of {wanted} further huge pages of 2 MiB: memory is short or fragmented; \
          `vm.nr_hugepages` set at boot gets more"
     )]
     HugePagesRefused {
-        /// Pages asked for.
+        /// Number of pages that were asked for.
         wanted: usize,
-        /// Pages it would have given.
+        /// Number of pages that the kernel could have given.
         got: usize,
     },
-    /// There is no room; `free_bytes` may be enough in sum and yet lie in pieces that are all too small.
+    /// There is no room. `free_bytes` may be enough in sum and yet lie in pieces that are all too small.
     #[error(
         "the pool is full: {wanted_bytes} bytes wanted, {free_bytes} of {capacity_bytes} free and not promised \
          elsewhere, the largest free piece has {largest_free_bytes}"
     )]
     Full {
-        /// What was asked for, rounded up to the pool's granule.
+        /// Bytes asked for, rounded up to the pool's granule.
         wanted_bytes: usize,
-        /// Free, less what is promised to other reservations.
+        /// Free bytes, less those that are promised to other reservations.
         free_bytes: usize,
-        /// Size of the pool.
+        /// Size of the pool in bytes.
         capacity_bytes: usize,
-        /// The longest contiguous free range.
+        /// Length in bytes of the longest contiguous free range.
         largest_free_bytes: usize,
     },
-    /// Not a name for a snapshot.
-    #[error("{name:?} is no snapshot name: 1 to 64 of the characters A-Z a-z 0-9 . _ - and no dot in front")]
+    /// The text cannot be the name of a snapshot.
+    #[error(
+        "{name:?} is not a valid snapshot name: it needs 1 to 64 of the characters A-Z a-z 0-9 . _ - and must not begin \
+         with a dot"
+    )]
     InvalidName {
-        /// As given.
+        /// The name that was given.
         name: String,
     },
-    /// A snapshot has the name already, or another reservation has claimed it.
+    /// A snapshot already has the name, or another reservation has claimed it.
     #[error("the snapshot name {name:?} is taken")]
     NameTaken {
-        /// The name.
+        /// The name that was asked for.
         name: String,
     },
-    /// A tag has no key, is too long, or holds control characters.
+    /// A tag's key is empty, or the key or the value is too long or contains control characters.
     #[error(
-        "the tag {key:?} or its value is empty, longer than {MAX_TAG_BYTES} bytes or has control characters"
+        "the key of the tag {key:?} is empty, or its key or value is longer than {MAX_TAG_BYTES} bytes or contains \
+         control characters"
     )]
     InvalidTag {
-        /// Its key.
+        /// Key of the tag.
         key: String,
     },
-    /// Too many tags.
-    #[error("{tags} tags: a snapshot has at most {MAX_TAGS}")]
+    /// A snapshot was given too many tags.
+    #[error("{tags} tags are too many: a snapshot can have at most {MAX_TAGS}")]
     TooManyTags {
-        /// As given.
+        /// Number of tags that were given.
         tags: usize,
     },
     /// More would be unflushed than the battery protects, or there is no mains power.
     #[error("not admitted")]
     Refused(#[from] Refused),
-    /// No sealed snapshot has the name.
+    /// No published snapshot has the name.
     #[error("there is no snapshot named {name:?}")]
     NotFound {
-        /// The name.
+        /// The name that was looked for.
         name: String,
     },
-    /// The reservation holds a chunk with this key already.
-    #[error("the snapshot holds a chunk {key} already")]
+    /// The reservation already holds a chunk with this key.
+    #[error("the snapshot already holds a chunk {key}")]
     ChunkTaken {
         /// The chunk's key.
         key: u64,
     },
-    /// The reservation holds a blob with this label already.
-    #[error("the snapshot holds a blob labelled {label:?} already")]
+    /// The reservation already holds a blob with this label.
+    #[error("the snapshot already holds a blob labelled {label:?}")]
     BlobTaken {
         /// The blob's label.
         label: String,
@@ -135,23 +139,23 @@ impl Error {
     }
 }
 
-/// A shortage of huge pages, and the way out of it.
+/// A shortage of huge pages, with the command that ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{wanted} huge pages of 2 MiB are needed, {available} of the host's {total} are free; as root, {} sets enough aside",
     self.remedy()
 )]
 pub struct TooFewHugePages {
-    /// Pages the pool, or the guests, take.
+    /// Number of 2 MiB pages that the pool, or the guests, take.
     pub wanted: usize,
-    /// Pages that are not in use and not promised.
+    /// Number of the host's 2 MiB pages that are neither in use nor promised.
     pub available: usize,
-    /// Pages the host has set aside in all.
+    /// Number of 2 MiB pages that the host has set aside in all.
     pub total: usize,
 }
 
 impl TooFewHugePages {
-    /// The command that sets enough aside, in backquotes.
+    /// The command that sets enough pages aside, in backquotes.
     #[must_use]
     pub fn remedy(&self) -> String {
         remedy::command(self.total + self.wanted.saturating_sub(self.available))

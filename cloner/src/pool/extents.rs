@@ -1,13 +1,13 @@
-//! Which parts of the arena are in use, and handing out the others.
+//! Keeps track of which parts of the arena are in use, and hands out the others.
 //!
 //! Best fit with immediate merging: a request takes the shortest free range it fits in, the lowest of equals, and a
 //! range that comes back is merged with free neighbours at once. Two free ranges are therefore never adjacent, and
-//! there is at most one more of them than there are extents. That is the bound on fragmentation; how full a pool of
-//! snapshots that come and go can be before a chunk finds no place is measured by the test
+//! there is at most one more of them than there are extents. That is the bound on fragmentation. How full a pool can be
+//! before a chunk finds no place, while snapshots come and go, is measured by the test
 //! `snapshots_that_come_and_go_leave_room`.
 //!
 //! One mutex guards all of it. It is held for a few steps in ordered maps and never while bytes are copied:
-//! the test `a_put_is_dominated_by_its_copy` prints what that costs beside a chunk's copy.
+//! the test `a_put_is_dominated_by_its_copy` prints what that costs compared with a chunk's copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,11 +18,11 @@ use super::{Error, Stats};
 use crate::sync::lock;
 use crate::sys::arena::Span;
 
-/// Extents begin and end at multiples of this: a cache line, so that threads filling neighbours do not disturb each
-/// other. It is what the shortest extent occupies.
+/// Extents begin and end at multiples of this many bytes: a cache line, so that threads filling neighbours do not disturb
+/// each other. The shortest extent occupies one granule.
 pub const GRANULE: usize = 64;
 
-/// The arena's bytes, owned by whoever holds an [`Extent`] of them, or free.
+/// The arena's bytes. Each is either free or owned by an [`Extent`].
 pub(super) struct Extents {
     capacity_bytes: usize,
     state: Mutex<State>,
@@ -31,10 +31,10 @@ pub(super) struct Extents {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) free: FreeRanges,
-    /// What is handed out: start and length. The extents own these ranges; this is the ledger they are checked against.
+    /// The ranges handed out, by start, with their lengths. The extents own these ranges; the check compares them with this map.
     pub(super) live: BTreeMap<usize, usize>,
     pub(super) live_bytes: usize,
-    /// Free bytes that are promised to somebody. Never more than `free.total_bytes()`.
+    /// Free bytes that are promised to reservations. Never more than `free.total_bytes()`.
     pub(super) promised_bytes: usize,
 }
 
@@ -51,7 +51,7 @@ impl Extents {
         self.capacity_bytes
     }
 
-    /// Sizes, beside the number of snapshots, which is known elsewhere.
+    /// The pool's sizes. The number of snapshots is known elsewhere and passed in.
     pub(super) fn stats(&self, snapshots: usize) -> Stats {
         let state = self.lock();
         Stats {
@@ -65,9 +65,9 @@ impl Extents {
         }
     }
 
-    /// Sets `bytes` of the free ones aside for extents made through the returned promise.
+    /// Sets `bytes` of the free memory aside for extents made through the returned promise.
     ///
-    /// A promise is of an amount, not of a place: free memory in small pieces can still be too scattered for a chunk.
+    /// A promise covers an amount, not a place: free memory in small pieces can still be too scattered for a chunk.
     pub(super) fn promise(self: &Arc<Self>, bytes: usize) -> Result<Promise, Error> {
         let wanted = whole_granules(bytes);
         let mut state = self.lock();
@@ -78,7 +78,7 @@ impl Extents {
         Ok(Promise { extents: Arc::clone(self), left: AtomicUsize::new(wanted) })
     }
 
-    /// The end of an extent: its bytes are free again.
+    /// Takes back the range of an extent that has ended: its bytes are free again.
     pub(super) fn give_back(&self, span: Span) {
         let mut state = self.lock();
         state.live.remove(&span.start());
@@ -87,7 +87,7 @@ impl Extents {
     }
 
     /// Locks the books. Every change under the lock runs to its end, so a panic elsewhere in the program, which is all
-    /// that poisoning could tell, leaves them in order.
+    /// that a poisoned lock could report, leaves them in order.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -102,7 +102,7 @@ impl Extents {
     }
 }
 
-/// Without the ranges, which every extent would repeat.
+/// Leaves out the ranges, because every extent would repeat them.
 impl fmt::Debug for Extents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Extents").field("capacity_bytes", &self.capacity_bytes).finish_non_exhaustive()
@@ -124,17 +124,17 @@ pub(super) struct Promise {
 }
 
 impl Promise {
-    /// Copies `bytes` into a new extent, paid for by the promise and, when it is used up, from what is free.
+    /// Copies `bytes` into a new extent, paid for by the promise and, once that is used up, from unpromised free memory.
     ///
     /// # Errors
-    /// [`Error::Full`].
+    /// [`Error::Full`] if that is too little, or if no free range is long enough.
     pub(super) fn store(&self, bytes: &[u8]) -> Result<Extent, Error> {
         let mut span = self.take(occupied_bytes(bytes.len()))?;
         span.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         Ok(Extent { span, len_bytes: bytes.len(), extents: Arc::clone(&self.extents) })
     }
 
-    /// Takes `wanted` bytes, a multiple of the granule.
+    /// Takes `wanted` bytes, which must be a multiple of the granule.
     pub(super) fn take(&self, wanted: usize) -> Result<Span, Error> {
         let mut state = self.extents.lock();
         let left = self.left.load(Ordering::Relaxed);
@@ -157,10 +157,10 @@ impl Drop for Promise {
     }
 }
 
-/// Bytes in the pool that do not change any more; dropping it frees them.
+/// Bytes in the pool that no longer change; dropping it frees them.
 #[derive(Debug)]
 pub(super) struct Extent {
-    /// The bytes, and what the granule adds behind them. Only `drop` changes it.
+    /// The bytes, and the padding up to a whole granule after them. Only `drop` changes it.
     span: Span,
     len_bytes: usize,
     extents: Arc<Extents>,
@@ -171,12 +171,12 @@ impl Extent {
         &self.span.bytes()[..self.len_bytes]
     }
 
-    /// Offset in the arena.
+    /// Offset of the extent in the arena, in bytes.
     pub(super) const fn start(&self) -> usize {
         self.span.start()
     }
 
-    /// Bytes of the pool it occupies.
+    /// Bytes of the pool that the extent occupies, padding included.
     pub(super) const fn occupied_bytes(&self) -> usize {
         self.span.len_bytes()
     }
@@ -188,11 +188,11 @@ impl Drop for Extent {
     }
 }
 
-/// What is free, by place and by length.
+/// The free ranges, ordered by place and by length.
 #[derive(Debug, Default)]
 pub(super) struct FreeRanges {
     by_start: BTreeMap<usize, Span>,
-    /// Length and start of each.
+    /// Length and start of each range.
     by_len: BTreeSet<(usize, usize)>,
     total_bytes: usize,
 }
@@ -206,18 +206,18 @@ impl FreeRanges {
         self.by_len.last().map_or(0, |&(len_bytes, _)| len_bytes)
     }
 
-    /// Start and length of each range, in order.
+    /// Start and length of each range, by ascending start.
     pub(super) fn ranges(&self) -> impl ExactSizeIterator<Item = (usize, usize)> {
         self.by_start.values().map(|span| (span.start(), span.len_bytes()))
     }
 
-    /// Whether the ranges by length are those by place.
+    /// Whether the two orders hold the same ranges.
     pub(super) fn agree(&self) -> bool {
         self.by_len.len() == self.by_start.len()
             && self.ranges().all(|(start, len_bytes)| self.by_len.contains(&(len_bytes, start)))
     }
 
-    /// Takes `len_bytes` off the front of the shortest range that has them.
+    /// Takes `len_bytes` off the front of the shortest range that is long enough.
     fn take(&mut self, len_bytes: usize) -> Option<Span> {
         let &(_, start) = self.by_len.range((len_bytes, 0)..).next()?;
         let mut span = self.remove(start)?;
@@ -228,7 +228,7 @@ impl FreeRanges {
         Some(span)
     }
 
-    /// Adds a range, merged with its neighbours.
+    /// Adds a range, merging it with free neighbours.
     fn insert(&mut self, mut span: Span) {
         if let Some(next) = self.remove(span.end()) {
             span.join(next).expect("it starts where the span ends, in the only arena there is");
@@ -258,12 +258,12 @@ impl FreeRanges {
     }
 }
 
-/// What an extent of `len_bytes` occupies: even an empty one has a place of its own.
+/// Bytes that an extent of `len_bytes` occupies: even an empty one has a place of its own.
 fn occupied_bytes(len_bytes: usize) -> usize {
     whole_granules(len_bytes).max(GRANULE)
 }
 
-/// Rounds up to whole granules; saturates for lengths that no arena has.
+/// Rounds up to whole granules. Saturates for lengths that no arena can have.
 const fn whole_granules(len_bytes: usize) -> usize {
     len_bytes.div_ceil(GRANULE).saturating_mul(GRANULE)
 }

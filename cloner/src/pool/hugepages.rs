@@ -1,7 +1,7 @@
 //! The host's 2 MiB pages: how many there are, and setting more of them aside.
 //!
 //! Huge pages must be set aside before they can be used. A pool never does that by itself, since it takes memory away
-//! from everything else on the host: the operator does, or the program when told to, with [`reserve`].
+//! from everything else on the host. The operator does it, or the program, when it is told to, with [`reserve`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,21 +16,21 @@ use super::{Error, TooFewHugePages, available_bytes};
 /// The host's 2 MiB pages at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HugePages {
-    /// All there are.
+    /// Number of pages, whether in use or free.
     pub total: usize,
-    /// In nobody's use; some of them may be promised to a mapping that has not touched them yet.
+    /// Number of pages that are not in use; some of them may be promised to a mapping that has not touched them yet.
     pub free: usize,
-    /// Free, but promised.
+    /// Number of free pages that are promised to a mapping.
     pub promised: usize,
-    /// Made on demand beyond the number set aside, and given back after use.
+    /// Number of pages made on demand beyond those set aside, and given back after use.
     pub surplus: usize,
 }
 
 impl HugePages {
-    /// Asks the kernel. A kernel without 2 MiB pages has none of them.
+    /// Asks the kernel. For a kernel without 2 MiB pages, all numbers are zero.
     ///
     /// # Errors
-    /// [`Error::Setting`].
+    /// [`Error::Setting`] if one of the kernel's files cannot be read or does not contain a number.
     pub fn read() -> Result<Self, Error> {
         let folder = Path::new(SETTING).parent().expect("the setting is a file in a folder");
         if !folder.exists() {
@@ -45,48 +45,48 @@ impl HugePages {
         })
     }
 
-    /// Pages a new pool could have.
+    /// Number of pages that a new pool could have.
     #[must_use]
     pub const fn available(&self) -> usize {
         self.free.saturating_sub(self.promised)
     }
 
-    /// The shortage, where so many are wanted.
+    /// The shortage for a pool that needs `wanted` pages.
     pub(super) const fn too_few(&self, wanted: usize) -> TooFewHugePages {
         TooFewHugePages { wanted, available: self.available(), total: self.total }
     }
 
-    /// Pages set aside for good, which is what writing the setting changes.
+    /// Number of pages set aside permanently, which is the number that writing the setting changes.
     const fn set_aside(&self) -> usize {
         self.total.saturating_sub(self.surplus)
     }
 }
 
-/// Pages set aside by this process and not given back. Changed only under the lock on the setting.
+/// Number of pages set aside by this process and not given back yet. Changed only under the lock on the setting.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// Huge pages set aside by this process; dropping it gives them back to the host.
 ///
-/// Pages still in use by then go back when their user is done. A process that dies without a drop leaves them set aside,
-/// unless it comes to call [`give_back_for_ever`].
+/// Pages still in use at that time go back when their user is done. A process that dies without dropping this leaves them
+/// set aside, unless it calls [`give_back_for_ever`] first.
 #[derive(Debug)]
 #[must_use = "dropping it gives the pages back"]
 pub struct Reserved {
     pages: usize,
 }
 
-/// Sets `pages` huge pages aside on top of those the host has already.
+/// Sets `pages` huge pages aside in addition to those that the host already has.
 ///
 /// Reservations of several processes add up: each is made and undone as a difference, under a lock on the setting.
 ///
 /// # Errors
-/// [`Error::Setting`], usually for want of permission; [`Error::HugePagesRefused`] when memory is short or fragmented.
+/// [`Error::Setting`], usually for lack of permission; [`Error::HugePagesRefused`] if memory is short or fragmented.
 pub fn reserve(pages: usize) -> Result<Reserved, Error> {
-    // Whoever may not is told so, however little memory there is.
+    // First, so that a process without permission learns that, however little memory there is.
     open_setting()?;
     let possible = available_bytes()? / HUGE_PAGE_SIZE;
     if pages > possible {
-        // The kernel would try, and squeeze everything else on the host out of memory before it gave up.
+        // The kernel would try, and would squeeze everything else on the host out of memory before giving up.
         return Err(Error::HugePagesRefused { wanted: pages, got: possible });
     }
     let _lock = lock_setting()?;
@@ -102,16 +102,16 @@ pub fn reserve(pages: usize) -> Result<Reserved, Error> {
         },
         Err(error) => error,
     };
-    // All or none: what was set aside goes back.
+    // All or nothing: the pages that were set aside go back.
     write_setting(before)?;
     Err(failure)
 }
 
-/// Sets aside as many huge pages as are missing for `wanted` of them to be free; `None` if enough are.
+/// Sets aside the huge pages that are missing for `wanted` of them to be free; `None` if enough are free already.
 ///
 /// # Errors
-/// [`Error::TooFewHugePages`], which says how to set them aside, if this process may not;
-/// [`Error::HugePagesRefused`] when memory is short or fragmented; [`Error::Setting`].
+/// [`Error::TooFewHugePages`], which names the command that sets them aside, if this process lacks the permission;
+/// [`Error::HugePagesRefused`] if memory is short or fragmented; [`Error::Setting`] if the kernel's numbers cannot be read.
 pub fn reserve_missing(wanted: usize) -> Result<Option<Reserved>, Error> {
     let host = HugePages::read()?;
     let missing = wanted.saturating_sub(host.available());
@@ -120,7 +120,7 @@ pub fn reserve_missing(wanted: usize) -> Result<Option<Reserved>, Error> {
     }
     match reserve(missing) {
         Ok(reserved) => Ok(Some(reserved)),
-        // The second is what containers have instead of a permission.
+        // In a container, the setting is on a read-only file system instead of being denied by a permission.
         Err(Error::Setting { source, .. })
             if matches!(
                 source.kind(),
@@ -137,14 +137,14 @@ pub fn reserve_missing(wanted: usize) -> Result<Option<Reserved>, Error> {
 /// without dropping them.
 ///
 /// # Errors
-/// [`Error::Setting`].
+/// [`Error::Setting`] if the setting cannot be locked, read or written. The pages then stay set aside.
 pub fn give_back_for_ever() -> Result<(), Error> {
     let lock = match lock_setting() {
-        // A kernel without huge pages: there were none, and there will be none.
+        // A kernel without huge pages: none were set aside, and none will be.
         Err(Error::Setting { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
         lock => lock?,
     };
-    // Not to be unlocked again: another thread may be about to reserve, or to drop what is given back here.
+    // Never unlocked again: another thread may be about to reserve, or to drop what is given back here.
     std::mem::forget(lock);
     match HELD.swap(0, Ordering::Relaxed) {
         0 => Ok(()),
@@ -153,7 +153,7 @@ pub fn give_back_for_ever() -> Result<(), Error> {
 }
 
 impl Reserved {
-    /// How many.
+    /// Number of 2 MiB pages that were set aside.
     #[must_use]
     pub const fn pages(&self) -> usize {
         self.pages
@@ -167,12 +167,12 @@ impl Drop for Reserved {
             HELD.fetch_sub(self.pages, Ordering::Relaxed);
             write_setting(HugePages::read()?.set_aside().saturating_sub(self.pages))
         };
-        // The only failure is that the setting, writable before, no longer is; nobody is left to be told.
+        // This fails only if the setting, which was writable before, no longer is. A destructor has no way to report it.
         let _: Result<(), Error> = give_back();
     }
 }
 
-/// An advisory lock between processes, held until dropped.
+/// Takes an advisory lock against other processes, held until the file is dropped.
 fn lock_setting() -> Result<File, Error> {
     let lock = || {
         let file = File::open(SETTING)?;

@@ -1,4 +1,4 @@
-//! Names, and what they stand for.
+//! The names of snapshots, and what each stands for.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,10 +9,10 @@ use crate::sync::lock;
 use super::Error;
 use super::stored::Stored;
 
-/// The longest name a snapshot can have.
+/// Length in bytes of the longest name that a snapshot can have.
 const MAX_NAME_BYTES: usize = 64;
 
-/// Every name in the pool.
+/// Every name in the pool, published or claimed.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     slots: Mutex<BTreeMap<String, Slot>>,
@@ -20,13 +20,13 @@ pub(super) struct Index {
 
 #[derive(Debug)]
 enum Slot {
-    /// A reservation will fill it or give it back.
+    /// A reservation will fill the slot or give it back.
     Claimed,
     Sealed(Arc<Stored>),
 }
 
 impl Index {
-    /// Takes a name that nobody has. It stays invisible until the claim is filled.
+    /// Takes a name that is free. It stays invisible until the claim is filled.
     pub(super) fn claim(self: &Arc<Self>, name: &str) -> Result<Name, Error> {
         validate(name)?;
         match self.lock().entry(name.to_owned()) {
@@ -43,7 +43,8 @@ impl Index {
         }
     }
 
-    /// Takes a sealed name off the index. The handle comes back so that what it frees is freed outside the lock.
+    /// Takes the name of a published snapshot off the index. Returns the handle, so that the caller drops it, and with it
+    /// perhaps the memory, outside the lock.
     pub(super) fn remove(&self, name: &str) -> Result<Arc<Stored>, Error> {
         let mut slots = self.lock();
         let Some(Slot::Sealed(stored)) = slots.get(name) else {
@@ -54,7 +55,7 @@ impl Index {
         Ok(stored)
     }
 
-    /// Every sealed snapshot, by name.
+    /// Every published snapshot, sorted by name.
     pub(super) fn all(&self) -> Vec<Arc<Stored>> {
         let sealed = |slot: &Slot| match slot {
             Slot::Sealed(stored) => Some(Arc::clone(stored)),
@@ -63,22 +64,22 @@ impl Index {
         self.lock().values().filter_map(sealed).collect()
     }
 
-    /// Each change under the lock is one call of the map, so poisoning tells nothing about it.
+    /// Each change under the lock is one call of the map, so a poisoned lock says nothing about its content.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
         lock(&self.slots)
     }
 }
 
-/// The sole right to put something under a name; dropping it gives the name back.
+/// The exclusive right to put a snapshot under a name; dropping it gives the name back.
 #[derive(Debug)]
 pub(super) struct Name {
     text: String,
-    /// The index it is claimed in, until it is filled there; none for what is not to be listed.
+    /// The index that the name is claimed in, until it is filled there; `None` for a snapshot that is not to be listed.
     claimed_in: Option<Arc<Index>>,
 }
 
 impl Name {
-    /// A name that is nobody's to find, so that several may have it: of a removed snapshot that others depend on.
+    /// A name that cannot be found, so several snapshots may have it. It is for removed snapshots that others depend on.
     pub(super) fn unlisted(name: &str) -> Result<Self, Error> {
         validate(name)?;
         Ok(Self { text: name.to_owned(), claimed_in: None })
@@ -90,7 +91,7 @@ impl Name {
 
     /// Makes `stored` visible under the name, if it is to be listed.
     pub(super) fn fill(mut self, stored: &Arc<Stored>) {
-        // Taken: it is the snapshot's from here on, and in time perhaps another's.
+        // Taken out, so that the drop does not free the name: from here on it is this snapshot's, and later perhaps another's.
         if let Some(index) = self.claimed_in.take() {
             index.lock().insert(self.text.clone(), Slot::Sealed(Arc::clone(stored)));
         }
@@ -105,7 +106,7 @@ impl Drop for Name {
     }
 }
 
-/// Names are used as file names when snapshots are flushed, hence the narrow choice.
+/// Checks a name. Names become file names when snapshots are flushed, so few characters are allowed.
 fn validate(name: &str) -> Result<(), Error> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed) {

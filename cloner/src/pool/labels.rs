@@ -1,4 +1,4 @@
-//! What whoever puts a snapshot says of it: for people, and for the order in which snapshots are saved.
+//! What the caller says about a snapshot it puts: for people, and for the order in which snapshots are saved.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, MAX_TAG_BYTES, MAX_TAGS};
 
-/// Which snapshots are made durable first when there is no time for all: the greater the earlier.
+/// Decides which snapshots are made durable first when there is no time for all: the greater the number, the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Priority(pub u8);
@@ -15,15 +15,15 @@ pub struct Priority(pub u8);
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Labels {
-    /// When it is flushed.
+    /// Which snapshots are flushed before this one, and which after it.
     pub priority: Priority,
-    /// Whatever else is worth knowing: at most [`MAX_TAGS`], each key and value at most [`MAX_TAG_BYTES`] long and without
-    /// control characters.
+    /// Whatever else is worth knowing: at most [`MAX_TAGS`] entries with a key that is not empty; each key and value is at
+    /// most [`MAX_TAG_BYTES`] long and has no control characters.
     pub tags: BTreeMap<String, String>,
 }
 
 impl Labels {
-    /// Checks the tags.
+    /// Checks the tags against the limits.
     pub(super) fn check(&self) -> Result<(), Error> {
         let fits = |text: &String| text.len() <= MAX_TAG_BYTES && !text.chars().any(char::is_control);
         let wrong = self.tags.iter().find(|(key, value)| key.is_empty() || !fits(key) || !fits(value));

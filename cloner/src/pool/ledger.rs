@@ -1,8 +1,8 @@
 //! Bytes that exist in RAM only, and how many of them there may be.
 //!
-//! What a battery can save is finite. The ledger keeps count of it: whoever puts bytes into the pool claims them here first,
-//! and whoever has made them durable, or freed them, drops the claim. It knows no battery and no disk; both only
-//! move its limit.
+//! A battery can save only so many bytes, and the ledger keeps count of them. A put claims its bytes here before they go into
+//! the pool; making them durable, or freeing them, drops the claim. The ledger knows neither battery nor disk; both only move
+//! its limit.
 //!
 //! ```text
 //!             claim(bytes)            mark_safe(), or freed
@@ -11,7 +11,7 @@
 //!      └── set_limit(), close(), open(): the battery and the flush device
 //! ```
 //!
-//! A limit that is lowered takes nothing back: what was admitted stays, nothing more comes in until there is room again, and
+//! Lowering the limit takes nothing back: what was admitted stays, nothing more is admitted until there is room again, and
 //! [`Ledger::wait_for_excess`] tells the flusher at once.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,62 +23,62 @@ use crate::sync::lock;
 /// bytes that could have been written in the time it takes to create, sync and commit one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// Bytes in all.
+    /// Bytes that may be claimed in all.
     pub bytes: u64,
-    /// Of which each snapshot takes so many, whatever its size.
+    /// How many of these bytes each snapshot takes in addition to its own, whatever its size.
     pub per_snapshot_bytes: u64,
 }
 
 impl Limit {
-    /// No battery at all: nothing is promised, so nothing is refused.
+    /// The limit without a battery: nothing is promised, so nothing is refused.
     pub const NONE: Self = Self { bytes: u64::MAX, per_snapshot_bytes: 0 };
 }
 
 /// Why bytes were not admitted. Nothing was claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// There is more unflushed than can be made safe together with this.
+    /// The unflushed bytes and the new ones together are more than the battery can save.
     #[error(
         "{wanted_bytes} bytes wanted, {unflushed_bytes} in {snapshots} snapshots are not on disk yet, \
          and the battery protects {limit_bytes}"
     )]
     OverBudget {
-        /// Asked for, with what a snapshot costs beside its bytes.
+        /// Bytes asked for, including the fixed cost of the snapshot.
         wanted_bytes: u64,
-        /// Claimed by now.
+        /// Bytes claimed already, including the fixed costs.
         unflushed_bytes: u64,
-        /// Claims there are.
+        /// Number of unflushed snapshots, that is, of claims.
         snapshots: u64,
-        /// The limit.
+        /// Bytes that may be claimed in all.
         limit_bytes: u64,
     },
-    /// The mains have failed: nothing new comes in until they are back.
+    /// The mains have failed: nothing new is admitted until they are back.
     #[error("the host is not on mains power: nothing is admitted until it is again")]
     Closed,
 }
 
-/// The ledger at one moment.
+/// The ledger's numbers at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Claimed, with what each snapshot costs beside its bytes.
+    /// Bytes claimed, including the fixed cost of each snapshot.
     pub unflushed_bytes: u64,
-    /// Claims there are.
+    /// Number of claims: one per snapshot that is in RAM only.
     pub snapshots: u64,
-    /// What may be claimed.
+    /// Bytes that may be claimed in all; `u64::MAX` without a battery.
     pub limit_bytes: u64,
-    /// Whether anything is admitted at present.
+    /// Whether the ledger admits anything at present: it does unless it was closed.
     pub open: bool,
 }
 
 impl Usage {
-    /// Bytes claimed beyond the limit, which was lowered since: these the battery does not protect.
+    /// Bytes claimed beyond the limit, if it was lowered since. The battery does not protect these.
     #[must_use]
     pub const fn exposed_bytes(&self) -> u64 {
         self.unflushed_bytes.saturating_sub(self.limit_bytes)
     }
 }
 
-/// Counts unflushed bytes. Shared by all that put, flush and remove.
+/// Counts unflushed bytes. Shared by the code that puts, flushes and removes snapshots.
 #[derive(Debug)]
 pub struct Ledger {
     books: Mutex<Books>,
@@ -89,15 +89,15 @@ pub struct Ledger {
 struct Books {
     limit: Limit,
     open: bool,
-    /// Without what snapshots cost beside their bytes, since that changes with the limit.
+    /// Bytes claimed, without the fixed cost of snapshots, since that changes with the limit.
     bytes: u64,
     snapshots: u64,
-    /// What somebody waits for. A flusher makes room for it.
+    /// Bytes that a put waits for, or zero. A flusher makes room for them.
     wanted_bytes: u64,
 }
 
 impl Ledger {
-    /// An open ledger.
+    /// Makes an open ledger without claims.
     #[must_use]
     pub fn new(limit: Limit) -> Arc<Self> {
         let books = Books { limit, open: true, bytes: 0, snapshots: 0, wanted_bytes: 0 };
@@ -107,17 +107,20 @@ impl Ledger {
     /// Claims `bytes` for one snapshot, which may claim more later.
     ///
     /// # Errors
-    /// See [`Refused`].
+    /// [`Refused::OverBudget`] if the limit does not allow them together with what is claimed; [`Refused::Closed`] if the ledger
+    /// is closed.
     pub fn claim(self: &Arc<Self>, bytes: u64) -> Result<Claim, Refused> {
         let mut books = self.lock();
         books.admit(bytes, 1)?;
         Ok(Claim::new(self, bytes))
     }
 
-    /// As [`Ledger::claim`], but waits until there is room, and calls `waiting` now and then; it says whether to go on.
+    /// As [`Ledger::claim`], but waits until there is room. Meanwhile it calls `waiting` every now and then, which returns whether
+    /// to go on.
     ///
     /// # Errors
-    /// [`Refused`]: at once if there will never be room, else when `waiting` has said no.
+    /// [`Refused::Closed`] as soon as the ledger is closed; [`Refused::OverBudget`] at once if the limit is too low even for an
+    /// empty ledger, otherwise when `waiting` has returned `false`.
     pub fn claim_when_possible(
         self: &Arc<Self>,
         bytes: u64,
@@ -132,7 +135,7 @@ impl Ledger {
             };
             let never = bytes.saturating_add(books.limit.per_snapshot_bytes) > books.limit.bytes;
             let usage = books.usage();
-            // Not under the lock: it may take its time.
+            // Called without the lock, because it may take its time.
             books.wanted_bytes = bytes;
             drop(books);
             self.changed.notify_all();
@@ -147,35 +150,36 @@ impl Ledger {
         }
     }
 
-    /// Moves the limit. What is claimed stays claimed.
+    /// Replaces the limit. What is claimed stays claimed.
     pub fn set_limit(&self, limit: Limit) {
         self.lock().limit = limit;
         self.changed.notify_all();
     }
 
-    /// Admits nothing from here on.
+    /// Makes the ledger admit nothing from here on.
     pub fn close(&self) {
         self.lock().open = false;
         self.changed.notify_all();
     }
 
-    /// Admits again what the limit allows.
+    /// Makes the ledger admit again what the limit allows.
     pub fn open(&self) {
         self.lock().open = true;
         self.changed.notify_all();
     }
 
-    /// The numbers at this moment.
+    /// The ledger's numbers at this moment.
     pub fn usage(&self) -> Usage {
         self.lock().usage()
     }
 
-    /// Whether more is claimed, or waited for, than `share` of the limit.
+    /// Whether more than `share` of the limit is claimed, or a put waits for room that flushing can make.
     pub fn is_beyond(&self, share: f64) -> bool {
         self.lock().is_beyond(share)
     }
 
-    /// Waits until [`Ledger::is_beyond`] or the ledger is closed, but no longer than `timeout`; says whether it came to that.
+    /// Waits until there is a claim and either [`Ledger::is_beyond`] holds or the ledger is closed, but no longer than `timeout`.
+    /// Returns whether that was the case.
     pub fn wait_for_excess(&self, share: f64, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut books = self.lock();
@@ -191,7 +195,7 @@ impl Ledger {
         }
     }
 
-    /// Wakes whoever waits, to look around.
+    /// Wakes every thread that waits for this ledger, so that it looks again.
     pub fn wake(&self) {
         self.changed.notify_all();
     }
@@ -201,7 +205,7 @@ impl Ledger {
         books
     }
 
-    /// Every change under the lock is whole, so poisoning tells nothing about the books.
+    /// Every change under the lock is complete, so a poisoned lock says nothing about the books.
     fn lock(&self) -> MutexGuard<'_, Books> {
         lock(&self.books)
     }
@@ -240,7 +244,7 @@ impl Books {
     }
 }
 
-/// Bytes of one snapshot that exist in RAM only; dropping it says that they do not any more.
+/// Bytes of one snapshot that exist in RAM only; dropping it tells the ledger that they no longer do.
 #[derive(Debug)]
 #[must_use = "dropping it gives the bytes back"]
 pub struct Claim {
@@ -250,9 +254,9 @@ pub struct Claim {
 
 #[derive(Debug, Clone, Copy)]
 struct Amount {
-    /// Claimed in the ledger.
+    /// Bytes claimed in the ledger.
     claimed: u64,
-    /// Of these, in the pool by now.
+    /// How many of these bytes are in the pool by now.
     used: u64,
 }
 
@@ -264,7 +268,8 @@ impl Claim {
     /// Takes `bytes` from what was claimed, and claims the rest if that was too little.
     ///
     /// # Errors
-    /// See [`Refused`]. After [`Ledger::close`] nothing is taken any more, whatever was claimed before.
+    /// [`Refused::OverBudget`] if the rest cannot be claimed. [`Refused::Closed`] after [`Ledger::close`], no matter what was
+    /// claimed before.
     pub(super) fn take(&self, bytes: u64) -> Result<(), Refused> {
         let mut amount = self.lock();
         let mut books = self.ledger.lock();
@@ -288,7 +293,7 @@ impl Claim {
         self.ledger.changed.notify_all();
     }
 
-    /// Bytes in the pool.
+    /// Number of claimed bytes that are in the pool.
     pub(super) fn used_bytes(&self) -> u64 {
         self.lock().used
     }
@@ -380,7 +385,7 @@ mod tests {
             drop(claim);
             assert_eq!(waiter.join().unwrap().unwrap().lock().claimed, 60);
         });
-        // Never is told at once, and so is no.
+        // A claim that can never be met is refused at once, and so is one that stops waiting.
         assert!(ledger.claim_when_possible(91, |_| unreachable!()).is_err());
         let _claim = ledger.claim(90).unwrap();
         assert!(ledger.claim_when_possible(1, |usage| usage.unflushed_bytes == 0).is_err());

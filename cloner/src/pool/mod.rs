@@ -1,7 +1,7 @@
 //! RAM that holds encoded snapshots.
 //!
 //! A pool is one arena of shared memory, in huge pages unless told otherwise. Its bytes are handed out as extents, one
-//! per chunk; a set of extents sealed under a name is a snapshot. The pool knows neither what a chunk means nor what
+//! per chunk; a set of extents published under a name is a snapshot. The pool knows neither what a chunk means nor what
 //! a machine is.
 //!
 //! ```text
@@ -11,16 +11,16 @@
 //!                                 put_blob(label, …)  blob(label) -> &[u8]
 //! ```
 //!
-//! A put has two phases. Reserving claims a name and an amount of memory, filling copies chunks in, from many threads;
-//! only sealing, which cannot fail, makes the whole visible at once. Every claim is a value that gives back what it
-//! holds when dropped, so a put that fails at any point leaves the pool as it was.
+//! A put has two phases. In the first, a reservation claims a name and an amount of memory, and chunks are copied into it
+//! from many threads. In the second, [`Reservation::seal`], which cannot fail, publishes the whole snapshot at once. Every
+//! claim is a value that gives back what it holds when dropped, so a put that fails at any point leaves the pool as it was.
 //!
-//! What is sealed never changes. A handle reads it in place, without locks or copies; removing a snapshot hides the
+//! A published snapshot never changes. A handle reads it in place, without locks or copies; removing a snapshot hides the
 //! name, and the memory is freed with the last handle. The proof that the slices are sound is in [`crate::sys::arena`].
 //!
 //! # Who can read it
-//! This process. The arena's file is anonymous, close-on-exec and closed before [`Pool::new`] returns, so a VM process
-//! can neither inherit nor be passed it; the mapping is kept out of children made by `fork()` and out of core dumps.
+//! Only this process. The arena's file is anonymous, close-on-exec and closed before [`Pool::new`] returns, so a VM process
+//! can neither inherit it nor be passed it; the mapping is kept out of children made by `fork()` and out of core dumps.
 
 mod arena;
 mod check;
@@ -66,22 +66,22 @@ pub const MAX_TAG_BYTES: usize = 256;
 pub struct PoolConfig {
     /// Size of the pool in bytes; rounded up to whole 2 MiB pages.
     pub capacity_bytes: usize,
-    /// Which pages it is made of.
+    /// Which pages the pool is made of.
     pub pages: Pages,
-    /// When they are provided.
+    /// When the kernel provides these pages.
     pub populate: Populate,
 }
 
-/// What else there is to say about a put, besides its name.
+/// Options for a put, besides the name.
 #[derive(Debug, Default)]
 pub struct PutOptions {
-    /// Memory set aside for it at once; see [`Pool::reserve`].
+    /// Bytes of memory set aside for the snapshot at once; see [`Pool::reserve`].
     pub promise_bytes: usize,
-    /// Priority and tags.
+    /// Priority and tags of the snapshot.
     pub labels: Labels,
-    /// The right to put bytes that exist in RAM only; without, nobody counts them.
+    /// The right to put bytes that exist in RAM only. Without it, no ledger counts them.
     pub claim: Option<Claim>,
-    /// Kept only for those that depend on it: the name is neither taken nor found.
+    /// Whether to keep the snapshot only for those that depend on it: it does not take the name and is not found under it.
     pub unlisted: bool,
 }
 
@@ -96,7 +96,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Makes an empty pool. Its huge pages are promised to it alone from here on.
+    /// Makes an empty pool. From here on, its huge pages are promised to it alone.
     ///
     /// # Errors
     /// [`Error::Capacity`], [`Error::TooFewHugePages`], [`Error::TooLittleMemory`], [`Error::Map`],
@@ -106,13 +106,13 @@ impl Pool {
         Ok(Self { extents: Extents::new(arena), index: Arc::default(), backing })
     }
 
-    /// What the pool lives in.
+    /// Which pages the pool is made of.
     #[must_use]
     pub const fn backing(&self) -> Backing {
         self.backing
     }
 
-    /// Size of the pool.
+    /// Size of the pool in bytes, a multiple of 2 MiB.
     #[must_use]
     pub fn capacity_bytes(&self) -> usize {
         self.extents.capacity_bytes()
@@ -139,10 +139,11 @@ impl Pool {
         self.reserve_with(name, PutOptions { promise_bytes, ..PutOptions::default() })
     }
 
-    /// As [`Pool::reserve`], with all there is to say about a put.
+    /// As [`Pool::reserve`], with all options.
     ///
     /// # Errors
-    /// As there; [`Error::InvalidTag`], [`Error::TooManyTags`].
+    /// [`Error::InvalidTag`] or [`Error::TooManyTags`] for labels that break a limit, and those of [`Pool::reserve`]; an
+    /// unlisted name is never taken.
     pub fn reserve_with(&self, name: &str, options: PutOptions) -> Result<Reservation, Error> {
         let PutOptions { promise_bytes, labels, claim, unlisted } = options;
         labels.check()?;
@@ -151,23 +152,23 @@ impl Pool {
         Ok(Reservation::new(name, promise, labels, claim))
     }
 
-    /// A handle to the sealed snapshot `name`, which stays readable even when it is removed meanwhile.
+    /// A handle to the published snapshot `name`, which stays readable even if the snapshot is removed meanwhile.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`] if no published snapshot has the name; a reservation that has only claimed it does not count.
     pub fn get(&self, name: &str) -> Result<Arc<Stored>, Error> {
         self.index.get(name)
     }
 
-    /// Removes the sealed snapshot `name`. The name is free at once, the memory when the last handle is dropped.
+    /// Removes the published snapshot `name`. The name is free at once, the memory when the last handle is dropped.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`] if no published snapshot has the name.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         self.index.remove(name).map(drop)
     }
 
-    /// The sealed snapshots, by name.
+    /// The published snapshots, sorted by name.
     #[must_use]
     pub fn list(&self) -> Vec<Listing> {
         let all = self.index.all();
@@ -188,13 +189,13 @@ impl Pool {
         all.iter().zip(&kept).map(listing).collect()
     }
 
-    /// Handles to the sealed snapshots, by name.
+    /// Handles to the published snapshots, sorted by name.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Stored>> {
         self.index.all()
     }
 
-    /// The pool's sizes.
+    /// How much of the pool is used, free and promised.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let snapshots = self.index.all().len();
@@ -205,7 +206,7 @@ impl Pool {
     /// every visible snapshot's extents are in use. May be called at any time; other puts and removals wait meanwhile.
     ///
     /// # Errors
-    /// The first [`Inconsistency`].
+    /// The first [`Inconsistency`] found. The pool's books cannot be trusted after that.
     pub fn check(&self) -> Result<CheckReport, Inconsistency> {
         check::check(&self.extents, &self.index.all())
     }

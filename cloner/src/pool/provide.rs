@@ -1,4 +1,4 @@
-//! A pool on whichever pages this host can give.
+//! Makes a pool on whichever pages this host can give.
 //!
 //! ```text
 //!   huge pages that are free ──► set aside what is missing, if this process may ──► ordinary pages, and why
@@ -15,10 +15,10 @@ use vmm::memory::HUGE_PAGE_SIZE;
 use super::hugepages::{self, Reserved};
 use super::{Error, Pages, Pool, PoolConfig, Populate};
 
-/// Which pages a pool is to be made of.
+/// Which pages to make a pool of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageChoice {
-    /// Huge pages where this host can give them, ordinary ones elsewhere.
+    /// Huge pages if this host can give them, otherwise ordinary ones.
     Auto,
     /// Huge pages, or an error.
     Huge,
@@ -29,20 +29,20 @@ pub enum PageChoice {
 /// A pool, and the huge pages that were set aside for it.
 #[derive(Debug)]
 pub struct Provided {
-    /// The pool.
-    // Before the pages: they are given back when it is gone.
+    /// The pool, still empty.
+    // Declared, and so dropped, before the reserved pages: they are given back after the pool is gone.
     pub pool: Arc<Pool>,
-    /// Why it is on ordinary pages, although it could have been on huge ones: [`PageChoice::Auto`].
+    /// Why the pool is on ordinary pages although [`PageChoice::Auto`] allowed huge ones. `None` otherwise.
     pub why_ordinary: Option<WhyOrdinary>,
     _reserved: Option<Reserved>,
 }
 
-/// Why there were no huge pages for a pool, and what would change that, in one line.
+/// Why there were no huge pages for a pool. Displayed in one line, which also says what would change that.
 #[derive(Debug)]
 pub struct WhyOrdinary {
-    /// Pages the pool would have taken.
+    /// Number of 2 MiB pages that the pool would have taken.
     pub needed: usize,
-    /// What failed when they were asked for.
+    /// The error that asking for them gave.
     pub because: Error,
 }
 
@@ -70,13 +70,14 @@ impl fmt::Display for WhyOrdinary {
     }
 }
 
-/// Makes an empty pool on the pages of that choice.
+/// Makes an empty pool on the pages that `choice` allows.
 ///
-/// Huge pages that are free are taken first; those that are missing are set aside, and given back when the pool is dropped. A pool
-/// that fails gives them back at once.
+/// Free huge pages are taken first; missing ones are set aside, and given back when the pool is dropped. If the pool cannot be
+/// made, they are given back at once.
 ///
 /// # Errors
-/// Those of [`Pool::new`], and for [`PageChoice::Huge`] those of [`hugepages::reserve_missing`].
+/// As for [`Pool::new`]. For [`PageChoice::Huge`] also as for [`hugepages::reserve_missing`]; [`PageChoice::Auto`] then falls
+/// back to ordinary pages.
 pub fn provide(capacity_bytes: usize, choice: PageChoice, populate: Populate) -> Result<Provided, Error> {
     let ordinary = |why_ordinary| {
         let pool = Pool::new(&PoolConfig { capacity_bytes, pages: Pages::Ordinary, populate })?;
@@ -86,7 +87,7 @@ pub fn provide(capacity_bytes: usize, choice: PageChoice, populate: Populate) ->
         PageChoice::Ordinary => ordinary(None),
         PageChoice::Huge => on_huge_pages(capacity_bytes, populate),
         PageChoice::Auto => match on_huge_pages(capacity_bytes, populate) {
-            // Not for want of pages.
+            // This did not fail for lack of pages, so ordinary ones would not help.
             Err(error @ Error::Capacity { .. }) => Err(error),
             Err(because) => {
                 ordinary(Some(WhyOrdinary { needed: capacity_bytes.div_ceil(HUGE_PAGE_SIZE), because }))

@@ -23,12 +23,12 @@ pub struct Reservation {
     name: Name,
     promise: Promise,
     labels: Labels,
-    /// The battery's share in it, unless nothing is promised about power.
+    /// The claim on what the battery can save; `None` if no promise is made about power.
     claim: Option<Claim>,
     contents: Mutex<Contents>,
 }
 
-/// What was put so far.
+/// What has been put so far.
 #[derive(Debug, Default)]
 struct Contents {
     chunks: BTreeMap<u64, Extent>,
@@ -50,32 +50,33 @@ impl Reservation {
     /// Copies one chunk into the pool. The order of calls does not matter: chunks are kept in the order of their keys.
     ///
     /// # Errors
-    /// [`Error::Full`]; [`Error::Refused`] if the battery does not protect it; [`Error::ChunkTaken`] for a key that was put
-    /// before.
+    /// [`Error::Full`] if the pool has no room; [`Error::Refused`] if the battery could not save the chunk;
+    /// [`Error::ChunkTaken`] for a key that was put before.
     pub fn put_chunk(&self, key: u64, bytes: &[u8]) -> Result<(), Error> {
         let extent = self.store(bytes)?;
         let new = insert_new(&mut self.contents().chunks, key, extent);
         if new { Ok(()) } else { Err(Error::ChunkTaken { key }) }
     }
 
-    /// Copies something beside the chunks, such as a VM's state, into the pool.
+    /// Copies something other than a chunk into the pool, such as a VM's state.
     ///
     /// # Errors
-    /// [`Error::Full`]; [`Error::Refused`] if the battery does not protect it; [`Error::BlobTaken`] for a label that was put
-    /// before.
+    /// [`Error::Full`] if the pool has no room; [`Error::Refused`] if the battery could not save the blob;
+    /// [`Error::BlobTaken`] for a label that was put before.
     pub fn put_blob(&self, label: &str, bytes: &[u8]) -> Result<(), Error> {
         let extent = self.store(bytes)?;
         let new = insert_new(&mut self.contents().blobs, label.to_owned(), extent);
         if new { Ok(()) } else { Err(Error::BlobTaken { label: label.to_owned() }) }
     }
 
-    /// Keeps another snapshot's memory for as long as this one's: its chunks refer there. A removal hides the other's name
-    /// and frees nothing until this snapshot is gone as well.
+    /// Keeps another snapshot's memory for as long as this one's, because chunks of this one refer to it. Removing the other
+    /// snapshot hides its name, but frees nothing until this snapshot is gone as well.
     pub fn depend_on(&self, other: Arc<Stored>) {
         self.contents().dependencies.push(other);
     }
 
-    /// Makes the snapshot visible under its name, complete and immutable, and releases what was promised but not used.
+    /// Publishes the snapshot: makes it visible under its name, complete and immutable, and releases what was promised but not
+    /// used.
     pub fn seal(self) -> Arc<Stored> {
         let Self { name, promise, labels, claim, contents } = self;
         drop(promise);
@@ -89,7 +90,7 @@ impl Reservation {
         stored
     }
 
-    /// The battery is asked before the memory: bytes that could be lost are never in the pool.
+    /// Claims the bytes before it takes the memory: bytes that the battery could not save are never in the pool.
     fn store(&self, bytes: &[u8]) -> Result<Extent, Error> {
         if let Some(claim) = &self.claim {
             claim.take(flushed_bytes(bytes.len()))?;
@@ -102,16 +103,16 @@ impl Reservation {
     }
 }
 
-/// What one chunk or blob can take on disk: itself, its place in the index, and what encryption adds.
+/// The most bytes that one chunk or blob can take on disk: its own, its line of the index, and what encryption adds.
 #[must_use]
 pub const fn flushed_bytes(len_bytes: usize) -> u64 {
     len_bytes as u64 + FLUSHED_BESIDE_BYTES
 }
 
-/// A line of the index has some 90 bytes, the tag of encryption 16.
+/// A line of the index takes about 90 bytes, and the authentication tag of encryption 16.
 const FLUSHED_BESIDE_BYTES: u64 = 160;
 
-/// Inserts unless the key is there already, and says whether it did.
+/// Inserts the extent unless the key is there already, and returns whether it did.
 fn insert_new<K: Ord>(map: &mut BTreeMap<K, Extent>, key: K, extent: Extent) -> bool {
     match map.entry(key) {
         Entry::Vacant(place) => {

@@ -2,44 +2,44 @@
 
 use super::Labels;
 
-/// Sizes at one moment. `used_bytes + free_bytes` is `capacity_bytes`.
+/// The pool's sizes at one moment. `used_bytes + free_bytes` is `capacity_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Size of the pool.
+    /// Size of the pool in bytes.
     pub capacity_bytes: usize,
-    /// Occupied: by visible snapshots, by removed ones that are still held, and by ones not sealed yet.
+    /// Bytes occupied by visible snapshots, by removed ones that are still held, and by ones that are not published yet.
     pub used_bytes: usize,
-    /// Not occupied.
+    /// Bytes that are not occupied.
     pub free_bytes: usize,
-    /// Of the free bytes, those promised to reservations.
+    /// How many of the free bytes are promised to reservations.
     pub promised_bytes: usize,
-    /// The longest contiguous free range, and so the longest chunk that fits.
+    /// Length in bytes of the longest contiguous free range, and so of the longest chunk that fits.
     pub largest_free_bytes: usize,
-    /// Chunks and blobs in use.
+    /// Number of chunks and blobs in use.
     pub extents: usize,
-    /// Visible snapshots.
+    /// Number of visible snapshots.
     pub snapshots: usize,
 }
 
 /// One visible snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Its name.
+    /// Name that the snapshot is found under.
     pub name: String,
     /// Number of chunks.
     pub chunks: usize,
-    /// Bytes put into it.
+    /// Bytes that were put into the snapshot.
     pub len_bytes: usize,
-    /// Bytes of the pool it occupies alone: removing it and all that depends on it frees as many.
+    /// Bytes of the pool that this snapshot alone occupies: removing it and all that depend on it frees this many.
     pub occupied_bytes: usize,
-    /// Bytes of other snapshots that it keeps because its pages refer to theirs.
+    /// Bytes of other snapshots that this one keeps because its pages refer to theirs.
     pub shared_bytes: usize,
-    /// Names of these, whether or not they are still listed.
+    /// Names of these other snapshots, whether or not they are still listed.
     pub dependencies: Vec<String>,
-    /// Listed snapshots that keep this one.
+    /// Number of listed snapshots that keep this one.
     pub dependents: usize,
-    /// Priority and tags.
+    /// Priority and tags of the snapshot.
     pub labels: Labels,
-    /// Whether it is in RAM only, as far as anybody counts.
+    /// Whether a ledger counts the snapshot as being in RAM only. Always `false` without a ledger.
     pub unflushed: bool,
 }

@@ -1,4 +1,4 @@
-//! A sealed snapshot, as the pool knows it: keyed chunks and labelled blobs.
+//! A published snapshot, as the pool knows it: keyed chunks and labelled blobs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -11,7 +11,7 @@ use super::ledger::Claim;
 
 /// The bytes of one snapshot, readable without copying by any number of threads for as long as a handle exists.
 ///
-/// Nothing changes them any more, not even [`Pool::remove`](super::Pool::remove): that hides the name, and the memory
+/// They no longer change. Not even [`Pool::remove`](super::Pool::remove) changes them: it hides the name, and the memory
 /// is freed with the last handle.
 #[derive(Debug)]
 pub struct Stored {
@@ -21,9 +21,9 @@ pub struct Stored {
     chunks: Box<[Chunk]>,
     blobs: BTreeMap<String, Extent>,
     dependencies: Box<[Arc<Self>]>,
-    /// There as long as these bytes exist in RAM only, and somebody counts such bytes.
+    /// `Some` while these bytes exist in RAM only, if a ledger counts such bytes.
     claim: Mutex<Option<Claim>>,
-    /// What others call it, once they have worked it out; see [`Stored::number`].
+    /// The number that other code knows the snapshot by, once it was worked out; see [`Stored::number`].
     number: OnceLock<Option<u128>>,
 }
 
@@ -35,13 +35,13 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The number it was put under.
+    /// The key that the chunk was put under.
     #[must_use]
     pub const fn key(&self) -> u64 {
         self.key
     }
 
-    /// What was put.
+    /// The chunk's bytes, as they were put.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.extent.bytes()
@@ -69,31 +69,32 @@ impl Stored {
         }
     }
 
-    /// Its priority and tags.
+    /// Priority and tags of the snapshot.
     #[must_use]
     pub const fn labels(&self) -> &Labels {
         &self.labels
     }
 
-    /// A number that `work_out` finds in its blobs, which is done once: it may be asked for while a battery runs down.
+    /// A number that `work_out` finds in the blobs. It is worked out only once, because it may be asked for while a battery
+    /// runs down.
     pub(crate) fn number(&self, work_out: impl FnOnce(&Self) -> Option<u128>) -> Option<u128> {
         *self.number.get_or_init(|| work_out(self))
     }
 
-    /// Says that the bytes are durable: the [`Ledger`](super::Ledger) counts them no longer.
+    /// Records that the bytes are durable: the [`Ledger`](super::Ledger) no longer counts them.
     pub fn mark_safe(&self) {
         // Dropped outside the lock.
         let claim = self.claim().take();
         drop(claim);
     }
 
-    /// Bytes the ledger counts as being in RAM only; zero if they are safe, or nobody counts.
+    /// Number of bytes that the ledger counts as being in RAM only; zero if they are durable or if there is no ledger.
     #[must_use]
     pub fn unflushed_bytes(&self) -> u64 {
         self.claim().as_ref().map_or(0, Claim::used_bytes)
     }
 
-    /// Whether the ledger counts its bytes as being in RAM only.
+    /// Whether the ledger counts this snapshot as being in RAM only.
     #[must_use]
     pub fn is_unflushed(&self) -> bool {
         self.claim().is_some()
@@ -103,13 +104,13 @@ impl Stored {
         lock(&self.claim)
     }
 
-    /// The snapshots whose memory this one keeps, in the order they were given.
+    /// The snapshots whose memory this one keeps, in the order in which they were given.
     #[must_use]
     pub const fn dependencies(&self) -> &[Arc<Self>] {
         &self.dependencies
     }
 
-    /// The name it was sealed under. After a removal another snapshot may have it.
+    /// The name that the snapshot was published under. After a removal, another snapshot may have it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -139,7 +140,7 @@ impl Stored {
         self.blobs.iter().map(|(label, extent)| (label.as_str(), extent.bytes()))
     }
 
-    /// Every snapshot it keeps, directly or through others, each once and after those that it depends on itself.
+    /// Every snapshot that this one keeps, directly or through others. Each appears once, after those that it depends on itself.
     #[must_use]
     pub fn kept(&self) -> Vec<Arc<Self>> {
         let mut kept = Vec::new();
@@ -156,14 +157,14 @@ impl Stored {
         }
     }
 
-    /// Bytes put into it.
+    /// Number of bytes that were put into the snapshot.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.extents().map(|extent| extent.bytes().len()).sum()
     }
 
-    /// Bytes of the pool it occupies: a little more than [`Self::len_bytes`], as extents end at multiples of
-    /// [`GRANULE`](super::GRANULE).
+    /// Bytes of the pool that the snapshot occupies: a little more than [`Self::len_bytes`], because extents end at multiples
+    /// of [`GRANULE`](super::GRANULE).
     #[must_use]
     pub fn occupied_bytes(&self) -> usize {
         self.extents().map(Extent::occupied_bytes).sum()

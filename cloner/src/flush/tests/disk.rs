@@ -147,7 +147,10 @@ fn folders_of_others_are_refused_by_name() {
     assert_eq!(report.recovered.len(), 0);
     let reasons: Vec<String> = report.dropped.iter().map(|dropped| dropped.why.to_string()).collect();
     assert!(reasons.iter().filter(|why| why.contains("has the folder")).count() == 2, "{reasons:?}");
-    assert!(reasons.iter().any(|why| why.contains("readme.txt is no file of a flush folder")), "{reasons:?}");
+    assert!(
+        reasons.iter().any(|why| why.contains("readme.txt is not a file of a flush folder")),
+        "{reasons:?}"
+    );
     let stray = FaultyFiles::new();
     stray.put("holiday.jpg", vec![1]);
     assert!(matches!(open(&stray, &here()), Error::NoFolder { files: 1, .. }));

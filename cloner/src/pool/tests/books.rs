@@ -1,4 +1,4 @@
-//! The allocator against a bitmap that a child could check, and the check against books that are wrong.
+//! Tests the allocator against a bitmap that is simple enough to trust, and the check against books that are wrong.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 const CAPACITY: usize = 64 << 10;
 
-/// One bool per granule, one number per promise.
+/// What the allocator should do, as one bool per granule and one number per promise.
 #[derive(Default)]
 struct Model {
     used: Vec<bool>,
@@ -55,7 +55,7 @@ impl Model {
         self.promised.iter().sum()
     }
 
-    /// Marks the granules of an extent, each of which must be `!used` until now.
+    /// Marks the granules of an extent as `used`. Until now, each of them must be `!used`.
     fn mark(&mut self, extent: &Extent, used: bool) {
         let granules = extent.start() / GRANULE..(extent.start() + extent.occupied_bytes()) / GRANULE;
         for granule in &mut self.used[granules] {
@@ -84,7 +84,7 @@ fn run(steps: Vec<Step>) {
                 }
             }
             Step::BreakPromise { which } => {
-                // The first, of nothing, stays, so that there is always one to store through.
+                // The first promise, of nothing, stays, so that there is always one to store through.
                 if promises.len() > 1 {
                     let which = 1 + which.index(promises.len() - 1);
                     promises.swap_remove(which);
@@ -151,8 +151,8 @@ proptest! {
     }
 }
 
-/// Replaces snapshots of mixed chunks at random in a pool that is always filled to the brim, and looks at how full it
-/// is when a chunk first finds no place.
+/// Replaces snapshots of mixed chunks at random in a pool that is always filled to the brim, and measures how full it
+/// is whenever a chunk finds no place.
 #[test]
 fn snapshots_that_come_and_go_leave_room() {
     const CAPACITY: usize = 256 << 20;
@@ -201,10 +201,10 @@ fn a_put_is_dominated_by_its_copy() {
     const BATCH: u32 = 100;
     let extents = extents(64 << 20);
     let promise = extents.promise(0).unwrap();
-    // A few hundred holes, so that the maps are as deep as in a pool in use.
+    // Makes a few hundred holes, so that the maps are as deep as in a pool in use.
     let mut holes: Vec<_> = (0..1_000).map(|_| Some(promise.store(&[0; 64]).unwrap())).collect();
     holes.iter_mut().step_by(2).for_each(|hole| *hole = None);
-    // The best of many batches: the others were interrupted.
+    // Takes the best of many batches, because the others were interrupted.
     let time = |bytes: &[u8]| {
         let batch = |_| {
             let start = Instant::now();
@@ -254,7 +254,7 @@ fn the_check_sees_books_that_are_wrong() {
     assert_eq!(pool.check(), Err(overpromised));
     pool.extents.lock().promised_bytes = 0;
 
-    // Both extents booked as one: the arena is still tiled.
+    // Books both extents as one: the arena is still tiled.
     pool.extents.lock().live.remove(&64);
     pool.extents.lock().live.insert(0, 192);
     let name = "a".to_owned();

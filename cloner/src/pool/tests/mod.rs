@@ -1,4 +1,4 @@
-//! A pool as its users see it. `books` looks inside, `pages` needs a host with huge pages, `threads` takes its time.
+//! Tests of a pool as its users see it. `books` looks inside, `pages` needs a host with huge pages, `threads` takes a while.
 
 mod books;
 mod pages;

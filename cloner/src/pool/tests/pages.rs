@@ -1,4 +1,4 @@
-//! What a pool lives in. Tests that need huge pages set their own aside and give them back.
+//! Tests of the pages that a pool is made of. Tests that need huge pages set their own aside and give them back.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -7,14 +7,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::super::hugepages::{self, HugePages, Reserved};
 use super::*;
 
-/// Held by every test that looks at the host's numbers.
+/// Held by every test that reads or changes the host's numbers.
 static HOST: Mutex<()> = Mutex::new(());
 
 fn lock_host() -> MutexGuard<'static, ()> {
     HOST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets pages aside; `None`, loudly, only where this process may not. Any other failure fails the test.
+/// Sets pages aside. Returns `None`, and prints why, only if this process may not do so. Any other failure fails the test.
 fn set_aside(pages: usize) -> Option<Reserved> {
     if let Err(error) = OpenOptions::new().write(true).open(hugepages::SETTING)
         && matches!(
@@ -58,7 +58,7 @@ fn a_pool_on_huge_pages_owns_them_and_gives_them_back() {
         let wanted = host.available() + 1;
         let Err(Error::TooFewHugePages(shortage)) = Pool::new(&self::config(wanted << 21, Pages::Huge))
         else {
-            panic!("there was one page too few");
+            panic!("a pool was made, or failed for another reason, although one huge page was missing");
         };
         let numbers = TooFewHugePages { wanted, available: host.available(), total: host.total };
         assert_eq!(shortage, numbers);
@@ -118,7 +118,7 @@ fn ordinary_pages_are_taken_where_asked_for() {
     assert!(provided.why_ordinary.is_none(), "nothing else was wanted");
 }
 
-/// Free pages first, then pages set aside, which come back; a pool that fails leaves none behind.
+/// Takes free pages first, then sets pages aside and gives them back. A pool that fails leaves none set aside.
 #[test]
 fn huge_pages_are_provided_where_this_process_may_set_them_aside() {
     let _host = lock_host();
@@ -145,7 +145,7 @@ fn huge_pages_are_provided_where_this_process_may_set_them_aside() {
     assert_eq!(HugePages::read().unwrap(), before);
 }
 
-/// What a process learns that may not set pages aside.
+/// What a process that may not set pages aside is told.
 #[test]
 fn without_huge_pages_it_is_said_in_one_line_what_would_change_that() {
     let shortage = TooFewHugePages { wanted: 72, available: 10, total: 30 };

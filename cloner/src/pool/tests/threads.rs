@@ -1,4 +1,4 @@
-//! Many threads on one pool.
+//! Tests with many threads on one pool.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 
 const THREADS: u64 = 8;
-/// Seconds the stress takes; 60 by hand, a few in CI.
+/// The environment variable that says for how many seconds the stress test runs: 60 by hand, a few in CI.
 const STRESS_SECONDS: &str = "CLONER_STRESS_SECONDS";
 
 fn run_time() -> Duration {
@@ -15,7 +15,7 @@ fn run_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(2))
 }
 
-/// What thread `writer` puts under `key` in its snapshot `round`; recognisable from one word alone.
+/// What thread `writer` puts under `key` in its snapshot `round`. A single word of it is enough to recognise it.
 fn content(writer: u64, round: u64, key: u64) -> Vec<u8> {
     let word = writer << 48 | round << 16 | key;
     let words = 1 + (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50);
@@ -30,11 +30,11 @@ struct Counts {
     read: AtomicUsize,
 }
 
-/// Fills one snapshot from this thread; every eighth is abandoned half-way.
+/// Fills one snapshot from this thread. Every eighth is abandoned before it is published.
 fn put(pool: &Pool, writer: u64, round: u64, counts: &Counts) {
     let name = format!("{writer}-{}", round % 4);
     let promise_bytes = if round.is_multiple_of(2) { 100_000 } else { 0 };
-    // Its own names are this thread's alone to remove.
+    // No other thread removes the names of this one.
     let _: Result<(), Error> = pool.remove(&name);
     let fill = || {
         let reservation = pool.reserve_promised(&name, promise_bytes)?;
@@ -42,7 +42,7 @@ fn put(pool: &Pool, writer: u64, round: u64, counts: &Counts) {
             reservation.put_chunk(key, &content(writer, round, key))?;
         }
         reservation.put_blob("round", &round.to_le_bytes())?;
-        // Somebody else's, if it is there: its memory then stays as long as this one's, whatever becomes of its name.
+        // Depends on another thread's snapshot, if it is there. Its memory then stays as long as this one's, even if its name goes.
         if let Ok(other) = pool.get(&format!("{}-{}", (writer + 1) % THREADS, round % 4))
             && other.dependencies().is_empty()
         {
@@ -66,7 +66,7 @@ fn put(pool: &Pool, writer: u64, round: u64, counts: &Counts) {
     }
 }
 
-/// Reads somebody else's snapshot, which may be removed and its name reused meanwhile.
+/// Reads another thread's snapshot, which may be removed, and its name reused, meanwhile.
 fn read(pool: &Pool, writer: u64, slot: u64, counts: &Counts) {
     let Ok(stored) = pool.get(&format!("{writer}-{slot}")) else { return };
     let round = u64::from_le_bytes(stored.blob("round").unwrap().try_into().unwrap());
@@ -114,7 +114,7 @@ fn eight_threads_put_read_and_remove_under_the_check() {
     let Counts { sealed, full, abandoned, read } = counts;
     let [sealed, full, abandoned, read] = [sealed, full, abandoned, read].map(AtomicUsize::into_inner);
     println!(
-        "{sealed} sealed, {full} found the pool full, {abandoned} abandoned, {read} read, {checks} checks"
+        "{sealed} published, {full} found the pool full, {abandoned} abandoned, {read} read, {checks} checks"
     );
     assert!(sealed > 0 && full > 0 && abandoned > 0 && read > 0 && checks > 0);
     for listing in pool.list() {
