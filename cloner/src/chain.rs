@@ -1,6 +1,7 @@
-//! Errors as they are printed.
+//! Formats errors for printing.
 
-/// An error and what led to it, each cause once.
+/// The message of an error, followed by those of its causes, separated by colons. A cause that the message already ends with is
+/// left out.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();

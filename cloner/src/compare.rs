@@ -1,4 +1,4 @@
-//! Are two guests' memories equal, byte for byte?
+//! Compares the memories of two guests byte for byte.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,25 +9,25 @@ use vmm::memory::{self, AccessError, Backing, GuestMemory, PageSize};
 use crate::layout;
 use crate::walk::{StartError, Walker};
 
-/// Why memories cannot be compared.
+/// Why memories cannot be copied or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// They have different sizes.
+    /// The memories have different sizes.
     #[error("memories of {left_bytes} and {right_bytes} bytes cannot be compared")]
     Layout {
-        /// Size of one.
+        /// Size in bytes of the first memory.
         left_bytes: u64,
-        /// Size of the other.
+        /// Size in bytes of the second memory.
         right_bytes: u64,
     },
     /// There is no memory for a copy.
     #[error("cannot copy guest memory")]
     Memory(#[from] memory::Error),
-    /// It cannot be found out which pages were touched.
-    #[error("cannot tell which memory was touched")]
+    /// The kernel does not tell which pages were touched.
+    #[error("cannot tell which pages of guest memory were touched")]
     Touched(#[from] io::Error),
-    /// A chunk reaches out of memory, which a layout excludes, or has not arrived in a lazy clone.
-    #[error("cannot read memory")]
+    /// A chunk lies outside the memory, which its layout rules out, or has not arrived in a lazy clone.
+    #[error("cannot read guest memory")]
     Read(#[from] AccessError),
 }
 
@@ -41,15 +41,15 @@ impl Comparer {
     /// Starts `threads` threads.
     ///
     /// # Errors
-    /// If they cannot be started.
+    /// [`StartError`] if the threads cannot be started.
     pub fn new(threads: usize) -> Result<Self, StartError> {
         Ok(Self { walker: Walker::new(threads, || [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]])? })
     }
 
-    /// A copy of memory that stands still, to compare with later.
+    /// Copies memory that stands still, to compare with it later.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Memory`] if there is no memory for the copy; [`Error::Touched`] or [`Error::Read`] if `memory` cannot be read.
     pub fn copy_of(&self, memory: &GuestMemory) -> Result<GuestMemory, Error> {
         let copy = GuestMemory::new(memory.layout(), Backing::Private(PageSize::Transparent))?;
         self.walker.walk(&layout::chunks(memory.layout()), |[bytes, _], chunk| {
@@ -68,10 +68,10 @@ impl Comparer {
 
     /// The guest-physical address of the first page that differs; `None` if the memories are equal.
     ///
-    /// Both must stand still. Pages untouched on both sides are equal without being read.
+    /// Both memories must stand still. Chunks that are untouched on both sides count as equal without being read.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Layout`] if the memories have different sizes; [`Error::Touched`] or [`Error::Read`] if one of them cannot be read.
     pub fn first_difference(&self, left: &GuestMemory, right: &GuestMemory) -> Result<Option<u64>, Error> {
         if left.layout() != right.layout() {
             let (left_bytes, right_bytes) = (left.layout().size_bytes(), right.layout().size_bytes());

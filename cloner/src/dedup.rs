@@ -1,9 +1,9 @@
-//! Finding pages that occur more than once in a snapshot, while many threads encode it.
+//! Finds pages that occur more than once in a snapshot, while many threads encode it.
 //!
-//! One table of 8-byte slots, without locks. A slot holds the number of the first page seen with some content and 24
-//! bits of its hash; it is empty or final, and claimed by one compare-and-swap. The hash only suggests: whether two
-//! pages are equal is decided by comparing their bytes, which is possible because the source stands still (or its
-//! frozen memory does), so the table needs no copy of any page and not even the whole hash.
+//! There is one table of 8-byte slots, without locks. A slot holds the number of the first page seen with some content, and
+//! 24 bits of its hash. It is either empty or final, and is claimed by one compare-and-swap. The hash only suggests
+//! candidates: whether two pages are equal is decided by comparing their bytes. That is possible because the source (or its
+//! frozen memory) stands still, so the table needs no copy of any page and not even the whole hash.
 //!
 //! ```text
 //! 63              40 39                                   0
@@ -12,7 +12,7 @@
 //! └─────────────────┴─────────────────────────────────────┘
 //! ```
 //!
-//! A page that claims a slot is never a duplicate itself, so references are never chained.
+//! A page that claims a slot is never a duplicate itself, so a reference never leads to another reference.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,21 +23,21 @@ use crate::layout::PageNumber;
 const NUMBER_BITS: u32 = 40;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 
-/// The first page of each content.
+/// Finds the first page with a given content.
 #[derive(Debug)]
 pub(crate) struct PageTable {
     slots: Box<[AtomicU64]>,
 }
 
 impl PageTable {
-    /// A table for up to `pages` pages, which takes 16 to 32 bytes for each.
+    /// Makes a table for up to `pages` pages. It takes 16 to 32 bytes for each of them.
     #[must_use]
     pub(crate) fn new(pages: usize) -> Self {
         let slots = (pages.max(1) * 2).next_power_of_two();
         Self { slots: (0..slots).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// The page with this hash that `same` confirms, if the table has it.
+    /// The page with this hash that `same` confirms to be equal, if the table has one.
     pub(crate) fn find(
         &self,
         hash: PageHash,
@@ -52,17 +52,17 @@ impl PageTable {
             .find(|page| same(*page))
     }
 
-    /// Every slot, from where a page with this hash would be.
+    /// Every slot, beginning with the one that a page with this hash would take.
     fn probes(&self, PageHash(hash): PageHash) -> impl Iterator<Item = &AtomicU64> {
         let mask = self.slots.len() - 1;
         let start = usize::try_from(words(hash)[0] & mask as u64).expect("masked with a usize");
         (0..self.slots.len()).map(move |probe| &self.slots[(start + probe) & mask])
     }
 
-    /// The first page with the content of `page`, if one was here before and `same` confirms it; else `page` is the
-    /// first from now on.
+    /// The first page with the content of `page`, if one was inserted before and `same` confirms it. If not, `page` is
+    /// inserted as the first one.
     ///
-    /// `same` is asked about pages that were passed to this function earlier.
+    /// `same` is only called for pages that were passed to this function before.
     pub(crate) fn find_or_insert(
         &self,
         hash: PageHash,
@@ -73,7 +73,7 @@ impl PageTable {
         for slot in self.probes(hash) {
             let mut found = slot.load(Ordering::Relaxed);
             if found == 0 {
-                // Relaxed suffices: the slot is the whole message. The bytes it leads to were written before the walk.
+                // Relaxed suffices: the slot is the whole message. The bytes that it refers to were written before the walk.
                 match slot.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => return None,
                     Err(other) => found = other,
@@ -84,12 +84,12 @@ impl PageTable {
                 return Some(other);
             }
         }
-        // More pages than the table was made for: the page is kept as if it were new, which is always right.
+        // There are more pages than the table was made for: the page is kept as if it were new, which is always correct.
         None
     }
 }
 
-/// The bits of a hash that a slot keeps, in their place.
+/// The bits of a hash that a slot keeps, in their position in the slot.
 fn tag(PageHash(hash): PageHash) -> u64 {
     let [.., high] = words(hash);
     high & !NUMBER_MASK
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn equal_pages_lead_to_the_first_and_colliding_ones_do_not() {
-        // Pages 0..100 in ten contents; all hashes collide, so only `same` tells them apart.
+        // Pages 0..100 have ten different contents; all hashes collide, so only `same` tells the pages apart.
         let table = PageTable::new(100);
         let hash = PageHash(0x1234);
         for page in 0..100 {

@@ -9,16 +9,17 @@ use vmm::memory::Layout;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkIndex(pub u32);
 
-/// A page's number: its chunk's number and its place there.
+/// A page's number: 512 times its chunk's number, plus its place in the chunk.
 ///
-/// Not its guest-physical address: the MMIO gap has no numbers, and the pages of a short last chunk leave some unused.
+/// This is not its guest-physical address: there are no numbers for the MMIO gap, and a short last chunk of a region leaves
+/// some numbers unused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageNumber(pub u64);
 
-/// Bits of a page number in a [`PlaceRef`]: 4 EiB of pages.
+/// Number of bits of a page number in a [`PlaceRef`]: enough for 4 EiB of pages.
 const NUMBER_BITS: u32 = 40;
 
-/// A page of this snapshot or of one it depends on, as a DUP marker names it.
+/// A page of this snapshot or of one that it depends on, as a DUP marker refers to it.
 ///
 /// ```text
 /// 63                      40 39                    0
@@ -31,15 +32,15 @@ const NUMBER_BITS: u32 = 40;
 pub struct PlaceRef {
     /// Index among the snapshot's dependencies; `None` for the snapshot itself.
     pub dependency: Option<usize>,
-    /// The page there.
+    /// Number of the page in that snapshot.
     pub page: PageNumber,
 }
 
 impl PlaceRef {
-    /// As the coder carries it.
+    /// The reference as the 64 bits that the codec stores.
     ///
     /// # Panics
-    /// If there are more than 16 million dependencies or the page number has more than 40 bits; guests have not.
+    /// If the dependency's index has more than 24 bits (16 million) or the page number more than 40. No guest has that many.
     #[must_use]
     pub fn to_bits(self) -> u64 {
         assert!(self.page.0 >> NUMBER_BITS == 0, "{:?}", self.page);
@@ -48,7 +49,7 @@ impl PlaceRef {
         snapshot << NUMBER_BITS | self.page.0
     }
 
-    /// Back from there.
+    /// The reference that these bits stand for; the reverse of [`to_bits`](Self::to_bits).
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
         let snapshot = usize::try_from(bits >> NUMBER_BITS).expect("24 bits");
@@ -56,16 +57,16 @@ impl PlaceRef {
     }
 }
 
-/// Where a chunk lies.
+/// Where in a guest's memory a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// Its number.
+    /// Number of the chunk.
     pub index: ChunkIndex,
-    /// Which region of the guest's memory it belongs to.
+    /// Index of the region of guest memory that the chunk belongs to.
     pub region: usize,
-    /// First byte within that region.
+    /// Offset in bytes of the chunk within that region, a multiple of 2 MiB.
     pub offset: usize,
-    /// Pages: 512, or fewer at the end of a region.
+    /// Number of pages: 512, or fewer at the end of a region.
     pub pages: usize,
 }
 
@@ -84,7 +85,7 @@ impl PageNumber {
         Self(u64::from(chunk.0) * CHUNK_PAGES as u64 + page.get() as u64)
     }
 
-    /// Chunk and place, if a guest can have a page with this number.
+    /// The chunk and the place in it; `None` if no guest can have a page with this number.
     #[must_use]
     pub fn split(self) -> Option<(ChunkIndex, PageIndex)> {
         let chunk = u32::try_from(self.0 / CHUNK_PAGES as u64).ok()?;
@@ -113,7 +114,7 @@ pub fn chunks(layout: Layout) -> Vec<Chunk> {
     chunks
 }
 
-/// The chunk with this number, if a guest with this layout has it. Costs the same for any layout.
+/// The chunk with this number, if a guest with this layout has one. Takes the same time for any layout.
 #[must_use]
 pub fn chunk_at(layout: Layout, index: ChunkIndex) -> Option<Chunk> {
     let mut first = 0;

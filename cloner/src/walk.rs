@@ -1,15 +1,15 @@
-//! Working through many chunks in parallel, with scratch memory that lasts.
+//! Processes many chunks in parallel, with scratch memory that is kept from one operation to the next.
 //!
-//! A [`Walker`] owns its threads and one worker for each. Both are made before the source is paused: first touch of the
-//! workers' scratch memory would cost milliseconds inside the pause. Threads take the next item when they have done
-//! one, so that a cheap chunk here is paid for by an expensive one there.
+//! A [`Walker`] owns its threads and one worker for each. Both are made before the source is paused, because touching the
+//! workers' scratch memory for the first time would cost milliseconds inside the pause. A thread takes the next item when it
+//! has finished one, so cheap and expensive chunks are spread evenly over the threads.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::sync::lock;
 
-/// How far a long operation has come, for whoever watches, and a way to stop it.
+/// Shows how far a long operation has come, and lets another thread cancel it.
 #[derive(Debug, Default)]
 pub struct Progress {
     total_bytes: AtomicU64,
@@ -18,17 +18,17 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bytes to do; zero until known.
+    /// Number of bytes to process; zero until it is known.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes done.
+    /// Number of bytes processed so far.
     pub fn done_bytes(&self) -> u64 {
         self.done_bytes.load(Ordering::Relaxed)
     }
 
-    /// Stops the operation at the next chunk. It undoes itself and reports that it was cancelled.
+    /// Stops the operation at the next chunk. The operation undoes its effects and reports that it was cancelled.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
@@ -38,13 +38,13 @@ impl Progress {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// The operation begins: `total_bytes` are to be done, none is.
+    /// Reports that the operation begins, with `total_bytes` to process and none processed.
     pub fn start(&self, total_bytes: u64) {
         self.done_bytes.store(0, Ordering::Relaxed);
         self.total_bytes.store(total_bytes, Ordering::Relaxed);
     }
 
-    /// So many bytes more are done.
+    /// Reports that `bytes` more bytes have been processed.
     pub fn add(&self, bytes: u64) {
         self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -57,7 +57,7 @@ pub struct Walker<W> {
     workers: Vec<Mutex<W>>,
 }
 
-/// The threads could not be started.
+/// The worker threads could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start {threads} worker threads")]
 pub struct StartError {
@@ -69,10 +69,10 @@ impl<W: Send> Walker<W> {
     /// Starts `threads` threads and makes a worker for each, on the thread that will use it.
     ///
     /// # Errors
-    /// If the threads cannot be started.
+    /// [`StartError`] if the threads cannot be started.
     ///
     /// # Panics
-    /// If `threads` is zero: rayon would choose a number of its own.
+    /// If `threads` is zero, for which rayon would choose a number of its own.
     pub fn new(threads: usize, make: impl Fn() -> W + Sync) -> Result<Self, StartError> {
         assert!(threads > 0, "a walk needs a thread");
         let pool = rayon::ThreadPoolBuilder::new()
@@ -93,7 +93,7 @@ impl<W: Send> Walker<W> {
     /// Calls `visit` once for each item, on any thread and in any order, until one fails.
     ///
     /// # Errors
-    /// One of the failures. Items not begun by then are not visited.
+    /// The error of one visit that failed. Items whose visit had not begun by then are not visited.
     pub fn walk<T: Sync, E: Send>(
         &self,
         items: &[T],
@@ -114,10 +114,10 @@ impl<W: Send> Walker<W> {
         results.into_iter().collect()
     }
 
-    /// As [`Walker::walk`], for items that are used up: slices of memory to be written, for example.
+    /// As [`Walker::walk`], for items that `visit` takes by value, such as slices of memory to write to.
     ///
     /// # Errors
-    /// As [`Walker::walk`].
+    /// As for [`Walker::walk`].
     pub fn walk_owned<T: Send, E: Send>(
         &self,
         items: Vec<T>,

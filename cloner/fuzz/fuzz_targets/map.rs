@@ -1,5 +1,5 @@
-//! Header and page map, hot and cold, in front of as many bytes as they ask for: mutations need not keep lengths right to be
-//! looked at, and reach every rule of the map. What is accepted adds up.
+//! Puts as many bytes after a header and a page map, hot and cold, as these ask for. So mutations need not keep lengths correct to
+//! get past the first check, and reach every rule of the map. The numbers of an accepted chunk must add up.
 #![no_main]
 
 use cloner_codec::chunk::{CHUNK_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind, SLACK_BYTES, TargetContents};
@@ -8,7 +8,7 @@ use cloner_codec::hot::{Error, VerifiedChunk, decode_chunk};
 use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 
-/// More than this takes long and says nothing more.
+/// The greatest number of bytes that may be asked for. More would take long and show nothing new.
 const ASKED_MAX: usize = 256 << 10;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The bytes with the length that their header and map, read as a hot chunk's, ask for; `None` if that is too much.
+/// Extends the bytes to the length that their header and map, read as a hot chunk's, ask for. `None` if that is too much.
 fn hot_front(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut chunk = b"BMC1\x01\0".to_vec();
     chunk.extend(bytes.get(chunk.len()..)?);

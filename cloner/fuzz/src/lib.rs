@@ -1,12 +1,13 @@
-//! What the fuzz targets share: checksums made right, so that what is mutated gets past them, and pages to refer to.
+//! What the fuzz targets share: functions that correct checksums, so that mutated input gets past them, and pages to refer to.
 
 use cloner_codec::chunk::{HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError, SLACK_BYTES};
 use twox_hash::XxHash3_64;
 
-/// Bytes of what hot and cold chunks have in front of what the checksum is of.
+/// Offset in a chunk, hot or cold, at which the checksummed bytes begin.
 const SEALED_FROM: usize = 16;
 
-/// Makes the length and the checksum of a chunk, hot or cold, say what is there. Too short a chunk stays as it is.
+/// Corrects the length and the checksum in the header of a chunk, hot or cold. A chunk that is too short for a header stays as it
+/// is.
 pub fn seal(chunk: &mut [u8]) {
     let Ok(length) = u32::try_from(chunk.len()) else { return };
     if let Some(field) = chunk.get_mut(SEALED_FROM..SEALED_FROM + 4) {
@@ -17,8 +18,8 @@ pub fn seal(chunk: &mut [u8]) {
     }
 }
 
-/// As [`seal`], and for a hot chunk makes its slack zero and the last record end there: bytes that are put in or taken out move the
-/// bounds of records, and do not end in the same error every time.
+/// As [`seal`]. Also sets the slack of a hot chunk to zero and makes the last record end there, so that inserted or removed bytes
+/// move the bounds of records instead of giving the same error every time.
 pub fn seal_hot(chunk: &mut [u8]) {
     let u16_at =
         |at: usize| chunk.get(at..)?.first_chunk().map(|field| usize::from(u16::from_le_bytes(*field)));
@@ -37,7 +38,7 @@ pub fn seal_hot(chunk: &mut [u8]) {
     seal(chunk);
 }
 
-/// A parent whose pages differ, and a pool in which every odd reference leads to a page.
+/// A parent with varying pages, and a pool in which every odd reference leads to a page.
 pub struct Elsewhere;
 
 impl Resolve for Elsewhere {

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Says how much time has passed since it was made. Never goes back.
+/// Tells how much time has passed since it was made. Never goes back.
 pub trait Clock: Debug + Send + Sync {
-    /// The time.
+    /// Time since the clock was made.
     fn now(&self) -> Duration;
 }
 
-/// The time of this host, without the time it was suspended.
+/// The time of this host, not counting the time for which it was suspended.
 #[derive(Debug, Clone, Copy)]
 pub struct RealClock(Instant);
 
 impl RealClock {
-    /// A clock that shows zero.
+    /// Makes a clock that shows zero now.
     #[must_use]
     pub fn new() -> Self {
         Self(Instant::now())
@@ -40,10 +40,10 @@ impl Clock for RealClock {
 pub struct SimulatedClock(Arc<AtomicU64>);
 
 impl SimulatedClock {
-    /// Lets time pass.
+    /// Moves the clock forward by `time`.
     ///
     /// # Panics
-    /// After 584 years.
+    /// If `time` is 584 years or more.
     pub fn advance(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).expect("less than 584 years");
         self.0.fetch_add(nanoseconds, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The energy behind the pool: how long it lasts, and how many bytes that is.
+//! The energy that protects the pool: how long it lasts, and how many bytes can be saved in that time.
 //!
 //! The pool is durable only as far as the battery reaches. [`Battery`] models its energy; with the flush device's measured
 //! [`Rate`](crate::rate::Rate) it gives the *budget*: the bytes that can be made safe before it is empty. A [`PowerSource`] says
@@ -15,12 +15,12 @@
 //!            └──────────────┘
 //! ```
 //!
-//! * **Mains, Recharging**: puts are admitted as far as the budget of the charge there is *now* reaches.
-//! * **On battery, Low**: nothing is admitted; what is unflushed goes out. Low changes nothing about that: a host that waited for it
-//!   would have wasted energy.
-//! * **Exhausted**: whatever runs now runs on luck.
+//! * **Mains, Recharging**: puts are admitted up to the budget that the *present* charge gives.
+//! * **On battery, Low**: nothing is admitted, and unflushed snapshots are written. Low makes no difference to that: a host that
+//!   waited for it would waste energy.
+//! * **Exhausted**: by the model there is no energy left. If the host still runs, it may stop at any moment.
 //!
-//! A source that cannot be asked any more counts as failed mains: what is not known to be there is not relied on.
+//! A source that can no longer be read counts as failed mains: power that is not known to be there is not relied on.
 
 mod clock;
 mod model;

@@ -1,31 +1,31 @@
-//! Energy in, energy out, and the bytes it is worth.
+//! A model of the battery: energy in, energy out, and the number of bytes that it can save.
 
 use std::time::Duration;
 
 use crate::pool::Limit;
 use crate::rate::{Rate, as_f64, seconds};
 
-/// A battery as it is bought, and what hangs on it.
+/// A new battery, and the host that it supplies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatterySpec {
     /// Energy of a new and full battery, in joules (3,600 J are 1 Wh). Above 0.
     pub capacity_j: f64,
-    /// What the host draws while it flushes, in watts. Above 0.
+    /// Power that the host draws while it flushes, in watts. Above 0.
     pub load_w: f64,
-    /// What recharging adds, in watts. 0 or more.
+    /// Power that recharging adds, in watts. 0 or more.
     pub charge_w: f64,
     /// Share of the energy that can be taken out before the voltage collapses, above 0 to 1.
     pub usable_share: f64,
     /// Share of the capacity that is lost in a year, 0 to below 1.
     pub fade_per_year: f64,
-    /// Share of the hold-up time that is not counted on, 0 to below 1: for a load that is higher, a device that is slower and a
-    /// battery that is older than it was when it was looked at last.
+    /// Share of the hold-up time that is held in reserve, 0 to below 1: for a load that is higher, a device that is slower or a
+    /// battery that is older than at the last measurement.
     pub margin: f64,
-    /// Share of the charge below which the battery is low, 0 to 1.
+    /// Share of a full charge below which the battery counts as low, 0 to 1.
     pub low_share: f64,
 }
 
-/// A specification no battery has.
+/// A field of the specification has a value that no battery can have.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("a battery's {field} is {value}: it must be {range}")]
 pub struct SpecError {
@@ -35,7 +35,7 @@ pub struct SpecError {
 }
 
 impl Default for BatterySpec {
-    /// A supercapacitor bank of 20 kJ behind a host of 200 W: a minute and a half.
+    /// A supercapacitor bank of 20 kJ for a host that draws 200 W: a minute and a half.
     fn default() -> Self {
         Self {
             capacity_j: 20_000.0,
@@ -74,16 +74,16 @@ impl BatterySpec {
         Ok(())
     }
 
-    /// Time a new and full battery lasts.
+    /// Time for which a new and full battery supplies the host.
     #[must_use]
     pub fn holdup(&self) -> Duration {
         seconds(self.capacity_j * self.usable_share / self.load_w)
     }
 
-    /// Bytes that can be made safe within `holdup` on a device of this rate, less the margin.
+    /// Bytes that can be made safe within `holdup`, less the margin, on a device of this rate.
     #[must_use]
     pub fn limit(&self, holdup: Duration, rate: Rate) -> Limit {
-        // What is cut off is less than a byte; nothing is worth less than nothing.
+        // Cuts off less than a byte, and turns negative values into zero.
         let bytes = |seconds: f64| {
             #[expect(
                 clippy::cast_possible_truncation,
@@ -100,7 +100,7 @@ impl BatterySpec {
         }
     }
 
-    /// Energy a battery must have, in joules, to make `bytes` bytes in `files` files safe with the margin.
+    /// Energy in joules that a battery must have to make `bytes` bytes in `files` files safe, with the margin.
     #[must_use]
     pub fn energy_for(&self, bytes: u64, files: u32, rate: Rate) -> f64 {
         let time = as_f64(bytes) / rate.bytes_per_second + f64::from(files) * rate.commit.as_secs_f64();
@@ -108,81 +108,82 @@ impl BatterySpec {
     }
 }
 
-/// Header, and the rounding of header, index and end to whole blocks.
+/// Bytes that a file takes in addition to its records: the header, and the rounding of header, index and end to whole blocks.
 const FILE_BYTES: u64 = 4 * 4096;
 
 /// A battery in use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Battery {
     spec: BatterySpec,
-    /// Of its capacity, what age has left, 0 to 1.
+    /// Share of its capacity that age has left, 0 to 1.
     health: f64,
     charge_j: f64,
 }
 
 impl Battery {
-    /// A new and full one.
+    /// Makes a new and full battery.
     ///
     /// # Errors
-    /// [`SpecError`].
+    /// [`SpecError`] for the first field of `spec` outside its range.
     pub fn new(spec: BatterySpec) -> Result<Self, SpecError> {
         spec.check()?;
         Ok(Self { spec, health: 1.0, charge_j: spec.capacity_j })
     }
 
-    /// What it was made as.
+    /// The specification that the battery was made from.
     #[must_use]
     pub const fn spec(&self) -> &BatterySpec {
         &self.spec
     }
 
-    /// Energy it has when full, at its age.
+    /// Energy in joules that the battery has when full, at its age.
     #[must_use]
     pub fn full_j(&self) -> f64 {
         self.spec.capacity_j * self.health
     }
 
-    /// Energy in it.
+    /// Energy in joules that the battery has now.
     #[must_use]
     pub const fn charge_j(&self) -> f64 {
         self.charge_j
     }
 
-    /// Energy in it, as a share of what it can have at its age.
+    /// Energy that the battery has now, as a share of what it can have at its age.
     #[must_use]
     pub fn charge_share(&self) -> f64 {
         if self.full_j() > 0.0 { self.charge_j / self.full_j() } else { 0.0 }
     }
 
-    /// Lets it grow older. What it cannot hold any more is lost.
+    /// Lets the battery grow older by `years`. Charge that it can no longer hold is lost.
     pub fn age(&mut self, years: f64) {
         self.health *= (1.0 - self.spec.fade_per_year).powf(years.max(0.0));
         self.charge_j = self.charge_j.min(self.full_j());
     }
 
-    /// Runs the host on it.
+    /// Runs the host on the battery for `time`.
     pub fn discharge(&mut self, time: Duration) {
         self.charge_j = (self.charge_j - self.spec.load_w * time.as_secs_f64()).max(0.0);
     }
 
-    /// Charges it.
+    /// Charges the battery for `time`.
     pub fn recharge(&mut self, time: Duration) {
         self.charge_j = (self.charge_j + self.spec.charge_w * time.as_secs_f64()).min(self.full_j());
     }
 
-    /// Believes somebody who can measure it. Shares outside 0 to 1 are cut off there.
+    /// Sets the charge to a measured share. Shares outside 0 to 1 become the nearest bound, and anything that is not finite becomes
+    /// 0.
     pub fn set_charge_share(&mut self, share: f64) {
         self.charge_j = self.full_j() * if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
     }
 
-    /// Time until it is of no more use, from now on.
+    /// Time for which the battery would supply the host from now on.
     #[must_use]
     pub fn holdup(&self) -> Duration {
         let unusable = self.full_j() * (1.0 - self.spec.usable_share);
         seconds((self.charge_j - unusable).max(0.0) / self.spec.load_w)
     }
 
-    /// Whether nothing can be taken out of it any more.
+    /// Whether no more energy can be taken out of the battery.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.holdup().is_zero()
@@ -194,7 +195,7 @@ impl Battery {
         self.charge_share() < self.spec.low_share
     }
 
-    /// Whether it is as full as it gets.
+    /// Whether the battery is practically full: at 99 % of what it can hold.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.charge_share() >= FULL_SHARE
@@ -207,5 +208,5 @@ impl Battery {
     }
 }
 
-/// Charging never quite gets to the end.
+/// Share of a full charge at which the battery counts as full, because charging never quite gets to the end.
 const FULL_SHARE: f64 = 0.99;

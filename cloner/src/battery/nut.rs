@@ -5,8 +5,8 @@
 //! ► GET VAR ups battery.charge      ◄ VAR ups battery.charge "87.3"
 //! ```
 //!
-//! Only variables are read, which needs no account. The server is somebody else: lines are bounded, waiting is bounded, and after any
-//! error the connection is made anew.
+//! Only variables are read, which needs no account. The server is not trusted: lines are bounded, waiting is bounded, and after any
+//! error a new connection is made.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -15,11 +15,11 @@ use std::time::Duration;
 use super::NutError;
 use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
 
-/// The port of `upsd`.
+/// The TCP port of `upsd`.
 pub const NUT_PORT: u16 = 3493;
-/// How long the server may take for anything.
+/// The longest time that the server may take for one step: connecting, taking a question, or answering.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Lines of the protocol are far shorter.
+/// The longest line that is read. Lines of the protocol are far shorter.
 const LINE_BYTES_MAX: u64 = 1024;
 
 /// One UPS of one server.
@@ -31,10 +31,10 @@ pub struct NutSource {
 }
 
 impl NutSource {
-    /// The UPS named `ups` at `server`, which is `HOST:PORT`. Nothing is asked yet.
+    /// Makes a source for the UPS named `ups` at `server`, which is `HOST:PORT`. Does not connect yet.
     #[must_use]
     pub fn new(ups: &str, server: &str) -> Self {
-        // A name with a line end would be a second command.
+        // A name with a line end in it would become a second command.
         let ups = ups.chars().filter(|c| !c.is_control() && !c.is_whitespace()).collect();
         Self { ups, server: server.to_owned(), connection: None }
     }
@@ -49,7 +49,7 @@ impl NutSource {
                 .trim()
                 .parse::<f64>()
                 .map_or(Charge::Unknown, |percent| Charge::Share(percent / 100.0)),
-            // Many do not measure it.
+            // Many UPSs do not measure the charge.
             Err(NutError::Refused { .. }) => Charge::Unknown,
             Err(other) => return Err(other),
         };

@@ -1,8 +1,8 @@
-//! SIGPWR, as power daemons send it to init and init passes it on.
+//! The signal SIGPWR, which power daemons send to init and init passes on.
 //!
-//! The signal alone says that something changed. What, is in a file of one letter, as sysvinit's protocol has it: `F` the mains
-//! fail, `L` and the battery is low, `O` they are back. Where there is no such file, the signal means that they have failed, and nothing
-//! that they are back.
+//! The signal alone says that something has changed. What has changed is in a file of one letter, according to sysvinit's protocol:
+//! `F` if the mains have failed, `L` if they have failed and the battery is low, `O` if they are back. If there is no such file,
+//! the signal means that the mains have failed, and no signal tells that they are back.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
 /// `SIGPWR` on x86 and ARM.
 const SIGPWR: i32 = libc::SIGPWR;
 
-/// Where init's power daemons leave their letter.
+/// Paths of the files in which init's power daemons leave their letter.
 pub const STATUS_FILES: [&str; 2] = ["/run/powerstatus", "/etc/powerstatus"];
 
-/// Catches SIGPWR as long as it lives.
+/// Catches SIGPWR for as long as this value lives.
 #[derive(Debug)]
 pub struct SigpwrSource {
     arrived: Arc<AtomicBool>,
@@ -33,11 +33,11 @@ const PRESENT: Reading = Reading { mains: Mains::Present, charge: Charge::Unknow
 const FAILED: Reading = Reading { mains: Mains::Failed, charge: Charge::Unknown, low: false };
 
 impl SigpwrSource {
-    /// Catches the signal from here on, and looks for its letter in the first of `files` that there is;
+    /// Catches the signal from here on, and looks for its letter in the first of `files` that can be read;
     /// [`STATUS_FILES`] are the usual ones.
     ///
     /// # Errors
-    /// [`SourceError::Signal`].
+    /// [`SourceError::Signal`] if the kernel refuses the signal handler.
     pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Result<Self, SourceError> {
         let arrived = Arc::new(AtomicBool::new(false));
         let handler =

@@ -1,4 +1,4 @@
-//! Mains that fail when they are told to.
+//! Simulated mains, which fail when they are told to.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,18 +11,18 @@ use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
 pub struct SimulatedPower(Arc<Mutex<Mains>>);
 
 impl SimulatedPower {
-    /// Mains that are present.
+    /// Makes mains that are present.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(Mains::Present)))
     }
 
-    /// Switches them.
+    /// Switches the mains on or off.
     pub fn set(&self, mains: Mains) {
         *lock(&self.0) = mains;
     }
 
-    /// What sees the switch. The charge is the model's business.
+    /// A source that reports the state of the switch. It leaves the charge to the model.
     #[must_use]
     pub fn source(&self) -> SimulatedSource {
         SimulatedSource(self.clone())
@@ -35,7 +35,7 @@ impl Default for SimulatedPower {
     }
 }
 
-/// A source that sees what a [`SimulatedPower`] was set to.
+/// A source that reports what a [`SimulatedPower`] was set to.
 #[derive(Debug)]
 pub struct SimulatedSource(SimulatedPower);
 

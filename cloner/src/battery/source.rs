@@ -1,4 +1,4 @@
-//! Where it can be learned how it stands with the mains.
+//! Sources that report whether there is mains power.
 
 use std::fmt::Debug;
 use std::io;
@@ -8,51 +8,51 @@ use super::NutError;
 /// Whether there is mains power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mains {
-    /// Yes.
+    /// There is mains power.
     Present,
-    /// No.
+    /// There is no mains power, or it is not known whether there is.
     Failed,
 }
 
-/// What a source says of the charge.
+/// What a source says about the charge.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Charge {
-    /// It has measured the battery's charge: a share of 0 to 1.
+    /// The source has measured the battery's charge: a share from 0 to 1.
     Share(f64),
-    /// It cannot tell: the model counts time instead.
+    /// The source cannot measure it. The model then counts time instead.
     Unknown,
 }
 
-/// One look at a source.
+/// What a source reports at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reading {
-    /// The mains.
+    /// Whether there is mains power.
     pub mains: Mains,
-    /// The charge.
+    /// Charge of the battery, if the source measures it.
     pub charge: Charge,
     /// Whether the source itself calls the battery low.
     pub low: bool,
 }
 
-/// Why a source could not be asked.
+/// Why a source could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The UPS server.
-    #[error("the UPS cannot be asked")]
+    /// The UPS server gave no usable answer.
+    #[error("cannot read the state of the UPS")]
     Nut(#[from] NutError),
     /// The kernel refused a signal handler.
-    #[error("SIGPWR cannot be caught")]
+    #[error("cannot catch SIGPWR")]
     Signal(#[source] io::Error),
 }
 
-/// Says how it stands with the mains. Asked by one thread, every so often.
+/// Reports whether there is mains power. One thread reads it at intervals.
 pub trait PowerSource: Debug + Send {
-    /// Looks. Must return within a few seconds: a mains failure is noticed no sooner.
+    /// Reads the source. Must return within a few seconds, because a mains failure is noticed no sooner.
     ///
     /// # Errors
-    /// [`SourceError`]: nothing is known, which whoever asks has to take for failed mains.
+    /// [`SourceError`]: nothing is known, and the caller must assume that the mains have failed.
     fn read(&mut self) -> Result<Reading, SourceError>;
 
-    /// What it is, for messages.
+    /// Name of the source, for messages.
     fn name(&self) -> String;
 }

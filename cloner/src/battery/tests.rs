@@ -1,4 +1,4 @@
-//! The model against arithmetic, the states against the drawing, the sources against what they may hear.
+//! Tests the model against arithmetic, the states against the drawing, and the sources against what they may be told.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -44,7 +44,7 @@ fn holdup_and_budget_are_what_arithmetic_says() {
     assert!(battery.is_empty() && battery.is_low() && battery.limit(rate).bytes == 0);
     battery.set_charge_share(f64::NAN);
     about(battery.charge_j(), 0.0);
-    // The energy for a pool protects just that pool.
+    // The energy computed for a pool is just enough for that pool.
     let energy = spec().energy_for(60_000_000, 0, rate);
     about(energy, 1000.0);
 }
@@ -98,7 +98,8 @@ fn states_follow_the_drawing() {
     }
 }
 
-/// A server that answers each question with the next of `answers`, one connection after the other.
+/// Starts a server that answers each question with the next of `answers`; each connection gets one list of them. Returns its
+/// address.
 fn server(answers: Vec<Vec<&'static [u8]>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -148,7 +149,7 @@ fn a_server_that_talks_nonsense_or_hangs_up_is_an_error_and_asked_again() {
     ] {
         let good = vec![&b"VAR u ups.status \"OL\"\n"[..], b"ERR VAR-NOT-SUPPORTED\n"];
         let mut source = NutSource::new("u", &server(vec![vec![wrong], good]));
-        let SourceError::Nut(error) = source.read().unwrap_err() else { panic!("of the server") };
+        let SourceError::Nut(error) = source.read().unwrap_err() else { panic!("not an error of the server") };
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(source.read().unwrap().mains, Mains::Present, "asked again");
     }

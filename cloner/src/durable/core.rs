@@ -1,4 +1,4 @@
-//! What a durable pool decides; without threads, so that a simulation can drive it step by step.
+//! The decisions of a durable pool. There are no threads here, so that a simulation can drive it step by step.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -11,46 +11,46 @@ use crate::rate::Rate;
 use crate::sync::lock;
 use crate::walk::{Progress, StartError};
 
-/// Why a durable pool could not do what it was asked.
+/// Why a durable pool could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The pool refused.
     #[error(transparent)]
     Pool(#[from] pool::Error),
-    /// The folder refused.
+    /// Flushing or recovering failed, or the folder has the name already.
     #[error(transparent)]
     Flush(#[from] flush::Error),
-    /// No threads.
-    #[error("threads")]
+    /// The threads that recover could not be started.
+    #[error("cannot prepare the recovery")]
     Threads(#[from] StartError),
-    /// No thread.
-    #[error("cannot start a thread")]
+    /// The thread that watches the power or the one that flushes could not be started.
+    #[error("cannot start a thread of the durable pool")]
     Thread(#[source] std::io::Error),
 }
 
 /// How a durable pool works.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Threads that transcode and seal while flushing.
+    /// Number of threads that transcode and encrypt while flushing.
     pub threads: usize,
-    /// Always this form, instead of the one that is sooner.
+    /// Always use this form, instead of the one that is safe sooner.
     pub form: Option<Form>,
     /// Bytes of one write; see [`FlushSettings`].
     pub buffer_bytes: usize,
-    /// Bytes the device is measured with. Fewer say less, more take longer.
+    /// Bytes that are written to measure the device. Fewer bytes measure less well, more take longer.
     pub probe_bytes: u64,
     /// Share of the limit at which a background flush begins, 0 to 1.
     pub flush_at: f64,
-    /// Share of the limit at which it ends, 0 to `flush_at`.
+    /// Share of the limit at which a background flush ends, 0 to `flush_at`.
     pub flush_to: f64,
-    /// How often the power source is asked.
+    /// Time between two readings of the power source.
     pub poll: Duration,
-    /// How often an idle device is measured again.
+    /// Time between two measurements of the device. It is not measured without mains power.
     pub remeasure: Duration,
 }
 
 impl Settings {
-    /// The usual ones, with so many threads.
+    /// The usual settings, with this number of threads.
     #[must_use]
     pub const fn new(threads: usize) -> Self {
         let FlushSettings { form, buffer_bytes, .. } = FlushSettings::new(threads);
@@ -70,36 +70,37 @@ impl Settings {
 /// A put that was admitted.
 #[derive(Debug)]
 pub struct Admitted {
-    /// To be filled, and sealed.
+    /// The reservation that the caller fills and then publishes.
     pub reservation: Reservation,
-    /// To be watched while it is filled: a power loss cancels it.
+    /// The caller must watch this while filling the reservation: a power loss cancels it.
     pub progress: Arc<Progress>,
 }
 
-/// A durable pool at one moment.
+/// The state of a durable pool at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Status {
-    /// The power.
+    /// What is known about the power.
     pub state: PowerState,
-    /// Charge of the battery, as a share of what it can have at its age.
+    /// Charge of the battery, as a share (0 to 1) of what it can hold at its age.
     pub charge_share: f64,
-    /// Time it would last, from now on.
+    /// Time for which the battery would supply the host from now on.
     pub holdup: Duration,
-    /// What the flush device does.
+    /// Estimated rate of the flush device.
     pub rate: Rate,
-    /// Unflushed bytes and their limit.
+    /// Number of unflushed bytes, and their limit.
     pub usage: Usage,
 }
 
 impl Status {
-    /// Unflushed bytes that the battery does not cover at this moment, because the limit was lowered and the flush has not caught up.
+    /// Unflushed bytes that the battery does not cover at this moment, because the limit was lowered and the flush has not caught
+    /// up.
     #[must_use]
     pub const fn exposed_bytes(&self) -> u64 {
         self.usage.exposed_bytes()
     }
 }
 
-/// From a battery and a device to a limit. There is one; a test tries a wrong one.
+/// Derives the limit from a battery and a device. The product uses one rule; a test tries wrong ones.
 pub(super) type Rule = fn(&Battery, Rate) -> Limit;
 
 #[derive(Debug)]
@@ -119,7 +120,7 @@ struct Power {
     battery: Battery,
     state: PowerState,
     mains: Mains,
-    /// When the battery was last charged or discharged.
+    /// Time at which the battery model was last brought up to date.
     since: Duration,
 }
 
@@ -132,7 +133,7 @@ impl Core {
         settings: Settings,
     ) -> Result<Self, Error> {
         let Settings { threads, form, buffer_bytes, .. } = settings;
-        // Until the device was measured it can do nothing, so nothing is admitted.
+        // Until the device has been measured its rate is zero, so nothing is admitted.
         let gauge = Gauge::new(Rate { bytes_per_second: 0.0, commit: Duration::ZERO }, buffer_bytes as u64);
         let how = FlushSettings { threads, form, buffer_bytes };
         let flusher = Flusher::new(Arc::clone(&pool), folder, gauge, Arc::clone(&clock), how)?;
@@ -154,7 +155,7 @@ impl Core {
         &self.ledger
     }
 
-    /// Measures the device, and moves the limit by what was found.
+    /// Measures the device, and adapts the limit to the result.
     pub(super) fn measure(&self, first: bool) -> Result<Rate, Error> {
         let rate = self.flusher.measure(self.settings.probe_bytes, first)?;
         self.move_limit(&self.lock());
@@ -191,13 +192,14 @@ impl Core {
         Ok(self.flusher.folder().remove(name)?)
     }
 
-    /// Takes note of what a power source said. Time that has passed since the last call was spent as that one had it.
+    /// Takes note of what a power source reported. The time since the last call counts as charging or discharging by the report of
+    /// that call.
     pub(super) fn observe(&self, reading: Result<Reading, &SourceError>) {
         let mut power = self.lock();
         self.pass_time(&mut power);
         let (mains, charge, low) = match reading {
             Ok(Reading { mains, charge, low }) => (mains, charge, low),
-            // What is not known to be there is not relied on.
+            // Power that is not known to be there is not relied on.
             Err(_) => (Mains::Failed, Charge::Unknown, false),
         };
         if let Charge::Share(share) = charge {
@@ -208,7 +210,7 @@ impl Core {
         power.state = before.next(mains, low, &power.battery);
         if before != power.state {
             let holdup = power.battery.holdup();
-            tracing::warn!(from = %before, to = %power.state, ?holdup, unflushed = ?self.ledger.usage(), "power");
+            tracing::warn!(from = %before, to = %power.state, ?holdup, unflushed = ?self.ledger.usage(), "power changed");
         }
         self.move_limit(&power);
         if power.state.has_mains() {
@@ -219,8 +221,8 @@ impl Core {
         }
     }
 
-    /// Flushes one snapshot, if anything has to be flushed: all of it without mains, else what is beyond `share` of the limit.
-    /// Says whether there may be more. What failed is added to `skip`.
+    /// Flushes one snapshot, if any must be flushed: with mains, while more than `share` of the limit is used; without mains, until
+    /// none is unflushed. Returns whether there may be more to flush. A snapshot that failed is added to `skip`.
     pub(super) fn flush_step(&self, share: f64, skip: &mut BTreeSet<u128>) -> bool {
         let usage = self.ledger.usage();
         if usage.snapshots == 0 || (usage.open && !self.ledger.is_beyond(share)) {
@@ -237,7 +239,7 @@ impl Core {
             Some(Ok(_)) => true,
             Some(Err(failure)) => {
                 let why: &dyn std::error::Error = &failure.why;
-                tracing::error!(snapshot = failure.name, error = why, "not safe");
+                tracing::error!(snapshot = failure.name, error = why, "the snapshot could not be made safe");
                 true
             }
         }
@@ -277,7 +279,7 @@ impl Core {
         self.ledger.set_limit(limit);
     }
 
-    /// Encodes that run are of no use any more: what they make would not be admitted.
+    /// Cancels all running encodes, because their results would no longer be admitted.
     fn cancel_saves(&self) {
         let saves = std::mem::take(&mut *lock(&self.saves));
         saves.iter().filter_map(Weak::upgrade).for_each(|save| save.cancel());
@@ -287,7 +289,7 @@ impl Core {
         lock(&self.power)
     }
 
-    /// Another battery and another rule, for a test.
+    /// Installs another battery and another rule, for a test.
     #[cfg(test)]
     pub(super) fn set(&mut self, battery: Battery, rule: Rule) {
         self.rule = rule;

@@ -1,4 +1,4 @@
-//! A pool that survives the mains.
+//! A pool that survives a failure of the mains.
 //!
 //! ```text
 //!   PowerSource ─► watch: Battery, PowerState ─► limit, open or closed ─┐
@@ -8,17 +8,19 @@
 //! ```
 //!
 //! # The promise
-//! At any moment, the bytes that are in the pool and not on the disk are no more than can be written before the battery is empty: by the
-//! charge it has, at the rate the device had when it was measured last, less a margin. So whatever was admitted is safe when the mains
-//! fail. It is kept in three ways:
+//! At any moment, no more bytes are in the pool and not on the disk than can be written before the battery is empty: with the
+//! charge that it has now, at the rate that the device had at its last measurement, less a margin. So everything that was admitted
+//! becomes safe if the mains fail. The promise is kept in three ways:
 //!
-//! * *Admission*: a put claims its bytes first. If they do not fit, a flush makes room while the put waits, or it is refused with the numbers.
-//! * *Shrinking*: a battery that ages or discharges, or a device that got slower, lowers the limit at once, and what is beyond it is flushed
-//!   at once. Until that is done, [`Status::exposed_bytes`] says how much is not covered; nothing is admitted meanwhile.
-//! * *Power loss*: admission closes, running encodes are cancelled, and what is unflushed goes out by priority, then size.
+//! * *Admission*: a put claims its bytes first. If they do not fit, a flush makes room while the put waits, or the put is refused
+//!   with the numbers.
+//! * *Shrinking*: if the battery ages or discharges, or the device gets slower, the limit is lowered at once, and the bytes beyond
+//!   it are flushed at once. Until that is done, [`Status::exposed_bytes`] says how many are not covered; nothing is admitted
+//! meanwhile.
+//! * *Power loss*: admission closes, running encodes are cancelled, and unflushed snapshots are written by priority, then by size.
 //!
-//! What it does not cover: a device that gets slower by more than the margin, or a load that grows by more than it, between the last
-//! measurement and the failure. The test `durable::tests::schedules` holds all of this on a simulated clock.
+//! The promise does not cover a device that gets slower by more than the margin, or a load that grows by more than the margin,
+//! between the last measurement and the failure. The test `durable::tests::schedules` checks all of this on a simulated clock.
 
 mod core;
 mod threads;
@@ -34,12 +36,13 @@ use crate::flush::{Cleaning, FlushReport, Folder, RecoverReport, Recoverer};
 use crate::pool::{Labels, Pool, Usage};
 use crate::walk::Progress;
 
-/// A pool, the folder it is flushed to, and the battery that protects what is not flushed yet. Shared by reference; every method may be
-/// called from any thread. Dropping it ends its two threads and flushes nothing: see [`DurablePool::flush`].
+/// A pool, the folder that it is flushed to, and the battery that protects what is not flushed yet. Shared by reference; every
+/// method may be called from any thread. Dropping it ends its two threads and flushes nothing: call [`DurablePool::flush`] for
+/// that.
 #[derive(Debug)]
 pub struct DurablePool {
     core: Arc<Core>,
-    // Before the core is given up, they have ended.
+    // Ends both threads when dropped. They hold references to the core.
     _threads: Threads,
 }
 
@@ -47,7 +50,9 @@ impl DurablePool {
     /// Recovers `folder` into `pool`, measures the device, and starts watching `source`.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Flush`] if the folder cannot be recovered as a whole, if the device cannot be measured, or if `progress` was
+    /// cancelled; [`Error::Threads`] or [`Error::Thread`] if threads cannot be started. Single files that are damaged are in the
+    /// report instead.
     pub fn open(
         pool: Arc<Pool>,
         folder: Folder,
@@ -64,17 +69,19 @@ impl DurablePool {
         Ok((Self { core, _threads: threads }, report))
     }
 
-    /// The pool. What is put there directly is not counted and not flushed.
+    /// The pool. Snapshots that are put there directly are neither counted nor flushed.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         self.core.pool()
     }
 
-    /// Starts a put of at most `bytes` bytes, as far as can be known: more is admitted while it is filled only if there is room then. If there is
-    /// no room now, a flush makes some; `waiting` is called now and then and says whether to go on waiting.
+    /// Starts a put of an estimated `bytes` bytes. While the reservation is filled, more than that is admitted only if there is
+    /// room at that time. If there is no room now, a flush makes some; meanwhile `waiting` is called every now and then, and
+    /// returns whether to go on waiting.
     ///
     /// # Errors
-    /// [`Error::Pool`], with the numbers if it was refused; [`Error::Flush`] for a name that the folder has and the pool has not.
+    /// [`Error::Pool`] if the name or the labels are not valid, if the name is taken, or if the bytes are not admitted, with the
+    /// numbers; [`Error::Flush`] if a snapshot in the folder that is not in the pool has the name.
     pub fn reserve(
         &self,
         name: &str,
@@ -85,20 +92,21 @@ impl DurablePool {
         self.core.reserve(name, bytes, labels, waiting)
     }
 
-    /// Removes a snapshot from pool and folder. When this returns, it does not come back.
+    /// Removes a snapshot from pool and folder. Once this has succeeded, no recovery brings the snapshot back under its name.
     ///
     /// # Errors
-    /// [`Error::Pool`] if there is none; [`Error::Flush`] if the folder refuses: then it is gone from the pool only.
+    /// [`Error::Pool`] if there is no such snapshot; [`Error::Flush`] if the file cannot be removed: then the snapshot is gone from
+    /// the pool only.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         self.core.remove(name)
     }
 
-    /// Makes everything safe that can be, for example before the program ends.
+    /// Makes every unflushed snapshot safe that can be, for example before the program ends.
     pub fn flush(&self, progress: &Progress) -> FlushReport {
         self.core.flush_all(progress)
     }
 
-    /// How it stands with power, battery and unflushed bytes.
+    /// The present state of power, battery and unflushed bytes.
     #[must_use]
     pub fn status(&self) -> Status {
         self.core.status()

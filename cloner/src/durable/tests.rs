@@ -1,4 +1,4 @@
-//! The promise, on a simulated clock and under random schedules; and the threads on a real one.
+//! Tests the promise on a simulated clock and under random schedules, and the threads on a real clock.
 
 mod schedules;
 
@@ -45,7 +45,7 @@ fn open(folder: &Temporary, spec: BatterySpec, power: &SimulatedPower) -> (Durab
     DurablePool::open(pool, folder, battery, settings, &Progress::default()).unwrap()
 }
 
-/// Waits for something that happens on another thread.
+/// Waits, for a minute at most, for something that happens on another thread.
 fn wait_until(durable: &DurablePool, what: impl Fn(&Status) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !what(&durable.status()) {
@@ -96,7 +96,7 @@ fn power_loss_closes_cancels_and_flushes_and_its_end_goes_on() {
 fn a_full_budget_is_flushed_in_the_background_and_what_never_fits_is_refused_with_the_numbers() {
     let folder = Temporary::new("budget");
     let power = SimulatedPower::new();
-    // A fraction of a second of whatever this disk does.
+    // The budget is what this disk, however fast it is, writes in a fraction of a second.
     let spec = BatterySpec { capacity_j: 40.0, load_w: 200.0, ..BatterySpec::default() };
     let (durable, _) = open(&folder, spec, &power);
     let limit = durable.status().usage.limit_bytes;
@@ -106,7 +106,7 @@ fn a_full_budget_is_flushed_in_the_background_and_what_never_fits_is_refused_wit
         panic!("{error}")
     };
     assert!(wanted_bytes > limit_bytes);
-    // More than fits at once: the second one waits until the first is on disk.
+    // Both do not fit at once: the second one waits until the first is on disk.
     put(&durable, "first", 64).unwrap();
     let usage = durable.status().usage;
     let rest = limit.saturating_sub(usage.unflushed_bytes / usage.snapshots);
@@ -117,12 +117,12 @@ fn a_full_budget_is_flushed_in_the_background_and_what_never_fits_is_refused_wit
     });
     match admitted {
         Ok(_) if !durable.pool().get("first").unwrap().is_unflushed() => {}
-        // The device was measured faster meanwhile, and both fit.
+        // The device has turned out faster meanwhile, so both fit.
         Ok(_) => {
             let usage = durable.status().usage;
             assert!(usage.limit_bytes > limit && usage.unflushed_bytes <= usage.limit_bytes, "{usage:?}");
         }
-        // The device was measured slower meanwhile.
+        // The device has turned out slower meanwhile.
         Err(error) => assert!(durable.status().usage.limit_bytes < limit, "{error}"),
     }
 }

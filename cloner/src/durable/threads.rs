@@ -10,7 +10,7 @@ use super::core::{Core, Error, Settings};
 use crate::battery::PowerSource;
 use crate::sync::lock;
 
-/// Dropping it ends both threads, as soon as a snapshot that is being written is done.
+/// The two threads. Dropping this ends both, once a snapshot that is being written is done.
 #[derive(Debug)]
 pub(super) struct Threads {
     core: Arc<Core>,
@@ -18,7 +18,7 @@ pub(super) struct Threads {
     handles: Vec<JoinHandle<()>>,
 }
 
-/// Ends sleeps.
+/// Tells the threads to end, and wakes them from their sleep.
 #[derive(Debug, Default)]
 struct Stop {
     flag: AtomicBool,
@@ -31,7 +31,7 @@ impl Stop {
         self.flag.load(Ordering::Relaxed)
     }
 
-    /// Sleeps, unless it is set.
+    /// Sleeps for at most `time`, or not at all if the stop is set.
     fn sleep(&self, time: Duration) {
         let guard = lock(&self.sleep);
         if !self.is_set() {
@@ -50,7 +50,7 @@ impl Threads {
     pub(super) fn start(core: &Arc<Core>, mut source: Box<dyn PowerSource>) -> Result<Self, Error> {
         let stop = Arc::new(Stop::default());
         let mut threads = Self { core: Arc::clone(core), stop: Arc::clone(&stop), handles: Vec::new() };
-        // Once before anything is admitted: the mains may have failed already.
+        // Read once before anything is admitted, because the mains may have failed already.
         look(core, &mut *source);
         let (watched, stopped) = (Arc::clone(core), Arc::clone(&stop));
         threads.spawn("power", move || watch(&watched, &mut *source, &stopped))?;
@@ -71,7 +71,7 @@ impl Drop for Threads {
         self.stop.set();
         self.core.ledger().wake();
         for handle in self.handles.drain(..) {
-            // A panic has been printed by the thread it happened on.
+            // A panic was printed by the thread on which it happened.
             let _ = handle.join();
         }
     }
@@ -89,7 +89,7 @@ fn watch(core: &Core, source: &mut dyn PowerSource, stop: &Stop) {
             if let Err(error) = core.measure(false) {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the flush device cannot be measured"
+                    "cannot measure the flush device"
                 );
             }
         }
@@ -100,15 +100,15 @@ fn look(core: &Core, source: &mut dyn PowerSource) {
     let reading = source.read();
     if let Err(error) = &reading {
         let error: &dyn std::error::Error = error;
-        tracing::warn!(source = source.name(), error, "taken for failed mains");
+        tracing::warn!(source = source.name(), error, "cannot read the power source, so the mains count as failed");
     }
     core.observe(reading.as_ref().copied());
 }
 
 fn flush(core: &Core, stop: &Stop) {
-    /// How long a thread that waits for the ledger goes without looking whether it is to end.
+    /// The longest wait for the ledger before this thread looks whether it must end.
     const LOOK: Duration = Duration::from_millis(100);
-    /// After a round in which something failed.
+    /// Pause after a round in which something failed.
     const BACK_OFF: Duration = Duration::from_millis(200);
     let &Settings { flush_at, flush_to, .. } = core.settings();
     while !stop.is_set() {
@@ -117,7 +117,7 @@ fn flush(core: &Core, stop: &Stop) {
         }
         let mut failed = BTreeSet::new();
         while !stop.is_set() && core.flush_step(flush_to, &mut failed) {}
-        // Nothing left to try, and still too much: of what failed, or of puts that are under way.
+        // Nothing is left to try, but still too much is unflushed: snapshots that failed, or puts that are under way.
         stop.sleep(if failed.is_empty() { LOOK / 10 } else { BACK_OFF });
     }
 }

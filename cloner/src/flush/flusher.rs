@@ -1,7 +1,8 @@
-//! Which snapshot next, and making it safe.
+//! Chooses which snapshot comes next, and makes it safe.
 //!
-//! By priority, then by size: of two that matter equally, the smaller one is safe sooner, and so more of them are if there is no time for
-//! all. What a snapshot refers to comes before it, whatever its priority, or it could not be recovered.
+//! Snapshots go by priority, then by size. Of two that matter equally, the smaller one is safe sooner, so more of them are safe if
+//! there is no time for all. The snapshots that one refers to come before it, whatever their priority, or it could not be
+//! recovered.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -20,52 +21,52 @@ use crate::rate::Rate;
 use crate::sync::lock;
 use crate::walk::Progress;
 
-/// One snapshot that is safe now.
+/// One snapshot that is now safe on disk.
 #[derive(Debug, Clone)]
 pub struct Safe {
-    /// Its name.
+    /// Name of the snapshot.
     pub name: String,
-    /// Length of its file.
+    /// Length of its file in bytes.
     pub file_bytes: u64,
-    /// Bytes the pool has of it.
+    /// Bytes of the pool that it occupies.
     pub pool_bytes: u64,
-    /// The form it was written in, and why.
+    /// The form in which it was written, and why.
     pub choice: Choice,
-    /// From the first look at it to the folder's sync.
+    /// Time from choosing the form until the folder's sync returned.
     pub time: Duration,
 }
 
-/// One snapshot that is not.
+/// One snapshot that could not be made safe.
 #[derive(Debug)]
 pub struct Failure {
-    /// Its name.
+    /// Name of the snapshot.
     pub name: String,
-    /// Why.
+    /// What went wrong.
     pub why: Error,
 }
 
 /// What a flush of everything did.
 #[derive(Debug, Default)]
 pub struct FlushReport {
-    /// Safe now, in the order they became so.
+    /// Snapshots that are now safe, in the order in which they became so.
     pub safe: Vec<Safe>,
-    /// Not safe.
+    /// Snapshots that could not be made safe.
     pub failed: Vec<Failure>,
 }
 
 /// How to flush.
 #[derive(Debug, Clone, Copy)]
 pub struct FlushSettings {
-    /// Threads that transcode and seal.
+    /// Number of threads that transcode and encrypt.
     pub threads: usize,
-    /// Always this form, instead of the one that is sooner.
+    /// Always use this form, instead of the one that is safe sooner.
     pub form: Option<Form>,
-    /// Bytes of one write, a multiple of 4096. Four times as many are kept for it.
+    /// Bytes of one write, a multiple of 4096. Four buffers of this size are kept.
     pub buffer_bytes: usize,
 }
 
 impl FlushSettings {
-    /// The usual ones.
+    /// The usual settings: the form that is safe sooner, and writes of 4 MiB.
     #[must_use]
     pub const fn new(threads: usize) -> Self {
         Self { threads, form: None, buffer_bytes: BUFFER_BYTES }
@@ -80,17 +81,17 @@ pub struct Flusher {
     writer: Writer,
     gauge: Gauge,
     clock: Arc<dyn Clock>,
-    /// Always this form, instead of the one that is sooner.
+    /// Always use this form, instead of the one that is safe sooner.
     form: Option<Form>,
-    /// One flush at a time: the device has nothing from two, and a snapshot must not be written twice.
+    /// Held during a flush, so that there is one at a time: two would not be faster, and a snapshot must not be written twice.
     turn: Mutex<()>,
 }
 
 impl Flusher {
-    /// `gauge` knows the device.
+    /// Makes a flusher for the snapshots of `pool`. `gauge` gives the rate of the device that `folder` is on.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no memory or there are no threads.
+    /// [`Error::File`] if memory cannot be allocated or threads cannot be started.
     pub fn new(
         pool: Arc<Pool>,
         folder: Arc<Folder>,
@@ -105,16 +106,17 @@ impl Flusher {
         Ok(Self { pool, folder, writer, gauge, clock, form, turn: Mutex::new(()) })
     }
 
-    /// What the device does.
+    /// The gauge that estimates the device's rate.
     #[must_use]
     pub const fn gauge(&self) -> &Gauge {
         &self.gauge
     }
 
-    /// Measures the device by writing `bytes` bytes, and lets the gauge know. `first` means that nothing was known of it.
+    /// Measures the device by writing `bytes` bytes, and reports the result to the gauge. With `first`, the gauge forgets what it
+    /// knew before.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`] if a file operation fails. The gauge is then unchanged.
     pub fn measure(&self, bytes: u64, first: bool) -> Result<Rate, Error> {
         let _turn = lock(&self.turn);
         let rate = self.writer.measure(bytes)?;
@@ -126,17 +128,17 @@ impl Flusher {
         Ok(rate)
     }
 
-    /// The folder.
+    /// The folder that snapshots are flushed to.
     #[must_use]
     pub const fn folder(&self) -> &Arc<Folder> {
         &self.folder
     }
 
-    /// Makes the next snapshot safe. `None` if there is none, apart from those whose numbers are in `skip`; one that fails is
-    /// added there.
+    /// Makes the next snapshot safe. Snapshots whose numbers are in `skip` are left out, and so are those that refer to them; a
+    /// snapshot that fails is added to `skip`. `None` if no snapshot is left.
     ///
     /// # Errors
-    /// The name of the snapshot, and what happened.
+    /// [`Failure`] with the name of the snapshot and what went wrong.
     pub fn flush_next(
         &self,
         skip: &mut BTreeSet<u128>,
@@ -152,10 +154,10 @@ impl Flusher {
         Some(outcome.map_err(|why| Failure { name, why }))
     }
 
-    /// Makes one snapshot safe, whether or not anybody counts its bytes, and whatever it refers to before it.
+    /// Makes one snapshot safe, whether or not a ledger counts its bytes. The snapshots that it refers to are made safe before it.
     ///
     /// # Errors
-    /// The first failure; what was safe by then stays so.
+    /// The first [`Failure`]. Snapshots that were safe by then stay so.
     pub fn flush_snapshot(
         &self,
         stored: &Arc<Stored>,
@@ -172,7 +174,7 @@ impl Flusher {
         Ok(safe)
     }
 
-    /// Makes everything safe that can be.
+    /// Makes every unflushed snapshot safe that can be.
     pub fn flush_all(&self, progress: &Progress) -> FlushReport {
         progress.start(self.unflushed().iter().map(|stored| stored.len_bytes() as u64).sum());
         let mut report = FlushReport::default();
@@ -192,7 +194,7 @@ impl Flusher {
         let started = self.clock.now();
         let complete = self.writer.write(stored, self.form, &self.gauge, progress)?;
         let committing = self.clock.now();
-        // Listed if the pool has it under its name, and not a later one that took the name.
+        // Listed if the pool still has this very snapshot under the name, and not a later one that took it.
         let listed = || self.pool.get(stored.name()).is_ok_and(|listed| Arc::ptr_eq(&listed, stored));
         self.folder.commit(&complete, stored, listed)?;
         let now = self.clock.now();
@@ -210,12 +212,13 @@ impl Flusher {
             file_bytes = safe.file_bytes,
             form = %safe.choice.form,
             time = ?safe.time,
-            "safe"
+            "the snapshot is safe on disk"
         );
         Ok(safe)
     }
 
-    /// Listed snapshots that are not safe, and whatever they refer to that is not, each once and after what it refers to itself.
+    /// The listed snapshots that are not safe, and those that they refer to and that are not safe either. Each appears once, after
+    /// those that it refers to itself.
     fn unflushed(&self) -> Vec<Arc<Stored>> {
         let mut wanted: Vec<Arc<Stored>> =
             self.pool.all().into_iter().filter(|stored| stored.is_unflushed()).collect();
@@ -234,7 +237,7 @@ impl Flusher {
     fn next(&self, skip: &BTreeSet<u128>) -> Option<(u128, Arc<Stored>)> {
         let failed = |stored: &Arc<Stored>| number(stored).is_some_and(|id| skip.contains(&id));
         self.unflushed().into_iter().find_map(|stored| {
-            // What refers to a snapshot that could not be made safe is not tried: it could not be recovered.
+            // A snapshot that refers to one that could not be made safe is not tried: it could not be recovered.
             if failed(&stored) || stored.kept().iter().any(failed) {
                 return None;
             }
@@ -247,7 +250,7 @@ impl Flusher {
     }
 }
 
-/// The snapshot's own number; none for what is no snapshot, which is never flushed.
+/// The snapshot's own number. `None` for an entry that is not a snapshot; such entries are never flushed.
 fn number(stored: &Stored) -> Option<u128> {
     stored.number(|stored| identity(stored).ok().map(|(id, _)| id))
 }

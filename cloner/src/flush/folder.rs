@@ -1,14 +1,14 @@
-//! A flush folder: whose it is, and which snapshots are safe in it.
+//! A flush folder: which host it belongs to, and which snapshots are safe in it.
 //!
 //! ```text
-//! folder          JSON in an envelope: the folder's number, its host, and whether it is sealed
+//! folder          JSON in an envelope: the folder's number, its host, and whether it is encrypted
 //! ID.snapshot     a snapshot that is listed
-//! ID.hidden       one that was removed, but that another one still refers to
-//! ID.partial      a flush that did not get to its end
+//! ID.hidden       a snapshot that was removed, but that another one still refers to
+//! ID.partial      a flush that was not completed
 //! ```
 //!
-//! Removing a snapshot is renaming it to `hidden`: one atomic step, whatever depends on it. Hidden files that nobody needs are deleted
-//! by [`Folder::collect`], those that refer to others first; a crash in between leaves files that recovery deletes.
+//! A snapshot is removed by renaming it to `hidden`: one atomic step, no matter what depends on it. [`Folder::collect`] deletes
+//! hidden files that are no longer needed, those that refer to others first; a crash in between leaves files that recovery deletes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ use crate::sync::lock;
 use crate::sys::arena::{PageSize, Span};
 
 const SCHEMA: Schema = Schema { magic: *b"CLNFOLD\0", version: 1, name: "flush folder" };
-/// The file has one block, so that it is written and read like all others.
+/// Length of the folder's own file: one block, so that it is written and read like all others.
 const META_BYTES: usize = BLOCK_BYTES;
 const META_PARTIAL: &str = "folder.partial";
 
@@ -39,27 +39,27 @@ const META_PARTIAL: &str = "folder.partial";
 struct FolderV1 {
     /// 32 hexadecimal digits, drawn at random.
     id: String,
-    /// The host it belongs to.
+    /// The host that the folder belongs to.
     host: String,
-    /// There if the folder is sealed: 32 hexadecimal digits that only the right key gives, for this id and host.
+    /// `Some` if the folder is encrypted: 32 hexadecimal digits that only the right key gives, for this id and host.
     key_check: Option<String>,
 }
 
 /// How to open a folder.
 #[derive(Debug, Clone, Default)]
 pub struct FolderOptions {
-    /// Names this host: a folder of another one is refused. See [`this_host`].
+    /// Name of this host. A folder that belongs to another host is refused. See [`this_host`].
     pub host: String,
-    /// Take over the folder of another host.
+    /// Whether to take over a folder that belongs to another host.
     pub adopt: bool,
-    /// Seals everything in the folder; a folder keeps to what it was made with.
+    /// Encrypts everything in the folder. A folder can only be opened the way it was made: with the same key, or without one.
     pub key: Option<Key>,
 }
 
-/// The host of a folder that may be opened anywhere: one that was exported.
+/// The host name in a folder that may be opened on any host, because it was exported.
 pub const ANY_HOST: &str = "any";
 
-/// Names this host by its `/etc/machine-id`, which systemd and dbus keep; `unknown` where there is none.
+/// Name of this host: its `/etc/machine-id`, which systemd and dbus keep, or `unknown` if it has none.
 #[must_use]
 pub fn this_host() -> String {
     let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
@@ -83,9 +83,9 @@ pub(super) struct Entry {
     pub(super) listed: bool,
     pub(super) dependencies: Vec<u128>,
     pub(super) file_bytes: u64,
-    /// Whether the name it has is known to survive.
+    /// Whether the file's name is known to survive a crash.
     pub(super) durable: bool,
-    /// What it is in the pool. As long as that lives, others may come to refer to it.
+    /// The snapshot in the pool. While it lives, new snapshots may come to refer to it.
     pub(super) stored: Weak<Stored>,
 }
 
@@ -94,10 +94,14 @@ pub(super) fn file_name(id: u128, listed: bool) -> String {
 }
 
 impl Folder {
-    /// Opens a folder, which becomes one if it is empty. Nothing in it is looked at yet, see [`Recoverer`](super::Recoverer).
+    /// Opens a flush folder. An empty folder is made into one. The snapshots in it are not read yet, see
+    /// [`Recoverer`](super::Recoverer).
     ///
     /// # Errors
-    /// [`Error::NoFolder`], [`Error::Folder`], [`Error::OtherHost`], [`Error::Sealing`], [`Error::Key`], [`Error::File`].
+    /// * [`Error::NoFolder`] if it has other files, [`Error::Folder`] if its own file is damaged;
+    /// * [`Error::OtherHost`] unless the options adopt it;
+    /// * [`Error::Sealing`] or [`Error::Key`] if the key is missing, not wanted or wrong;
+    /// * [`Error::File`] if a file operation fails.
     pub fn open(files: Arc<dyn Files>, options: &FolderOptions) -> Result<Self, Error> {
         let place = files.place();
         let found = files.list().map_err(Error::file(&place, "list it"))?;
@@ -113,13 +117,13 @@ impl Folder {
         Ok(Self { files, id, key: options.key.clone(), catalogue: Mutex::default() })
     }
 
-    /// Where it is.
+    /// Where the folder is, for messages.
     #[must_use]
     pub fn place(&self) -> String {
         self.files.place()
     }
 
-    /// Whether everything in it is sealed.
+    /// Whether everything in the folder is encrypted.
     #[must_use]
     pub const fn is_sealed(&self) -> bool {
         self.key.is_some()
@@ -137,13 +141,13 @@ impl Folder {
         self.key.as_ref()
     }
 
-    /// Bytes of all files that are known.
+    /// Length in bytes of all files that the folder knows of.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.catalogue().values().map(|entry| entry.file_bytes).sum()
     }
 
-    /// Whether a snapshot that is listed has this name.
+    /// Whether a listed snapshot has this name.
     #[must_use]
     pub fn lists(&self, name: &str) -> bool {
         self.catalogue().values().any(|entry| entry.listed && entry.name == name)
@@ -158,11 +162,11 @@ impl Folder {
         self.catalogue().insert(id, entry);
     }
 
-    /// The commit of a complete file: a rename, and the sync of the folder. `listed` is asked under the lock that removals
-    /// take, so a snapshot that is removed meanwhile is not listed afterwards.
+    /// Commits a complete file: renames it, and syncs the folder. `listed` is called under the lock that removals take, so a
+    /// snapshot that is removed meanwhile is not listed afterwards.
     ///
     /// # Errors
-    /// [`Error::File`]: it is not known to be safe, and may be committed again.
+    /// [`Error::File`]: the snapshot is not known to be safe, and may be committed again.
     pub(super) fn commit(
         &self,
         complete: &Complete,
@@ -173,7 +177,7 @@ impl Folder {
         let Complete { id, index, file_bytes, .. } = complete;
         let listed = listed();
         if listed {
-            // Of a removal that the folder refused: two snapshots of one name are not to be.
+            // The folder may have refused a removal before. There must not be two listed snapshots of one name.
             let old = |(other, entry): (&u128, &Entry)| {
                 (entry.listed && entry.name == index.name && other != id).then_some(*other)
             };
@@ -184,7 +188,7 @@ impl Folder {
         let IndexV1 { name, dependencies, .. } = index;
         let target = file_name(*id, listed);
         let renamed = self.files.rename(&partial_name(*id), &target);
-        // Known from here on, so that a removal finds it even if the rename happened and reported an error, or the sync fails.
+        // Entered now, so that a removal finds it even if the rename happened but reported an error, or if the sync fails.
         catalogue.insert(
             *id,
             Entry {
@@ -204,10 +208,10 @@ impl Folder {
         Ok(())
     }
 
-    /// Takes the snapshot named `name` off the list, durably. Does nothing if it is not on it.
+    /// Takes the snapshot named `name` off the list, durably. Does nothing if no listed snapshot has the name.
     ///
     /// # Errors
-    /// [`Error::File`]: it may still be listed after a crash.
+    /// [`Error::File`]: the snapshot may still be listed after a crash.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let mut catalogue = self.catalogue();
         let listed = |(id, entry): (&u128, &Entry)| (entry.listed && entry.name == name).then_some(*id);
@@ -220,7 +224,7 @@ impl Folder {
         let (from, to) = (file_name(id, true), file_name(id, false));
         let doubtful = catalogue.get(&id).is_some_and(|entry| !entry.durable);
         match self.files.rename(&from, &to) {
-            // The commit that failed had not happened.
+            // The commit that reported an error had indeed not happened.
             Err(error) if doubtful && error.kind() == io::ErrorKind::NotFound => drop(catalogue.remove(&id)),
             renamed => renamed.map_err(Error::file(&from, "remove it"))?,
         }
@@ -230,10 +234,10 @@ impl Folder {
         self.sync()
     }
 
-    /// Deletes hidden files that nobody can need any more.
+    /// Deletes hidden files that are no longer needed: no other file refers to them, and their snapshots are no longer in memory.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`] if one cannot be deleted, or if the folder cannot be synced. Trying again does no harm.
     pub fn collect(&self) -> Result<(), Error> {
         self.collect_from(&mut self.catalogue())
     }
@@ -243,7 +247,7 @@ impl Folder {
         while let Some(id) = unneeded(catalogue) {
             let name = file_name(id, false);
             match self.files.remove(&name) {
-                // A commit that failed and had not happened, or a removal that had.
+                // Either a commit reported an error and had not happened, or a removal reported one but had happened.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => removed.map_err(Error::file(&name, "delete it"))?,
             }
@@ -257,13 +261,13 @@ impl Folder {
         self.files.sync_folder().map_err(Error::file(self.place(), "make the names in it durable"))
     }
 
-    /// Every change under the lock is whole.
+    /// Every change under the lock is complete, so a poisoned lock says nothing about the catalogue.
     fn catalogue(&self) -> MutexGuard<'_, BTreeMap<u128, Entry>> {
         lock(&self.catalogue)
     }
 }
 
-/// A hidden file to which no other refers, and that nobody has in memory.
+/// Finds a hidden file that no other file refers to and whose snapshot is no longer in memory.
 fn unneeded(catalogue: &BTreeMap<u128, Entry>) -> Option<u128> {
     let referred = |id: &u128| catalogue.values().any(|entry| entry.dependencies.contains(id));
     catalogue
@@ -278,7 +282,7 @@ fn read_meta(files: &dyn Files, place: &str, options: &FolderOptions) -> Result<
         let file = files.open(META_FILE)?;
         let len = usize::try_from(file.len_bytes()).unwrap_or(usize::MAX).min(META_BYTES);
         let mut block = Span::map(META_BYTES, PageSize::Ordinary)?;
-        // Direct reads take whole blocks; of a file that is shorter they give what there is.
+        // Direct reads take whole blocks; from a shorter file they give what there is.
         read_to_end(&*file, &mut block.bytes_mut()[..META_BYTES])?;
         Ok(block.bytes()[..len].to_vec())
     };
@@ -320,7 +324,7 @@ fn read_to_end(file: &dyn ReadFile, out: &mut [u8]) -> io::Result<()> {
     if read == 0 && wanted > 0 { read_exact_at(file, 0, &mut out[..wanted]) } else { Ok(()) }
 }
 
-/// Written like a snapshot: under another name, synced, then renamed.
+/// Writes the folder's own file like a snapshot: under another name, synced, then renamed.
 fn write_meta(files: &dyn Files, id: u128, options: &FolderOptions) -> Result<(), Error> {
     let meta = FolderV1 {
         id: format!("{id:032x}"),
@@ -345,7 +349,7 @@ fn write_meta(files: &dyn Files, id: u128, options: &FolderOptions) -> Result<()
     write().map_err(Error::file(format!("{}/{META_FILE}", files.place()), "write it"))
 }
 
-/// What only the holder of the key can compute: the tag of an empty message bound to the folder.
+/// A text that can be computed only with the key: the tag of an empty message bound to the folder, in hexadecimal.
 fn key_check(key: &Key, id: u128, host: &str) -> String {
     let mut tag = Vec::with_capacity(TAG_BYTES);
     let bound_to = format!("{id:032x} {host}");

@@ -64,17 +64,17 @@ pub enum HeaderError {
     /// A field has a value that no writer gives it.
     #[error("header field {field} is {value}")]
     Field {
-        /// Its name.
+        /// Name of the field.
         field: &'static str,
-        /// Its value.
+        /// Value that the header gives it.
         value: u64,
     },
     /// The file is longer or shorter than its header says.
-    #[error("the file has {found} bytes, its header says {expected}")]
+    #[error("the file has {found} bytes, but its header says {expected}")]
     Length {
-        /// What the header says.
+        /// Length in bytes that the header gives.
         expected: u64,
-        /// The file's length.
+        /// Length of the file in bytes.
         found: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! One snapshot from its file into the pool: its chunks in runs, on many threads; then the rest of it, and the seal.
+//! Loads one snapshot from its file into the pool: first its chunks in runs, on many threads; then the rest, and it is published.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,10 +19,10 @@ use super::index::{ChunkPlaceV1, IndexV1};
 use super::reader::{Flushed, ReadBuffer};
 use super::{Error, Form};
 
-/// Bytes a thread reads at a time.
+/// Number of bytes that a thread reads at a time.
 const RUN_BYTES: u64 = 4 << 20;
 
-/// What one thread needs.
+/// What one thread needs for loading.
 pub(super) struct Worker {
     buffer: Option<ReadBuffer>,
     cold: Option<ColdDecoder>,
@@ -43,12 +43,12 @@ pub(super) struct Loading<'a> {
     listed: bool,
     reservation: Reservation,
     dependencies: Vec<Arc<Stored>>,
-    /// Chunks as they are in the pool.
+    /// Manifest entries of the chunks that are in the pool, in the order in which they were loaded.
     chunks: Mutex<Vec<ChunkEntryV1>>,
     pub(super) failed: Mutex<Option<Error>>,
 }
 
-/// Chunks of one snapshot that lie one behind the other.
+/// Chunks of one snapshot that lie one after the other in its file.
 pub(super) struct Run<'a> {
     pub(super) loading: usize,
     first_record: u64,
@@ -66,7 +66,7 @@ impl<'a> Loading<'a> {
         let IndexV1 { name, labels, chunks, blobs, form, .. } = flushed.index();
         let file_bytes =
             chunks.iter().map(|chunk| chunk.bytes).chain(blobs.iter().map(|blob| blob.bytes)).sum::<u64>();
-        // Of cold chunks it is not known what they get to: they take it from what is free.
+        // The hot size of cold chunks is not known yet, so nothing is promised: they take what is free.
         let promise_bytes = match form {
             Form::Hot => usize::try_from(file_bytes).unwrap_or(usize::MAX),
             Form::Cold => 0,
@@ -78,7 +78,7 @@ impl<'a> Loading<'a> {
         Ok(Self { id, flushed, listed: *listed, reservation, dependencies, chunks, failed })
     }
 
-    /// The rest of a snapshot whose chunks are all there: blobs, manifest, seal.
+    /// Completes a snapshot whose chunks are all there: loads blobs and manifest, and publishes it.
     pub(super) fn finish(self, folder: &Folder, worker: &mut Worker) -> Result<Arc<Stored>, Error> {
         let Self { flushed, listed, reservation, dependencies, chunks, failed, .. } = self;
         if let Some(why) = into_inner(failed) {
@@ -119,10 +119,10 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// The manifest, which must be of the same snapshot as the index and the chunks.
+/// Reads the manifest and checks that it belongs to the same snapshot as the index and the chunks.
 ///
-/// The chunks' checksums are those of their hot form. Chunks that were kept cold have been encoded again, by an encoder that may have got
-/// better since: then the manifest is given their new ones, and the index has vouched for the cold ones.
+/// The checksums in it are those of the chunks' hot form. Chunks that were stored cold have been encoded again, perhaps by a newer
+/// encoder with other results. Their new checksums are put into the manifest; the cold form was checked against the index.
 fn checked_manifest(flushed: &Flushed, bytes: &[u8], entries: &[ChunkEntryV1]) -> Result<ManifestV1, Error> {
     let index = flushed.index();
     let file = || flushed.file.clone();
@@ -134,7 +134,7 @@ fn checked_manifest(flushed: &Flushed, bytes: &[u8], entries: &[ChunkEntryV1]) -
         ("their ids", manifest.id == index.id),
         ("what they depend on", manifest.dependencies == index.dependencies),
         ("their chunks", same_chunks),
-        ("checksums", index.form == Form::Cold || manifest.chunks == entries),
+        ("their checksums", index.form == Form::Cold || manifest.chunks == entries),
     ] {
         if !same {
             return Err(Error::Contradiction { file: file(), what });
@@ -149,7 +149,7 @@ fn in_pool(flushed: &Flushed) -> impl FnOnce(pool::Error) -> Error {
     move |source| Error::Pool { file, source }
 }
 
-/// Divides a snapshot's chunks into runs to read at once.
+/// Divides a snapshot's chunks into runs, each of which is read at once.
 pub(super) fn runs<'a>(at: usize, loading: &Loading<'a>) -> Vec<Run<'a>> {
     let chunks: &'a [ChunkPlaceV1] = &loading.flushed.index().chunks;
     let mut runs = Vec::new();
@@ -165,7 +165,7 @@ pub(super) fn runs<'a>(at: usize, loading: &Loading<'a>) -> Vec<Run<'a>> {
 }
 
 impl Worker {
-    /// A worker that takes its memory when it needs it.
+    /// Makes a worker that takes most of its memory when it first needs it.
     pub(super) fn new() -> Self {
         Self {
             buffer: None,
@@ -179,13 +179,13 @@ impl Worker {
         if self.buffer.is_none() {
             let len = usize::try_from(RUN_BYTES).expect("a few MiB");
             let buffer =
-                ReadBuffer::new(len).map_err(Error::file(&flushed.file, "have memory for reading it"))?;
+                ReadBuffer::new(len).map_err(Error::file(&flushed.file, "allocate memory for reading it"))?;
             self.buffer = Some(buffer);
         }
         Ok(self.buffer.as_mut().expect("made above"))
     }
 
-    /// Reads, verifies and stores a run.
+    /// Reads and verifies a run of chunks, and puts them into the pool.
     pub(super) fn load(
         &mut self,
         folder: &Folder,
@@ -217,7 +217,7 @@ impl Worker {
     }
 }
 
-/// The hot form of a record that is what its place says, verified.
+/// The verified hot form of a record, which must have the checksum that the index gives for its place.
 fn verified<'b>(
     flushed: &Flushed,
     place: &ChunkPlaceV1,

@@ -1,4 +1,4 @@
-//! One file of a flush folder, opened: its header and index hold, its records can be read.
+//! One file of a flush folder, opened: its header and index are valid, and its records can be read.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::seal::Nonce;
 use super::writer::INDEX_RECORD;
 use crate::sys::arena::{PageSize, Span};
 
-/// A flushed snapshot that can be read. Nothing of its records has been looked at.
+/// A flushed snapshot that can be read. Its records have not been looked at yet.
 #[derive(Debug, Clone)]
 pub(super) struct Flushed {
     pub(super) file: String,
@@ -20,12 +20,12 @@ pub(super) struct Flushed {
     index: Arc<Index>,
 }
 
-/// Page-aligned memory for reading past the page cache.
+/// Page-aligned memory for reads that bypass the page cache.
 #[derive(Debug)]
 pub(super) struct ReadBuffer(Span);
 
 impl ReadBuffer {
-    /// For runs of up to `len_bytes` bytes from anywhere in a file.
+    /// Makes a buffer for runs of up to `len_bytes` bytes from anywhere in a file.
     pub(super) fn new(len_bytes: usize) -> std::io::Result<Self> {
         let len_bytes = len_bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES;
         Span::map(len_bytes, PageSize::Ordinary).map(Self)
@@ -44,7 +44,7 @@ impl ReadBuffer {
 }
 
 impl Flushed {
-    /// Opens the file `file`, which by its name is the snapshot `snapshot`.
+    /// Opens the file `file`, which according to its name is the snapshot `snapshot`.
     pub(super) fn open(folder: &Folder, file: &str, snapshot: u128) -> Result<Self, Error> {
         let name = || file.to_owned();
         let opened: Arc<dyn ReadFile> =
@@ -54,7 +54,7 @@ impl Flushed {
         if len_bytes < BLOCK_BYTES as u64 {
             return Err(wrong(HeaderError::Short { found: len_bytes }));
         }
-        // A cut file is named as such, before a block that is not there is asked for.
+        // Reports a truncated file as such, before a block that is not there is asked for.
         if !len_bytes.is_multiple_of(BLOCK_BYTES as u64) {
             let expected = len_bytes.next_multiple_of(BLOCK_BYTES as u64);
             return Err(wrong(HeaderError::Length { expected, found: len_bytes }));
@@ -96,7 +96,7 @@ impl Flushed {
         self.header.file_bytes
     }
 
-    /// Reads a run of records that lie one behind the other.
+    /// Reads a run of records that lie one after the other.
     pub(super) fn read<'b>(
         &self,
         buffer: &'b mut ReadBuffer,
@@ -106,7 +106,7 @@ impl Flushed {
         buffer.read(&*self.opened, offset, len_bytes).map_err(Error::file(&self.file, "read it"))
     }
 
-    /// The record with this number, opened if it is sealed.
+    /// The record with this number, decrypted if the file is encrypted.
     pub(super) fn open_record<'b>(
         &self,
         folder: &Folder,

@@ -1,13 +1,13 @@
-//! From a folder back to a pool.
+//! Brings snapshots from a folder back into a pool.
 //!
 //! ```text
-//! list ─► open every header and index ─► which are needed? ─► in order of dependencies: read, verify, put ─► seal
+//! list ─► open every header and index ─► which are needed? ─► in order of dependencies: read, verify, put ─► publish
 //!             │                              │                        │
-//!             └───────── dropped, with file and reason ───────────────┘      hidden files nobody needs: deleted
+//!             └───────── dropped, with file and reason ───────────────┘      hidden files, if not needed: deleted
 //! ```
 //!
-//! Records are read in runs of a few MiB by several threads, each of which verifies and stores what it has read while others read on.
-//! What is damaged stays in the folder for whoever wants to look at it; only files that recovery itself knows to be worthless are deleted.
+//! Records are read in runs of a few MiB by several threads, each of which verifies and stores what it has read while others read
+//! on. Damaged files stay in the folder, where they can be examined. Recovery deletes only files that it knows to be worthless.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -28,75 +28,76 @@ use crate::walk::{Progress, Walker};
 /// What a recovery found.
 #[derive(Debug, Default)]
 pub struct RecoverReport {
-    /// Snapshots that are in the pool again, by name.
+    /// Snapshots that are in the pool again, sorted by name.
     pub recovered: Vec<Recovered>,
-    /// Files that are not, each with its reason.
+    /// Files that were not recovered, each with its reason.
     pub dropped: Vec<Dropped>,
-    /// Files deleted: flushes that were not completed, removed snapshots that nobody refers to.
+    /// Names of the files that were deleted: flushes that were not completed, and removed snapshots that no other refers to.
     pub deleted: Vec<String>,
-    /// Bytes read.
+    /// Length in bytes of the files of all recovered snapshots.
     pub read_bytes: u64,
-    /// From listing the folder to the last seal.
+    /// Time from listing the folder until the last snapshot was published.
     pub time: Duration,
 }
 
-/// A snapshot that is back.
+/// A snapshot that is in the pool again.
 #[derive(Debug, Clone)]
 pub struct Recovered {
-    /// Its name.
+    /// Name of the snapshot.
     pub name: String,
-    /// Whether the name can be found; else it is there for those that refer to it.
+    /// Whether the snapshot is found under its name. If not, it is there for those that refer to it.
     pub listed: bool,
-    /// The form it was flushed in.
+    /// The form in which it was flushed.
     pub form: Form,
-    /// Length of its file.
+    /// Length of its file in bytes.
     pub file_bytes: u64,
 }
 
 /// A file that was not recovered.
 #[derive(Debug)]
 pub struct Dropped {
-    /// Its name in the folder.
+    /// Name of the file.
     pub file: String,
     /// The snapshot's name, if that much could be read.
     pub name: Option<String>,
-    /// Why.
+    /// Why the file was not recovered.
     pub why: Error,
 }
 
-/// Rebuilds pools. Holds threads and their memory.
+/// Rebuilds pools. Holds its threads and their memory.
 #[derive(Debug)]
 pub struct Recoverer {
     walker: Walker<Worker>,
 }
 
-/// Whether recovery deletes what it knows to be worthless: flushes that were not completed, removed snapshots nobody refers to.
+/// Whether recovery deletes files that it knows to be worthless: flushes that were not completed, and removed snapshots that no
+/// other refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleaning {
-    /// It does.
+    /// Worthless files are deleted.
     Delete,
-    /// It only looks.
+    /// Every file is kept.
     Keep,
 }
 
-/// A snapshot's number, and what became of it.
+/// A snapshot's number, and the snapshot in the pool or the reason why it is not there.
 type Outcome = (u128, Result<Arc<Stored>, Error>);
 
 impl Recoverer {
-    /// Starts `threads` threads. More than processors help: one can read while another verifies.
+    /// Starts `threads` threads. More threads than processors help: one can read while another verifies.
     ///
     /// # Errors
-    /// If they cannot be started.
+    /// [`StartError`](crate::walk::StartError) if the threads cannot be started.
     pub fn new(threads: usize) -> Result<Self, crate::walk::StartError> {
         Ok(Self { walker: Walker::new(threads, Worker::new)? })
     }
 
-    /// Puts every snapshot of `folder` that is whole into `pool`, and makes the folder know them. Snapshots for which `wanted`
-    /// says no by name are left out, unless another one refers to them. Worthless files are deleted if `cleaning` says so.
+    /// Puts every undamaged snapshot of `folder` into `pool`, and enters all of them into the folder's catalogue. Snapshots whose
+    /// names `wanted` refuses are left out, unless another one refers to them. Worthless files are deleted if `cleaning` says so.
     ///
     /// # Errors
-    /// [`Error::File`] if the folder itself cannot be read or synced; [`Error::Cancelled`]. What is wrong with single files is in the
-    /// report.
+    /// [`Error::File`] if the folder itself cannot be read, cleaned or synced; [`Error::Cancelled`]. What is wrong with single
+    /// files is in the report.
     pub fn recover(
         &self,
         folder: &Folder,
@@ -147,7 +148,8 @@ impl Recoverer {
         Ok(report)
     }
 
-    /// Opens header and index of every snapshot.
+    /// Opens every snapshot file, which checks its header and index. Adds those that cannot be opened, and other files, to
+    /// `dropped`.
     pub(super) fn open_all(
         &self,
         folder: &Folder,
@@ -183,7 +185,7 @@ impl Recoverer {
         for (file, id, listed, flushed) in opened {
             match flushed {
                 Ok(flushed) => match found.get_mut(&id) {
-                    // Listed and hidden at once: of a rename that nobody made. It is the same snapshot.
+                    // Both a listed and a hidden file, which no rename of this program leaves. They are the same snapshot.
                     Some(other) => other.listed |= listed,
                     None => drop(found.insert(id, Candidate { flushed, listed })),
                 },
@@ -307,7 +309,7 @@ fn delete_unneeded(
     if report.deleted.is_empty() { Ok(()) } else { folder.sync() }
 }
 
-/// What is left when nothing can be loaded any more: a dependency is missing, was dropped, or leads round in a circle.
+/// Drops the snapshots that are left when no more can be loaded: a dependency is missing, was dropped, or leads round in a circle.
 fn drop_without_dependencies(
     found: &BTreeMap<u128, Candidate>,
     stored: &BTreeMap<u128, Arc<Stored>>,

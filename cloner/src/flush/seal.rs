@@ -1,8 +1,8 @@
-//! Authenticated encryption of what is flushed: a memory snapshot holds every secret of its guest.
+//! Authenticated encryption of what is flushed, because a memory snapshot holds every secret of its guest.
 //!
-//! XChaCha20-Poly1305, of the crate `chacha20poly1305`. Each file draws 16 random bytes; with a record's number they make its nonce,
-//! so that no nonce occurs twice under a key without anybody keeping count. Every record is bound to its file and its folder:
-//! one that was moved, exchanged or put back from an older file does not open.
+//! XChaCha20-Poly1305, from the crate `chacha20poly1305`. Each file draws 16 random bytes, and a record's nonce is made of these
+//! and the record's number, so no nonce occurs twice under a key and no counter has to be kept. Every record is bound to its file
+//! and its folder: a record that was moved, exchanged or put back from an older file does not open.
 
 use std::fs;
 use std::io;
@@ -13,41 +13,41 @@ use chacha20poly1305::aead::{AeadInPlace, KeyInit, OsRng, rand_core::RngCore};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
-/// Bytes that sealing adds to a record.
+/// Number of bytes that encryption adds to a record.
 pub(super) const TAG_BYTES: usize = 16;
-/// Random bytes of a file's nonces.
+/// Number of random bytes that all nonces of a file begin with.
 pub(super) const NONCE_BYTES: usize = 16;
 
 const KEY_BYTES: usize = 32;
 
-/// Why there is no key.
+/// Why a key could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// It cannot be read.
+    /// The key file cannot be read.
     #[error("cannot read the key file {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the key file.
         path: PathBuf,
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// Others than its owner may read or write it.
+    /// Users other than its owner may read or write the key file.
     #[error("the key file {} has mode {mode:o}: only its owner may have access (chmod 600)", path.display())]
     Mode {
-        /// The file.
+        /// Path of the key file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
-    /// It is no key.
+    /// The file does not contain a key.
     #[error(
         "the key file {} holds {found} bytes: a key is {KEY_BYTES} bytes, or twice as many hexadecimal digits",
         path.display()
     )]
     Length {
-        /// The file.
+        /// Path of the key file.
         path: PathBuf,
-        /// Bytes found.
+        /// Length of the file in bytes.
         found: usize,
     },
 }
@@ -62,15 +62,15 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// A record that was changed, or sealed with another key.
+/// A record that was changed, or encrypted with another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Forged;
 
 impl Key {
-    /// Reads a key: 32 bytes, or 64 hexadecimal digits with or without a line end. `head -c 32 /dev/urandom` makes one.
+    /// Reads a key file: 32 bytes, or 64 hexadecimal digits with or without a line end. `head -c 32 /dev/urandom` makes a key.
     ///
     /// # Errors
-    /// See [`KeyError`].
+    /// [`KeyError::Read`]; [`KeyError::Mode`] if group or others have any access; [`KeyError::Length`] if the content is not a key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let path = || path.to_owned();
         let read = |source| KeyError::Read { path: path(), source };
@@ -96,19 +96,19 @@ impl Key {
         Ok(Self::from_bytes(&key))
     }
 
-    /// The key with these bytes.
+    /// Makes a key from its bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         Self(XChaCha20Poly1305::new(bytes.into()))
     }
 
-    /// Seals `record` in place and appends its tag.
+    /// Encrypts `record` in place and appends its tag. The tag also covers `bound_to`.
     pub(super) fn seal(&self, nonce: Nonce, bound_to: &[u8], record: &mut Vec<u8>) {
         let tag = self.0.encrypt_in_place_detached(&nonce.0, bound_to, record);
         record.extend_from_slice(&tag.expect("records are far shorter than 256 GiB"));
     }
 
-    /// Opens a sealed record in place and says how many bytes it has without its tag.
+    /// Decrypts a record in place and returns how many bytes it has without its tag.
     pub(super) fn open(&self, nonce: Nonce, bound_to: &[u8], record: &mut [u8]) -> Result<usize, Forged> {
         let len = record.len().checked_sub(TAG_BYTES).ok_or(Forged)?;
         let (record, tag) = record.split_at_mut(len);
@@ -117,12 +117,12 @@ impl Key {
     }
 }
 
-/// What makes every use of a key different.
+/// A number that makes every use of a key different.
 #[derive(Clone, Copy)]
 pub(super) struct Nonce(XNonce);
 
 impl Nonce {
-    /// Of one record of one file.
+    /// The nonce of one record of one file.
     pub(super) fn new(file: [u8; NONCE_BYTES], record: u64) -> Self {
         let mut nonce = XNonce::default();
         nonce[..NONCE_BYTES].copy_from_slice(&file);
@@ -131,7 +131,7 @@ impl Nonce {
     }
 }
 
-/// Bytes nobody can have guessed and that never come again.
+/// Random bytes that cannot be guessed and do not repeat.
 pub(super) fn random_bytes() -> [u8; NONCE_BYTES] {
     let mut bytes = [0; NONCE_BYTES];
     OsRng.fill_bytes(&mut bytes);
@@ -169,7 +169,7 @@ mod tests {
     fn keys_come_from_files_that_are_their_owners_alone() {
         let path = std::env::temp_dir().join(format!("cloner-key-{}", std::process::id()));
         let write = |bytes: &[u8], mode| {
-            // Not even its owner may write to one of mode 0400.
+            // Removed first, because not even its owner may write to a file of mode 0400.
             let _ = fs::remove_file(&path);
             fs::write(&path, bytes).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();

@@ -1,8 +1,8 @@
-//! Large aligned writes from small unaligned parts.
+//! Makes large aligned writes from small unaligned parts.
 //!
-//! Parts are copied, one behind the other, into buffers of a few MiB that begin and end at blocks; two threads write full buffers while
-//! the next is being filled. So the device always has a write to do, and memory is needed for [`BUFFERS`] buffers only, which are
-//! there, and touched, before the mains fail.
+//! Parts are copied, one after the other, into buffers of a few MiB that begin and end at blocks; two threads write full buffers
+//! while the next is being filled. So the device always has a write to do, and memory is needed only for [`BUFFERS`] buffers, which
+//! are allocated and touched before the mains fail.
 
 use std::io;
 use std::sync::Mutex;
@@ -16,18 +16,18 @@ use crate::battery::Clock;
 use crate::sync::lock;
 use crate::sys::arena::{PageSize, Span};
 
-/// Bytes of a write, unless a test wants many of them.
+/// Bytes of one write, unless a test needs smaller ones in order to have many.
 pub(crate) const BUFFER_BYTES: usize = 4 << 20;
 const BUFFERS: usize = 4;
-/// Writes the device is given at a time: while it does one, the next is already there.
+/// Number of writes that the device is given at a time: while it does one, the next is already there.
 const WRITERS: usize = 2;
 
-/// Buffers, and the way back to them.
+/// The free buffers, and the channel on which used ones come back.
 #[derive(Debug)]
 pub(super) struct Stage {
     free: Mutex<Receiver<Span>>,
     give_back: Mutex<Sender<Span>>,
-    /// For the header.
+    /// One block of memory for writing the header.
     block: Span,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Stream<'a> {
     full: Option<Sender<Write>>,
     buffer: Option<Span>,
     filled: usize,
-    /// Where the next part goes.
+    /// Offset in the file at which the next part goes.
     at: u64,
 }
 
@@ -50,15 +50,15 @@ struct Write {
     len_bytes: usize,
 }
 
-/// The writing threads are gone, and know why.
+/// A write has failed. The writing thread returns the reason.
 #[derive(Debug)]
 pub(super) struct Broken;
 
-/// How the writes go: whether one has failed, and how long the device has had anything to do, which is what the gauge is told, however
-/// many writes there are at a time.
+/// Keeps track of the writes: whether one has failed, and for how long the device has had anything to do. That time is reported to
+/// the gauge, however many writes there are at a time.
 ///
-/// It is told when the device has nothing to do, because only then it is known what its time went into: a write that is under way may
-/// have taken most of it, and counts for nothing yet.
+/// It is reported when the device has nothing to do, because only then is it known which writes the time was spent on: a write
+/// under way may have taken most of it, but its bytes do not count yet.
 #[derive(Debug)]
 struct Busy<'a> {
     clock: &'a dyn Clock,
@@ -69,13 +69,13 @@ struct Busy<'a> {
 #[derive(Debug, Default)]
 struct BusyState {
     writes: usize,
-    /// Since when the gauge has been told nothing, and what was written since.
+    /// Time of the last report to the gauge, or of the first write since the device was idle. `bytes` were written since then.
     since: Duration,
     bytes: u64,
     failed: bool,
 }
 
-/// So much is told while the device is busy, too: a write under way makes little difference then.
+/// After this many bytes there is a report even while the device is busy: a write under way makes little difference then.
 const MUCH_BYTES: u64 = 64 << 20;
 
 impl<'a> Busy<'a> {
@@ -110,7 +110,7 @@ impl<'a> Busy<'a> {
 }
 
 impl Stage {
-    /// With buffers of `buffer_bytes` bytes, a multiple of [`BLOCK_BYTES`].
+    /// Makes a stage with buffers of `buffer_bytes` bytes each, which must be a multiple of [`BLOCK_BYTES`].
     pub(super) fn new(buffer_bytes: usize) -> io::Result<Self> {
         let (give_back, free) = channel();
         for _ in 0..BUFFERS {
@@ -119,10 +119,10 @@ impl Stage {
         Ok(Self { free: Mutex::new(free), give_back: Mutex::new(give_back), block: touched(BLOCK_BYTES)? })
     }
 
-    /// Has `produce` append parts, and writes them to `file` from its second block on.
+    /// Calls `produce`, which appends parts, and writes these to `file` from its second block on.
     ///
     /// # Errors
-    /// What `produce` returned, unless that is because a write failed: then the outer error.
+    /// The outer error is that of a write that failed; otherwise the inner result is what `produce` returned.
     pub(super) fn write<T, E: From<Broken>>(
         &self,
         file: &dyn WriteFile,
@@ -152,7 +152,7 @@ impl Stage {
         })
     }
 
-    /// Writes full buffers until there are no more. After a failure, of either thread, they are only passed back.
+    /// Writes full buffers until there are no more. After a failure, in either thread, buffers are only passed back.
     fn write_full(
         &self,
         file: &dyn WriteFile,
@@ -161,7 +161,7 @@ impl Stage {
     ) -> io::Result<()> {
         let mut result = Ok(());
         loop {
-            // Not held for the length of a write: the other thread takes the next buffer meanwhile.
+            // The lock is not held during the write: meanwhile the other thread takes the next buffer.
             let next = lock(full).recv();
             let Ok(Write { offset, buffer, len_bytes }) = next else { return result };
             if !busy.has_failed() {
@@ -172,14 +172,14 @@ impl Stage {
         }
     }
 
-    /// Writes the first block.
+    /// Writes the first block of the file.
     pub(super) fn write_block(&mut self, file: &dyn WriteFile, block: &[u8; BLOCK_BYTES]) -> io::Result<()> {
         self.block.bytes_mut().copy_from_slice(block);
         write_all_at(file, 0, self.block.bytes())
     }
 }
 
-/// Page-aligned memory that is really there.
+/// Page-aligned memory that has been written to once, so that the kernel has provided every page.
 fn touched(len_bytes: usize) -> io::Result<Span> {
     let mut span = Span::map(len_bytes, PageSize::Ordinary)?;
     span.bytes_mut().fill(0xff);
@@ -187,7 +187,7 @@ fn touched(len_bytes: usize) -> io::Result<Span> {
 }
 
 impl Stream<'_> {
-    /// Appends a part, and says where in the file it begins.
+    /// Appends a part, and returns the offset in the file at which it begins.
     pub(super) fn append(&mut self, mut part: &[u8]) -> Result<u64, Broken> {
         let at = self.at;
         while !part.is_empty() {
@@ -208,7 +208,7 @@ impl Stream<'_> {
         Ok(at)
     }
 
-    /// Fills up the last block with zeros.
+    /// Fills the last block up with zeros, and hands over the last buffer.
     fn finish(&mut self) -> Result<(), Broken> {
         let len_bytes = self.filled.next_multiple_of(BLOCK_BYTES);
         if let Some(buffer) = &mut self.buffer {

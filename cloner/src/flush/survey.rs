@@ -1,4 +1,4 @@
-//! What a folder holds, by headers and indices alone: no record is read.
+//! Lists what a folder holds from headers and indices alone: no record is read.
 
 use std::collections::BTreeMap;
 
@@ -9,41 +9,41 @@ use super::{Dropped, Error, Folder, Form, Recoverer};
 use crate::pool::Labels;
 use crate::snapshot::SnapshotId;
 
-/// A folder without its records.
+/// What a folder holds, as far as headers and indices say.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Snapshots whose header and index hold, by name.
+    /// Snapshots whose header and index are valid, sorted by name.
     pub snapshots: Vec<Surveyed>,
-    /// Files that are none of these, each with its reason.
+    /// Files that are not such snapshots, each with its reason.
     pub dropped: Vec<Dropped>,
 }
 
 /// One snapshot of a folder.
 #[derive(Debug, Clone, Serialize)]
 pub struct Surveyed {
-    /// Its name.
+    /// Name of the snapshot.
     pub name: String,
-    /// Its own number.
+    /// Number of the snapshot, which its file is named after.
     pub id: SnapshotId,
-    /// Whether the name can be found; else it is kept for those that refer to it.
+    /// Whether the snapshot is found under its name. If not, it is kept for those that refer to it.
     pub listed: bool,
-    /// The form it is kept in.
+    /// The form in which its chunks are stored.
     pub form: Form,
-    /// Chunks of it.
+    /// Number of chunks.
     pub chunks: usize,
-    /// Length of its file.
+    /// Length of the file in bytes.
     pub file_bytes: u64,
-    /// Priority and tags.
+    /// Priority and tags of the snapshot.
     pub labels: Labels,
-    /// Names of the snapshots it refers to; of those that are missing, the number.
+    /// Names of the snapshots that this one refers to, or the number of one that is missing.
     pub dependencies: Vec<String>,
 }
 
 impl Recoverer {
-    /// Looks at every header and index of `folder`, and makes the folder know them. Deletes nothing.
+    /// Reads every header and index of `folder`, and enters the snapshots into the folder's catalogue. Deletes nothing.
     ///
     /// # Errors
-    /// [`Error::File`] if the folder cannot be listed.
+    /// [`Error::File`] if the folder cannot be listed. Files that cannot be read are in [`Survey::dropped`].
     pub fn survey(&self, folder: &Folder) -> Result<Survey, Error> {
         let mut survey = Survey::default();
         let found = self.open_all(folder, &mut survey.dropped)?;

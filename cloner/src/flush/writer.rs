@@ -1,24 +1,25 @@
-//! One snapshot to one file.
+//! Writes one snapshot to one file.
 //!
 //! # What a crash can leave
-//! A file has three names in its life, and the name is what recovery believes:
+//! A file has up to three names in its life, and recovery goes by the name:
 //!
 //! ```text
 //!   allocate  write records and index  write header  sync      rename, sync folder         rename / remove, sync folder
 //!  ──────────────── ID.partial ───────────────────────────► ─────────── ID.snapshot ──────────► ID.hidden, or gone
-//!                  never read, deleted                          complete, whatever happened
+//!                  never read, deleted                          complete, whatever happens
 //! ```
 //!
-//! 1. Until the rename, everything is under a name that recovery deletes unread: torn, lost or reordered writes there do not matter.
+//! 1. Until the rename, everything is under a name that recovery deletes unread: torn, lost or reordered writes there do not
+//!    matter.
 //! 2. The rename is the commit record. It comes after the file's sync has returned, so bytes and length are durable when the new
 //!    name can first be seen, whether or not the rename itself survives: there is no moment at which a listed file is incomplete.
 //! 3. A snapshot is reported safe only after the folder's sync has returned: then the rename is durable, too.
-//! 4. A sync that fails promises nothing, and may not fail again though the bytes are lost. So it is never repeated: the file is removed, and
-//!    another try writes a new one.
-//! 5. Nothing in here opens, renames or removes a file of another snapshot. What is safe already stays so.
+//! 4. A sync that fails promises nothing, and may succeed the next time although the bytes are lost. So it is never repeated: the
+//!    file is removed, and another attempt writes a new one.
+//! 5. Nothing in here opens, renames or removes a file of another snapshot. What is already safe stays so.
 //!
-//! And if all of this were wrong: header, index, every chunk and blob have checksums, and a manifest says which chunks belong together.
-//! The test `flush::tests::crash` stops the power at every operation and after every few bytes.
+//! And even if all of this were wrong: header, index, every chunk and every blob have checksums, and a manifest says which chunks
+//! belong together. The test `flush::tests::crash` stops the power at every operation and after every few bytes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -44,12 +45,12 @@ use super::{Error, Form};
 use crate::rate::{Rate, as_f64};
 use crate::sync::{into_inner, lock};
 
-/// Chunks transcoded or sealed at a time, while the batch before is being written.
+/// Number of chunks transcoded or encrypted at a time, while the batch before is being written.
 const BATCH: usize = 16;
-/// The number of the index among the sealed records of a file.
+/// The number of the index among the encrypted records of a file.
 pub(super) const INDEX_RECORD: u64 = u64::MAX;
 
-/// Writes snapshots, one at a time. Holds all memory and threads it needs, so that a power failure finds them there.
+/// Writes snapshots, one at a time. Holds all memory and threads that it needs, so that none must be found after a power failure.
 #[derive(Debug)]
 pub(super) struct Writer {
     files: Arc<dyn Files>,
@@ -60,7 +61,7 @@ pub(super) struct Writer {
     walker: Walker<Transcoder>,
 }
 
-/// A complete file that has still to be committed under its name.
+/// A complete file that must still be committed under its name.
 #[derive(Debug)]
 #[must_use = "it is deleted when the folder is recovered"]
 pub(super) struct Complete {
@@ -68,11 +69,11 @@ pub(super) struct Complete {
     pub(super) index: IndexV1,
     pub(super) file_bytes: u64,
     pub(super) choice: Choice,
-    /// Allocating and syncing it took so long; committing comes on top.
+    /// Time that allocating and syncing the file took. Committing comes on top.
     pub(super) overhead: Duration,
 }
 
-/// Either there is no more to write to, or the snapshot is at fault.
+/// Why nothing more is appended: either writing has failed, or the snapshot is at fault.
 enum Produced {
     Broken,
     Failed(Error),
@@ -90,7 +91,7 @@ impl From<Error> for Produced {
     }
 }
 
-/// What the device is measured with. Left behind, recovery deletes it.
+/// Name of the file that the device is measured with. If it is left over, recovery deletes it.
 pub(super) const PROBE_FILE: &str = "probe.partial";
 
 pub(super) fn partial_name(id: u128) -> String {
@@ -115,17 +116,21 @@ impl Writer {
         (threads, buffer_bytes): (usize, usize),
     ) -> Result<Self, Error> {
         let stage =
-            Stage::new(buffer_bytes).map_err(Error::file(files.place(), "have memory for writing to it"))?;
+            Stage::new(buffer_bytes).map_err(Error::file(files.place(), "allocate memory for writing to it"))?;
         let walker = Walker::new(threads, Transcoder::new).map_err(|source| {
             Error::file(files.place(), "start threads for it")(std::io::Error::other(source))
         })?;
         Ok(Self { files, folder, key, clock, stage: Mutex::new(stage), walker })
     }
 
-    /// Writes `stored` up to, and without, the commit. `form` is chosen by what is sooner unless given.
+    /// Writes `stored` completely, but does not commit it. Without a `form`, the one that is safe sooner is chosen.
     ///
     /// # Errors
-    /// See [`Error`]; nothing is left in the folder then, unless it refuses that as well.
+    /// * [`Error::NoManifest`] or [`Error::Manifest`] if `stored` is not a snapshot;
+    /// * [`Error::InPool`] if a chunk is damaged in memory, [`Error::Transcode`] if there is no memory for the coder;
+    /// * [`Error::File`] if a file operation fails, [`Error::Cancelled`].
+    ///
+    /// The file is then removed. If that fails as well, recovery deletes it.
     pub(super) fn write(
         &self,
         stored: &Stored,
@@ -150,16 +155,16 @@ impl Writer {
             Ok(Complete { id, index, file_bytes, choice, overhead })
         });
         if result.is_err() {
-            // It is in nobody's way but takes space. If it cannot be removed now, recovery will.
+            // The file does no harm but takes space. If it cannot be removed now, recovery removes it.
             let _ = self.files.remove(&name);
         }
         result
     }
 
-    /// Measures the device with a file of `bytes` bytes that is removed again.
+    /// Measures the device by writing a file of `bytes` bytes, which is removed afterwards.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`] if a file operation fails.
     pub(super) fn measure(&self, bytes: u64) -> Result<Rate, Error> {
         const PART: [u8; BLOCK_BYTES] = [0xa5; BLOCK_BYTES];
         let failed = || Error::file(PROBE_FILE, "measure the device with it");
@@ -167,7 +172,7 @@ impl Writer {
         let started = self.clock.now();
         let file = self.create(PROBE_FILE, bytes)?;
         let created = self.clock.now();
-        // Not the flusher's gauge: this is evaluated as a whole.
+        // A gauge of its own, not the flusher's: this measurement is evaluated as a whole.
         let own = Gauge::new(Rate { bytes_per_second: 1.0, commit: Duration::ZERO }, u64::MAX);
         let written = stage.write(&*file, (&*self.clock, &own), |stream| {
             (0..bytes / BLOCK_BYTES as u64).try_for_each(|_| stream.append(&PART).map(drop))
@@ -184,7 +189,7 @@ impl Writer {
 
     fn create(&self, name: &str, bytes: u64) -> Result<Box<dyn WriteFile>, Error> {
         let created = match self.files.create(name, bytes) {
-            // An earlier try of this process, which could not remove it.
+            // The file is left over from an earlier attempt of this process, which could not remove it.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 self.files.remove(name).and_then(|()| self.files.create(name, bytes))
             }
@@ -193,7 +198,7 @@ impl Writer {
         created.map_err(Error::file(name, "create it and allocate its space"))
     }
 
-    /// Everything between allocating and syncing: records, index, header, length.
+    /// Does everything between allocating and syncing: writes records, index and header, and sets the length.
     fn fill(
         &self,
         file: &dyn WriteFile,
@@ -266,7 +271,7 @@ impl Writer {
         Ok(places)
     }
 
-    /// The chunks of a batch as they are stored, in parallel; empty if that is as they are.
+    /// Converts the chunks of a batch, in parallel, to the bytes that are stored. Empty if they are stored as they are.
     fn convert(
         &self,
         stored: &Stored,
@@ -313,7 +318,7 @@ impl Writer {
         Ok(places)
     }
 
-    /// Appends the index and completes the header, to which a sealed index is bound.
+    /// Appends the index and completes the header, which an encrypted index is bound to.
     fn append_index(
         &self,
         stream: &mut Stream<'_>,
@@ -339,7 +344,7 @@ impl Writer {
     }
 }
 
-/// The checksum that a chunk of the pool carries in its header.
+/// The checksum in the header of a chunk of the pool.
 fn checksum_of(stored: &Stored, chunk: &Chunk) -> Result<u64, Error> {
     let name = || stored.name().to_owned();
     VerifiedChunk::reopen(chunk.bytes()).map(|chunk| chunk.checksum()).map_err(|wrong| Error::InPool {
@@ -349,7 +354,8 @@ fn checksum_of(stored: &Stored, chunk: &Chunk) -> Result<u64, Error> {
     })
 }
 
-/// Space to allocate: never less than a hot file takes. A cold one is smaller, or takes what it lacks while it is written.
+/// Bytes of disk space to allocate: never less than a hot file takes. A cold file is smaller, or takes what it lacks while it is
+/// written.
 fn allocation(stored: &Stored, manifest: &ManifestV1) -> u64 {
     let records: u64 = stored.len_bytes() as u64;
     let parts = stored.chunks().len() + stored.blobs().len() + manifest.dependencies.len();

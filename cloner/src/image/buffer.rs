@@ -1,4 +1,4 @@
-//! Large buffers of one kind, touched and in huge pages where the host has some, so that no coder gets better memory than another.
+//! Large buffers of one kind, touched and in huge pages if the host has some, so that no coder gets better memory than another.
 
 use std::collections::TryReserveError;
 use std::ops::{Deref, DerefMut};
@@ -7,10 +7,10 @@ use cloner_codec::chunk::CHUNK_BYTES;
 
 use crate::sys::huge;
 
-/// An empty buffer with this capacity, in huge pages where the host has some; for sizes that come from outside.
+/// An empty buffer with this capacity in bytes, in huge pages if the host has some. Meant for sizes that come from outside.
 ///
 /// # Errors
-/// If there is no memory for it.
+/// [`TryReserveError`] if there is no memory for the buffer.
 pub fn try_with_capacity(bytes: usize) -> Result<Vec<u8>, TryReserveError> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(bytes)?;
@@ -18,7 +18,7 @@ pub fn try_with_capacity(bytes: usize) -> Result<Vec<u8>, TryReserveError> {
     Ok(memory)
 }
 
-/// An empty buffer with this capacity, in huge pages where the host has some.
+/// An empty buffer with this capacity in bytes, in huge pages if the host has some.
 #[must_use]
 pub fn with_capacity(bytes: usize) -> Vec<u8> {
     let mut memory = Vec::with_capacity(bytes);
@@ -26,7 +26,7 @@ pub fn with_capacity(bytes: usize) -> Vec<u8> {
     memory
 }
 
-/// A buffer of this length, every page of it touched. What it holds is no coder's output.
+/// A buffer of this length in bytes, every page of which has been touched. It is filled with [`POISON`].
 #[must_use]
 pub fn touched(bytes: usize) -> Vec<u8> {
     let mut memory = with_capacity(bytes);
@@ -34,7 +34,7 @@ pub fn touched(bytes: usize) -> Vec<u8> {
     memory
 }
 
-/// Memory to decode to: aligned to huge pages, as guest memory is.
+/// Memory to decode to, aligned to huge pages like guest memory.
 #[derive(Debug)]
 pub struct Target {
     bytes: Vec<u8>,
@@ -42,7 +42,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A target of this length, every page of it touched. What it holds is no coder's output.
+    /// Makes a target of this length in bytes, every page of which has been touched. It is filled with [`POISON`].
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let mut memory = with_capacity(bytes + CHUNK_BYTES);
@@ -66,10 +66,10 @@ impl DerefMut for Target {
     }
 }
 
-/// What touched memory holds before anything is written to it.
+/// The value of every byte of touched memory before a coder writes to it, so that it cannot be mistaken for a coder's output.
 pub const POISON: u8 = 0xa5;
 
-/// Runs of bytes, one after another.
+/// Runs of bytes, kept one after the other in one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     bytes: Vec<u8>,
@@ -77,7 +77,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Copies of these runs.
+    /// Copies these runs into one buffer.
     #[must_use]
     pub fn of(runs: &[Vec<u8>]) -> Self {
         let mut stored = Self::with_capacity(runs.iter().map(Vec::len).sum());
@@ -85,7 +85,7 @@ impl Stored {
         stored
     }
 
-    /// Room for `bytes` bytes.
+    /// Makes an empty buffer with room for `bytes` bytes.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: with_capacity(bytes), ends: Vec::new() }
@@ -97,22 +97,22 @@ impl Stored {
         self.ends.push(self.bytes.len());
     }
 
-    /// The run with this number.
+    /// The run with this number, counted from zero.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is no such run.
     #[must_use]
     pub fn get(&self, run: usize) -> &[u8] {
         let start = run.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..self.ends[run]]
     }
 
-    /// All runs.
+    /// All runs, in the order in which they were appended.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.ends.len()).map(|run| self.get(run))
     }
 
-    /// Bytes of all runs.
+    /// Number of bytes in all runs together.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.len() as u64

@@ -1,8 +1,8 @@
-//! A whole image in hot form, as a snapshot would hold it.
+//! Encodes a whole image in hot form, as a snapshot would hold it.
 //!
-//! It is encoded as [`crate::save`] does it: each thread has an encoder, takes the next chunk, finds duplicates of pages through
-//! one table for the whole image, and encodes into scratch memory of its own. Two things are not here, because they belong to the
-//! way to a snapshot and not to the coder: the copy out of guest memory before, and the copy into the pool after.
+//! It is encoded like a snapshot in [`crate::save`]: each thread has an encoder, takes the next chunk, finds duplicates of pages
+//! through one table for the whole image, and encodes into scratch memory of its own. Two steps are missing here, because they are
+//! part of saving and not of coding: the copy out of guest memory before, and the copy into the pool after.
 
 use std::sync::Mutex;
 
@@ -45,7 +45,7 @@ pub struct HotImage {
     stats: Vec<ChunkStats>,
 }
 
-/// An encoded image whose chunks have been verified, and all that decoding them needs.
+/// An encoded image whose chunks have been verified, with everything that decoding them needs.
 #[derive(Clone, Debug)]
 pub struct OpenImage<'a> {
     chunks: Vec<VerifiedChunk<'a>>,
@@ -56,11 +56,11 @@ impl HotEncoder {
     /// Starts `threads` threads.
     ///
     /// # Errors
-    /// If they cannot be started.
+    /// [`Error::Threads`] if the threads cannot be started.
     pub fn new(threads: usize) -> Result<Self, Error> {
         let make = || Worker {
             encoder: Encoder::new(Options::default()),
-            // Not zeros: those would be mapped lazily, and touched for the first time while somebody measures.
+            // Not zeros, because these would be mapped lazily and touched for the first time during a measurement.
             encoded: vec![0xff; ENCODED_BYTES_MAX],
         };
         Ok(Self { walker: Walker::new(threads, make)? })
@@ -75,7 +75,7 @@ impl HotEncoder {
     /// Encodes an image, as a child of `parent` if there is one, and keeps the result.
     ///
     /// # Errors
-    /// [`Error::ParentSize`], or [`Error::Cancelled`].
+    /// [`Error::ParentSize`] if the parent has another size than the image; [`Error::Cancelled`] if `progress` was cancelled.
     pub fn encode(
         &self,
         image: &Image,
@@ -94,10 +94,10 @@ impl HotEncoder {
         Ok(HotImage { chunks: Stored::of(&chunks), stats })
     }
 
-    /// Encodes an image and forgets the result: what is timed.
+    /// Encodes an image and discards the result. Meant for timing.
     ///
     /// # Errors
-    /// Those of [`HotEncoder::encode`].
+    /// As for [`HotEncoder::encode`].
     pub fn encode_only(
         &self,
         image: &Image,
@@ -137,10 +137,10 @@ impl HotEncoder {
 
     /// Decodes an image into memory whose content is unknown, so that every page is written.
     ///
-    /// Checksums are not verified again: opening the image has done so.
+    /// Checksums are not verified again, because opening the image has verified them.
     ///
     /// # Errors
-    /// What is wrong with the first chunk that cannot be decoded, or [`Error::Cancelled`].
+    /// [`Error::Codec`] for a chunk that cannot be decoded; [`Error::Cancelled`] if `progress` was cancelled.
     ///
     /// # Panics
     /// If `target` is shorter than the image.
@@ -154,7 +154,7 @@ impl HotEncoder {
     }
 }
 
-/// Answers the encoder's question whether a page is kept already.
+/// Tells the encoder whether an equal page is kept already.
 struct Duplicates<'a> {
     table: &'a PageTable,
     image: &'a Image,
@@ -170,19 +170,19 @@ impl Dedup for Duplicates<'_> {
 }
 
 impl HotImage {
-    /// Bytes of all chunks: headers, maps, dictionaries, records and slack.
+    /// Number of bytes of all chunks together: headers, maps, dictionaries, records and slack.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.chunks.bytes()
     }
 
-    /// What became of each chunk.
+    /// How each chunk was encoded, by chunk number.
     #[must_use]
     pub fn chunk_stats(&self) -> &[ChunkStats] {
         &self.stats
     }
 
-    /// What became of all of them.
+    /// How the chunks were encoded, summed over all of them.
     #[must_use]
     pub fn stats(&self) -> ChunkStats {
         self.stats.iter().fold(ChunkStats::default(), |mut sum, &stats| {
@@ -191,10 +191,10 @@ impl HotImage {
         })
     }
 
-    /// Verifies every chunk. `parent` is the image it was encoded against, if it was.
+    /// Verifies every chunk. `parent` is the image that this one was encoded against, if there was one.
     ///
     /// # Errors
-    /// What is wrong with the first damaged chunk.
+    /// [`Error::Format`] for the first damaged chunk.
     pub fn open<'a>(&'a self, parent: Option<&'a Image>) -> Result<OpenImage<'a>, Error> {
         let chunks = self.chunks.iter().map(VerifiedChunk::verify).collect::<Result<_, _>>()?;
         Ok(OpenImage { chunks, parent })
@@ -221,7 +221,8 @@ impl Resolve for Resolver<'_> {
         let (ChunkIndex(index), page) = PageNumber(reference).split().ok_or_else(nowhere)?;
         let chunk = self.image.chunks.get(index as usize).ok_or_else(nowhere)?;
         match chunk.kind(page) {
-            // The first page of a content is never a duplicate itself, so this ends. It may be a patch of its parent's page.
+            // The first page with a content is never a duplicate itself, so this recursion ends. It may be a patch of the
+            // parent's page.
             Some(PageKind::Dup) | None => Err(nowhere().into()),
             Some(_) => {
                 let resolver = Resolver { image: self.image, chunk: index as usize };
@@ -234,12 +235,12 @@ impl Resolve for Resolver<'_> {
         let chunk = ChunkIndex(u32::try_from(self.chunk)?);
         let number = PageNumber::new(chunk, page);
         let parent = self.image.parent.and_then(|parent| parent.page(number));
-        *out = *parent.ok_or_else(|| format!("page {} of no parent", number.0))?;
+        *out = *parent.ok_or_else(|| format!("there is no page {} in a parent", number.0))?;
         Ok(())
     }
 }
 
-/// Counts bytes done; an error if the caller asked to stop.
+/// Counts processed bytes. Fails if the operation was cancelled.
 fn advance(progress: &Progress, bytes: usize) -> Result<(), Error> {
     progress.add(bytes as u64);
     if progress.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }

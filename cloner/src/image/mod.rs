@@ -1,4 +1,4 @@
-//! The memory of a guest as one file, page after page, and what a snapshot would make of it.
+//! The memory of a guest as one file, page after page, and its encoding as a snapshot would have it.
 //!
 //! ```text
 //! Image ─► HotEncoder ─► HotImage ─► OpenImage ─► HotEncoder ─► the same bytes
@@ -22,43 +22,43 @@ pub use encode::{HotEncoder, HotImage, OpenImage};
 /// Why an image cannot be read, encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An image cannot be read.
+    /// The image cannot be read.
     #[error("cannot read the image {}", path.display())]
     Read {
-        /// Its path.
+        /// Path of the image.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// A file is not a memory image.
+    /// The file is not a memory image.
     #[error(
         "{} is not a memory image: {bytes} bytes are not one or more whole pages of {PAGE_BYTES}",
         path.display()
     )]
     Size {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// Its length.
+        /// Length of the file in bytes.
         bytes: u64,
     },
-    /// A parent is not of the same guest.
+    /// The parent has another size, so it cannot be the memory of the same guest.
     #[error("the parent has {parent_bytes} bytes, the image {bytes}: both must be memory of the same size")]
     ParentSize {
-        /// Bytes of the image.
+        /// Size of the image in bytes.
         bytes: usize,
-        /// Bytes of the parent.
+        /// Size of the parent in bytes.
         parent_bytes: usize,
     },
-    /// A chunk does not encode, or what was encoded does not decode.
+    /// A chunk could not be encoded, or an encoded chunk could not be decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// What was encoded is damaged.
+    /// An encoded chunk is damaged.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// Threads cannot be started.
-    #[error("threads")]
+    /// The threads that encode could not be started.
+    #[error("cannot prepare the encoder")]
     Threads(#[from] StartError),
-    /// The caller asked to stop.
+    /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
 }
@@ -70,10 +70,11 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads an image.
+    /// Reads an image from a file.
     ///
     /// # Errors
-    /// If the file cannot be read, or is not one or more whole pages.
+    /// [`Error::Read`] if the file cannot be read or memory for it is lacking; [`Error::Size`] if it is not one or more whole
+    /// pages.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
@@ -82,7 +83,8 @@ impl Image {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
         let wrong = |bytes: u64| Error::Size { path: path.to_owned(), bytes };
-        // Before reading: a wrong file may be a very large one. What has no length, such as a pipe, is read to its end.
+        // The length is checked before reading, because a wrong file may be very large. A file without a length, such as a pipe, is
+        // read to its end.
         let expected = metadata.is_file().then_some(metadata.len());
         if let Some(bytes) = expected.filter(|&bytes| !is_image_size(bytes)) {
             return Err(wrong(bytes));
@@ -95,30 +97,30 @@ impl Image {
         Self::from_bytes(bytes).ok_or_else(|| wrong(read))
     }
 
-    /// The image with these bytes; `None` if they are not one or more whole pages.
+    /// Makes an image of these bytes; `None` if they are not one or more whole pages.
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
         is_image_size(bytes.len() as u64).then_some(Self { bytes })
     }
 
-    /// All bytes.
+    /// The image's bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Number of pages.
+    /// Number of 4 KiB pages.
     #[must_use]
     pub fn page_count(&self) -> usize {
         self.bytes.len() / PAGE_BYTES
     }
 
-    /// The chunks, the last of which may be shorter.
+    /// The chunks of 2 MiB. The last one may be shorter.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.bytes.chunks(CHUNK_BYTES)
     }
 
-    /// A page by its number. Only the last chunk can be short, so page numbers have no holes.
+    /// The page with this number, if there is one. Only the last chunk can be short, so page numbers have no holes.
     #[must_use]
     pub fn page(&self, PageNumber(number): PageNumber) -> Option<&Page> {
         self.bytes.as_chunks().0.get(usize::try_from(number).ok()?)

@@ -1,7 +1,7 @@
 //! Shared memory cut into spans, each of which owns its bytes.
 //!
-//! A [`Span`] is to one range of an arena what a `Box<[u8]>` is to a heap block. There is no operation that makes one
-//! from an offset: an arena is born as a single span that covers it, and every other span comes from cutting one in two
+//! A [`Span`] is to one range of an arena what a `Box<[u8]>` is to a heap block. No operation makes a span from an
+//! offset: an arena starts as a single span that covers all of it, and every other span comes from cutting one in two
 //! ([`Span::split_off`]) or from merging neighbours ([`Span::join`]).
 //!
 //! ```text
@@ -14,16 +14,16 @@
 //! # Why handing out slices is sound
 //! 1. *No two spans overlap.* The first covers the arena alone; `split_off` shortens its receiver by exactly what it
 //!    returns; `join` consumes what it adds. No other line in this file writes `start` or `len_bytes`. An allocator
-//!    above may therefore be wrong, but it cannot alias memory: it has to own the span it gives away.
-//! 2. *A span is written only through `&mut Span`.* Whoever holds `&[u8]` borrows the span, so the compiler sees
-//!    to it that nobody writes: bytes behind an `Arc` stay as they are until the last holder is gone.
+//!    above may therefore be wrong, but it cannot alias memory: it must own every span that it gives away.
+//! 2. *A span is written only through `&mut Span`.* A `&[u8]` borrows the span, so the compiler ensures that no code
+//!    writes to it meanwhile: the bytes of a span in an `Arc` do not change until the last holder is gone.
 //! 3. *No other mapping exists.* The memfd is created close-on-exec in [`Span::map`], never leaves it, and is closed
 //!    before it returns. The one [`Mapping`] of it is private to [`Arena`], which neither reads nor writes through it.
 //! 4. *The memory outlives its spans*: each holds the arena by [`Arc`].
 //! 5. *Every byte is initialised*: a new memfd reads as zeros.
 //!
-//! What Rust cannot see stays outside the proof, as for any memory of a process: a debugger, `/proc/PID/mem`. A child made
-//! by a bare `fork()` does not get the mapping (`MADV_DONTFORK`).
+//! As for any memory of a process, the proof does not cover accesses that Rust cannot see: a debugger, `/proc/PID/mem`. A
+//! child made by a bare `fork()` does not get the mapping (`MADV_DONTFORK`).
 
 #![expect(unsafe_code, reason = "slices into mapped memory")]
 
@@ -38,7 +38,7 @@ use vmm::memory::{Mapping, Source, memfd};
 
 const NAME: &CStr = c"cloner-pool";
 
-/// Which pages stand behind an arena.
+/// Which pages an arena is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageSize {
     /// 4 KiB, taken when first touched; the kernel may swap them out.
@@ -61,7 +61,7 @@ unsafe impl Send for Arena {}
 // SAFETY: as for `Send`; `&Arena` itself offers only the address.
 unsafe impl Sync for Arena {}
 
-/// The sole right to one range of an arena.
+/// The exclusive right to one range of an arena.
 #[derive(Debug)]
 pub(crate) struct Span {
     arena: Arc<Arena>,
@@ -73,7 +73,8 @@ impl Span {
     /// Maps a new zero-filled arena of `len_bytes` and returns the span that covers all of it.
     ///
     /// # Errors
-    /// The kernel's; `ENOMEM` when fewer huge pages are free than `len_bytes` takes.
+    /// `ENOMEM` if fewer huge pages are free than `len_bytes` takes; otherwise the kernel's reason for not making or mapping
+    /// the memfd, such as a length that is zero or not a multiple of the page size.
     pub(crate) fn map(len_bytes: usize, pages: PageSize) -> io::Result<Self> {
         let huge_pages = pages == PageSize::Huge;
         let file = memfd::create(NAME, len_bytes as u64, huge_pages)?;
@@ -85,7 +86,7 @@ impl Span {
         Ok(Self { arena: Arc::new(Arena { base, mapping }), start: 0, len_bytes })
     }
 
-    /// Offset of the first byte in the arena.
+    /// Offset in the arena of the span's first byte.
     pub(crate) const fn start(&self) -> usize {
         self.start
     }
@@ -95,7 +96,7 @@ impl Span {
         self.len_bytes
     }
 
-    /// Offset one past the last byte.
+    /// Offset in the arena one past the span's last byte.
     pub(crate) const fn end(&self) -> usize {
         self.start + self.len_bytes
     }
@@ -103,7 +104,7 @@ impl Span {
     /// Cuts the span at `at`, keeps the front and returns the back. Either may be empty.
     ///
     /// # Panics
-    /// When `at` lies beyond the end.
+    /// If `at` lies beyond the end.
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         assert!(at <= self.len_bytes, "a span of {} bytes cannot be cut at {at}", self.len_bytes);
         let back =
@@ -112,7 +113,7 @@ impl Span {
         back
     }
 
-    /// Appends `next`, which begins where this span ends; hands it back when it does not.
+    /// Appends `next`, which must begin where this span ends. Hands it back if it does not.
     pub(crate) fn join(&mut self, next: Self) -> Result<(), Self> {
         if !Arc::ptr_eq(&self.arena, &next.arena) || next.start != self.end() {
             return Err(next);
@@ -121,15 +122,15 @@ impl Span {
         Ok(())
     }
 
-    /// The bytes.
+    /// The span's bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: `first` is followed by `len_bytes` mapped (4), initialised (5) bytes, no more than `isize::MAX`
-        // as they lie in one mapping. They belong to this span alone (1, 3), and the returned borrow of `self` keeps
+        // because they lie in one mapping. They belong to this span alone (1, 3), and the returned borrow of `self` keeps
         // `bytes_mut` from being called (2). The numbers are those of the module's proof.
         unsafe { slice::from_raw_parts(self.first(), self.len_bytes) }
     }
 
-    /// The bytes, to fill them.
+    /// The span's bytes, for writing.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `&mut self` makes this the only borrow of the span.
         unsafe { slice::from_raw_parts_mut(self.first(), self.len_bytes) }

@@ -1,15 +1,15 @@
-//! What processes that are forked, and their children, ask of the kernel besides `fork()` itself, which is [`vmm::host::fork`].
+//! System calls of processes that fork and of their children, except `fork()` itself, which is [`vmm::host::fork`].
 
 #![expect(unsafe_code, reason = "_exit and signal have no wrapper in the standard library")]
 
-/// Has the kernel reap this process's children by itself.
+/// Makes the kernel reap this process's children, so that none has to be waited for.
 pub(crate) fn forget_children() {
-    // SAFETY: no handler is installed. Nothing in this process waits for a child it has made after this.
+    // SAFETY: no handler is installed. No code of this process waits for a child that it has made after this.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Ends this process without running anything: no destructor, no exit handler. The kernel frees what it held.
+/// Ends this process without running any destructor or exit handler. The kernel frees what the process held.
 pub(crate) fn end_at_once(code: u8) -> ! {
-    // SAFETY: ends the process; no invariant of it matters afterwards.
+    // SAFETY: ends the process; none of its invariants matters afterwards.
     unsafe { libc::_exit(i32::from(code)) }
 }

@@ -1,4 +1,4 @@
-//! Huge pages behind ordinary heap memory, where the host has some to spare.
+//! Huge pages for ordinary heap memory, if the host has some to spare.
 
 #![expect(unsafe_code, reason = "madvise has no wrapper in the standard library")]
 
@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use vmm::memory::PAGE_SIZE;
 
-/// Asks for transparent huge pages behind the whole pages of `memory`. A wish: nothing fails if the host has none.
+/// Asks for transparent huge pages for the whole pages of `memory`. This is only advice: nothing fails if the host has none.
 pub(crate) fn advise(memory: &mut [MaybeUninit<u8>]) {
     let start = memory.as_mut_ptr();
     let skipped = start.align_offset(PAGE_SIZE);

@@ -1,5 +1,5 @@
-//! Random schedules of everything that can happen to a durable pool, on a clock that moves only when the device works or the test
-//! lets time pass.
+//! Runs random schedules of everything that can happen to a durable pool, on a clock that moves only while the device works or when
+//! the test lets time pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
 
 use super::super::core::{Core, Rule, Settings};
 
-/// Fills a snapshot of one chunk of `pages` pages that nothing makes smaller.
+/// Fills a snapshot of one chunk with `pages` random pages, which no encoding makes smaller.
 pub(super) fn fill(reservation: &Reservation, seed: u64, pages: usize) -> Result<(), pool::Error> {
     static ENCODED: OnceLock<BTreeMap<usize, Vec<u8>>> = OnceLock::new();
     let make = |pages: usize| {
@@ -42,7 +42,7 @@ pub(super) fn fill(reservation: &Reservation, seed: u64, pages: usize) -> Result
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes())
 }
 
-/// What the schedules came to.
+/// How often each thing happened in all schedules.
 #[derive(Debug, Default)]
 struct Outcome {
     schedules: u32,
@@ -53,9 +53,10 @@ struct Outcome {
     background: u32,
     failures: u32,
     mains_back: u32,
-    /// Mains failures while more was unflushed than the limit of that moment: announced, and no part of the promise.
+    /// Late flushes after mains failures at which more was unflushed than the limit of that moment. That is announced, and not part
+    /// of the promise.
     exposed: u32,
-    /// Admitted, covered, and not on the disk when the battery was empty.
+    /// Mains failures after which admitted and covered snapshots were not on the disk when the battery was empty.
     lost: u32,
     flushed_bytes: u64,
 }
@@ -65,7 +66,7 @@ struct World {
     clock: SimulatedClock,
     files: FaultyFiles,
     random: Random,
-    /// What the device really does, and what it did when it was measured.
+    /// Bytes per second that the device really writes, and those that it wrote at the last measurement.
     speed: f64,
     measured: f64,
     next_name: u32,
@@ -104,7 +105,7 @@ impl World {
         self.files.set_speed(Speed { clock, bytes_per_second, sync });
     }
 
-    /// What the watching thread does when it is time.
+    /// What the watching thread does at intervals.
     fn measure(&mut self, first: bool) {
         self.core.measure(first).unwrap();
         self.measured = self.speed;
@@ -156,7 +157,7 @@ impl World {
         let pages = 1 << self.random.below(5);
         let labels =
             Labels { priority: Priority(self.random.next().to_le_bytes()[0] % 4), ..Labels::default() };
-        // With what it will have, with nothing, or with too much.
+        // Reserves nothing, what the snapshot will have, or too much.
         let bytes =
             [0, pages * PAGE_BYTES as u64 + 2000, 100_000][usize::try_from(self.random.below(3)).unwrap()];
         let put = self.core.reserve(&name, bytes, labels, |_| false).and_then(|admitted| {
@@ -184,7 +185,7 @@ impl World {
         self.mains(Mains::Present);
     }
 
-    /// By less than the margin since the last measurement; or by more, and then it is measured.
+    /// Makes the device slower: by less than the margin since the last measurement; or by any amount, and then it is measured.
     fn slow_down(&mut self) {
         self.outcome.slow_downs += 1;
         if self.random.one_in(2) {
@@ -214,10 +215,11 @@ impl World {
         self.measured = self.measured.min(self.speed);
     }
 
-    /// The mains fail. All that is unflushed and covered must be safe before the battery is empty, unless they come back before.
+    /// Makes the mains fail. All unflushed bytes that are covered must be safe before the battery is empty, unless the mains come
+    /// back first.
     fn mains_fail(&mut self) {
         self.outcome.failures += 1;
-        // The moment before: what the model has, whatever the rule makes of it.
+        // The state just before: what the model says, whatever limit the rule derives from it.
         let before = self.core.status();
         let (holdup, usage) = (before.holdup, before.usage);
         let failed_at = self.clock.now();
@@ -247,7 +249,7 @@ impl World {
         } else if late {
             self.outcome.lost += 1;
         }
-        // The mains are back, and the battery gets time to charge, or not.
+        // The mains come back, and the battery gets some time to charge, or none.
         self.mains(Mains::Present);
         self.let_time_pass();
     }
@@ -271,7 +273,7 @@ fn whatever_was_admitted_is_safe_before_the_battery_is_empty() {
     assert!(outcome.exposed < outcome.failures / 20, "{outcome:?}");
 }
 
-/// The promise is no accident: rules that look right and are not break it.
+/// The promise does not hold by accident: rules that look right but are wrong break it.
 #[test]
 fn wrong_rules_lose_snapshots() {
     let full_battery: Rule = |battery, rate| battery.spec().limit(battery.spec().holdup(), rate);

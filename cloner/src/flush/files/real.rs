@@ -1,4 +1,4 @@
-//! A folder of the operating system.
+//! A folder in a file system of this host.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,7 +9,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::{Files, ReadFile, WriteFile};
 
-/// A folder, reached past the page cache where its file system allows that.
+/// A folder whose files are read and written past the page cache, if its file system allows that.
 #[derive(Debug)]
 pub struct RealFiles {
     path: PathBuf,
@@ -32,10 +32,11 @@ impl Drop for RealFiles {
 const LOCK_FILE: &str = ".lock";
 
 impl RealFiles {
-    /// Opens the folder at `path`, which is made if there is none, for this process alone.
+    /// Opens the folder at `path` for this process alone. Makes the folder if there is none.
     ///
     /// # Errors
-    /// `WouldBlock` if another process has it; else the operating system's.
+    /// `WouldBlock` if another process has the folder open; otherwise the operating system's reason for not making, locking or
+    /// opening it.
     pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK_FILE))?;
@@ -47,13 +48,13 @@ impl RealFiles {
         Ok(Self { path: path.to_owned(), direct, lock })
     }
 
-    /// Whether files are read and written past the page cache. Without, flushing is slower and needs memory.
+    /// Whether files are read and written past the page cache. If not, flushing is slower and needs memory.
     #[must_use]
     pub const fn is_direct(&self) -> bool {
         self.direct
     }
 
-    /// Where it is.
+    /// Path of the folder, as it was given.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -99,7 +100,7 @@ impl Files for RealFiles {
         let file = options.write(true).create_new(true).mode(0o600).custom_flags(self.flags()).open(&path)?;
         let allocated = if bytes == 0 { Ok(()) } else { fallocate(&file, FallocateFlags::empty(), 0, bytes) };
         match allocated {
-            // File systems without it find out while writing.
+            // File systems that cannot allocate in advance report a lack of space while writing.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(Box::new(RealFile { file, len_bytes: 0 })),
             Err(error) => {
                 fs::remove_file(&path)?;
@@ -134,7 +135,7 @@ impl Files for RealFiles {
 #[derive(Debug)]
 struct RealFile {
     file: File,
-    /// When it was opened.
+    /// Length at the time when it was opened.
     len_bytes: u64,
 }
 

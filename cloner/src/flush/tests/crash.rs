@@ -1,4 +1,4 @@
-//! The power fails at every operation, and after every few bytes; what was not synced is lost, torn and reordered.
+//! Makes the power fail at every operation, and after every few bytes. What was not synced is lost, torn and reordered.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,18 +7,18 @@ use super::super::files::faulty::{Fault, FaultyFiles};
 use super::super::*;
 use super::scene::{Content, Scene, contents, recover};
 
-/// What has been promised by the end of the story, and what may be there besides.
+/// What has been promised by the end of the story, and what else may be there.
 #[derive(Default)]
 struct Promised {
-    /// Acknowledged as safe, and not removed since.
+    /// Snapshots that were reported safe and not removed since: they must be there.
     safe: BTreeMap<String, Content>,
-    /// Once in the pool: may be there, but only like this.
+    /// Snapshots that were once in the pool: they may be there, but only with this content.
     possible: Vec<(String, Content)>,
-    /// Acknowledged as removed: must not be there, by name and content.
+    /// Snapshots whose removal succeeded: they must not be there with this name and content.
     removed: Vec<(String, Content)>,
 }
 
-/// A day in the life of a folder, which ends where the power does.
+/// A day in the life of a folder, which ends when the power does.
 fn story(files: &FaultyFiles, options: &FolderOptions) -> (Promised, Vec<Failure>) {
     let mut promised = Promised::default();
     let mut failures = Vec::new();
@@ -91,14 +91,14 @@ fn verify(
         let removed = promised.removed.iter().any(|(other, like)| (other, like) == (name, content));
         assert!(!removed, "{case}: {name} was removed");
     }
-    // Whatever a crash leaves is of a flush that was not completed: nothing that could be read is damaged.
+    // A crash leaves only flushes that were not completed: no file that could be read is damaged.
     for dropped in &report.dropped {
         assert!(matches!(dropped.why, Error::Unfinished { .. }), "{case}: {dropped:?}");
     }
     if seed != 0 {
         return found.len();
     }
-    // And the folder works on.
+    // And the folder can still be used.
     scene.put("afterwards", 9, (1, 1), &[]);
     let after = scene.flush();
     assert!(after.failed.is_empty() && after.safe.len() == 1, "{case}: {after:?}");
@@ -129,7 +129,7 @@ fn the_power_fails_at_every_operation_and_what_was_not_synced_is_anybodys_guess(
             }
         }
         println!(
-            "{cases} cases at {operations} operations, {recovered} snapshots recovered, sealed: {}",
+            "{cases} cases at {operations} operations, {recovered} snapshots recovered, encrypted: {}",
             options.key.is_some()
         );
         assert!(cases > 1000);
@@ -155,7 +155,7 @@ fn the_energy_is_used_up_after_every_few_bytes() {
     assert!(cases > 300);
 }
 
-/// A disk that reports an error once, at any operation: that snapshot is named, the others are safe, and nothing safe is lost.
+/// The disk reports an error once, at any operation. That snapshot is named, the others are safe, and no safe snapshot is lost.
 #[test]
 fn an_error_at_any_operation_costs_no_other_snapshot() {
     let [options, _] = keys();

@@ -1,4 +1,4 @@
-//! Disks that are full, read-only or gone; folders that are somebody else's.
+//! Tests with disks that are full, read-only or gone, and with folders that belong to another host.
 
 use std::io;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn a_full_disk_takes_what_fits_and_names_what_does_not() {
     assert_eq!(report.failed.len(), 1);
     assert_eq!((&*report.failed[0].name, kind(&report.failed[0].why)), ("large", io::ErrorKind::StorageFull));
     assert!(large.is_unflushed() && !scene.pool.get("tiny").unwrap().is_unflushed());
-    // Nothing is left of what did not fit, and when there is room it goes out.
+    // Nothing is left of the snapshot that did not fit, and once there is room it goes out.
     files.clear_faults();
     let report = scene.flush();
     assert_eq!((report.safe.len(), report.failed.len()), (2, 0), "{report:?}");
@@ -65,7 +65,7 @@ fn a_read_only_or_vanished_folder_is_named_for_each_snapshot() {
     }
 }
 
-/// What refers to a removed snapshot keeps it through crash and recovery, and its last reader deletes it.
+/// A removed snapshot that others refer to survives crash and recovery; it is deleted together with the last of them.
 #[test]
 fn hidden_files_live_as_long_as_they_are_referred_to() {
     let files = FaultyFiles::new();
@@ -75,7 +75,7 @@ fn hidden_files_live_as_long_as_they_are_referred_to() {
     let expected = Content::of(&scene.pool.get("child").unwrap());
     drop(parent);
     scene.pool.remove("parent").unwrap();
-    // Removed before it was ever flushed: it goes out, hidden, because its child does.
+    // It was removed before it was ever flushed. It goes out all the same, hidden, because its child does.
     assert_eq!(scene.flush().safe.iter().map(|safe| &*safe.name).collect::<Vec<_>>(), ["parent", "child"]);
     let (scene, report) = recover(&files.copy(), &here()).unwrap();
     let listed: Vec<(&str, bool)> = report.recovered.iter().map(|one| (&*one.name, one.listed)).collect();
@@ -108,7 +108,7 @@ fn folders_of_others_are_refused_by_name() {
         open(&files, &FolderOptions { key: key(1), ..here() }),
         Error::Sealing { sealed: false, .. }
     ));
-    // Taken over, it is that host's from then on.
+    // Once adopted, the folder belongs to that host.
     let adopted = recover(&files.copy(), &FolderOptions { adopt: true, ..elsewhere.clone() }).unwrap();
     assert_eq!(adopted.1.recovered.len(), 1);
 
@@ -130,13 +130,13 @@ fn folders_of_others_are_refused_by_name() {
     let told = |files: &FaultyFiles| {
         files.names().iter().any(|name| files.bytes(name).windows(secret.len()).any(|found| found == secret))
     };
-    assert!(told(&files) && !told(&sealed), "what is sealed cannot be read");
+    assert!(told(&files) && !told(&sealed), "what is encrypted cannot be read");
 
-    // Another folder's file, another snapshot's name, something that is none of ours, and no folder at all.
+    // A file of another folder, a file with another snapshot's name, a foreign file, and something that is not a flush folder.
     let [file] =
         &files.names().into_iter().filter(|name| name.ends_with(".snapshot")).collect::<Vec<_>>()[..]
     else {
-        panic!("one snapshot")
+        panic!("the folder does not hold exactly one snapshot")
     };
     let other = FaultyFiles::new();
     Scene::new(&other, &here()).unwrap();
@@ -182,7 +182,7 @@ fn a_missing_dependency_is_named_and_takes_its_dependents_with_it() {
     assert_eq!(dropped, ["child", "grandchild", "parent"], "{report:?}");
     assert!(matches!(report.dropped[0].why, Error::Chunk { .. }), "{report:?}");
     assert!(matches!(report.dropped[1].why, Error::Dependency { .. }), "{report:?}");
-    // The names stay taken: nothing new may push out what somebody could still repair.
+    // The names stay taken: no new snapshot may replace one that could still be repaired.
     assert!(scene.folder.lists("parent") && scene.folder.lists("child"));
 }
 

@@ -1,4 +1,4 @@
-//! Every byte of a small folder flipped, every file cut at every length: a named error, or the content as it was.
+//! Flips every byte of a small folder, and cuts every file at every length: each gives a named error, or the content as it was.
 
 use crate::chain;
 use std::collections::BTreeMap;
@@ -18,7 +18,8 @@ fn folder(key: Option<Key>, form: Form) -> (FaultyFiles, FolderOptions) {
     (files.copy(), options)
 }
 
-/// Recovers a folder in which `file` is `bytes`. What comes back must be what it was; what does not must be named with its reason.
+/// Recovers a folder in which the content of `file` is `bytes`. Snapshots that come back must be as they were; the others must be
+/// named with their reason. Returns whether all came back.
 fn verify(
     (files, options): &(FaultyFiles, FolderOptions),
     good: &BTreeMap<String, Content>,
@@ -66,7 +67,7 @@ fn every_byte_flipped() {
             }
         }
     }
-    println!("{cases} bytes flipped, {harmless} of them in padding that means nothing");
+    println!("{cases} bytes flipped, {harmless} of them in padding that does not matter");
     assert!(cases > 30_000 && harmless < cases / 2);
 }
 

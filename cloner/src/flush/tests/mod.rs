@@ -1,4 +1,4 @@
-//! The way to the disk and back, on a disk that fails in every way.
+//! Tests the way to the disk and back, on a disk that fails in every way.
 
 mod crash;
 mod disk;

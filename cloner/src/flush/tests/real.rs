@@ -1,4 +1,4 @@
-//! A folder of the operating system.
+//! Tests with a folder in a file system of this host.
 
 use std::fs;
 use std::path::{Path, PathBuf};

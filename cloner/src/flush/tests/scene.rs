@@ -1,4 +1,4 @@
-//! Small snapshots as the pool holds them, without a machine: what they mean is not looked at by a flush.
+//! Makes small snapshots as the pool holds them, without a machine: a flush does not look at what they mean.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -17,7 +17,7 @@ use super::super::files::Files;
 use super::super::files::faulty::{FaultyFiles, Random};
 use super::super::*;
 
-/// Everything a snapshot is, to compare it with what comes back.
+/// The whole content of a snapshot, to compare it with what comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
     chunks: Vec<(u64, Vec<u8>)>,
@@ -37,17 +37,17 @@ impl Content {
     }
 }
 
-/// A pool and a folder.
+/// A pool, and the folder that it is flushed to.
 pub(super) struct Scene {
     pub(super) pool: Arc<Pool>,
     pub(super) folder: Arc<Folder>,
     pub(super) ledger: Arc<Ledger>,
     form: Option<Form>,
-    /// Made when first needed: that takes threads and memory.
+    /// Made when first needed, because it takes threads and memory.
     flusher: OnceLock<Flusher>,
 }
 
-/// Shared by all cases of all tests.
+/// One recoverer, shared by all cases of all tests.
 static RECOVERER: LazyLock<Recoverer> = LazyLock::new(|| Recoverer::new(2).unwrap());
 
 pub(super) fn pool(mib: usize) -> Arc<Pool> {
@@ -59,7 +59,7 @@ pub(super) fn pool(mib: usize) -> Arc<Pool> {
 pub(super) const RATE: Rate = Rate { bytes_per_second: 1e9, commit: Duration::from_millis(1) };
 
 impl Scene {
-    /// An empty pool of a few MiB over `files`.
+    /// Makes an empty pool of 64 MiB over `files`.
     pub(super) fn new(files: &FaultyFiles, options: &FolderOptions) -> Result<Self, Error> {
         Self::over(Arc::new(files.clone()), options, None)
     }
@@ -74,7 +74,7 @@ impl Scene {
         Ok(Self { pool: pool(64), folder, ledger, form, flusher })
     }
 
-    /// Writes little at a time, so that there are many writes to fail.
+    /// A flusher that writes little at a time, so that there are many writes that can fail.
     pub(super) fn flusher(&self) -> &Flusher {
         self.flusher.get_or_init(|| {
             let gauge = Gauge::new(RATE, 1 << 20);
@@ -118,7 +118,7 @@ impl Scene {
     }
 }
 
-/// Puts a snapshot: its chunks are encoded from pages that `seed` makes.
+/// Puts a snapshot whose chunks are encoded from pages made by `seed`.
 pub(super) fn put(
     pool: &Pool,
     name: &str,
@@ -162,7 +162,7 @@ pub(super) fn put(
     reservation.seal()
 }
 
-/// What a machine finds that starts with this disk.
+/// Recovers what a machine finds that starts with this disk.
 pub(super) fn recover(files: &FaultyFiles, options: &FolderOptions) -> Result<(Scene, RecoverReport), Error> {
     recover_over(Arc::new(files.clone()), options)
 }

@@ -1,21 +1,21 @@
-//! What a file is, and what of it a crash leaves.
+//! A file of the faulty folder, and what a crash leaves of it.
 
 use super::Random;
 
 const SECTOR_BYTES: usize = 512;
 
-/// A file, whatever its names are.
+/// A file, no matter which name it has.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inode {
-    /// What a reader finds.
+    /// The content that a reader finds.
     pub(super) bytes: Vec<u8>,
-    /// What there was at the last sync.
+    /// The content at the last sync.
     pub(super) durable: Vec<u8>,
-    /// What was done since.
+    /// The changes since the last sync.
     pub(super) pending: Vec<Pending>,
 }
 
-/// A change that no sync has followed.
+/// A change that has not been followed by a sync.
 #[derive(Debug, Clone)]
 pub(super) enum Pending {
     Write { offset: usize, bytes: Vec<u8> },
@@ -37,14 +37,14 @@ impl Pending {
 }
 
 impl Inode {
-    /// The durable bytes, and of the others what chance lets through.
+    /// The durable bytes, and those of the pending changes that chance lets through.
     pub(super) fn survivors(&self, random: &mut Random) -> Vec<u8> {
         let mut bytes = self.durable.clone();
         for pending in &self.pending {
             match (random.below(4), pending) {
                 (0, _) => {}
                 (1, Pending::Write { offset, bytes: written }) => {
-                    // Torn: each sector on its own.
+                    // The write is torn: each sector survives or not on its own.
                     for (number, sector) in written.chunks(SECTOR_BYTES).enumerate() {
                         if random.one_in(2) {
                             let offset = offset + number * SECTOR_BYTES;

@@ -1,9 +1,9 @@
 //! A folder in memory that fails on purpose, and forgets what a crash may forget.
 //!
 //! Each file has bytes that are durable and writes since its last sync; the folder has names that are durable and changes
-//! since its last sync. [`FaultyFiles::crash`] decides by a seed what of the rest survives: of the writes any subset, each whole
-//! or torn at a sector (so later ones may survive earlier ones: reordering); of the folder's changes any prefix, as
-//! file systems with a journal have it. Writes to a name whose creation is lost are lost with it.
+//! since its last sync. [`FaultyFiles::crash`] decides by a seed which of the rest survive. Of the writes, any subset survives,
+//! each whole or torn at a sector (so later ones may survive earlier ones, which is reordering); of the folder's changes, any
+//! prefix survives, as on file systems with a journal. Writes to a name whose creation is lost are lost with it.
 
 mod inode;
 mod random;
@@ -20,31 +20,31 @@ pub(crate) use random::Random;
 
 use inode::{Inode, Pending};
 
-/// When something goes wrong.
+/// What goes wrong, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The power is gone at the operation with this number: it and all after it fail, and it may have happened or not.
+    /// The power is gone at the operation with this number: it fails, although it may have happened, and so do all after it.
     PowerAt(u64),
-    /// The power is gone when so many bytes have been written: the last write is torn there.
+    /// The power is gone once this many bytes have been written: the last write is torn there.
     PowerAfterBytes(u64),
     /// The operation with this number fails, once.
     ErrorAt(u64, io::ErrorKind),
-    /// Every write takes at most so many bytes.
+    /// Every write takes at most this many bytes.
     ShortWrites(usize),
-    /// The disk has so many bytes in all.
+    /// The disk has this many bytes in all.
     Capacity(u64),
-    /// Everything that changes something fails.
+    /// Every operation that changes something fails.
     ReadOnly,
-    /// Everything fails.
+    /// Every operation fails.
     Vanished,
 }
 
-/// How fast the device is, on a clock that only moves when it works.
+/// How fast the device is, on a clock that moves only while the device works.
 #[derive(Debug, Clone)]
 pub(crate) struct Speed {
     pub(crate) clock: SimulatedClock,
     pub(crate) bytes_per_second: f64,
-    /// Of every sync.
+    /// Time that every sync takes.
     pub(crate) sync: Duration,
 }
 
@@ -94,7 +94,7 @@ impl FaultyFiles {
         self.lock().written_bytes
     }
 
-    /// What a machine finds when it starts again.
+    /// The folder that a machine finds when it starts again after losing power now.
     pub(crate) fn crash(&self, seed: u64) -> Self {
         let mut random = Random(seed);
         let disk = self.lock();
@@ -127,13 +127,13 @@ impl FaultyFiles {
         Self { disk: Arc::new(Mutex::new(after)) }
     }
 
-    /// The bytes of a file.
+    /// The content of the file named `name`.
     pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
         let disk = self.lock();
         disk.inodes[&disk.names[name]].bytes.clone()
     }
 
-    /// Puts a file there, durably.
+    /// Puts a file into the folder, durably.
     pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut disk = self.lock();
         let inode = disk.next_inode;
@@ -153,7 +153,7 @@ impl FaultyFiles {
 }
 
 impl Disk {
-    /// Counts an operation and says whether it may happen, and whether it then reports success.
+    /// Counts an operation. Returns whether it happens, and what it then reports.
     fn step(&mut self, changes: bool) -> (bool, io::Result<()>) {
         let number = self.operations;
         self.operations += 1;
@@ -165,7 +165,7 @@ impl Disk {
             match fault {
                 Fault::PowerAt(at) if at == number => {
                     self.power_gone = true;
-                    // It may have happened all the same.
+                    // It reports an error, but has happened all the same.
                     return (true, gone());
                 }
                 Fault::ErrorAt(at, kind) if at == number => return (false, Err(kind.into())),
@@ -266,7 +266,7 @@ impl Files for FaultyFiles {
         if let Some(speed) = &disk.speed {
             speed.clock.advance(speed.sync);
         }
-        // A sync that reports an error has promised nothing.
+        // A sync that reports an error promises nothing.
         if happens && result.is_ok() {
             disk.durable_names = disk.names.clone();
             disk.changes.clear();
