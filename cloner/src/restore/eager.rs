@@ -53,12 +53,12 @@ impl EagerRestorer {
         Ok(Self { walker: Walker::new(threads, || ())? })
     }
 
-    /// Makes memory and decodes the snapshot into it. Chunks that the source never touched stay untouched. `progress` counts the
+    /// Makes memory and decodes the snapshot into it. Pages that the source never touched stay untouched. `progress` counts the
     /// bytes decoded, and lets the caller cancel.
     ///
     /// # Errors
-    /// [`Error::Snapshot`] if a chunk is damaged: every chunk is verified before any is decoded. [`Error::Memory`] if the host cannot
-    /// provide the memory, [`Error::NotSole`] if `backing` is shared with others, [`Error::Cancelled`].
+    /// [`Error::Snapshot`] if a chunk is damaged: every chunk is verified before any is decoded. [`Error::Memory`] if the host
+    /// cannot provide the memory, [`Error::NotSole`] if `backing` is shared with others, [`Error::Cancelled`].
     pub fn memory_for(
         &self,
         snapshot: &Snapshot,

@@ -276,8 +276,8 @@ fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber], background: Option<Dur
     }
 }
 
-/// Makes sure that no worker takes longer than `limit` for one request. If one does, the memory is lost, and this thread refuses the
-/// pages that the worker no longer can.
+/// Makes sure that no worker takes longer than `limit` for one request. If one does, the memory is lost, and this thread refuses
+/// the pages that the worker no longer can.
 fn watch(pager: &Pager, duties: [&Arc<Duty>; 2], limit: Duration) {
     while !pager.status.is_over() {
         pager.status.nap(limit / 4);

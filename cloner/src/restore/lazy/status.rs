@@ -33,7 +33,7 @@ pub(super) struct Request {
 /// Ends the VM.
 pub(super) type Stop = Box<dyn FnOnce(&Lost) + Send>;
 
-/// Shared by the memory's threads, its owner, and watchers. Has no reference to the memory, so that watching does not keep it alive.
+/// Shared by the memory's threads, its owner, and watchers. It does not refer to the memory, so watching does not keep that alive.
 #[derive(Debug)]
 pub(super) struct Status {
     /// What `state.outcome` says, to be read without the lock.
