@@ -1,4 +1,5 @@
-//! A cold chunk of any bytes under a right checksum: an error, or pages that are the same alone and in a hot chunk made of it.
+//! A cold chunk of any bytes with a right checksum gives an error, or pages that are the same decoded alone and in a hot chunk made
+//! of it.
 #![no_main]
 
 use std::cell::RefCell;
@@ -10,7 +11,7 @@ use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {
-    // What a worker thread keeps from chunk to chunk; nothing of one may show in the next.
+    // A worker thread keeps these from chunk to chunk; nothing of one chunk may show in the next.
     static CODERS: RefCell<(ColdDecoder, Encoder)> = RefCell::new((
         ColdDecoder::new().expect("there is memory"),
         Encoder::new(hot::Options::default()),

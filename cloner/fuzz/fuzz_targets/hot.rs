@@ -1,4 +1,4 @@
-//! A hot chunk of any bytes under a right checksum: an error, or pages that do not depend on who decodes them and how.
+//! A hot chunk of any bytes with a right checksum gives an error, or pages that do not depend on the backend and the way of decoding.
 #![no_main]
 
 use std::cell::RefCell;
@@ -9,7 +9,7 @@ use cloner_codec::hot::{Backend, VerifiedChunk, decode_chunk_on, decode_page};
 use cloner_fuzz::{Elsewhere, seal_hot};
 use libfuzzer_sys::fuzz_target;
 
-/// Chunks of more pages are left to `map`: they take long and hold nothing else.
+/// Chunks with more pages are left to the target `map`: they take long, and test nothing more.
 const PAGES_MAX: usize = 64;
 
 thread_local! {
@@ -20,11 +20,11 @@ thread_local! {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // As it came, it is nothing, or something whose checksum is right already.
+    // Unchanged, the bytes are not a chunk, unless their checksum happens to be right.
     let _ = VerifiedChunk::verify(bytes);
     let mut sealed = bytes.to_vec();
     seal_hot(&mut sealed);
-    // Opened as by a pool that has verified it, which it has not: in bounds, whatever comes out.
+    // Opened as by a pool that has verified it, although nothing has: decoding stays in bounds, whatever comes out.
     if let Ok(chunk) = VerifiedChunk::reopen(&sealed) {
         if chunk.page_count() > PAGES_MAX {
             return;
@@ -53,7 +53,7 @@ fn decode(backend: Backend, chunk: &VerifiedChunk<'_>) -> Option<Vec<u8>> {
     Some(used)
 }
 
-/// Every page decodes alone to what it is in its chunk; all do if the chunk does.
+/// Every page decodes alone to the same bytes as in its chunk; all pages decode if the chunk does.
 fn pages_alone(chunk: &VerifiedChunk<'_>, expected: Option<&[u8]>) {
     let mut failed = false;
     for index in chunk.page_indices() {
@@ -69,7 +69,7 @@ fn pages_alone(chunk: &VerifiedChunk<'_>, expected: Option<&[u8]>) {
     assert_eq!(failed, expected.is_none());
 }
 
-/// Its cold form is of the same pages.
+/// The cold form made of the chunk has the same pages.
 fn transcoded(
     chunk: &VerifiedChunk<'_>,
     expected: &[u8],

@@ -1,5 +1,5 @@
-//! Header and page map, hot and cold, in front of as many bytes as they ask for: mutations need not keep lengths right to be
-//! looked at, and reach every rule of the map. What is accepted adds up.
+//! A header and a page map, hot and cold, in front of as many bytes as they ask for: mutations need not keep lengths right to
+//! get past them, and so reach every rule of the map. What is accepted adds up.
 #![no_main]
 
 use cloner_codec::chunk::{CHUNK_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind, SLACK_BYTES, TargetContents};
@@ -8,7 +8,7 @@ use cloner_codec::hot::{Error, VerifiedChunk, decode_chunk};
 use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 
-/// More than this takes long and says nothing more.
+/// Longer chunks take long, and test nothing more.
 const ASKED_MAX: usize = 256 << 10;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The bytes with the length that their header and map, read as a hot chunk's, ask for; `None` if that is too much.
+/// The bytes at the length that their header and map ask for when read as a hot chunk's; `None` if that is too long.
 fn hot_front(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut chunk = b"BMC1\x01\0".to_vec();
     chunk.extend(bytes.get(chunk.len()..)?);
@@ -64,7 +64,7 @@ fn hot(chunk: &[u8]) {
     assert_eq!(chunk.page_indices().filter_map(|page| chunk.kind(page)).count(), chunk.page_count());
     let mut pages = vec![0; chunk.page_count() * PAGE_BYTES];
     if let Err(error) = decode_chunk(&chunk, &Elsewhere, TargetContents::Zeroed, &mut pages) {
-        assert!(!matches!(error, CodecError::Format(_)), "verified, and then not: {error}");
+        assert!(!matches!(error, CodecError::Format(_)), "it was verified, and then refused: {error}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! A VM's state and a snapshot's manifest of any bytes, and of any text in a right envelope: an error, or what is written again
-//! as it was read.
+//! A VM's state and a snapshot's manifest, read from any bytes and from any text in a valid envelope, give an error, or a value that
+//! is the same when it is written and read again.
 #![no_main]
 
 use cloner::snapshot::ManifestV1;
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use vmm::VmState;
 use vmm::schema::envelope::Schema;
 
-/// The envelopes, written down here a second time: whoever forges one needs no access to a constant.
+/// The envelopes, defined here a second time: an attacker who forges one needs no access to a constant.
 const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
 const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 1, name: "snapshot manifest" };
 const HEADER_BYTES: usize = 32;
@@ -15,7 +15,7 @@ const HEADER_BYTES: usize = 32;
 fuzz_target!(|bytes: &[u8]| {
     state(bytes);
     manifest(bytes);
-    // A mutated golden file is an envelope around something: that something, in an envelope that holds.
+    // A mutated golden file is an envelope with content: its content, in a valid envelope.
     let text = bytes.get(HEADER_BYTES..).unwrap_or(bytes);
     state(&VM_STATE.wrap(text));
     manifest(&MANIFEST.wrap(text));

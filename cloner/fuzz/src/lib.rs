@@ -1,12 +1,12 @@
-//! What the fuzz targets share: checksums made right, so that what is mutated gets past them, and pages to refer to.
+//! What the fuzz targets share: functions that make checksums right, so that mutated chunks get past them, and pages to refer to.
 
 use cloner_codec::chunk::{HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError, SLACK_BYTES};
 use twox_hash::XxHash3_64;
 
-/// Bytes of what hot and cold chunks have in front of what the checksum is of.
+/// Where the bytes begin that the checksum of a chunk covers, hot or cold.
 const SEALED_FROM: usize = 16;
 
-/// Makes the length and the checksum of a chunk, hot or cold, say what is there. Too short a chunk stays as it is.
+/// Makes the length and the checksum of a chunk, hot or cold, fit its bytes. A chunk that is too short for them stays as it is.
 pub fn seal(chunk: &mut [u8]) {
     let Ok(length) = u32::try_from(chunk.len()) else { return };
     if let Some(field) = chunk.get_mut(SEALED_FROM..SEALED_FROM + 4) {
@@ -17,8 +17,8 @@ pub fn seal(chunk: &mut [u8]) {
     }
 }
 
-/// As [`seal`], and for a hot chunk makes its slack zero and the last record end there: bytes that are put in or taken out move the
-/// bounds of records, and do not end in the same error every time.
+/// As [`seal`], and also makes the slack of a hot chunk zero, and its last record end where the slack begins. So inserted or removed
+/// bytes move the bounds of records, instead of ending in the same error every time.
 pub fn seal_hot(chunk: &mut [u8]) {
     let u16_at =
         |at: usize| chunk.get(at..)?.first_chunk().map(|field| usize::from(u16::from_le_bytes(*field)));

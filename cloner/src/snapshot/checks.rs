@@ -28,7 +28,7 @@ impl Checks {
         Self::default().for_next(snapshot)
     }
 
-    /// The checks for another snapshot. Chunks that both snapshots depend on and that have been verified need not be verified again.
+    /// The checks for another snapshot. What is already known of the snapshots that both depend on is taken over.
     pub(crate) fn for_next(mut self, snapshot: &Snapshot) -> Self {
         let mut next = Self::default();
         next.add(snapshot, &mut self.0);

@@ -228,12 +228,13 @@ impl Snapshot {
         self.0.pages.as_ref()
     }
 
-    /// Checks everything about a chunk: its checksum, every bound, and that it is the one the manifest means.
+    /// Checks everything about a chunk: its checksum, every bound, and that it is the one that the manifest means.
     ///
     /// `None` if nothing of the chunk was ever touched.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Format`] if the chunk is damaged, [`Error::Exchanged`] if it is not the one that the manifest means,
+    /// [`Error::Pages`] if it does not have as many pages as its place in memory.
     pub fn verify(&self, chunk: &Chunk) -> Result<Option<VerifiedChunk<'_>>, Error> {
         let index = chunk.index.0;
         let Ok(at) = self.0.manifest.chunks.binary_search_by_key(&index, |entry| entry.index) else {

@@ -50,7 +50,7 @@ impl<'a> InChunk<'a> {
         Ok(())
     }
 
-    /// Decodes the page that a DUP marker refers to. That page may not be a DUP itself, which bounds the depth whatever the bytes say.
+    /// Decodes the page that a DUP marker refers to. It may not be a DUP itself, which bounds the depth whatever the bytes say.
     fn referred(&self, PageRef(bits): PageRef, out: &mut Page) -> Result<(), Error> {
         let PlaceRef { dependency, page } = PlaceRef::from_bits(bits);
         let snapshot = match dependency {
