@@ -182,7 +182,7 @@ fn a_handler_that_dies_or_stalls_stops_the_clone() {
         let door = Arc::<Door>::default();
         let fates = [
             (Fate::Panics, ["fault handler has died", ""]),
-            (Fate::Fails, ["cannot be had", "the other host is gone"]),
+            (Fate::Fails, ["cannot bring page", "the other host is gone"]),
             (Fate::Blocks(Arc::clone(&door)), ["fault handler", "300ms"]),
         ];
         for (fate, parts) in fates {

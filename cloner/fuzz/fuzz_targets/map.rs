@@ -64,7 +64,7 @@ fn hot(chunk: &[u8]) {
     assert_eq!(chunk.page_indices().filter_map(|page| chunk.kind(page)).count(), chunk.page_count());
     let mut pages = vec![0; chunk.page_count() * PAGE_BYTES];
     if let Err(error) = decode_chunk(&chunk, &Elsewhere, TargetContents::Zeroed, &mut pages) {
-        assert!(!matches!(error, CodecError::Format(_)), "verified, and then not: {error}");
+        assert!(!matches!(error, CodecError::Format(_)), "it was verified, and then refused: {error}");
     }
 }
 

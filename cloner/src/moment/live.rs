@@ -1,18 +1,18 @@
-//! The memory of a VM that runs on.
+//! Moments of a VM that runs on while it is saved.
 //!
 //! ```text
-//! admit ─► pause ─► save state ─► freeze memory ─► resume │ which pages? ─► encode in parallel ─► publish ─► let go ─► mend
+//! admit ─► pause ─► save state ─► freeze memory ─► resume │ which pages? ─► encode in parallel ─► publish ─► release ─► mend
 //!         └──────── the source stands still ─────────────┘ the source runs, and pays for the first write to each page
 //! ```
 //!
-//! Memory is frozen by `fork()` ([`vmm::memory::FrozenMemory`]): a process that runs no code shares every page with the
-//! source until the source writes it, and the kernel copies it then, 4 KiB at a time. There is no handler that could be slow
-//! or die: if the holder is killed, the snapshot fails and the source does not notice.
+//! Memory is frozen by `fork()` ([`vmm::memory::FrozenMemory`]): a *holder*, a process that runs no code, shares every page with
+//! the source until the source writes to it; the kernel copies it then, 4 KiB at a time. There is no handler that could be slow or
+//! die: if the holder is killed, the snapshot fails and the source does not notice.
 //!
-//! Copies are of 4 KiB also where the source has huge pages, which are split by that; they are put back together at the end.
+//! Where the source has huge pages, copies are of 4 KiB as well, which splits them; they are put back together at the end.
 //!
-//! What the source writes meanwhile is kept twice. That can be no more than what it had touched at the pause, so this much
-//! has to be available before anything is begun; what it came to is reported.
+//! What the source writes while it is saved is kept twice. That is at most what it had touched at the pause, so this much memory
+//! has to be available before anything begins; the report says how much was used.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -27,15 +27,15 @@ use crate::pool::{self, hugepages};
 
 use super::{Changes, Error, Memory, Moment};
 
-/// What the caller allows.
+/// How much memory the caller allows for copies.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
-    /// Most bytes to spend on pages that are kept twice; everything the host has available if `None`.
+    /// Most bytes to spend on pages that are kept twice. `None` allows everything that the host has available.
     pub copy_bytes: Option<u64>,
 }
 
 impl Limits {
-    /// Bytes that may be spent on copies of such memory.
+    /// Bytes that may be spent on copies of memory with this backing.
     pub(crate) fn available_bytes(self, backing: &Backing) -> Result<u64, pool::Error> {
         match self.copy_bytes {
             Some(bytes) => Ok(bytes),
@@ -49,22 +49,22 @@ impl Limits {
     }
 }
 
-/// What it took that the source runs on.
+/// What it cost to let the source run on while it was saved.
 #[derive(Debug, Clone)]
 pub struct LiveReport {
-    /// How long the source stood still: from the request to the moment it ran again.
+    /// How long the source stood still: from the request until it ran again.
     pub pause: Duration,
     /// The part of the pause that froze memory.
     pub freeze_time: Duration,
     /// From the request to the published snapshot.
     pub total_time: Duration,
-    /// Putting back together, after that, the source's transparent huge pages that copy-on-write has split: the next freeze, and
-    /// the source itself, are faster with them.
+    /// Time to put the source's transparent huge pages, which copy-on-write has split, back together after that: they make the next
+    /// freeze, and the source itself, faster.
     pub collapse_time: Duration,
-    /// Bytes of pages that the source wrote first while they were saved, so that there were two of them. Without `CAP_SYS_ADMIN`,
-    /// pages that a third process shares are left out. `None` if a page table could not be read.
+    /// Bytes of pages that the source wrote to while they were saved, so that there were two copies of them. Without
+    /// `CAP_SYS_ADMIN`, pages that a third process shares are left out. `None` if a page table could not be read.
     pub copied_bytes: Option<u64>,
-    /// What they could have come to.
+    /// Upper bound of `copied_bytes`, for which memory had to be available.
     pub copy_bound_bytes: u64,
 }
 
@@ -79,11 +79,12 @@ pub(crate) struct LiveMemory<'a> {
 }
 
 impl<'a> Moment<'a> {
-    /// A guest that runs on, as it is at the instant of a pause of milliseconds.
+    /// Takes a guest that runs on, as it is at the instant of a pause of milliseconds.
     ///
     /// # Errors
     /// [`Error::TooLittleMemory`] if the host could run out of memory, [`Error::Freeze`] if the memory is shared or the kernel
-    /// refuses to fork, [`Error::Vm`] if the guest cannot be paused.
+    /// refuses to fork, [`Error::Vm`] if the guest cannot be paused or its state cannot be saved, [`Error::Touched`] or
+    /// [`Error::Available`] if the kernel does not say how much memory is touched or available.
     pub fn live(vm: &'a Vm, limits: Limits) -> Result<Self, Error> {
         let copy_bound_bytes = touched_bytes(vm.memory()).map_err(Error::Touched)?;
         admit(copy_bound_bytes, vm.memory().backing(), limits)?;
@@ -108,24 +109,25 @@ impl LiveMemory<'_> {
         self.frozen.memory()
     }
 
-    /// Lets go of the memory, and mends what holding it has split.
+    /// Releases the frozen memory, and puts the source's huge pages back together.
     pub(crate) fn release(self) -> LiveReport {
         let Self { vm, frozen, requested, pause, freeze_time, copy_bound_bytes } = self;
         let total_time = requested.elapsed();
         let copied = frozen.copied_pages(vm.memory());
-        let copied = copied.inspect_err(|error| tracing::warn!(%error, "cannot tell how much was copied"));
+        let copied =
+            copied.inspect_err(|error| tracing::warn!(%error, "cannot tell how many pages were copied"));
         let copied_bytes = copied.ok().map(|pages| (pages * PAGE_BYTES) as u64);
         drop(frozen);
         let started = Instant::now();
         if let Err(error) = vm.memory().collapse() {
-            tracing::warn!(%error, "cannot put huge pages back together: the next freeze will take longer");
+            tracing::warn!(%error, "cannot put huge pages back together, so the next freeze will take longer");
         }
         let collapse_time = started.elapsed();
         LiveReport { pause, freeze_time, total_time, collapse_time, copied_bytes, copy_bound_bytes }
     }
 }
 
-/// Bytes of pages that hold anything.
+/// Bytes of pages that were ever touched.
 fn touched_bytes(memory: &dyn StillMemory) -> io::Result<u64> {
     let mut pages = 0;
     for chunk in layout::chunks(memory.layout()) {
@@ -136,7 +138,7 @@ fn touched_bytes(memory: &dyn StillMemory) -> io::Result<u64> {
     Ok((pages * PAGE_BYTES) as u64)
 }
 
-/// Refuses what could come to take more memory than there is.
+/// Fails with [`Error::TooLittleMemory`] if copies could need more memory than there is.
 fn admit(needed_bytes: u64, backing: &Backing, limits: Limits) -> Result<(), Error> {
     let available_bytes = limits.available_bytes(backing).map_err(Error::Available)?;
     if needed_bytes > available_bytes {

@@ -4,10 +4,10 @@
 //!  Moment::of(&paused)          the source stands still for as long as the moment lives
 //!  Moment::live(&vm, limits)    it stands still for milliseconds; its memory is frozen by fork()
 //!  frozen_guest.moment()        a branch that has not begun to run, in a process of its own
-//!  series.next(&paused)         as the first, and only what changed since the last one will be read
+//!  series.next(&paused)         like the first, but only what changed since the last one will be read
 //!        │
 //!        ▼
-//!  Saver::save                  the one way to a snapshot
+//!  Saver::save                  makes a snapshot of it
 //! ```
 
 mod live;
@@ -27,21 +27,21 @@ pub use series::Series;
 pub(crate) use live::LiveMemory;
 pub(crate) use series::Last;
 
-/// Why a guest could not be taken at one instant. It runs on, or stands still, as before.
+/// Why a guest could not be taken at one instant. It runs on or stands still, as it did before.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The guest cannot be paused, its state not be saved, or its dirty pages not be told.
+    /// The guest cannot be paused, its state cannot be saved, or its dirty pages cannot be found.
     #[error("cannot pause and save the state of the source")]
     Vm(#[from] vmm::Error),
-    /// Live: a guest that writes to all it has touched would need more memory than there is.
+    /// Live: if the guest wrote to all that it has touched, it would need more memory than there is.
     #[error(
-        "the source may come to write {needed_bytes} bytes while they are saved, which would be kept twice: \
-         {available_bytes} bytes are available; stop mode needs none"
+        "the source may write up to {needed_bytes} bytes while they are saved, which are then kept twice, \
+         but only {available_bytes} bytes are available; stop mode needs none"
     )]
     TooLittleMemory {
-        /// Bytes of pages the source has touched.
+        /// Bytes of pages that the source has touched.
         needed_bytes: u64,
-        /// What the host, or the caller, can spare.
+        /// Bytes that the caller allows, or else that the host has available.
         available_bytes: u64,
     },
     /// Live: the host does not say how much memory it has left.
@@ -53,9 +53,9 @@ pub enum Error {
     /// Live: the source's memory cannot be frozen.
     #[error("cannot freeze the memory of the source")]
     Freeze(#[from] frozen::Error),
-    /// A series goes on with the dirty pages of another VM, or of another series of the same VM.
+    /// The dirty pages do not continue this series: they are of another VM, or of another series of the same VM.
     #[error(
-        "the dirty pages of this VM do not continue {}: it is of another VM, or another series was begun since",
+        "the dirty pages of this VM do not continue {}: that is of another VM, or another series has been begun since",
         .snapshot.as_ref().map_or_else(|| String::from("the series"), |name| format!("the snapshot {name:?}"))
     )]
     OtherSeries {
@@ -70,15 +70,15 @@ pub struct Moment<'a> {
     pub(crate) state: VmState,
     pub(crate) memory: Memory<'a>,
     pub(crate) changes: Changes<'a>,
-    /// Saving vCPUs and devices.
+    /// Time to save vCPUs and devices.
     pub(crate) state_time: Duration,
 }
 
-/// Memory that does not change.
+/// Memory that does not change while it is saved.
 pub(crate) enum Memory<'a> {
-    /// Of a guest that stands still.
+    /// The memory of a guest that stands still.
     Still(&'a dyn StillMemory),
-    /// Of one that runs on.
+    /// The frozen memory of a guest that runs on.
     Live(LiveMemory<'a>),
 }
 
@@ -96,12 +96,13 @@ impl std::fmt::Debug for Memory<'_> {
 pub(crate) enum Changes<'a> {
     /// Everything that was ever touched.
     All,
-    /// What is dirty since the last snapshot of the series, if it has one; the next one will go on from this moment.
+    /// The pages that became dirty since the last snapshot of the series; everything, if it has none yet. Once this moment is
+    /// saved, the series goes on from it.
     InSeries { series: &'a mut Series, dirty: DirtySet<'a> },
 }
 
 impl<'a> Moment<'a> {
-    /// A guest that is paused. It cannot be resumed before the moment is gone.
+    /// Takes a guest that is paused. It cannot be resumed before the moment is gone.
     ///
     /// # Errors
     /// [`Error::Vm`] if its state cannot be saved.
@@ -112,12 +113,12 @@ impl<'a> Moment<'a> {
         Ok(Self { state, memory, changes: Changes::All, state_time: started.elapsed() })
     }
 
-    /// A guest whose state was saved when its memory was frozen.
+    /// Takes a guest whose state was saved when its memory was frozen.
     pub(crate) fn of_frozen(state: VmState, memory: &'a dyn StillMemory) -> Self {
         Self { state, memory: Memory::Still(memory), changes: Changes::All, state_time: Duration::ZERO }
     }
 
-    /// The state at that instant.
+    /// The state of vCPUs and devices at that instant.
     #[must_use]
     pub const fn state(&self) -> &VmState {
         &self.state

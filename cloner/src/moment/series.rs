@@ -1,20 +1,21 @@
-//! Snapshots of one VM in a row, of which each but the first reads only what has changed.
+//! A series of snapshots of one VM. Each but the first reads only what has changed since the one before.
 //!
 //! ```text
 //! take the dirty log ─► save state ─► for each chunk: keep, or read and encode ─► manifest ─► publish ─► commit the log
 //!         └──────────────── on failure: the log goes back, the reservation is undone ────────────┘
 //! ```
 //!
-//! The first snapshot of a [`Series`] is a full one. After that, a page that is not dirty has the marker it had in the snapshot before, which is *kept* without looking at memory:
+//! The first snapshot of a [`Series`] is a full one. After that, a page that is not dirty *keeps* its marker from the snapshot
+//! before, without a look at memory:
 //!
 //! * If that snapshot has no parent, it becomes the parent, and a clean page is PARENT (or zero, as it was there).
-//! * If it has one, that is the new one's parent as well. What changed since the parent but not since the last snapshot is
-//!   kept as the record it is. Only word-marked pages are read and encoded again, in chunks that have dirty pages: their
-//!   vectors stand in the old chunk's dictionary. A chunk without dirty pages is copied as it is.
+//! * If it has one, that is the new one's parent as well. The records of pages that changed since the parent, but not since the
+//!   last snapshot, are kept as they are. Of the clean pages in chunks that have dirty pages, only word-marked ones are read and
+//!   encoded again, because their vectors are in the old chunk's dictionary. A chunk without dirty pages is copied as it is.
 //!
-//! So every snapshot of a series refers to one parent and to nobody else, however long the series is; any of them can be
-//! removed without the others noticing. The price is that each holds all that differs from the parent: begin a new series when
-//! that has grown too much.
+//! So every snapshot of a series refers to one parent and to no other snapshot, however long the series is. Any of them can be
+//! removed without affecting the others. The price is that each holds all that differs from the parent: when that has grown too
+//! much, begin a new series.
 
 use std::time::Instant;
 
@@ -36,12 +37,12 @@ pub struct Series {
 #[derive(Debug)]
 pub(crate) struct Last {
     pub(crate) snapshot: Snapshot,
-    /// Of the snapshot and all it depends on.
+    /// Which chunks of the snapshot, and of all it depends on, have been verified.
     pub(crate) checks: Checks,
 }
 
 impl Series {
-    /// Begins a series of a VM: dirty pages are tracked from here on, until [`Paused::untrack_dirty`] is called.
+    /// Begins a series of a VM: dirty pages are tracked from now on, until [`Paused::untrack_dirty`] is called.
     ///
     /// # Errors
     /// [`Error::Vm`] if KVM cannot track them.
@@ -49,13 +50,15 @@ impl Series {
         Ok(Self { last: None, epoch: paused.track_dirty()? })
     }
 
-    /// The VM as it is now, as the next of the series. Of the first, everything is read, of all others what has changed.
+    /// Takes the VM as it is now, as the next moment of the series. When it is saved, everything is read for the first snapshot of
+    /// the series, and only what has changed for all later ones.
     ///
-    /// If it is not saved, or saving fails, the series goes on where it was: the next moment has what this one would have had.
+    /// If the moment is not saved, or saving fails, the series goes on where it was: the next moment covers what this one would
+    /// have covered.
     ///
     /// # Errors
-    /// [`Error::OtherSeries`] if the VM's dirty pages do not continue this series, [`Error::Vm`] if they, or its state, cannot be
-    /// told.
+    /// [`Error::OtherSeries`] if the VM's dirty pages do not continue this series, [`Error::Vm`] if the dirty pages cannot be found
+    /// or the state cannot be saved.
     pub fn next<'a>(&'a mut self, paused: &'a Paused<'_>) -> Result<Moment<'a>, Error> {
         let started = Instant::now();
         let dirty = paused.take_dirty()?;
@@ -74,7 +77,7 @@ impl Series {
         self.last.as_ref().map(|last| &last.snapshot)
     }
 
-    /// The last snapshot, and what is known of it.
+    /// The last snapshot, and which of its chunks have been verified.
     pub(crate) const fn reference(&self) -> Option<&Last> {
         self.last.as_ref()
     }

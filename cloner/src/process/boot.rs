@@ -15,7 +15,7 @@ use vmm::memory::{Backing, PageSize};
 
 use super::Error;
 
-/// A [`Config`], but for the image of a flat kernel, which travels as a file.
+/// A [`Config`] without the image of a flat kernel, which is passed as a file beside it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Boot {
     memory_bytes: u64,
@@ -33,7 +33,7 @@ enum Pages {
     Huge,
 }
 
-/// Paths are bytes, for they need not be text.
+/// Paths are bytes, because they need not be valid UTF-8.
 #[derive(Debug, Serialize, Deserialize)]
 enum BootKernel {
     Linux { path: Vec<u8>, initramfs: Option<Vec<u8>>, cmdline: String },
@@ -41,7 +41,7 @@ enum BootKernel {
 }
 
 impl Boot {
-    /// The message, and the file that goes with it: empty, if there is no image.
+    /// The message, and the file that goes with it, which is empty if the kernel is not a flat image.
     pub(super) fn of(config: &Config) -> Result<(Self, File), Error> {
         let Config { memory_bytes, backing, vcpus, nested, kernel } = config;
         let (shared, pages) = match backing {
@@ -70,7 +70,7 @@ impl Boot {
         ))
     }
 
-    /// The configuration again.
+    /// Puts the configuration together again.
     pub(super) fn config(self, image: &File) -> io::Result<Config> {
         let Self { memory_bytes, vcpus, nested, shared, pages, kernel } = self;
         let pages = match pages {

@@ -11,9 +11,9 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest message. The largest holds a kernel command line, or says why something failed.
+/// Longest message, in bytes. The longest ones hold a kernel command line, or say why something failed.
 const MESSAGE_MAX_BYTES: usize = 16 << 10;
-/// Most descriptors beside a message.
+/// Greatest number of descriptors beside a message.
 const FDS_MAX: usize = 3;
 
 /// One end of a connection that keeps messages apart and notices when the other end is gone.
@@ -27,7 +27,7 @@ impl Channel {
         Ok((Self(one), Self(other)))
     }
 
-    /// `file` is one end of a pair, or nothing that is sent will arrive.
+    /// `fd` has to be one end of a [`pair`](Self::pair): on other kinds of socket, messages would not stay apart.
     pub(crate) const fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -39,7 +39,7 @@ impl Channel {
     pub(crate) fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message).expect("plain enums of numbers and strings");
         if bytes.len() > MESSAGE_MAX_BYTES {
-            let why = format!("a message of {} bytes; {MESSAGE_MAX_BYTES} are possible", bytes.len());
+            let why = format!("a message of {} bytes is longer than {MESSAGE_MAX_BYTES} bytes", bytes.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -57,11 +57,13 @@ impl Channel {
     ) -> io::Result<Option<(T, [OwnedFd; N])>> {
         let Some((message, fds)) = self.receive_any()? else { return Ok(None) };
         let count = fds.len();
-        let fds = fds.try_into().map_err(|_| invalid(format!("{count} descriptors instead of {N}")))?;
+        let fds = fds
+            .try_into()
+            .map_err(|_| invalid(format!("a message came with {count} descriptors instead of {N}")))?;
         Ok(Some((message, fds)))
     }
 
-    /// The next message and whatever descriptors are beside it.
+    /// The next message and all descriptors beside it; `None` if the other end is gone.
     pub(crate) fn receive_any<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = [0; MESSAGE_MAX_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -77,7 +79,7 @@ impl Channel {
             return Ok(None);
         }
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(invalid(String::from("a message that is too long")));
+            return Err(invalid(String::from("a message, or the list of its descriptors, is too long")));
         }
         let mut fds = Vec::new();
         for message in beside.drain() {
@@ -112,10 +114,10 @@ mod tests {
         here.send(&"second", &[]).unwrap();
         let (first, [_, _]) = there.receive::<String, 2>().unwrap().unwrap();
         assert_eq!(first, "first");
-        assert!(there.receive::<String, 2>().is_err(), "without its descriptors");
+        assert!(there.receive::<String, 2>().is_err(), "it came without its descriptors");
         drop(here);
         assert!(there.receive::<String, 0>().unwrap().is_none());
-        assert!(there.send(&"nobody there", &[]).is_err());
+        assert!(there.send(&"the other end is gone", &[]).is_err());
     }
 
     #[test]
@@ -124,7 +126,7 @@ mod tests {
         here.send(&"something else", &[]).unwrap();
         assert!(there.receive::<u64, 0>().is_err());
         assert!(here.send(&"x".repeat(MESSAGE_MAX_BYTES), &[]).is_err());
-        // With its quotes, the longest text there is.
+        // With its quotes, this is the longest text that can be sent.
         here.send(&"x".repeat(MESSAGE_MAX_BYTES - 2), &[]).unwrap();
         assert!(there.receive::<String, 0>().unwrap().is_some());
     }

@@ -1,4 +1,4 @@
-//! A guest process from outside.
+//! A guest process as the process that asked for it sees it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,48 +21,51 @@ use crate::moment::Limits;
 /// The sub-command by which the `cloner` program becomes a guest process.
 const SUBCOMMAND: &str = "guest";
 
-/// How long a process whose guest has ended may take to say how.
+/// How long to wait for a process that no longer answers to say how its guest ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A machine in a process of its own. Dropping it ends it; if it was booted here, its process is waited for.
+/// A machine in a process of its own. Dropping this ends the process; if it was booted here, the drop also waits for it.
 #[derive(Debug)]
 pub struct GuestProcess {
     pid: u32,
     pidfd: OwnedFd,
     console: UnixStream,
     control: Channel,
-    /// How its guest ended, which it says once.
+    /// How the guest ended. The process reports that only once, so it is remembered here.
     end: OnceLock<End>,
-    // After `control`, whose end is what ends the process.
+    // Dropped after `control`: closing that is what ends the process.
     reaped: Option<Reaped>,
 }
 
 /// How a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
-    /// What the guest did, in words.
+    /// What the guest did, as a phrase for a message.
     pub message: String,
-    /// Whether it shut down or asked for a reset, rather than crash.
+    /// Whether the guest shut down or asked for a reset instead of crashing.
     pub orderly: bool,
 }
 
 /// What a branch cost its source.
 #[derive(Debug, Clone, Copy)]
 pub struct BranchReport {
-    /// How long the source stood still: from the moment it was to stop to the moment it ran again.
+    /// How long the source stood still: from the request to pause until it ran again.
     pub pause: Duration,
     /// The part of the pause that was `fork()`.
     pub fork_time: Duration,
-    /// Bytes the two share now, and may come to have twice.
+    /// Bytes that source and branch share at first, and may come to have twice.
     pub copy_bound_bytes: u64,
 }
 
 impl GuestProcess {
-    /// Boots a guest in a process of its own: `program`, which is `cloner` or a program that calls [`serve`](super::serve) when its
-    /// argument is `guest`. It is building itself when this returns; [`wait_running`](Self::wait_running) tells when it runs.
+    /// Boots a guest in a process of its own: `program`, which is `cloner` or a program that calls [`serve`](super::serve) when
+    /// its argument is `guest`. When this returns, the machine is still being built; [`wait_running`](Self::wait_running) waits
+    /// until it runs.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::OverTemplate`] if the memory is to lie over a template, [`Error::Start`] if the program does not start, and
+    /// [`Error::Channel`] if descriptors cannot be made or passed. If the process ends at once: [`Error::Ended`], or
+    /// [`Error::Refused`] with the reason that it gave.
     pub fn boot(program: &Path, config: &Config) -> Result<Self, Error> {
         let (message, image) = Boot::of(config)?;
         let (console, their_console) = UnixStream::pair()?;
@@ -77,31 +80,32 @@ impl GuestProcess {
         Ok(guest)
     }
 
-    /// A process that somebody else has made.
+    /// A guest process that another process has forked.
     pub(crate) const fn new(pid: u32, pidfd: OwnedFd, console: UnixStream, control: Channel) -> Self {
         Self { pid, pidfd, console, control, end: OnceLock::new(), reaped: None }
     }
 
-    /// Its process number.
+    /// The process id of the guest's process.
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Its console: what is read was printed, what is written is typed.
+    /// The guest's console: reading gives what the guest prints, and what is written is typed into it.
     #[must_use]
     pub const fn console(&self) -> &UnixStream {
         &self.console
     }
 
     /// Makes a second machine of this one as it is now, while it runs on: a guest process of its own, with the same memory,
-    /// registers and devices, which can be branched in turn. It is building itself when this returns.
+    /// registers and devices, which can be branched in turn. When this returns, the branch is still being built.
     ///
-    /// Its guest is told who it is before it runs, if `announce` says how.
+    /// If `announce` says how, the branch's guest is told who it is before it runs.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason, such as memory that is shared, or too little of it: this guest runs on.
-    /// [`Error::GuestEnded`] if it has ended, [`Error::Ended`] if its process was killed.
+    /// [`Error::GuestEnded`] if the guest has ended, [`Error::Ended`] if its process was killed, and [`Error::Channel`] if
+    /// descriptors cannot be made or passed.
     pub fn branch(&self, announce: Option<Announce>, limits: Limits) -> Result<(Self, BranchReport), Error> {
         self.order(BranchRequest { announce, hold: false, copy_bytes: limits.copy_bytes })
     }
@@ -112,7 +116,7 @@ impl GuestProcess {
         let (answers, their_answers) = Channel::pair()?;
         let fds = [their_console.as_fd(), their_control.as_fd(), their_answers.as_fd()];
         self.ask(&Request::Branch(order), &fds)?;
-        // Or nobody would be seen to be gone.
+        // While this process holds copies of these ends, it could not notice that the other process is gone.
         drop((their_console, their_control, their_answers));
         let (answer, fds) = answers.receive_any::<Answer>()?.ok_or_else(|| self.how_it_ended())?;
         let (pid, report) = match answer {
@@ -123,7 +127,7 @@ impl GuestProcess {
             Answer::Refused(why) => return Err(Error::Refused(why)),
         };
         let [pidfd] = <[OwnedFd; 1]>::try_from(fds)
-            .map_err(|_| Error::Refused(String::from("an answer without its descriptor")))?;
+            .map_err(|_| Error::Refused(String::from("the answer came without its descriptor")))?;
         Ok((Self::new(pid, pidfd, console, control), report))
     }
 
@@ -134,7 +138,7 @@ impl GuestProcess {
         }
     }
 
-    /// Why a process that does not answer has ended, as far as it could say.
+    /// Why a process that no longer answers has ended, as far as it could say.
     fn how_it_ended(&self) -> Error {
         match self.wait_timeout(LAST_WORDS) {
             Ok(Some(end)) => Error::GuestEnded(end),
@@ -143,23 +147,25 @@ impl GuestProcess {
         }
     }
 
-    /// Waits until it runs, and tells who it is.
+    /// Waits until the guest runs, and returns its identity.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the reason if it could not be built, [`Error::Ended`] if it was killed.
+    /// [`Error::Refused`] with the reason if the machine could not be built or has ended already, [`Error::Ended`] if its process
+    /// was killed, [`Error::Channel`] if no valid report can be received.
     pub fn wait_running(&self) -> Result<Identity, Error> {
         match self.control.receive::<Report, 0>()? {
             Some((Report::Running(identity), [])) => Ok(identity),
             Some((Report::Failed(why) | Report::Ended { message: why, .. }, [])) => Err(Error::Refused(why)),
-            Some((Report::Holding { .. }, [])) => Err(Error::Refused(String::from("it holds still"))),
+            Some((Report::Holding { .. }, [])) => Err(Error::Refused(String::from("the guest holds still"))),
             None => Err(Error::Ended),
         }
     }
 
-    /// Waits until it ends, but no longer than `limit`. `None` if it runs on.
+    /// Waits until the guest ends, but no longer than `limit`. `None` if it is still running.
     ///
     /// # Errors
-    /// [`Error::Ended`] if it was killed and could not say how it ended; the kernel's.
+    /// [`Error::Ended`] if its process was killed and could not say how the guest ended, [`Error::Refused`] with the reason if the
+    /// machine could not be built, [`Error::Channel`] if the kernel refuses to wait or no valid report can be received.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<End>, Error> {
         if let Some(end) = self.end.get() {
             return Ok(Some(end.clone()));
@@ -181,18 +187,18 @@ impl GuestProcess {
         }
     }
 
-    /// Whether its process is there.
+    /// Whether the guest's process still exists.
     ///
     /// # Errors
-    /// The kernel's.
+    /// [`Error::Channel`] with the kernel's reason if it cannot be asked about the process.
     pub fn is_alive(&self) -> Result<bool, Error> {
         Ok(!readable(&self.pidfd, Duration::ZERO)?)
     }
 
-    /// Ends it, and waits until its process is gone.
+    /// Ends the guest, and waits until its process is gone.
     ///
     /// # Errors
-    /// The kernel's.
+    /// [`Error::Channel`] with the kernel's reason if it cannot wait for the process, which ends nevertheless.
     pub fn end(self) -> Result<(), Error> {
         let Self { pidfd, console, control, reaped, .. } = self;
         drop((console, control));
@@ -209,13 +215,14 @@ impl GuestProcess {
         &self.control
     }
 
-    /// Lets one that holds still run.
+    /// Lets a branch that holds still run.
     pub(super) fn let_run(&self) -> Result<(), Error> {
         self.ask(&Request::Run, &[])
     }
 }
 
-/// A child of this process, which is waited for when this is dropped: it ends at once by then, having nothing to clean up.
+/// A child of this process. Dropping this waits for it, which takes no time: the child has been told to end by then, and it has
+/// nothing to clean up.
 #[derive(Debug)]
 pub(crate) struct Reaped(Child);
 
@@ -226,7 +233,7 @@ impl Reaped {
             .arg(subcommand)
             .stdin(Stdio::from(channel.into_fd()))
             .stdout(Stdio::null())
-            // Ctrl-C is for the one that waits at the terminal; it closes the channel then.
+            // Ctrl-C is for the process that waits at the terminal, which then closes the channel.
             .process_group(0)
             .spawn()
             .map(Self)
@@ -240,19 +247,19 @@ impl Reaped {
 impl Drop for Reaped {
     fn drop(&mut self) {
         if let Err(error) = self.0.wait() {
-            // Somebody else has waited for it.
-            tracing::debug!(%error, "a child was gone");
+            // Something else in this process has waited for it.
+            tracing::debug!(%error, "cannot wait for a child process");
         }
     }
 }
 
-/// Waits until there is something to read, or nothing will ever be.
+/// Waits until there is something to read or the other end is closed, but no longer than `limit`. `false` if neither happened.
 fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool, Error> {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let timeout =
         Timespec::try_from(limit).map_err(|_| Error::Channel(io::ErrorKind::InvalidInput.into()))?;
     match poll(&mut fds, Some(&timeout)) {
-        // The caller asks again if it wants to.
+        // The caller can ask again.
         Err(rustix::io::Errno::INTR) => Ok(false),
         result => Ok(result.map_err(io::Error::from)? > 0),
     }

@@ -1,4 +1,4 @@
-//! A branch that stands still.
+//! A branch that holds still.
 
 use std::fs::File;
 
@@ -9,7 +9,7 @@ use super::wire::{BranchRequest, Report};
 use super::{BranchReport, Error, GuestProcess, read_state};
 use crate::moment::{Limits, Moment};
 
-/// A guest as it was at one instant, in a process that does nothing: a branch that has not built its machine yet. Dropping it ends
+/// A guest as it was at one instant, in a process that only waits: a branch that has not built its machine yet. Dropping this ends
 /// that process.
 #[derive(Debug)]
 pub struct FrozenGuest {
@@ -19,10 +19,11 @@ pub struct FrozenGuest {
 }
 
 impl GuestProcess {
-    /// Makes a second machine of this one as it is now that stands still, to be compared or saved: see [`FrozenGuest`].
+    /// Makes a branch of this machine as it is now that holds still, so that it can be compared or saved: see [`FrozenGuest`].
     ///
     /// # Errors
-    /// As [`branch`](Self::branch).
+    /// Those of [`branch`](Self::branch). Also [`Error::State`] if the branch's state is damaged, and [`Error::Refused`] if the
+    /// branch cannot hold still or its report does not fit its state.
     pub fn freeze(&self, limits: Limits) -> Result<(FrozenGuest, BranchReport), Error> {
         let (process, report) =
             self.order(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
@@ -36,15 +37,20 @@ impl FrozenGuest {
         let (host_addresses, held) = match report {
             Report::Holding { host_addresses, held } => (host_addresses, held),
             Report::Failed(why) | Report::Ended { message: why, .. } => return Err(Error::Refused(why)),
-            Report::Running(_) => return Err(Error::Refused(String::from("it runs"))),
+            Report::Running(_) => {
+                return Err(Error::Refused(String::from("the branch runs instead of holding still")));
+            }
         };
         let [state] = <[_; 1]>::try_from(fds)
-            .map_err(|_| Error::Refused(String::from("a frozen guest without its state")))?;
+            .map_err(|_| Error::Refused(String::from("a frozen guest came without its state")))?;
         let state = read_state(&File::from(state))??;
         let layout = state.layout();
         let regions = layout.ranges().count();
         if host_addresses.len() != regions {
-            let why = format!("{} addresses for {regions} regions of memory", host_addresses.len());
+            let why = format!(
+                "a frozen guest has {} addresses for {regions} regions of memory",
+                host_addresses.len()
+            );
             return Err(Error::Refused(why));
         }
         let memory =
@@ -52,13 +58,13 @@ impl FrozenGuest {
         Ok(Self { process, state, memory })
     }
 
-    /// The process that holds it.
+    /// The process that holds the guest's memory.
     #[must_use]
     pub const fn process(&self) -> &GuestProcess {
         &self.process
     }
 
-    /// Its state at that instant.
+    /// The state of vCPUs and devices at that instant.
     #[must_use]
     pub const fn state(&self) -> &VmState {
         &self.state
@@ -67,20 +73,21 @@ impl FrozenGuest {
     /// The guest at that instant, to be saved or compared while its source runs on.
     #[must_use]
     pub fn moment(&self) -> Moment<'_> {
-        // The state was saved when the source was paused, and is not what takes time here.
+        // The source saved the state while it was paused, so it costs no time here.
         Moment::of_frozen(self.state.clone(), &self.memory)
     }
 
-    /// Its memory at that instant.
+    /// The memory at that instant.
     #[must_use]
     pub const fn memory(&self) -> &RemoteMemory {
         &self.memory
     }
 
-    /// Lets it run on from there. It is building itself when this returns.
+    /// Lets the guest run on from that instant. When this returns, its machine is still being built;
+    /// [`GuestProcess::wait_running`] waits until it runs.
     ///
     /// # Errors
-    /// [`Error::Ended`] if it was killed; the channel's.
+    /// [`Error::Ended`] if its process was killed, [`Error::Channel`] if the request cannot be sent.
     pub fn run(self) -> Result<GuestProcess, Error> {
         self.process.let_run()?;
         Ok(self.process)

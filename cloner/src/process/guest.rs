@@ -1,4 +1,4 @@
-//! A guest process from inside: one machine, and one thread that serves its console and its control channel.
+//! The guest process itself: one machine, and one thread that serves its console and its control channel.
 //!
 //! ```text
 //!              ┌────────────────────────────────────────────┐
@@ -9,7 +9,7 @@
 //!                      └── in the branch: build ─────┘
 //! ```
 //!
-//! No other thread but the vCPUs' may ever run here: it could hold a lock when the process is forked.
+//! Apart from the vCPUs' threads, no other thread may ever run here: it could hold a lock when the process is forked.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -33,22 +33,23 @@ use crate::moment::Limits;
 use crate::pool;
 use crate::sys::fork::{end_at_once, forget_children};
 
-/// How often a vCPU that waits for a full console looks whether it keeps others waiting.
+/// How often a vCPU that waits for room on a full console checks whether the machine is to be paused.
 const CONSOLE_WAIT: Duration = Duration::from_millis(20);
 
 /// Makes this process a guest's: takes a configuration over `channel`, boots it, and serves it until it ends or the other end of
-/// the channel is closed. The process must have no other thread. Does not return once there is a guest.
+/// the channel is closed. The process must have no other thread. This returns only if there is no guest to boot.
 ///
 /// # Errors
-/// The channel's, and [`Error::Ended`] if its other end is closed before there is a guest. What concerns the guest is reported
-/// over the channel.
+/// [`Error::Ended`] if the other end of the channel is closed before a configuration arrives, [`Error::Refused`] if the first
+/// request is a different one, [`Error::Channel`] if no valid request can be received, or its image cannot be read. Errors that
+/// concern the guest are reported over the channel instead.
 pub fn serve(channel: OwnedFd) -> Result<(), Error> {
     let channel = Channel::from_fd(channel);
     let Some((request, [console, image])) = channel.receive::<Request, 2>()? else {
         return Err(Error::Ended);
     };
     let Request::Boot(boot) = request else {
-        let why = String::from("a guest process wants its guest first");
+        let why = String::from("the first request to a guest process has to be its configuration");
         channel.send(&Report::Failed(why.clone()), &[])?;
         return Err(Error::Refused(why));
     };
@@ -57,7 +58,7 @@ pub fn serve(channel: OwnedFd) -> Result<(), Error> {
     run(UnixStream::from(console), channel, |output| Ok(Vm::boot(&config, output)?))
 }
 
-/// A machine out of state and memory, whose guest is told who it is if `announce` says how.
+/// Builds a machine from state and memory, and tells its guest who it is if `announce` says how.
 pub(crate) fn restore(
     state: &VmState,
     memory: GuestMemory,
@@ -71,8 +72,8 @@ pub(crate) fn restore(
     Ok(vm)
 }
 
-/// Runs the machine that `build` makes with this console to its end and says how it ended; this process ends with it. If whoever
-/// wanted it is gone, it ends at once.
+/// Runs the machine that `build` makes, with this console, until it ends, reports how it ended, and ends this process. If the other
+/// end of `control` is closed, this process ends at once.
 pub(crate) fn run(
     console: UnixStream,
     control: Channel,
@@ -98,15 +99,15 @@ pub(crate) fn run(
 struct Guest {
     vm: Vm,
     console: UnixStream,
-    /// Whether the console's other end is open.
+    /// Whether the console's other end is still open, so that something may be typed.
     typing: bool,
     control: Channel,
-    /// Set while the machine is to be paused: see [`Output`].
+    /// Set while the machine is being paused: see [`Output`].
     hurry: Arc<AtomicBool>,
     mender: Mender,
 }
 
-/// What there is to do.
+/// What the thread that serves the guest has to do next.
 enum Event {
     Typed(Vec<u8>),
     Silenced,
@@ -116,7 +117,7 @@ enum Event {
     Nothing,
 }
 
-/// What comes with an order.
+/// The descriptors that come with a [`BranchRequest`].
 struct Sockets {
     console: UnixStream,
     control: Channel,
@@ -124,7 +125,7 @@ struct Sockets {
 }
 
 impl Guest {
-    /// Ends this process if there is no machine to be had.
+    /// Builds the machine and starts it. If that fails, reports the reason and ends this process.
     fn start(
         console: UnixStream,
         control: Channel,
@@ -178,7 +179,8 @@ impl Guest {
         }
     }
 
-    /// `None` if it is none that a running guest knows: whoever sent it notices by the descriptors that came with it.
+    /// The next request. `None` if it is not one that a running guest understands: the sender notices, because the descriptors that
+    /// came with it are closed.
     fn request(&self) -> Option<Event> {
         match self.control.receive_any::<Request>() {
             Ok(None) => Some(Event::Unwanted),
@@ -188,11 +190,11 @@ impl Guest {
                 Some(Event::Branch(order, Sockets { console: UnixStream::from(console), control, answers }))
             }
             Ok(Some((request, _))) => {
-                tracing::warn!(?request, "no request to a guest that runs");
+                tracing::warn!(?request, "ignored a request that a running guest does not understand");
                 None
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                tracing::warn!(%error, "no request");
+                tracing::warn!(%error, "ignored a message that is not a request");
                 None
             }
             Err(_) => Some(Event::Unwanted),
@@ -217,13 +219,13 @@ impl Guest {
     fn end(self) -> ! {
         let ending = self.vm.wait();
         let report = Report::Ended { message: ending.to_string(), orderly: ending.is_orderly() };
-        // Nobody is left to tell if this fails.
+        // If this fails, the other end is gone, and nothing waits for the report.
         let _ = self.control.send(&report, &[]);
-        // What the kernel does anyway when the process ends it does without anybody waiting for it.
+        // The kernel frees everything when the process ends, and nothing has to wait for that.
         end_at_once(0);
     }
 
-    /// Forks this process. Returns the guest of whichever process it is then.
+    /// Forks this process. Returns in both processes: in the source with its own guest, in the child with the branch.
     fn branch(self, order: &BranchRequest, sockets: Sockets) -> Self {
         let Sockets { console, control, answers } = sockets;
         let copy_bound_bytes =
@@ -249,7 +251,7 @@ impl Guest {
                 Self { vm, console: own_console, typing, control: own_control, hurry, mender }
             }
             BranchSide::Branch(seed) => {
-                // The source's: whoever has the other ends must not take this process for it.
+                // These belong to the source. While a copy is open here, the other ends would not notice that the source is gone.
                 drop((own_console, own_control, answers));
                 let mut branch = become_branch(seed.map_err(Error::from), order, console, control);
                 branch.mender.share(branch.vm.memory());
@@ -277,7 +279,8 @@ fn become_branch(
     })
 }
 
-/// Stands still, to be read from outside, until it shall run. Ends this process if nobody wants that.
+/// Holds still, so that the memory can be read from outside, until the request to run arrives. Ends this process if the other end
+/// of `control` is closed instead.
 fn hold(seed: &BranchSeed, control: &Channel) -> Result<(), Error> {
     let host_addresses = seed.memory.host_addresses().collect();
     let state = state_file(&seed.state)?;
@@ -285,34 +288,36 @@ fn hold(seed: &BranchSeed, control: &Channel) -> Result<(), Error> {
     drop(state);
     match control.receive::<Request, 0>()? {
         Some((Request::Run, [])) => Ok(()),
-        Some(_) => Err(Error::Refused(String::from("a guest that holds still can only be let run"))),
+        Some(_) => {
+            Err(Error::Refused(String::from("a guest that holds still accepts only the request to run")))
+        }
         None => end_at_once(0),
     }
 }
 
-/// Tells whoever asked for a branch that it is there.
+/// Reports that the branch was made.
 fn report(answers: &Channel, branched: &Branched, copy_bound_bytes: u64) {
     let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let Branched { child, pause, fork_time } = branched;
     let answer =
         Answer::Branched { pid: child.pid, pause_ns: ns(*pause), fork_ns: ns(*fork_time), copy_bound_bytes };
-    // If whoever asked is gone, the branch notices by itself.
+    // If the caller has gone away, the branch notices by itself.
     let _ = answers.send(&answer, &[child.pidfd.as_fd()]);
 }
 
-/// Tells whoever asked for a branch that there is none. If he is gone, nobody minds.
+/// Reports why there is no branch. If the caller has gone away, the answer is dropped.
 fn refuse(answers: &Channel, error: &Error) {
     let _ = answers.send(&Answer::Refused(chain(error)), &[]);
 }
 
-/// Tells whoever wanted this process that there is no machine, and ends it. If he is gone, nobody minds.
+/// Reports why there is no machine, and ends this process. If the other end has gone away, the report is dropped.
 fn fail(control: &Channel, error: &Error) -> ! {
     let _ = control.send(&Report::Failed(chain(error)), &[]);
     end_at_once(0);
 }
 
-/// How much memory source and branch may come to have twice: all that this process has to itself. Refused, if that is more than
-/// there is.
+/// Bytes of memory that source and branch may come to have twice: all that belongs to this process alone. Fails with
+/// [`Error::TooLittleMemory`] if that is more than there is.
 fn admit(backing: &Backing, limits: Limits) -> Result<u64, Error> {
     let needed_bytes = pool::private_bytes()? as u64;
     let available_bytes = limits.available_bytes(backing)?;
@@ -322,8 +327,8 @@ fn admit(backing: &Backing, limits: Limits) -> Result<u64, Error> {
     Ok(needed_bytes)
 }
 
-/// The console, which somebody reads or nobody. A guest whose console is closed runs on. One whose console is full waits, but not
-/// while the machine is to be paused, for which its vCPU is waited for: then what it wanted to print is lost.
+/// The guest's console. A guest whose console is closed runs on, and its output is dropped. A vCPU waits while the console is full,
+/// except when the machine is being paused: a pause has to wait for the vCPU, so its output is lost then.
 struct Output {
     console: UnixStream,
     hurry: Arc<AtomicBool>,

@@ -1,38 +1,39 @@
 //! Putting a guest's huge pages back together after it was branched, while it runs.
 //!
-//! The kernel copies 4 KiB at a time of what source and branch share, also where that was a huge page, which it splits. A machine on
-//! small pages works, but takes ten times as long to be branched again. So the thread that serves the guest looks, when it has
-//! nothing else to do, where pages have become the process's own, and has the kernel make huge pages of them.
+//! The kernel copies what source and branch share 4 KiB at a time, and splits huge pages for that. A machine on small pages works,
+//! but takes ten times as long to be branched again. So when the thread that serves the guest has nothing else to do, it looks for
+//! pages that have become the process's own, and has the kernel make huge pages of them.
 //!
-//! Only where at least half of the pages of a huge one are the process's own already: the others are copied by this, though nobody
-//! may ever write them. So a machine that writes little keeps sharing, and copies are at most twice what was written.
+//! It does so only where at least half of the pages of a huge page are the process's own already, because the other half is copied
+//! by this, although it may never be written. So a machine that writes little keeps sharing, and the copies come to at most twice
+//! what was written.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use vmm::memory::{GuestMemory, HugeRange, Sharing};
 
-/// Time between two passes: the shorter after one that found something to do; twice as long after each that did not.
+/// Time between two passes: this after a pass that found something to do, and twice as long after each pass that did not.
 const INTERVAL: Duration = Duration::from_millis(20);
 const INTERVAL_MAX: Duration = Duration::from_secs(1);
-/// What the time a pass looked without finding anything is multiplied by before the next one.
+/// A pass that found nothing is followed by a rest of at least this many times its own duration.
 const REST: u32 = 20;
 
-/// What is left to mend of a guest's memory.
+/// Mends a guest's memory step by step, and knows what is left to mend.
 pub(super) struct Mender {
-    /// Ranges some of whose pages were shared when they were last looked at.
+    /// Ranges that still had shared pages when they were last looked at.
     shared: Vec<HugeRange>,
-    /// Of those, how many this pass has yet to look at: the first ones.
+    /// Number of those, counted from the first, that this pass has yet to look at.
     left: usize,
-    /// When to go on.
+    /// When the next step is due.
     next: Instant,
     interval: Duration,
-    /// How long this pass looked without finding anything.
+    /// How long this pass has looked so far without finding anything.
     looked: Duration,
 }
 
 impl Mender {
-    /// Nothing to do until it is told that memory is [shared](Self::share).
+    /// Has nothing to do until it is told that memory is [shared](Self::share).
     pub(super) fn idle() -> Self {
         let (interval, looked) = (INTERVAL, Duration::ZERO);
         Self { shared: Vec::new(), left: 0, next: Instant::now(), interval, looked }
@@ -45,12 +46,13 @@ impl Mender {
         self.begin_pass();
     }
 
-    /// How long there is nothing to do. `None` for ever.
+    /// Time until the next step is due; `None` if there is nothing to mend.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         (!self.shared.is_empty()).then(|| self.next.saturating_duration_since(Instant::now()))
     }
 
-    /// Goes on, for as long as it takes to put one huge page together: somebody may want something else of this thread.
+    /// Goes on until one huge page has been put together or the pass is over, and stops then: this thread has requests to
+    /// serve, too.
     pub(super) fn step(&mut self, memory: &GuestMemory) {
         let started = Instant::now();
         while let Some(index) = self.left.checked_sub(1) {
@@ -60,7 +62,7 @@ impl Mender {
                 Mended::Already => drop(self.shared.swap_remove(index)),
                 Mended::Now => {
                     self.shared.swap_remove(index);
-                    // Halved, for it is doubled when the pass is over.
+                    // Halved, because it is doubled at the end of the pass.
                     self.interval = INTERVAL / 2;
                     return;
                 }
@@ -79,7 +81,7 @@ impl Mender {
 }
 
 enum Mended {
-    /// Too much of it is shared.
+    /// Too much of the range is still shared, or the kernel could not make a huge page of it yet.
     Not,
     /// There was nothing to do.
     Already,
@@ -90,7 +92,7 @@ fn mend(memory: &GuestMemory, range: HugeRange) -> Mended {
     let Sharing { present, own } = match memory.sharing(range) {
         Ok(sharing) => sharing,
         Err(error) => {
-            tracing::warn!(%error, "cannot tell which pages are shared: the next branch will take longer");
+            tracing::warn!(%error, "cannot tell which pages are shared, so the next branch will take longer");
             return Mended::Already;
         }
     };
@@ -103,8 +105,8 @@ fn mend(memory: &GuestMemory, range: HugeRange) -> Mended {
     match memory.collapse_range(range) {
         Ok(()) => Mended::Now,
         Err(error) => {
-            tracing::debug!(%error, present, own, "no huge page");
-            // Pages that were in use, or a huge one that was not to be had, may be later.
+            tracing::debug!(%error, present, own, "the kernel did not make a huge page");
+            // Pages that are in use now may be free later, and a huge page may become available.
             if error.kind() == io::ErrorKind::InvalidInput { Mended::Already } else { Mended::Not }
         }
     }

@@ -7,16 +7,16 @@
 //!  GuestProcess::branch ── console ──────► pause, save state, fork() ──────► build VM, vCPUs and devices, run
 //!       │                  control                 │ resume                    │
 //!       ◄──── how long it paused, pidfd ───────────┘                           │
-//!       ◄───────────── console output, and at last how it ended ───────────────┘
+//!       ◄───────────── console output, and finally how it ended ───────────────┘
 //! ```
 //!
 //! A guest process has one machine and no thread but the vCPUs' and the one that serves the console and the control channel
-//! (`guest.rs`). That is what makes its `fork()` safe: while the machine is paused, nobody holds a lock. Nothing is encoded or
-//! decoded for a branch; the kernel copies the pages that either side writes, when it does. A branch is a guest process like any
+//! (`guest.rs`). That is what makes its `fork()` safe: while the machine is paused, no thread holds a lock. Nothing is encoded or
+//! decoded for a branch; the kernel copies a page when either side first writes it. A branch is a guest process like any
 //! other, and can be branched.
 //!
-//! A guest process ends when its control channel is closed: if this process dies, so do all of them, branches of branches too,
-//! for every one has a channel to whoever asked for it. None of them ends with its source.
+//! A guest process ends when its control channel is closed. Every one has a channel to the process that asked for it, so if this
+//! process dies, all of them end, branches of branches too. A branch does not end when its source does.
 
 mod boot;
 mod channel;
@@ -43,56 +43,56 @@ pub(crate) use state_file::{read_state, state_file};
 
 use crate::pool;
 
-/// Why there is no guest process, no branch, or no more of it.
+/// Why a guest process or a branch could not be made, or can no longer be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The program that should be the guest's does not start.
+    /// The program that was to become the guest's process does not start.
     #[error("cannot start {program} as the process of a guest")]
     Start {
-        /// Its path.
+        /// The program's path.
         program: String,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// A guest process cannot be talked to.
+    /// Messages to or from a guest process, or the descriptors beside them, cannot be passed.
     #[error("the connection to a guest's process failed")]
     Channel(#[from] io::Error),
-    /// It ended without a word: it was killed, or had not got so far.
+    /// The process ended without saying why: it was killed, or ended before it could say anything.
     #[error("the process of the guest has ended")]
     Ended,
-    /// Its guest ended, and its process with it.
+    /// The guest ended, and its process with it.
     #[error("the guest has ended: {}", .0.message)]
     GuestEnded(End),
-    /// Memory over a template, which another process cannot map.
+    /// The configuration asks for memory over a template, which [`GuestProcess::boot`] does not pass to another process.
     #[error("a guest over a template is forked from a zygote, not booted")]
     OverTemplate,
-    /// Source and branch, writing to all they have, would need more memory than there is.
+    /// If source and branch both wrote to all of their memory, they would need more than there is.
     #[error(
-        "source and branch may come to have {needed_bytes} bytes twice, which they share at first: \
-         {available_bytes} bytes are available"
+        "source and branch share {needed_bytes} bytes at first and may need them twice later, \
+         but only {available_bytes} bytes are available"
     )]
     TooLittleMemory {
-        /// Bytes of memory the source has to itself.
+        /// Bytes of memory that belong to the source's process alone.
         needed_bytes: u64,
-        /// What the host, or the caller, can spare.
+        /// Bytes that the caller allows, or else that the host has available.
         available_bytes: u64,
     },
-    /// The host does not say how much memory is used, or left.
-    #[error("cannot tell how much memory there is")]
+    /// The host does not say how much memory the process uses, or how much is left.
+    #[error("cannot tell how much memory is used and available")]
     Available(#[from] pool::Error),
     /// The machine cannot be branched.
-    #[error("branch")]
+    #[error("cannot branch the machine")]
     Branch(#[from] branch::Error),
-    /// The machine cannot be built or paused.
-    #[error("virtual machine")]
+    /// The machine cannot be built.
+    #[error("cannot build the virtual machine")]
     Vm(#[from] vmm::Error),
-    /// Its memory cannot be written or read.
-    #[error("guest memory")]
+    /// The guest's memory cannot be mapped, or does not exist where the guest is to be told who it is.
+    #[error("cannot map or write the memory of the guest")]
     Memory(#[from] memory::Error),
-    /// A state that is not one.
-    #[error("the state of a branch")]
+    /// The state that came with a branch is not a valid one.
+    #[error("the state of the branch is not valid")]
     State(#[from] state::DecodeError),
-    /// What went wrong in the other process, in its words.
+    /// The other process refused or failed. This is the reason that it gave, or what is wrong with its answer.
     #[error("{0}")]
     Refused(String),
 }

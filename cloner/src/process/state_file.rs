@@ -1,4 +1,4 @@
-//! The state of a machine as a file that another process can be handed.
+//! The state of a machine as a file that can be passed to another process.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use vmm::VmState;
 use vmm::memory::memfd;
 use vmm::state::DecodeError;
 
-/// A sealed memfd with the state.
+/// Writes the state to a sealed memfd.
 pub(crate) fn state_file(state: &VmState) -> io::Result<File> {
     let bytes = state.to_bytes();
     let file = memfd::create(c"state", bytes.len() as u64, false)?;
@@ -17,7 +17,7 @@ pub(crate) fn state_file(state: &VmState) -> io::Result<File> {
     Ok(file)
 }
 
-/// The state in a file that somebody else has made.
+/// Reads the state from a file that another process may have made. The inner error says what is wrong with the content.
 pub(crate) fn read_state(file: &File) -> io::Result<Result<VmState, DecodeError>> {
     let len_bytes = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut bytes = vec![0; len_bytes];

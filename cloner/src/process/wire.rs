@@ -1,4 +1,4 @@
-//! What a guest process and whoever wanted it say to each other.
+//! The messages between a guest process and the process that asked for it.
 
 use serde::{Deserialize, Serialize};
 use vmm::memory::Held;
@@ -9,26 +9,26 @@ use super::boot::Boot;
 /// To a guest process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// The first, to one that has no guest yet. Beside it: its console, the image that a flat kernel is.
+    /// The first request, to a process that has no guest yet. Beside it: its console, and the image of a flat kernel.
     Boot(Boot),
-    /// To one that runs. Beside it: the branch's console, its end of the control channel, and the channel for the [`Answer`].
+    /// To a guest that runs. Beside it: the branch's console, its end of the control channel, and the channel for the [`Answer`].
     Branch(BranchRequest),
-    /// To one that was asked to hold still.
+    /// To a branch that was made to hold still: run from here.
     Run,
 }
 
-/// A branch as it is wanted.
+/// How a branch is to be made.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct BranchRequest {
-    /// How its guest is told who it is.
+    /// How the branch's guest is told who it is; `None` to leave it untold.
     pub(super) announce: Option<Announce>,
-    /// Not to run before it is told to.
+    /// Whether the branch waits for [`Request::Run`] before it builds its machine.
     pub(super) hold: bool,
-    /// Most bytes that source and branch may come to have twice.
+    /// Most bytes that source and branch may come to have twice; `None` allows all that the host has available.
     pub(super) copy_bytes: Option<u64>,
 }
 
-/// From the source of a branch, over a channel that is for this only: what the branch itself says may come earlier or later.
+/// From the source of a branch, over a channel of its own, because what the branch itself reports may come earlier or later.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     /// The source runs again. Beside it: the branch's pidfd.
@@ -41,10 +41,10 @@ pub(super) enum Answer {
     Refused(String),
 }
 
-/// From a guest process to whoever wanted it.
+/// From a guest process to the process that asked for it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// It stands still, with memory at these addresses. Beside it: its state.
+    /// The branch holds still; `host_addresses` says where each region of memory starts in its process. Beside it: its state.
     Holding {
         host_addresses: Vec<u64>,
         held: Held,

@@ -1,4 +1,4 @@
-//! All of the memory, at once, before the target runs.
+//! Eager restore: all of the memory is decoded before the target runs.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use crate::layout::{self, Chunk};
 use crate::snapshot::{self, InChunk, Snapshot};
 use crate::walk::{Progress, StartError, Walker};
 
-/// Why there is no memory.
+/// Why the target's memory could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be had from the host.
+    /// The host cannot provide the memory.
     #[error("cannot make memory for the target")]
     Memory(#[from] memory::Error),
-    /// The kind of memory asked for is shared with somebody.
+    /// The kind of memory asked for is shared with others, and so cannot be decoded into.
     #[error("an eager restore needs memory of its own, not memory that is {0}")]
     NotSole(String),
-    /// The snapshot is damaged.
+    /// The snapshot, or one that it depends on, is damaged.
     #[error("cannot decode the snapshot")]
     Snapshot(#[from] snapshot::Error),
-    /// Somebody asked to stop.
+    /// The caller cancelled the restore through its [`Progress`].
     #[error("cancelled")]
     Cancelled,
 }
@@ -30,11 +30,11 @@ pub enum Error {
 /// What a restore did, and how long each part took.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
-    /// Verifying every checksum.
+    /// Time to verify the checksums of all chunks, those of the snapshot's dependencies included.
     pub verify_time: Duration,
-    /// Decoding, including the kernel's work of populating the target's memory.
+    /// Time to decode, including the kernel's work of populating the target's memory.
     pub decode_time: Duration,
-    /// Bytes of the chunks that were decoded.
+    /// Bytes of guest memory in the chunks that were decoded.
     pub decoded_bytes: u64,
 }
 
@@ -48,15 +48,17 @@ impl EagerRestorer {
     /// Starts `threads` threads.
     ///
     /// # Errors
-    /// If they cannot be started.
+    /// [`StartError`] if they cannot be started.
     pub fn new(threads: usize) -> Result<Self, StartError> {
         Ok(Self { walker: Walker::new(threads, || ())? })
     }
 
-    /// Makes memory and decodes the snapshot into it. Pages the source never touched stay untouched.
+    /// Makes memory and decodes the snapshot into it. Pages that the source never touched stay untouched. `progress` counts the
+    /// bytes decoded, and lets the caller cancel.
     ///
     /// # Errors
-    /// See [`Error`]. Every chunk is verified before any is decoded.
+    /// [`Error::Snapshot`] if a chunk is damaged: every chunk is verified before any is decoded. [`Error::Memory`] if the host
+    /// cannot provide the memory, [`Error::NotSole`] if `backing` is shared with others, [`Error::Cancelled`].
     pub fn memory_for(
         &self,
         snapshot: &Snapshot,
@@ -95,7 +97,7 @@ impl EagerRestorer {
 
 type Work<'s, 'm> = Vec<(Chunk, VerifiedChunk<'s>, &'m mut [u8])>;
 
-/// Pairs each chunk that holds anything with its place in the target's memory.
+/// Pairs each chunk that the snapshot holds with its place in the target's memory.
 fn work<'s, 'm>(
     snapshot: &'s Snapshot,
     chunks: &[Chunk],

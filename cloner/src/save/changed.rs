@@ -1,4 +1,4 @@
-//! A snapshot of a series: which markers are kept from the last one, and which pages are read.
+//! Later snapshots of a series: markers of clean pages are kept from the last snapshot, and the other pages are read.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::walk::{Progress, Walker};
 use super::worker::Worker;
 use super::{Changed, Encoded, Error};
 
-/// What one chunk adds.
+/// What one chunk adds to the report.
 struct Part {
     touched_pages: u64,
     read_pages: u64,
@@ -34,7 +34,7 @@ impl Part {
     }
 }
 
-/// What a snapshot is made from.
+/// What the next snapshot of a series is made from.
 pub(super) struct Source<'a> {
     memory: &'a dyn StillMemory,
     dirty: &'a DirtySet<'a>,
@@ -47,7 +47,7 @@ impl<'a> Source<'a> {
         Self { memory, dirty, last: &last.snapshot, checks: &last.checks }
     }
 
-    /// The parent of the snapshot being made: that of the last one, or the last one itself.
+    /// The parent of the snapshot being made: that of the last one if it has one, otherwise the last one itself.
     pub(super) fn parent(&self) -> &'a Snapshot {
         self.last.parent().unwrap_or(self.last)
     }
@@ -62,7 +62,7 @@ impl<'a> Source<'a> {
         self.last.parent().is_none()
     }
 
-    /// Whether a chunk of the last snapshot means the same in the new one.
+    /// Whether a chunk of the last snapshot has the same meaning in the new one.
     fn stands_alone(&self, last: &VerifiedChunk<'_>) -> bool {
         !self.last_is_parent()
             && last
@@ -70,7 +70,7 @@ impl<'a> Source<'a> {
                 .all(|page| last.marker(page).is_ok_and(|KeptRecord { kind, record }| stays(kind, record)))
     }
 
-    /// The marker a clean page had in the last snapshot, if it can have it in the new one.
+    /// The marker that a clean page gets in the new snapshot without being read; `None` if the page has to be read and encoded.
     fn kept<'c>(&self, last: &VerifiedChunk<'c>, page: PageIndex) -> Option<KeptRecord<'c>> {
         let marker = last.marker(page).ok()?;
         let KeptRecord { kind, record } = marker;
@@ -78,7 +78,7 @@ impl<'a> Source<'a> {
         match kind {
             PageKind::Untouched | PageKind::Zero | PageKind::Fill => same,
             _ if self.last_is_parent() => Some(KeptRecord { kind: PageKind::Parent, record: &[] }),
-            // Its vectors stand in the dictionary of the last snapshot's chunk.
+            // Its vectors are in the dictionary of the last snapshot's chunk.
             PageKind::WordMarked => None,
             _ => same.filter(|_| stays(kind, record)),
         }
@@ -112,7 +112,7 @@ pub(super) fn encode(
         let last = source.checks.open(source.last, chunk.index)?;
         let index = chunk.index.0;
         let (bytes, part) = match last {
-            // Never touched, then or now.
+            // Not touched by then, and not since.
             None if dirty.is_empty() => return Ok(()),
             Some(last) if dirty.is_empty() && source.stands_alone(&last) => {
                 (last.as_bytes(), Part::kept(&last))
@@ -138,7 +138,7 @@ pub(super) fn encode(
     Ok(encoded)
 }
 
-/// Whether a record of a snapshot with a parent means the same in another snapshot with that parent and no other dependency.
+/// Whether a record of a snapshot with a parent has the same meaning in a snapshot with that parent and no other dependency.
 fn stays(kind: PageKind, record: &[u8]) -> bool {
     const PARENT: Option<usize> = Some(0);
     kind != PageKind::Dup
@@ -186,9 +186,10 @@ fn touched(stats: &ChunkStats) -> u64 {
     stats.pages() - stats[PageKind::Untouched].pages
 }
 
-/// Answers the encoder's question whether the parent has a page somewhere.
+/// Tells the encoder whether the parent holds a page anywhere.
 ///
-/// Pages of the snapshot being made are not searched: a chunk that refers to its parent only can be copied into the next one.
+/// Pages of the snapshot being made are not searched, because a chunk that refers only to the parent can be copied into the next
+/// snapshot.
 struct InParent<'a> {
     source: &'a Source<'a>,
     other: &'a mut Page,

@@ -1,4 +1,4 @@
-//! A snapshot for which everything is read that was ever touched.
+//! Full snapshots: everything that was ever touched is read.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use super::references::References;
 use super::worker::Worker;
 use super::{Encoded, Error};
 
-/// A chunk and which of its pages were touched.
+/// A chunk, and the pages of it that were touched.
 struct Planned {
     chunk: Chunk,
     touched: PageSet,
@@ -109,17 +109,17 @@ impl Worker {
     }
 }
 
-/// Everything in which a page may be kept already.
+/// Everything that may already hold a page.
 struct KnownPages<'a> {
     /// Pages of the snapshot being made.
     table: &'a PageTable,
-    /// Where their bytes are.
+    /// The memory that holds the bytes of those pages.
     memory: &'a dyn StillMemory,
     chunks: Vec<Chunk>,
     references: &'a References,
 }
 
-/// Answers the encoder's question whether a page is kept already.
+/// Tells the encoder whether a page is held already.
 struct Duplicates<'a> {
     known: &'a KnownPages<'a>,
     chunk: Chunk,

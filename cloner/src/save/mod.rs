@@ -3,14 +3,14 @@
 //! ```text
 //! reserve the name ─► a moment of the source ─► which pages were touched? ─► encode in parallel ─► manifest ─► publish
 //! ```
-//! How a guest is taken at one instant is the business of [`crate::moment`]: it may stand still meanwhile, or run on.
+//! How a guest is taken at one instant is described in [`crate::moment`]: it may stand still while it is saved, or run on.
 //!
-//! Whatever fails, the reservation is dropped: the pool is as it was, and the source runs on when its guard is dropped.
+//! If any step fails, the reservation is dropped and the pool is as it was; the source runs on when its guard is dropped.
 //!
 //! # Children
-//! A snapshot that is saved as the child of another stores what differs: pages equal to the parent's in the same place are PARENT, pages
-//! of which a few words differ PATCH, and pages that any snapshot concerned holds somewhere DUP. If the other
-//! is a child itself, its parent becomes the new one's parent too, and it stays a dependency for DUP markers:
+//! A snapshot that is saved as the child of another stores what differs: a page equal to the parent's in the same place is
+//! PARENT, a page of which a few words differ is PATCH, and a page that any snapshot concerned holds somewhere is DUP. If the
+//! other snapshot is a child itself, its parent becomes the new one's parent too, and it stays a dependency for DUP markers:
 //! chains of snapshots do not make chains of references.
 
 mod changed;
@@ -35,36 +35,36 @@ use crate::walk::{Progress, StartError, Walker};
 use references::References;
 use worker::Worker;
 
-/// Why no snapshot was made. Source and pool are as they were.
+/// Why no snapshot was made. Source and pool are as they were before.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be found out which memory was touched.
+    /// The kernel does not say which memory the source has touched.
     #[error("cannot tell which memory the source has touched")]
     Touched(#[source] io::Error),
     /// The memory cannot be read: the process that holds it is gone, or some of it will never arrive.
     #[error("cannot read the memory of the source")]
     Memory(#[from] memory::ReadError),
-    /// The encoder was given an impossible chunk, which a layout excludes.
-    #[error("cannot encode")]
+    /// The encoder was given an impossible chunk. Chunks of a valid layout never are.
+    #[error("cannot encode a chunk")]
     Codec(#[from] CodecError),
     /// The kernel has no random number for the snapshot's id.
     #[error("cannot make an id for the snapshot")]
     Id(#[source] io::Error),
-    /// The pool has no room.
+    /// The pool has no room, or refuses for another reason.
     #[error("cannot store the snapshot")]
     Pool(#[from] pool::Error),
-    /// The parent is damaged, or of another machine.
-    #[error("cannot save against this snapshot")]
+    /// A snapshot that the new one refers to is damaged, or cannot be its parent.
+    #[error("cannot save a snapshot that refers to this parent")]
     Snapshot(#[from] snapshot::Error),
-    /// A parent was given for a snapshot of a series, which has the series' parent.
-    #[error("a snapshot of a series that has begun has its parent already")]
+    /// A parent was given for a later snapshot of a series, whose parent is determined by the series.
+    #[error("a parent cannot be chosen for a later snapshot of a series: the series determines it")]
     ParentOfSeries,
-    /// The caller asked to stop.
+    /// The caller cancelled the save through its [`Progress`].
     #[error("cancelled")]
     Cancelled,
 }
 
-/// How to save, besides what and where to.
+/// How to save a [`Moment`]. The default stores everything, and cannot be cancelled.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SaveOptions<'a> {
     parent: Option<&'a Snapshot>,
@@ -72,20 +72,20 @@ pub struct SaveOptions<'a> {
 }
 
 impl<'a> SaveOptions<'a> {
-    /// Stores only what differs from `parent`, a snapshot of a machine with as much memory. `None` stores everything.
+    /// Stores only what differs from `parent`, a snapshot of a machine with the same memory size. `None` stores everything.
     #[must_use]
     pub fn parent(self, parent: impl Into<Option<&'a Snapshot>>) -> Self {
         Self { parent: parent.into(), ..self }
     }
 
-    /// Counts the bytes that are done, and lets the caller cancel.
+    /// Counts in `progress` the bytes that are done, and lets the caller cancel through it.
     #[must_use]
     pub fn progress(self, progress: &'a Progress) -> Self {
         Self { progress: Some(progress), ..self }
     }
 }
 
-/// A snapshot, and what it took.
+/// A snapshot, and the report on how it was saved.
 #[derive(Debug, Clone)]
 pub struct Saved {
     /// The snapshot, which the pool holds from now on.
@@ -97,37 +97,37 @@ pub struct Saved {
 /// What a save did, and how long each part took.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Bytes of guest memory.
+    /// Size of the guest's memory, in bytes.
     pub memory_bytes: u64,
-    /// Bytes of pages ever touched.
+    /// Bytes of pages that the guest had ever touched.
     pub touched_bytes: u64,
-    /// Bytes read from guest memory: all that was touched, or in a series what changed and what had to be encoded again.
+    /// Bytes read from guest memory: all that was touched or, in a series, what had changed and what had to be encoded again.
     pub read_bytes: u64,
-    /// Pages by kind, and what they were encoded to. Pages of chunks that were never touched, or were taken over from the last
-    /// snapshot of a series as they were, are not in here.
+    /// Pages by kind, and the bytes they were encoded to. Pages of chunks that were never touched, or that were taken over
+    /// unchanged from the last snapshot of a series, are not counted.
     pub stats: ChunkStats,
-    /// In a series, what had changed.
+    /// What had changed since the last snapshot of a series; `None` for the first one, and outside a series.
     pub changed: Option<Changed>,
-    /// What it took that the source ran on, if it did.
+    /// What it cost to let the source run on; `None` if it stood still.
     pub live: Option<LiveReport>,
-    /// Saving vCPUs and devices; in a series, with taking the log of dirty pages.
+    /// Time to save vCPUs and devices; in a series, also to take the log of dirty pages.
     pub state_time: Duration,
-    /// Finding touched pages.
+    /// Time to find the touched pages.
     pub plan_time: Duration,
-    /// Reading, encoding and storing.
+    /// Time to read, encode and store.
     pub encode_time: Duration,
 }
 
 /// What had changed since the last snapshot of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Changed {
-    /// Bytes of dirty pages.
+    /// Bytes of pages that the guest had written.
     pub dirty_bytes: u64,
-    /// Chunks of 2 MiB with dirty pages.
+    /// Number of chunks of 2 MiB that had dirty pages.
     pub dirty_chunks: usize,
 }
 
-/// All chunks of a snapshot, in order, and how they came about.
+/// All chunks of a snapshot, in order, and how they were made.
 struct Encoded {
     chunks: Vec<ChunkEntryV1>,
     stats: ChunkStats,
@@ -135,11 +135,11 @@ struct Encoded {
     read_pages: u64,
     plan_time: Duration,
     changed: Option<Changed>,
-    /// Where its pages are found, if they were looked for.
+    /// Finds the snapshot's pages by content. `None` if no such table was made.
     table: Option<PageTable>,
 }
 
-/// Takes snapshots. Holds threads and scratch memory, so that a pause pays for neither.
+/// Saves moments as snapshots. It holds threads and scratch memory, so that no pause has to wait for either.
 #[derive(Debug)]
 pub struct Saver {
     walker: Walker<Worker>,
@@ -163,8 +163,9 @@ impl Saver {
     /// Saves a guest as it was at one instant, under the name that was reserved.
     ///
     /// # Errors
-    /// [`Error::Pool`] if there is no room, [`Error::Cancelled`], or what is wrong with the memory or the parent. The reservation is
-    /// gone then, with all it held; a series goes on where it was.
+    /// [`Error::Pool`] if there is no room, [`Error::Touched`] or [`Error::Memory`] if the source's memory cannot be read,
+    /// [`Error::Snapshot`] or [`Error::ParentOfSeries`] if the parent does not fit or is damaged, and [`Error::Cancelled`]. The
+    /// reservation is gone then, with all it held; a series goes on where it was.
     pub fn save(
         &self,
         moment: Moment<'_>,
@@ -196,7 +197,7 @@ impl Saver {
 
         let Moment { memory, changes, state_time, .. } = moment;
         if let Changes::InSeries { series, dirty } = changes {
-            // Now, and not before, the log may be forgotten.
+            // Only now may the log be forgotten: the snapshot is published.
             series.follow(&snapshot, dirty.commit());
         }
         let live = match memory {
@@ -220,7 +221,7 @@ impl Saver {
             snapshot = snapshot.name(),
             occupied_bytes = snapshot.occupied_bytes(),
             ?report,
-            "saved"
+            "saved a snapshot"
         );
         Ok(Saved { snapshot, report })
     }

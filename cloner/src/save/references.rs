@@ -8,15 +8,15 @@ use crate::snapshot::{self, InChunk, Snapshot, SnapshotId};
 
 use super::Error;
 
-/// The snapshots a new one may refer to.
+/// The snapshots that a new one may refer to.
 pub(super) struct References {
-    /// In the order that references count them; the parent, if there is one, first.
+    /// In the order in which references count them; the parent, if there is one, first.
     pub(super) dependencies: Vec<Snapshot>,
 }
 
 impl References {
-    /// What a child of `parent` refers to: the parent of that one, or itself if it has none; then itself, and everything else
-    /// that it depends on.
+    /// What a child of `parent` refers to. First comes the child's own parent, which is that of `parent` if it has one, and
+    /// otherwise `parent` itself. Then come `parent` and everything else that it depends on.
     pub(super) fn of(parent: Option<&Snapshot>) -> Self {
         let mut dependencies: Vec<Snapshot> = Vec::new();
         if let Some(saved) = parent {
@@ -31,12 +31,12 @@ impl References {
         Self { dependencies }
     }
 
-    /// One snapshot, which is the parent.
+    /// Only one snapshot, which is the parent.
     pub(super) fn only(parent: &Snapshot) -> Self {
         Self { dependencies: vec![parent.clone()] }
     }
 
-    /// Their ids, in that order.
+    /// The ids of the dependencies, in the same order.
     pub(super) fn ids(&self) -> Vec<SnapshotId> {
         self.dependencies.iter().map(|snapshot| snapshot.manifest().id.clone()).collect()
     }
@@ -45,7 +45,7 @@ impl References {
         self.dependencies.first()
     }
 
-    /// Decodes the parent's chunk; `false` if there is none.
+    /// Decodes the parent's chunk to `out`; `false` if there is no parent, or it does not hold the chunk.
     pub(super) fn decode_parent(&self, chunk: &Chunk, out: &mut [u8]) -> Result<bool, Error> {
         let Some(parent) = self.parent() else { return Ok(false) };
         let Some(encoded) = parent.verify(chunk)? else { return Ok(false) };
@@ -55,7 +55,7 @@ impl References {
         Ok(true)
     }
 
-    /// Looks for a page in all snapshots that can be searched.
+    /// Looks for a page with these bytes in all dependencies that can be searched by content. `other` is scratch memory.
     pub(super) fn find(&self, hash: PageHash, bytes: &Page, other: &mut Page) -> Option<PlaceRef> {
         self.dependencies.iter().enumerate().find_map(|(index, snapshot)| {
             let same = |page: PageNumber| {

@@ -1,9 +1,9 @@
-//! The scratch memory of one thread that encodes.
+//! The encoder and the scratch memory of one thread that encodes.
 
 use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page};
 use cloner_codec::hot::{Encoder, Options};
 
-/// What one thread needs.
+/// The encoder and the scratch memory of one thread.
 pub(super) struct Worker {
     pub(super) encoder: Encoder,
     /// The chunk's pages, copied out of guest memory.
@@ -11,7 +11,7 @@ pub(super) struct Worker {
     pub(super) encoded: Vec<u8>,
     /// The parent's chunk, decoded.
     pub(super) parent: Vec<u8>,
-    /// A page to compare with.
+    /// A page to compare another with.
     pub(super) other: Box<Page>,
 }
 
@@ -22,9 +22,9 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// A worker whose memory is there already.
+    /// Makes a worker whose scratch memory has been touched already.
     pub(super) fn new() -> Self {
-        // Not zeros: those would be mapped lazily, and touched for the first time while a source stands still.
+        // Not zeros: those would be mapped lazily, and so touched for the first time while a source stands still.
         let touched = |len| vec![0xff; len];
         let mut encoded = touched(ENCODED_BYTES_MAX);
         encoded.clear();

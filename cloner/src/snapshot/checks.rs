@@ -1,7 +1,7 @@
-//! Verifying a chunk when it is first used, and not again.
+//! Verifies each chunk when it is first used, and not again.
 //!
-//! An eager restore verifies everything before it decodes anything. Who needs a few pages of a large snapshot, now or never,
-//! verifies the chunks they lie in and those they refer to, each once.
+//! An eager restore verifies everything before it decodes anything. A reader that may need only a few pages of a large snapshot
+//! verifies the chunks that they lie in and the chunks that they refer to, each once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,17 +18,17 @@ pub(crate) struct Checks(Vec<Checked>);
 #[derive(Debug)]
 struct Checked {
     id: SnapshotId,
-    /// By place in the manifest.
+    /// One flag for each chunk, in the order of the manifest.
     verified: Box<[AtomicBool]>,
 }
 
 impl Checks {
-    /// None yet.
+    /// No chunk of the snapshot has been verified yet.
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
         Self::default().for_next(snapshot)
     }
 
-    /// Those of another snapshot, knowing what is known already of what both depend on.
+    /// The checks for another snapshot. What is already known of the snapshots that both depend on is taken over.
     pub(crate) fn for_next(mut self, snapshot: &Snapshot) -> Self {
         let mut next = Self::default();
         next.add(snapshot, &mut self.0);
@@ -55,7 +55,7 @@ impl Checks {
         self.0.iter().find(|checked| checked.id == snapshot.manifest().id)
     }
 
-    /// A chunk that has been verified, if need be by this call. `None` if nothing of it was ever touched.
+    /// Opens a chunk, and verifies it if that has not been done yet. `None` if nothing of the chunk was ever touched.
     pub(crate) fn open<'s>(
         &self,
         snapshot: &'s Snapshot,
@@ -64,7 +64,7 @@ impl Checks {
         let place = snapshot.manifest().chunks.binary_search_by_key(&index.0, |entry| entry.index);
         let Ok(place) = place else { return Ok(None) };
         let flag = self.of(snapshot).map(|checked| &checked.verified[place]);
-        // Relaxed: the bytes were there before the snapshot was, and nothing changes them. Two threads may both verify.
+        // Relaxed: the bytes were there before the snapshot was, and nothing changes them. Two threads may both verify a chunk.
         if flag.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
             return snapshot.reopen_index(index.0);
         }

@@ -1,4 +1,4 @@
-//! What a snapshot consists of.
+//! The manifest: which parts a snapshot consists of.
 
 use std::io;
 
@@ -17,21 +17,21 @@ const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 1, name: "snaps
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestV1 {
-    /// The snapshot's own; names can be reused, this cannot.
+    /// The snapshot's id. Names can be reused, ids cannot.
     pub id: SnapshotId,
     /// Bytes of guest memory.
     pub memory_bytes: u64,
-    /// Pages the guest had ever touched.
+    /// Number of pages that the guest had ever touched.
     pub touched_pages: u64,
-    /// The snapshots it refers to, in the order that references count them.
+    /// The snapshots it refers to, in the order in which references count them.
     pub dependencies: Vec<SnapshotId>,
-    /// Whether the first of them is the parent, to which PARENT and PATCH markers refer.
+    /// Whether the first dependency is the parent, to which PARENT and PATCH markers refer.
     pub has_parent: bool,
     /// The chunks that hold anything, by ascending index.
     pub chunks: Vec<ChunkEntryV1>,
 }
 
-/// Names a snapshot for ever: 32 hexadecimal digits, drawn at random.
+/// Names a snapshot forever: 32 hexadecimal digits, drawn at random.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SnapshotId(String);
 
@@ -39,17 +39,17 @@ pub struct SnapshotId(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkEntryV1 {
-    /// Its number.
+    /// Index of the chunk in the guest's memory, from 0.
     pub index: u32,
-    /// The checksum in its header.
+    /// The checksum in the chunk's header.
     pub checksum: u64,
 }
 
 impl SnapshotId {
-    /// A new one, from random numbers of the kernel: forks of one process get different ones.
+    /// Draws a new id from the kernel's random numbers, so that forks of one process get different ids.
     ///
     /// # Errors
-    /// If the kernel has no random numbers.
+    /// The kernel's reason for not giving random numbers.
     pub fn random() -> io::Result<Self> {
         let number = u128::from_le_bytes(random::bytes()?);
         Ok(Self(format!("{number:032x}")))
@@ -57,13 +57,13 @@ impl SnapshotId {
 }
 
 impl SnapshotId {
-    /// The id as a number; `None` for a text that is none.
+    /// The id as a number; `None` if its text is not 32 lower-case hexadecimal digits.
     #[must_use]
     pub fn number(&self) -> Option<u128> {
         Self::parse(&self.0)
     }
 
-    /// The number that 32 hexadecimal digits are, lower case only: each number has one text.
+    /// Parses 32 hexadecimal digits. Only lower case is accepted, so that each number has exactly one text; `None` for any other.
     #[must_use]
     pub fn parse(text: &str) -> Option<u128> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -71,7 +71,7 @@ impl SnapshotId {
         if is_id { u128::from_str_radix(text, 16).ok() } else { None }
     }
 
-    /// The id with this number.
+    /// The id that has this number.
     #[must_use]
     pub fn from_number(number: u128) -> Self {
         Self(format!("{number:032x}"))
@@ -88,16 +88,16 @@ impl ManifestV1 {
     /// The manifest in its envelope.
     ///
     /// # Panics
-    /// Never: it is numbers and strings only.
+    /// Never: a manifest consists of numbers and strings only.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         MANIFEST.wrap(&serde_json::to_vec(self).expect("plain structs of numbers and strings"))
     }
 
-    /// A manifest from its envelope, which may come from anybody.
+    /// Reads a manifest from its envelope, which may come from anywhere.
     ///
     /// # Errors
-    /// See [`envelope::Error`].
+    /// [`envelope::Error`], which says what is wrong with the envelope or with the text in it.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, envelope::Error> {
         Ok(serde_json::from_slice(MANIFEST.unwrap(bytes)?)?)
     }
@@ -107,7 +107,7 @@ impl ManifestV1 {
 mod tests {
     use super::*;
 
-    /// What version 1 looked like when it was fixed. A build that can no longer read it has changed the schema.
+    /// A manifest as version 1 was defined. A build that can no longer read it has changed the schema.
     const GOLDEN: &[u8] = include_bytes!("golden/v1.manifest");
 
     fn golden() -> ManifestV1 {

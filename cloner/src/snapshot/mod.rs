@@ -1,14 +1,14 @@
 //! A snapshot: the encoded, immutable, named state of a VM at one instant, held in the pool.
 //!
-//! In the pool it is three things: encoded chunks by number (chunks that were never touched are not there), the VM's
+//! The pool holds three parts of it: encoded chunks by index (chunks that were never touched are not there), the VM's
 //! state in an envelope, and a manifest in another. The manifest says which chunks belong to the snapshot and what
 //! their checksums are, so that a missing, exchanged or foreign chunk is noticed before anything is decoded.
 //!
 //! # Snapshots that refer to others
-//! A snapshot may have a *parent*, to whose page in the same place PARENT and PATCH markers refer, and other
-//! *dependencies*, to whose pages DUP markers may refer. All of them are kept by the pool for as long as it needs them.
+//! A snapshot may have a *parent*: PARENT and PATCH markers refer to the parent's page in the same place. It may have other
+//! *dependencies*, to whose pages DUP markers may refer. The pool keeps all of them for as long as the snapshot needs them.
 //!
-//! References are never long: a parent has no parent itself (the child of a child refers to the same parent, see
+//! Chains of references are short: a parent has no parent itself (the child of a child refers to the same parent, see
 //! [`crate::save`]), and a DUP never leads to a DUP. So the longest way to a page is DUP, PATCH, DUP, page.
 
 mod checks;
@@ -31,113 +31,115 @@ use crate::pool::{self, Stored};
 use cloner_codec::chunk::{CodecError, FormatError};
 use cloner_codec::hot::VerifiedChunk;
 
-/// Why stored bytes are not a snapshot, or a page of it cannot be had.
+/// Why stored bytes are not a snapshot, or why a page of a snapshot cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A part is missing.
+    /// The manifest or the VM's state is missing.
     #[error("snapshot {snapshot:?} has no {label}")]
     Missing {
-        /// Its name.
+        /// Name of the snapshot in the pool.
         snapshot: String,
-        /// Which part.
+        /// Label of the missing part.
         label: &'static str,
     },
     /// The manifest is damaged.
-    #[error("manifest")]
+    #[error("the snapshot's manifest is damaged")]
     Manifest(#[source] envelope::Error),
     /// The VM's state is damaged.
-    #[error("VM state")]
+    #[error("the snapshot's VM state is damaged")]
     State(#[source] DecodeError),
-    /// Manifest and VM state are of different machines.
-    #[error("the manifest is of {manifest_bytes} bytes of memory, the VM state of {state_bytes}")]
+    /// The manifest and the VM state are of machines with different memory sizes.
+    #[error(
+        "the manifest is of a machine with {manifest_bytes} bytes of memory, the VM state of one with {state_bytes}"
+    )]
     MemorySize {
-        /// The manifest's.
+        /// Bytes of memory according to the manifest.
         manifest_bytes: u64,
-        /// The state's.
+        /// Bytes of memory according to the VM state.
         state_bytes: u64,
     },
-    /// Chunks are missing, or there are others.
+    /// The chunks in the pool are not those that the manifest lists, or the guest has no place for them.
     #[error(
-        "the manifest lists {listed} chunks up to number {last}, the pool holds {held} and the guest has {count}"
+        "the manifest lists {listed} chunks up to index {last}, the pool holds {held} and the guest has {count}"
     )]
     Chunks {
-        /// Chunks of the manifest.
+        /// Number of chunks that the manifest lists.
         listed: usize,
-        /// Greatest index among them.
+        /// Greatest index among them; 0 if there are none.
         last: u32,
-        /// Chunks held.
+        /// Number of chunks that the pool holds.
         held: usize,
-        /// Chunks a guest of this size has.
+        /// Number of chunks that a guest of this size has.
         count: usize,
     },
-    /// The snapshots it depends on are not those the manifest names.
-    #[error("snapshot {snapshot:?} depends on {wanted:?}, with it are {found:?}")]
+    /// The snapshots that the pool keeps for this one are not those that the manifest names.
+    #[error("snapshot {snapshot:?} depends on {wanted:?}, but the pool keeps {found:?} for it")]
     Dependencies {
-        /// Its name.
+        /// Name of the snapshot.
         snapshot: String,
-        /// What the manifest names.
+        /// Ids that the manifest names.
         wanted: Vec<SnapshotId>,
-        /// What the pool keeps for it.
+        /// Ids of the snapshots that the pool keeps for it.
         found: Vec<SnapshotId>,
     },
-    /// Its parent is of another machine, or has a parent itself.
+    /// The parent is of a machine with another memory size, or has a parent itself.
     #[error("snapshot {parent:?} cannot be the parent of {snapshot:?}: {why}")]
     Parent {
-        /// The child's name.
+        /// Name of the child.
         snapshot: String,
-        /// The parent's name.
+        /// Name of the parent.
         parent: String,
-        /// What does not fit.
+        /// Why the parent does not fit.
         why: &'static str,
     },
-    /// Another chunk is in the place of one.
-    #[error("chunk {index} has checksum {found:#018x}, the manifest says {expected:#018x}")]
+    /// The chunk in the pool is not the one that the manifest means.
+    #[error("chunk {index} has checksum {found:#018x}, but the manifest says {expected:#018x}")]
     Exchanged {
-        /// Its number.
+        /// Index of the chunk.
         index: u32,
-        /// The manifest's.
+        /// Checksum according to the manifest.
         expected: u64,
-        /// The chunk's.
+        /// Checksum in the chunk's header.
         found: u64,
     },
-    /// A chunk covers another number of pages than its place has.
+    /// A chunk does not have as many pages as its place in the guest's memory.
     #[error("chunk {index} has {found} pages where the guest has {expected}")]
     Pages {
-        /// Its number.
+        /// Index of the chunk.
         index: u32,
-        /// Pages of the guest there.
+        /// Number of pages that the guest has there.
         expected: usize,
-        /// Pages encoded.
+        /// Number of pages encoded in the chunk.
         found: usize,
     },
     /// A chunk is damaged.
-    #[error("chunk {index}")]
+    #[error("chunk {index} is damaged")]
     Format {
-        /// Its number.
+        /// Index of the chunk.
         index: u32,
         /// What is wrong with it.
         source: FormatError,
     },
     /// A chunk cannot be decoded.
-    #[error("chunk {index}")]
+    #[error("cannot decode chunk {index}")]
     Decode {
-        /// Its number.
+        /// Index of the chunk.
         index: u32,
-        /// Why.
+        /// Why it cannot be decoded.
         source: CodecError,
     },
-    /// A reference leads nowhere.
+    /// A page reference does not lead to a page.
     #[error("page reference {0:#x} leads to no page")]
     Reference(u64),
-    /// A reference leads to a page that is a reference.
+    /// A page reference leads to a page that is itself a reference, which is not allowed.
     #[error("page reference {0:#x} leads to another reference")]
     Chained(u64),
-    /// A page refers to a parent that is not there.
-    #[error("a page refers to a parent, and the snapshot has none")]
+    /// The snapshot, or one of its pages, refers to a parent that is not there.
+    #[error("the snapshot refers to a parent, but has none")]
     NoParent,
 }
 
-/// An opened snapshot: its parts are there, and its manifest and state hold.
+/// An opened snapshot: its parts are there, and its manifest and state are valid.
 #[derive(Debug, Clone)]
 pub struct Snapshot(Arc<Inner>);
 
@@ -147,16 +149,17 @@ struct Inner {
     manifest: ManifestV1,
     state: VmState,
     dependencies: Vec<Snapshot>,
-    /// Finds pages by content; there if this process made the snapshot.
+    /// Finds pages by content. `None` unless this process made the snapshot.
     pages: Option<PageTable>,
 }
 
 impl Snapshot {
-    /// Opens what the pool holds, and what that depends on. Every chunk is verified when it is used, see
-    /// [`Snapshot::verify`].
+    /// Opens a snapshot that the pool holds, and the snapshots that it depends on. Chunks are not verified here but when they are
+    /// used, see [`Snapshot::verify`].
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Missing`], [`Error::Manifest`] or [`Error::State`] if a part is missing or damaged. [`Error::MemorySize`],
+    /// [`Error::Chunks`], [`Error::Dependencies`], [`Error::Parent`] or [`Error::NoParent`] if the parts do not belong together.
     pub fn open(stored: Arc<Stored>) -> Result<Self, Error> {
         let dependencies = stored
             .dependencies()
@@ -193,25 +196,25 @@ impl Snapshot {
         &self.0.manifest
     }
 
-    /// The VM's state, apart from memory.
+    /// The state of the VM without its memory.
     #[must_use]
     pub fn state(&self) -> &VmState {
         &self.0.state
     }
 
-    /// Bytes of the pool it occupies, without what it depends on.
+    /// Bytes that the snapshot occupies in the pool, without the snapshots it depends on.
     #[must_use]
     pub fn occupied_bytes(&self) -> usize {
         self.0.stored.occupied_bytes()
     }
 
-    /// What its chunks refer to.
+    /// The snapshots that its chunks refer to; the parent, if there is one, first.
     #[must_use]
     pub fn dependencies(&self) -> &[Self] {
         &self.0.dependencies
     }
 
-    /// The snapshot whose pages PARENT and PATCH markers refer to.
+    /// The snapshot to whose pages PARENT and PATCH markers refer.
     #[must_use]
     pub fn parent(&self) -> Option<&Self> {
         self.0.dependencies.first().filter(|_| self.0.manifest.has_parent)
@@ -225,12 +228,13 @@ impl Snapshot {
         self.0.pages.as_ref()
     }
 
-    /// Checks everything about a chunk: its checksum, every bound, and that it is the one the manifest means.
+    /// Checks everything about a chunk: its checksum, every bound, and that it is the one that the manifest means.
     ///
     /// `None` if nothing of the chunk was ever touched.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Format`] if the chunk is damaged, [`Error::Exchanged`] if it is not the one that the manifest means,
+    /// [`Error::Pages`] if it does not have as many pages as its place in memory.
     pub fn verify(&self, chunk: &Chunk) -> Result<Option<VerifiedChunk<'_>>, Error> {
         let index = chunk.index.0;
         let Ok(at) = self.0.manifest.chunks.binary_search_by_key(&index, |entry| entry.index) else {
@@ -248,10 +252,10 @@ impl Snapshot {
         Ok(Some(verified))
     }
 
-    /// A chunk that was verified before, without doing so again. `None` if nothing of it was ever touched.
+    /// Opens a chunk that was verified before, without verifying it again. `None` if nothing of the chunk was ever touched.
     ///
     /// # Errors
-    /// What is wrong with its header.
+    /// [`Error::Format`] if the chunk's header is not valid.
     pub fn reopen(&self, chunk: &Chunk) -> Result<Option<VerifiedChunk<'_>>, Error> {
         self.reopen_index(chunk.index.0)
     }
@@ -270,7 +274,7 @@ fn check_chunks(stored: &Stored, manifest: &ManifestV1, state: &VmState) -> Resu
     let count = layout::chunks(state.layout()).len();
     let listed = || manifest.chunks.iter().map(|entry| u64::from(entry.index));
     let last = manifest.chunks.iter().map(|entry| entry.index).max().unwrap_or(0);
-    // Ascending on both sides, so equal sequences are equal sets without repetition.
+    // Both sides ascend, so equal sequences are equal sets without repetition.
     if !listed().eq(stored.chunks().iter().map(pool::Chunk::key)) || last as usize >= count {
         return Err(Error::Chunks {
             listed: manifest.chunks.len(),
@@ -297,7 +301,7 @@ fn check_dependencies(stored: &Stored, manifest: &ManifestV1, found: &[Snapshot]
     let Some(parent) = found.first() else { return Err(Error::NoParent) };
     let unfit = |why| Error::Parent { snapshot: snapshot(), parent: parent.name().to_owned(), why };
     if parent.manifest().memory_bytes != manifest.memory_bytes {
-        return Err(unfit("it is of a guest with another memory size"));
+        return Err(unfit("it is of a guest with a different memory size"));
     }
     if parent.manifest().has_parent { Err(unfit("it has a parent itself")) } else { Ok(()) }
 }

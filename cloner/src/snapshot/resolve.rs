@@ -1,4 +1,4 @@
-//! Following the references of a snapshot's pages.
+//! Follows the references of a snapshot's pages.
 
 use cloner_codec::chunk::{Page, PageIndex, PageKind, PageRef, Resolve, ResolveError};
 use cloner_codec::hot::{VerifiedChunk, decode_page};
@@ -12,7 +12,7 @@ use super::{Checks, Error, Snapshot};
 pub(crate) struct InChunk<'a> {
     snapshot: &'a Snapshot,
     chunk: ChunkIndex,
-    /// Verifies each chunk when it is first used; without it, all concerned have been verified.
+    /// Verifies each chunk when it is first used. `None` if all chunks concerned have been verified already.
     checks: Option<&'a Checks>,
 }
 
@@ -21,7 +21,7 @@ impl<'a> InChunk<'a> {
         Self { snapshot, chunk, checks: None }
     }
 
-    /// The same for chunks of which some may not have been verified yet.
+    /// As [`new`](Self::new), but some of the chunks concerned may not have been verified yet.
     pub(crate) const fn checked(snapshot: &'a Snapshot, chunk: ChunkIndex, checks: &'a Checks) -> Self {
         Self { snapshot, chunk, checks: Some(checks) }
     }
@@ -38,7 +38,7 @@ impl<'a> InChunk<'a> {
         }
     }
 
-    /// Decodes one page of the chunk. What was never touched is zero.
+    /// Decodes one page of the chunk. A page that was never touched is zero.
     pub(crate) fn page(&self, page: PageIndex, out: &mut Page) -> Result<(), Error> {
         let index = self.chunk.0;
         match self.open()? {
@@ -50,7 +50,7 @@ impl<'a> InChunk<'a> {
         Ok(())
     }
 
-    /// The page a DUP marker refers to. It is never a DUP itself: that bounds the depth, whatever the bytes say.
+    /// Decodes the page that a DUP marker refers to. It may not be a DUP itself, which bounds the depth whatever the bytes say.
     fn referred(&self, PageRef(bits): PageRef, out: &mut Page) -> Result<(), Error> {
         let PlaceRef { dependency, page } = PlaceRef::from_bits(bits);
         let snapshot = match dependency {
@@ -74,7 +74,7 @@ impl Resolve for InChunk<'_> {
     }
 
     fn parent(&self, page: PageIndex, out: &mut Page) -> Result<(), ResolveError> {
-        // A parent has no parent: `Snapshot::with` has checked. So this happens once on the way to a page.
+        // A parent has no parent, which `Snapshot::with` has checked. So this happens at most once on the way to a page.
         let parent = self.snapshot.parent().ok_or(Error::NoParent)?;
         Ok(self.other(parent, self.chunk).page(page, out)?)
     }

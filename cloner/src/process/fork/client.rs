@@ -1,4 +1,4 @@
-//! The side that wants forks: of a zygote.
+//! A zygote as the process that asks it for forks sees it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -16,17 +16,18 @@ pub(super) const SUBCOMMAND: &str = "zygote";
 /// A process that makes forks of one template. Dropping it ends it; forks live on.
 #[derive(Debug)]
 pub struct Zygote {
-    // Before the process, which is waited for: closing the channel is what ends it.
+    // Dropped before the process, which is then waited for: closing the channel is what ends it.
     channel: Channel,
     process: Reaped,
 }
 
 impl Zygote {
     /// Starts `program`, which is `cloner` or a program that calls [`serve`](super::serve) when its argument is `zygote`, and
-    /// hands it the template.
+    /// passes it the template. Returns when the zygote is ready to fork.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Start`] if the program does not start, [`Error::Refused`] with the reason if it cannot use the template or this
+    /// host, [`Error::ZygoteEnded`] if it ends without an answer, [`Error::Channel`] if messages cannot be passed.
     pub fn start(program: &Path, template: &Template) -> Result<Self, Error> {
         let (channel, theirs) = Channel::pair()?;
         let process = Reaped::spawn(program, SUBCOMMAND, theirs)
@@ -39,12 +40,13 @@ impl Zygote {
         }
     }
 
-    /// Makes a fork. It is building itself when this returns; [`GuestProcess::wait_running`] tells when it runs.
+    /// Makes a fork. When this returns, its machine is still being built; [`GuestProcess::wait_running`] waits until it runs.
     ///
-    /// Its guest is told who it is before it runs, if `announce` says how.
+    /// If `announce` says how, the fork's guest is told who it is before it runs.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Refused`] with the reason if the zygote cannot fork, [`Error::ZygoteEnded`] if it is gone, [`Error::Channel`] if
+    /// messages or descriptors cannot be passed. Errors in the fork itself are reported by [`GuestProcess::wait_running`].
     pub fn fork(&self, announce: Option<Announce>) -> Result<GuestProcess, Error> {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
@@ -55,13 +57,13 @@ impl Zygote {
         }
     }
 
-    /// The zygote's process number.
+    /// The process id of the zygote.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Asks; `N` descriptors come with the answer that is hoped for.
+    /// Sends a request and waits for the answer, which comes with `N` descriptors if the request succeeded.
     fn ask<const N: usize>(
         &self,
         request: &Request,
@@ -72,8 +74,9 @@ impl Zygote {
         if let Answer::Failed(why) = answer {
             return Err(Error::Refused(why));
         }
-        let fds =
-            fds.try_into().map_err(|_| Error::Refused(String::from("an answer without its descriptor")))?;
+        let fds = fds
+            .try_into()
+            .map_err(|_| Error::Refused(String::from("the answer came without its descriptor")))?;
         Ok((answer, fds))
     }
 }
@@ -82,7 +85,7 @@ fn refused(answer: Answer) -> Error {
     match answer {
         Answer::Failed(why) => Error::Refused(why),
         Answer::Ready | Answer::Forked { .. } => {
-            Error::Refused(String::from("an answer to another question"))
+            Error::Refused(String::from("the answer belongs to a different request"))
         }
     }
 }

@@ -7,17 +7,17 @@
 //!  Zygote::fork  ── console ──────► fork() ───────────────────────────► map the template privately,
 //!       │           control                 │                           build VM, vCPUs and devices, run
 //!       ◄──────── pidfd ────────────────────┘                               │
-//!       ◄─────────────── console output, and at last how it ended ──────────┘
+//!       ◄─────────────── console output, and finally how it ended ──────────┘
 //! ```
 //!
-//! Nothing is done per fork that can be done per template, and nothing takes time with the size of the memory: a fork's page
-//! table is empty until it touches a page, and a page is its own from its first write to it, in granules of 4 KiB.
+//! Nothing is done per fork that can be done once per template, and no step takes longer for a larger memory: a fork's page
+//! table is empty until it touches a page, and a fork gets a copy of a page, 4 KiB at a time, when it first writes to it.
 //!
-//! A process per fork, because virtual machines in one process share one address space and its locks: they slow each other
-//! down by the hundred. The zygote has a single thread, so that its `fork()` is safe; it never runs a guest.
+//! Each fork has a process of its own, because virtual machines in one process share one address space and its locks: hundreds of
+//! them slow each other down. The zygote has a single thread, so that its `fork()` is safe; it never runs a guest.
 //!
 //! A fork is a [guest process](crate::process): it ends when its control channel is closed, from either side, and can be branched.
-//! [`Template::memory`] is the way to fork in one's own process.
+//! To run a fork inside the calling process instead, use [`Template::memory`].
 
 mod client;
 mod template;
@@ -35,47 +35,47 @@ pub use zygote::serve;
 use crate::process;
 use crate::restore::eager;
 
-/// Why there is no fork.
+/// Why there is no template, no zygote or no fork.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The snapshot cannot be decoded.
     #[error("cannot decode the template")]
     Decode(#[from] eager::Error),
-    /// No memfd for the template, or it cannot be written or read.
+    /// The memfds with the template's memory and state cannot be made, written or read.
     #[error("cannot make or read the template")]
     Template(#[source] io::Error),
-    /// A template and a state that do not belong together.
-    #[error("a template of {found} bytes for a guest of {wanted} bytes")]
+    /// The template's memory and state do not belong together.
+    #[error("the template has {found} bytes of memory, but its state is of a guest with {wanted} bytes")]
     TemplateSize {
-        /// Bytes of guest memory by the state.
+        /// Bytes of guest memory according to the state.
         wanted: u64,
-        /// Bytes of the file.
+        /// Bytes of the file that holds the memory.
         found: u64,
     },
-    /// The state is not one.
-    #[error("the template's state")]
+    /// The template's state is not a valid one.
+    #[error("the template's state is not valid")]
     State(#[from] state::DecodeError),
-    /// No memory over the template, or none where the guest is to be told who it is.
-    #[error("the fork's memory")]
+    /// The fork's memory cannot be mapped over the template, or does not exist where its guest is to be told who it is.
+    #[error("cannot map or write the memory of the fork")]
     Memory(#[from] memory::Error),
-    /// The program that should be the zygote does not start.
+    /// The program that was to become the zygote does not start.
     #[error("cannot start {program} as a zygote")]
     Start {
-        /// Its path.
+        /// The program's path.
         program: String,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// The zygote cannot be talked to.
+    /// Messages to or from the zygote, or the descriptors beside them, cannot be passed.
     #[error("the connection to the zygote failed")]
     Channel(#[from] io::Error),
-    /// The zygote is gone.
+    /// The zygote's process has ended.
     #[error("the zygote has ended")]
     ZygoteEnded,
-    /// The zygote says what went wrong there.
+    /// The zygote refused or failed. This is the reason that it gave, or what is wrong with its answer.
     #[error("{0}")]
     Refused(String),
-    /// The fork's process.
-    #[error("fork")]
+    /// The process of the fork failed.
+    #[error("the process of the fork failed")]
     Process(#[from] process::Error),
 }

@@ -18,20 +18,21 @@ use crate::walk::Progress;
 
 use super::Error;
 
-/// Memory and state of a snapshot, ready to be forked. The memory is a sealed memfd: nobody can change it any more.
+/// Memory and state of a snapshot, ready to be forked. The memory is a sealed memfd, which can no longer be changed.
 #[derive(Debug)]
 pub struct Template {
     state: VmState,
     memory: Arc<File>,
-    /// The state as bytes, for processes that are handed it.
+    /// The state as a sealed memfd, to be passed to other processes.
     saved_state: File,
 }
 
 impl Template {
-    /// Decodes a snapshot. This takes as long as an eager restore, and memory for two copies while it lasts.
+    /// Decodes a snapshot. This takes as long as an eager restore, and while it lasts needs memory for two copies.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Decode`] if the snapshot cannot be decoded or the caller cancels through `progress`, [`Error::Template`] if the
+    /// memfds cannot be made or written.
     pub fn new(restorer: &EagerRestorer, snapshot: &Snapshot, progress: &Progress) -> Result<Self, Error> {
         let (decoded, _) =
             restorer.memory_for(snapshot, Backing::Private(PageSize::Transparent), progress)?;
@@ -40,10 +41,11 @@ impl Template {
         Ok(Self { state: snapshot.state().clone(), memory: Arc::new(memory), saved_state })
     }
 
-    /// The template that another process has passed on: its [`file`](Self::file) and its [`saved_state`](Self::saved_state).
+    /// The template that another process has passed on as its [`file`](Self::file) and its [`saved_state`](Self::saved_state).
     ///
     /// # Errors
-    /// [`Error::Template`] if they cannot be read, [`Error::TemplateSize`] if they do not belong together.
+    /// [`Error::Template`] if they cannot be read, [`Error::State`] if the state is not valid, [`Error::TemplateSize`] if they do
+    /// not belong together.
     pub fn received(memory: File, saved_state: File) -> Result<Self, Error> {
         let state = read_state(&saved_state).map_err(Error::Template)??;
         let wanted = state.layout().size_bytes();
@@ -54,28 +56,28 @@ impl Template {
         Ok(Self { state, memory: Arc::new(memory), saved_state })
     }
 
-    /// The state every fork starts from.
+    /// The state that every fork starts from.
     #[must_use]
     pub const fn state(&self) -> &VmState {
         &self.state
     }
 
-    /// The sealed memory.
+    /// The sealed memfd with the memory.
     #[must_use]
     pub const fn file(&self) -> &Arc<File> {
         &self.memory
     }
 
-    /// The state as a file, to be passed on like [`file`](Self::file).
+    /// The sealed memfd with the state, to be passed to another process like [`file`](Self::file).
     #[must_use]
     pub const fn saved_state(&self) -> &File {
         &self.saved_state
     }
 
-    /// Memory for one clone: the template's until it writes.
+    /// Memory for one clone: it shares each page with the template until it writes to that page.
     ///
     /// # Errors
-    /// The kernel's.
+    /// [`memory::Error`] with the kernel's reason if the template cannot be mapped.
     pub fn memory(&self) -> Result<GuestMemory, memory::Error> {
         GuestMemory::new(self.layout(), Backing::OverTemplate(Arc::clone(&self.memory)))
     }
@@ -106,7 +108,7 @@ fn copy_to_file(memory: &GuestMemory) -> io::Result<File> {
         }
         let bytes = &mut bytes[..chunk.len_bytes()];
         region.read(chunk.offset, bytes).map_err(io::Error::other)?;
-        // Zero pages stay holes: they cost the template nothing.
+        // Zero pages stay holes in the file, so they cost no memory.
         for (place, page) in
             bytes.chunks(PAGE_BYTES).enumerate().filter(|(_, page)| page.iter().any(|b| *b != 0))
         {

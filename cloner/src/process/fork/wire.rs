@@ -1,4 +1,4 @@
-//! What a zygote and its parent say to each other.
+//! The messages between a zygote and its parent.
 
 use serde::{Deserialize, Serialize};
 use vmm::Announce;
@@ -6,9 +6,9 @@ use vmm::Announce;
 /// To the zygote.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Beside it: the sealed template, a file with the state.
+    /// The first request. Beside it: the template's sealed memory, and a file with its state.
     SetUp,
-    /// Beside it: the fork's console, its end of the control channel.
+    /// Make a fork. Beside it: the fork's console, and its end of the control channel.
     Fork { announce: Option<Announce> },
 }
 
@@ -16,7 +16,7 @@ pub(super) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Ready,
-    /// Beside it: a pidfd.
+    /// The fork was made. Beside it: its pidfd.
     Forked {
         pid: u32,
     },

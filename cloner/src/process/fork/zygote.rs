@@ -1,4 +1,4 @@
-//! The process that is forked.
+//! The zygote itself: the process that forks are made from.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +17,9 @@ use crate::sys::fork::forget_children;
 /// The process must have no other thread. In forks this does not return.
 ///
 /// # Errors
-/// See [`Error`]. What concerns one fork is reported to whoever asked for it instead.
+/// [`Error::Channel`] if no valid request can be received or no answer sent. If the template cannot be used:
+/// [`Error::Template`], [`Error::State`] or [`Error::TemplateSize`]. [`Error::Refused`] if this host cannot run guests, or the
+/// first request is not the one that brings the template. Errors that concern one fork are reported to its caller instead.
 pub fn serve(channel: OwnedFd) -> Result<(), Error> {
     let channel = Channel::from_fd(channel);
     let template = match set_up(&channel) {
@@ -32,7 +34,7 @@ pub fn serve(channel: OwnedFd) -> Result<(), Error> {
     channel.send(&Answer::Ready, &[])?;
     while let Some((request, fds)) = channel.receive::<Request, 2>()? {
         let Request::Fork { announce } = request else {
-            channel.send(&Answer::Failed(String::from("a zygote is set up once")), &[])?;
+            channel.send(&Answer::Failed(String::from("a zygote can be set up only once")), &[])?;
             continue;
         };
         match fork() {
@@ -53,11 +55,11 @@ pub fn serve(channel: OwnedFd) -> Result<(), Error> {
     Ok(())
 }
 
-/// Everything that one fork after the other would have to do again.
+/// Does everything that would otherwise have to be done for each fork. `None` if the other end was closed first.
 fn set_up(channel: &Channel) -> Result<Option<Template>, Error> {
     let Some((request, [memory, state])) = channel.receive::<Request, 2>()? else { return Ok(None) };
     if !matches!(request, Request::SetUp) {
-        return Err(Error::Refused(String::from("a zygote wants its template first")));
+        return Err(Error::Refused(String::from("the first request to a zygote has to bring its template")));
     }
     let template = Template::received(File::from(memory), File::from(state))?;
     Host::get().map_err(|error| Error::Refused(chain(&error)))?;

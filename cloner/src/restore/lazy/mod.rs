@@ -1,25 +1,25 @@
-//! Memory that arrives while the target runs.
+//! Lazy restore: memory arrives while the target runs.
 //!
 //! ```text
 //!   guest touches a missing page ─► kernel ─► server ─┐                   ┌─► UFFDIO_COPY, UFFDIO_ZEROPAGE
 //!   this process does ───► Supplier::supply ─► server ┼─► Source ─► Pager ─┤
-//!   working set first, then chunk after chunk: filler ┘   (verify, decode) └─► a page that is there stays as it is
+//!   working set first, then chunk by chunk: filler ───┘   (verify, decode) └─► a page that is there stays as it is
 //!
-//!   watchdog: neither of them may take longer than the limit
+//!   watchdog: neither server nor filler may take longer than the limit for one request
 //! ```
 //!
-//! Nothing here costs time in proportion to the memory: chunks that were never touched are not registered, so that the kernel
-//! serves them as ever; the others are verified when they are first needed, each once. When every page that is not zero has
-//! arrived, the ranges are unregistered, and what is still missing is the kernel's zeros.
+//! No step before the target runs takes longer for a larger memory. Chunks that were never touched are not registered, so the
+//! kernel serves them as it always does; each of the others is verified once, when it is first needed. When every page that is not
+//! zero has arrived, the ranges are unregistered, and the kernel supplies zeros for what is still missing.
 //!
-//! # When a page cannot be had
-//! A damaged chunk, a handler that panics, one that takes longer than the limit: the memory is *lost*. First the VM is ended
-//! ([`Ending::MemoryLost`](vmm::Ending) says why); then whoever waits for a missing page is refused it, by taking all access to the
-//! page away and waking him: `KVM_RUN` fails with `EFAULT` instead of hanging, and no page is ever zero that should not
-//! be. This process's own accesses get the reason as an error, because they ask before they touch.
+//! # When a page cannot be brought
+//! If a chunk is damaged, or a handler panics or takes longer than the limit, the memory is *lost*. First the VM is ended
+//! ([`Ending::MemoryLost`](vmm::Ending) says why). Then every thread that waits for a missing page is refused it: all access to the
+//! page is taken away, and the thread is woken. So `KVM_RUN` fails with `EFAULT` instead of hanging, and a page that should hold
+//! data never appears as zeros. This process's own accesses get the reason as an error, because they ask before they touch.
 //!
 //! # Ending early
-//! The memory owns its threads. Dropping it, or the VM that has it, at any time ends them; [`Fill`] only watches.
+//! The memory owns its threads. Dropping it, or the VM that has it, ends them at any time; [`Fill`] only watches.
 
 mod pager;
 mod service;
@@ -46,31 +46,33 @@ use pager::Pager;
 use service::Service;
 use source::SnapshotSource;
 
-/// Why there is no memory.
+/// Why the target's memory could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be had from the host.
+    /// The host cannot provide the memory.
     #[error("cannot make memory for the target")]
     Memory(#[from] memory::Error),
-    /// The kind of memory asked for has content of its own.
+    /// The kind of memory asked for has content already: it lies over a template.
     #[error("a lazy restore needs memory of its own, not memory that is {0}")]
     NotOwn(String),
-    /// Pages are served one by one, or up to a chunk at once.
-    #[error("{0} pages cannot be served at once: a power of two from 1 to {CHUNK_PAGES} can")]
+    /// [`Options::granule_pages`] is not a power of two, or is larger than a chunk.
+    #[error(
+        "cannot bring {0} pages for one fault: the number must be a power of two from 1 to {CHUNK_PAGES}"
+    )]
     Granule(usize),
-    /// Faults cannot be served on this host, or not by this process.
+    /// This host does not let faults be served, or this process is not permitted to serve them.
     #[error(transparent)]
     Userfault(#[from] userfault::OpenError),
-    /// The threads cannot be woken.
+    /// The event descriptor that wakes the server thread cannot be made.
     #[error("cannot make an event descriptor")]
     Bell(#[source] io::Error),
-    /// A range of memory cannot be watched.
+    /// The kernel refuses to report the faults of a range of memory.
     #[error("cannot register memory for its faults to be served")]
     Register(#[source] io::Error),
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-    /// A page of the working set cannot be had.
+    /// A page of the working set could not be brought.
     #[error("cannot prefetch the working set")]
     Lost(#[from] Lost),
 }
@@ -79,27 +81,27 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Loss {
     /// A page cannot be decoded: its chunk, or one it refers to, is damaged.
-    #[error("page {page} of chunk {chunk} cannot be had")]
+    #[error("cannot bring page {page} of chunk {chunk}")]
     Page {
-        /// Number of the chunk.
+        /// Index of the chunk in the guest's memory.
         chunk: u32,
-        /// The page in it.
+        /// Index of the page in the chunk, from 0.
         page: usize,
-        /// Why.
+        /// The reason that the source of pages gave.
         source: SourceError,
     },
-    /// The kernel does not take a page or give a fault.
+    /// The kernel refuses to install a page, or to report a fault.
     #[error("the kernel refused to serve a fault")]
     Kernel(#[source] io::Error),
     /// A thread that brings pages has panicked.
     #[error("the {0} has died")]
     Died(&'static str),
-    /// A thread that brings pages does not come back.
+    /// A thread that brings pages has not finished a request within the limit.
     #[error("the {thread} has been busy with one request for more than {limit:?}")]
     Stalled {
-        /// Which.
+        /// Name of the thread: `fault handler` or `background fill`.
         thread: &'static str,
-        /// The longest it may take.
+        /// The longest that one request may take.
         limit: Duration,
     },
     /// The memory was dropped before all of it had arrived.
@@ -107,18 +109,19 @@ pub enum Loss {
     Dropped,
 }
 
-/// How memory is to arrive.
+/// How the memory is to arrive.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Pages brought for one fault: a power of two from 1 to 512, aligned around the page that was touched. Memory on 2 MiB
     /// pages is always brought by the chunk.
     pub granule_pages: usize,
-    /// How long after the memory was made the rest begins to be brought in the background: a head start for whoever builds
-    /// the VM and waits for its first output. With `None`, and before, it is when somebody needs all of it, such as a save.
+    /// Time from making the memory until the background fill begins to bring the rest: a head start for building the VM and for
+    /// its first output. The fill begins earlier when something needs all of the memory, such as a save; with `None`, it
+    /// begins only then.
     pub background: Option<Duration>,
     /// Pages to bring before the target runs.
     pub working_set: Option<WorkingSet>,
-    /// The longest that one request may take, before the handler counts as stalled.
+    /// The longest that one request may take. A thread that takes longer counts as stalled, and the memory is lost.
     pub limit: Duration,
 }
 
@@ -134,19 +137,22 @@ impl Default for Options {
     }
 }
 
-/// Finds out whether memory can arrive lazily on this host, and in this process: better asked before there is anything to restore.
+/// Checks whether this process can restore lazily on this host. Call it early, before there is anything to restore.
 ///
 /// # Errors
-/// [`Error::Userfault`], which names what would change it.
+/// [`Error::Userfault`], which says what would have to be changed.
 pub fn check() -> Result<(), Error> {
     userfault::Userfault::open()?;
     Ok(())
 }
 
-/// Makes memory into which the snapshot's arrives as it is needed. Returns when the working set, if there is one, is there.
+/// Makes memory into which the pages of the snapshot arrive as they are needed. Returns when the working set, if there is one, has
+/// arrived.
 ///
 /// # Errors
-/// See [`Error`]; nothing stays behind.
+/// [`Error::NotOwn`] or [`Error::Granule`] if `backing` or `options` do not fit, [`Error::Userfault`] if this host does not allow
+/// it, [`Error::Lost`] if a page of the working set cannot be brought, and otherwise the resource that the host refused. Memory and
+/// threads are gone then.
 pub fn memory_for(
     snapshot: &Snapshot,
     backing: Backing,
@@ -155,10 +161,10 @@ pub fn memory_for(
     memory_from(Box::new(SnapshotSource::new(snapshot)), backing, options)
 }
 
-/// The same from any source of pages.
+/// Does the same as [`memory_for`], with any source of pages.
 ///
 /// # Errors
-/// As [`memory_for`].
+/// Those of [`memory_for`].
 pub fn memory_from(
     source: Box<dyn Source>,
     backing: Backing,
@@ -176,9 +182,9 @@ pub fn memory_from(
     let (fill, held_chunks) = (pager.fill(), pager.held_chunks());
     let pages: Vec<PageNumber> = options.working_set.iter().flat_map(WorkingSet::pages).copied().collect();
     let service = Service::start(pager, options, pages).map_err(Error::Thread)?;
-    // Dropped on the way out if the working set is lost, and its threads with it.
+    // If the working set is lost, this is dropped on the way out, which ends the threads.
     let memory = memory.supplied_by(&(Arc::new(service) as _));
     fill.wait_prefetched()?;
-    tracing::info!(held_chunks, backing = %memory.backing(), "lazy memory");
+    tracing::info!(held_chunks, backing = %memory.backing(), "made memory that arrives lazily");
     Ok((memory, fill))
 }

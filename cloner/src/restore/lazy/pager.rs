@@ -1,4 +1,4 @@
-//! Bringing pages: decode what is missing, install it, and remember.
+//! Brings pages: decodes what is missing, installs it, and remembers that it is there.
 
 use std::io;
 use std::ops::Range;
@@ -19,33 +19,33 @@ use super::source::Source;
 use super::status::{Fill, Status};
 use super::{Error, Loss};
 
-/// What becomes of pages that are zero.
+/// What to do with pages that are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Zeros {
-    /// They are installed: somebody waits.
+    /// Install them, because something waits for them.
     Install,
-    /// They stay missing, and become the kernel's when the range is unregistered.
+    /// Leave them missing: the kernel supplies zeros once the range is unregistered.
     Leave,
 }
 
-/// Everything needed to bring pages. Shared by the threads that do; the last of them lets source and descriptor go.
+/// Everything needed to bring pages. Shared by the threads that do; when the last of them ends, source and descriptor are closed.
 #[derive(Debug)]
 pub(super) struct Pager {
     pub(super) status: Arc<Status>,
     pub(super) userfault: Userfault,
-    /// Rings when there is something to do beside faults.
+    /// Wakes the server when there is something to do besides faults.
     pub(super) bell: EventFd,
     source: Box<dyn Source>,
     layout: Layout,
-    /// What is to arrive, by ascending number; all else is the kernel's zeros.
+    /// The chunks that are to arrive, by ascending index. For all others, the kernel supplies zeros.
     chunks: Vec<Chunk>,
-    /// For each of them which pages are there.
+    /// For each of those chunks, the pages that are there.
     present: Box<[Present]>,
     regions: Vec<Region>,
     granule_pages: usize,
-    /// The memory is made of 2 MiB pages, which are installed whole.
+    /// Whether the memory is made of 2 MiB pages, which are installed whole.
     huge: bool,
-    /// Held shared to install, and alone to refuse a page for good.
+    /// Locked for reading to install pages, and for writing to refuse a page for good.
     installing: RwLock<()>,
 }
 
@@ -53,19 +53,19 @@ pub(super) struct Pager {
 struct Region {
     mapping: Arc<Mapping>,
     first_chunk: u32,
-    /// What is registered, in bytes.
+    /// The ranges that are registered, in bytes from the start of the region.
     registered: Vec<Range<usize>>,
 }
 
-/// Page `64 * i + j` of a chunk is bit `j` of word `i`.
+/// The pages of a chunk that are there: page `64 * i + j` is bit `j` of word `i`.
 #[derive(Debug, Default)]
 struct Present([AtomicU64; CHUNK_PAGES / 64]);
 
-/// A page of the guest, where it is.
+/// A page of the guest, by the chunk that it lies in.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
     pub(super) chunk: Chunk,
-    /// Its number in the chunk.
+    /// Index of the page in the chunk, from 0.
     pub(super) page: usize,
 }
 
@@ -84,7 +84,7 @@ enum Content {
 }
 
 impl Pager {
-    /// Registers all that `source` holds anything for. Nobody must have touched the memory.
+    /// Registers the chunks that `source` holds. Nothing may have touched the memory before.
     pub(super) fn new(
         source: Box<dyn Source>,
         memory: &GuestMemory,
@@ -132,12 +132,12 @@ impl Pager {
         self.chunks.len()
     }
 
-    /// Everything that is to arrive.
+    /// The chunks that are to arrive.
     pub(super) fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
-    /// The page at a host address, if it is the guest's.
+    /// The page at a host address, if that belongs to the guest.
     pub(super) fn at_address(&self, address: u64) -> Option<Spot> {
         self.regions.iter().enumerate().find_map(|(number, region)| {
             let offset = address.checked_sub(region.mapping.host_address())?;
@@ -163,25 +163,25 @@ impl Pager {
     }
 
     pub(super) fn is_present(&self, chunk: &Chunk, page: usize) -> bool {
-        // Acquire: who sees the bit sees the page.
+        // Acquire: a thread that sees the bit also sees the page.
         self.present(chunk)
             .is_none_or(|Present(words)| words[page / 64].load(Ordering::Acquire) >> (page % 64) & 1 == 1)
     }
 
-    /// `None` of a chunk that holds nothing, and so is not to arrive.
+    /// `None` for a chunk that holds nothing and so is not to arrive.
     fn present(&self, chunk: &Chunk) -> Option<&Present> {
         let at = self.chunks.binary_search_by_key(&chunk.index, |chunk| chunk.index).ok()?;
         Some(&self.present[at])
     }
 
-    /// Brings a page and its neighbours.
+    /// Brings a page and its neighbours: the whole granule that the page lies in.
     pub(super) fn bring_around(&self, spot: &Spot, scratch: &mut [u8]) -> Result<(), Loss> {
         let start = spot.page & !(self.granule_pages - 1);
         let end = (start + self.granule_pages).min(spot.chunk.pages);
         self.bring(&spot.chunk, start..end, Zeros::Install, scratch)
     }
 
-    /// Brings those of a chunk's pages that are missing. `scratch` has room for a chunk.
+    /// Brings the pages of the range that are missing. `scratch` has room for a chunk.
     pub(super) fn bring(
         &self,
         chunk: &Chunk,
@@ -194,7 +194,7 @@ impl Pager {
         }
         let bytes = |run: &Range<usize>| run.start * PAGE_BYTES..run.end * PAGE_BYTES;
         let mut run = (Content::Present, pages.start..pages.start);
-        // One more than there are, which ends the last run.
+        // One step more than there are pages, to end the last run.
         for page in pages.start..=pages.end {
             let content =
                 if page < pages.end { self.decode(chunk, page, scratch)? } else { Content::Present };
@@ -222,7 +222,7 @@ impl Pager {
         self.install(chunk, 0..chunk.pages, Some(&scratch[..chunk.len_bytes()]))
     }
 
-    /// Decodes a page that is missing to its place in `scratch`.
+    /// Decodes a page to its place in `scratch`, if it is missing.
     fn decode(&self, chunk: &Chunk, page: usize, scratch: &mut [u8]) -> Result<Content, Loss> {
         if self.is_present(chunk, page) {
             return Ok(Content::Present);
@@ -237,14 +237,15 @@ impl Pager {
         Ok(if is_zero(bytes) { Content::Zero } else { Content::Bytes })
     }
 
-    /// Installs a run of pages, zeros without `bytes`. What is there already stays; nothing is installed once memory is lost.
+    /// Installs a run of pages; zeros if `bytes` is `None`. Pages that are there already stay, and nothing is installed once memory
+    /// is lost.
     fn install(&self, chunk: &Chunk, pages: Range<usize>, bytes: Option<&[u8]>) -> Result<(), Loss> {
         let region = &self.regions[chunk.region];
         let step = if self.huge { CHUNK_BYTES } else { PAGE_BYTES };
         let (start, len) = (chunk.offset + pages.start * PAGE_BYTES, pages.len() * PAGE_BYTES);
         let mut done = 0;
         while done < len {
-            // Held for one call, so that a page is refused, or there, and never first one and then the other.
+            // Locked for each call, so that a page is either refused or there, and never changes from one to the other.
             let _installing = self.installing.read().unwrap_or_else(PoisonError::into_inner);
             if self.status.is_lost() {
                 return Ok(());
@@ -265,7 +266,7 @@ impl Pager {
                     wake.map_err(Loss::Kernel)?;
                     step
                 }
-                // Everything has arrived meanwhile.
+                // Everything has arrived in the meantime.
                 Installed::Unregistered => return Ok(()),
             };
             let first = (start + done - chunk.offset) / PAGE_BYTES;
@@ -282,7 +283,7 @@ impl Pager {
         Ok(())
     }
 
-    /// Makes whoever waits for a page go on: with it if it is there, else with an error instead of it.
+    /// Lets the threads that wait for a page go on: with the page if it is there, with an error otherwise.
     pub(super) fn refuse(&self, spot: &Spot) -> io::Result<()> {
         let Spot { chunk, page } = spot;
         let mapping = &self.regions[chunk.region].mapping;
@@ -298,7 +299,7 @@ impl Pager {
         self.userfault.wake(mapping, offset, len)
     }
 
-    /// Leaves what is still missing, zeros all of it, to the kernel.
+    /// Leaves the pages that are still missing, all of them zero, to the kernel, and notes that everything has arrived.
     pub(super) fn complete(&self) -> Result<(), Loss> {
         for region in &self.regions {
             for range in &region.registered {
@@ -311,11 +312,11 @@ impl Pager {
         Ok(())
     }
 
-    /// Wakes the server, for a request or to look whether it is over.
+    /// Wakes the server, for a request or to check whether it is over.
     pub(super) fn ring(&self) {
         if let Err(error) = self.bell.write(1) {
-            // Full: it has not been heard yet, and will be.
-            tracing::trace!(%error, "bell");
+            // The counter is full: the server has not read it yet, and will.
+            tracing::trace!(%error, "the server has been woken already");
         }
     }
 }

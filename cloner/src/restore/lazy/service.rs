@@ -1,4 +1,4 @@
-//! The threads behind a lazy clone's memory: one serves faults, one fills, one watches the two.
+//! The threads that bring a lazy clone's memory: one serves faults, one fills in the background, one watches the two.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,15 +17,15 @@ use super::pager::{Pager, Spot, Zeros};
 use super::status::{Fault, Request, Status, Stop};
 use super::{Loss, Options};
 
-/// How long the server sleeps at most if nothing wakes it. It is always woken: this bounds mistakes.
+/// The longest that the server sleeps if nothing wakes it. Something always should: this only limits the effect of a mistake.
 const IDLE: Duration = Duration::from_secs(3600);
-/// After an error of the kernel's that keeps coming back.
+/// Pause after an error from the kernel, which may keep coming back.
 const BACK_OFF: Duration = Duration::from_millis(10);
 
-/// Serves a memory until it is complete, or dropped.
+/// Serves the memory of one lazy clone until it is complete or dropped.
 #[derive(Debug)]
 pub(super) struct Service {
-    /// The threads have it; it goes with the last of them, and source and descriptor with it.
+    /// Owned by the threads: when the last of them ends, source and descriptor are closed.
     pager: Weak<Pager>,
     status: Arc<Status>,
     server: Worker,
@@ -33,7 +33,7 @@ pub(super) struct Service {
     watchdog: Option<JoinHandle<()>>,
 }
 
-/// A thread that asks the source, which may take for ever.
+/// A thread that asks the source for pages, and may have to wait forever.
 #[derive(Debug)]
 struct Worker {
     duty: Arc<Duty>,
@@ -47,7 +47,7 @@ struct Duty {
     epoch: Instant,
     /// Nanoseconds from `epoch` to the beginning of the request; 0 between requests.
     since: AtomicU64,
-    /// The fault that is being served, if it is one.
+    /// The fault that is being served, if the request is a fault.
     fault: Mutex<Option<Spot>>,
     stalled: AtomicBool,
 }
@@ -63,7 +63,7 @@ impl Duty {
         })
     }
 
-    /// Does something that must not take long.
+    /// Does work that the watchdog limits in time.
     fn during<T>(&self, fault: Option<Spot>, work: impl FnOnce() -> T) -> T {
         *lock(&self.fault) = fault;
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -97,7 +97,7 @@ impl Service {
             filler: Worker { duty: Arc::clone(&filler), thread: None },
             watchdog: None,
         };
-        // On failure the drop ends those that were started.
+        // If one cannot be started, dropping `service` ends those that were.
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.into()).spawn(body);
         let (own, duty) = (Arc::clone(&pager), Arc::clone(&server));
         service.server.thread = Some(spawn("lazy-serve", Box::new(move || serve_always(&own, &duty)))?);
@@ -112,7 +112,7 @@ impl Service {
     }
 
     fn pager(&self) -> Result<Arc<Pager>, Lost> {
-        // The threads are there until all has arrived or this is dropped.
+        // The threads keep it until everything has arrived or this is dropped.
         self.pager.upgrade().ok_or_else(|| Lost::new(Loss::Dropped))
     }
 }
@@ -124,7 +124,7 @@ impl Supplier for Service {
         }
         let pager = match self.pager() {
             Ok(pager) => pager,
-            // It has completed between the two.
+            // Everything has arrived since the check above.
             Err(_) if self.status.is_complete() => return Ok(()),
             Err(lost) => return Err(lost),
         };
@@ -161,7 +161,7 @@ impl Drop for Service {
             pager.ring();
         }
         for Worker { duty, thread } in [&mut self.server, &mut self.filler] {
-            // A stalled one is left behind, with all it holds, until its source lets it go: the mapping stays for it.
+            // A stalled thread is left behind, with all it holds, until its source returns. The mapping stays alive for it.
             match thread.take() {
                 Some(thread) if !duty.stalled.load(Ordering::Acquire) => join(thread),
                 _ => {}
@@ -179,9 +179,9 @@ fn join(thread: JoinHandle<()>) {
     }
 }
 
-/// Runs a worker's body; a panic of it loses the memory.
+/// Runs a worker's body. If it panics, the memory is lost.
 fn guarded(pager: &Pager, duty: &Duty, body: impl FnOnce()) {
-    // What the body leaves half done is at most a page that is not installed.
+    // A panic leaves at most one page half done, and that page is not installed yet.
     if catch_unwind(AssertUnwindSafe(body)).is_err() {
         duty.since.store(0, Ordering::Release);
         pager.status.lose(Loss::Died(duty.name));
@@ -192,7 +192,7 @@ fn guarded(pager: &Pager, duty: &Duty, body: impl FnOnce()) {
 }
 
 fn serve_always(pager: &Pager, duty: &Duty) {
-    // Once more after a panic: to refuse what nobody can serve any more.
+    // Once more after a panic: to refuse the pages that can no longer be served.
     guarded(pager, duty, || serve(pager, duty));
     if !pager.status.is_over() {
         serve(pager, duty);
@@ -209,13 +209,13 @@ fn serve(pager: &Pager, duty: &Duty) {
             thread::sleep(BACK_OFF);
         }
     }
-    // There may be another one, who did not hear it.
+    // A watchdog may be serving as well, and may have missed the wake-up.
     pager.ring();
 }
 
-/// Everything there is to serve at the moment.
+/// Serves all faults and requests that are waiting at the moment.
 fn serve_all(pager: &Pager, duty: &Duty, scratch: &mut [u8]) -> io::Result<()> {
-    // Says only that it rang, or not.
+    // Resets the event; whether it had been signalled does not matter.
     let _ = pager.bell.read();
     while let Some(address) = pager.userfault.next_fault()? {
         let Some(spot) = pager.at_address(address) else { continue };
@@ -242,12 +242,12 @@ fn serve_all(pager: &Pager, duty: &Duty, scratch: &mut [u8]) -> io::Result<()> {
 
 fn refuse(pager: &Pager, spot: &Spot) {
     if let Err(error) = pager.refuse(spot) {
-        // The VM has been ended and kicked; newer kernels let a kicked vCPU go even so.
+        // The VM has been ended and its vCPUs kicked; newer kernels release a kicked vCPU all the same.
         tracing::error!(%error, ?spot, "cannot refuse a page");
     }
 }
 
-/// Brings the working set, then, when wanted, everything.
+/// Brings the working set first and then, once it is wanted or `background` has passed, everything.
 fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber], background: Option<Duration>) {
     let mut scratch = vec![0; CHUNK_BYTES];
     let bring = |work: &mut dyn FnMut() -> Result<(), Loss>| {
@@ -277,8 +277,8 @@ fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber], background: Option<Dur
     }
 }
 
-/// Sees to it that no worker takes too long. If one does, the memory is lost, and this thread refuses what the worker no
-/// longer can.
+/// Makes sure that no worker takes longer than `limit` for one request. If one does, the memory is lost, and this thread refuses
+/// the pages that the worker no longer can.
 fn watch(pager: &Pager, duties: [&Arc<Duty>; 2], limit: Duration) {
     while !pager.status.is_over() {
         pager.status.nap(limit / 4);

@@ -8,21 +8,21 @@ use vmm::memory::Layout;
 use crate::layout::{Chunk, ChunkIndex, chunk_at};
 use crate::snapshot::{Checks, InChunk, Snapshot};
 
-/// Why a source has no page to give.
+/// Why a source cannot provide a page.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Has the pages of a guest's memory, and gives them one at a time to any thread.
+/// Has the pages of a guest's memory, and provides them one at a time, to any thread.
 pub trait Source: fmt::Debug + Send + Sync {
-    /// Where the memory lies.
+    /// Where the memory lies in the guest's physical address space.
     fn layout(&self) -> Layout;
 
-    /// The chunks that hold anything, by ascending number. All others are zero.
+    /// The chunks that hold anything, by ascending index. All others are zero.
     fn chunks(&self) -> Vec<Chunk>;
 
-    /// Writes a page of one of these chunks.
+    /// Writes a page of one of these chunks to `out`.
     ///
     /// # Errors
-    /// The page cannot be had; `out` may hold anything. It is not asked for again.
+    /// Why the page cannot be provided. `out` may hold anything then. The page is not asked for again.
     fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError>;
 }
 
@@ -47,7 +47,7 @@ impl Source for SnapshotSource {
     fn chunks(&self) -> Vec<Chunk> {
         let layout = self.layout();
         let listed = self.snapshot.manifest().chunks.iter();
-        // Opening the snapshot has checked the greatest number.
+        // Opening the snapshot has checked the greatest index.
         listed.filter_map(|entry| chunk_at(layout, ChunkIndex(entry.index))).collect()
     }
 

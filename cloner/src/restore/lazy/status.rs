@@ -1,4 +1,4 @@
-//! How far a lazy clone's memory has come, for those who bring it, wait for it, and watch.
+//! How much of a lazy clone's memory has arrived: for the threads that bring it, wait for it, or watch.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,13 +18,13 @@ use super::Loss;
 /// A missing page that the guest touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// The page.
+    /// The page that was touched.
     pub page: PageNumber,
-    /// From when the fault was noticed until the page was there.
+    /// Time from noticing the fault until the page had arrived.
     pub time: Duration,
 }
 
-/// Pages that this process needs.
+/// Pages of one chunk that this process itself needs.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) chunk: Chunk,
@@ -34,12 +34,12 @@ pub(super) struct Request {
 /// Ends the VM.
 pub(super) type Stop = Box<dyn FnOnce(&Lost) + Send>;
 
-/// Shared by the memory's threads, its owner, and watchers. Knows no memory, so that watching keeps none.
+/// Shared by the memory's threads, its owner, and watchers. It does not refer to the memory, so watching does not keep that alive.
 #[derive(Debug)]
 pub(super) struct Status {
-    /// What `state.phase` says, to be asked without a lock.
+    /// What `state.outcome` says, to be read without the lock.
     phase: AtomicU8,
-    /// Pages that are there, of `pages` that are to arrive.
+    /// Pages that have arrived, out of `pages` that are to arrive.
     arrived: AtomicU64,
     pages: u64,
     state: Mutex<State>,
@@ -53,7 +53,7 @@ const LOST: u8 = 2;
 
 struct State {
     outcome: Option<Result<Duration, Lost>>,
-    /// Who owns the memory has dropped it: the threads end.
+    /// The memory has been dropped, so the threads end.
     gone: bool,
     prefetched: bool,
     fill_wanted: bool,
@@ -98,17 +98,17 @@ impl Status {
         self.phase.load(Ordering::Acquire) == LOST
     }
 
-    /// Whether the threads have nothing left to do. Once memory is lost, they have, until it is dropped: refusing pages.
+    /// Whether the threads have nothing left to do. Once memory is lost, they go on refusing pages until it is dropped.
     pub(super) fn is_over(&self) -> bool {
         self.is_complete() || self.lock().gone
     }
 
-    /// Whether no more page is to be brought.
+    /// Whether no further page is to be brought.
     pub(super) fn is_settled(&self) -> bool {
         self.is_lost() || self.is_over()
     }
 
-    /// Everything has arrived.
+    /// Notes that everything has arrived.
     pub(super) fn complete(&self) {
         let mut state = self.lock();
         if state.outcome.is_none() {
@@ -119,7 +119,7 @@ impl Status {
         self.changed.notify_all();
     }
 
-    /// Some of it never will. Only the first loss counts. When this returns, the VM has been ended.
+    /// Notes that some of the memory will never arrive. Only the first loss counts. When this returns, the VM has been ended.
     pub(super) fn lose(&self, loss: Loss) {
         let lost = Lost::new(loss);
         let mut state = self.lock();
@@ -163,7 +163,7 @@ impl Status {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody wants everything, or for `limit`; `false` if there is nothing left to do.
+    /// Waits until something needs all of the memory, but no longer than `limit`; `false` if there is nothing left to do.
     pub(super) fn wait_for_wish(&self, limit: Option<Duration>) -> bool {
         let idle = |state: &mut State| !state.fill_wanted && !state.gone && state.outcome.is_none();
         let state = self.lock();
@@ -177,7 +177,7 @@ impl Status {
         !state.gone && state.outcome.is_none()
     }
 
-    /// Waits until something has changed, or for `limit`.
+    /// Waits until something has changed, but no longer than `limit`.
     pub(super) fn nap(&self, limit: Duration) {
         let state = self.lock();
         if !state.gone && !matches!(state.outcome, Some(Ok(_))) {
@@ -193,9 +193,9 @@ impl Status {
         self.lock().requests.pop_front()
     }
 
-    /// Pages have arrived that somebody may wait for.
+    /// Wakes the threads that may be waiting for pages that have arrived.
     pub(super) fn arrived(&self) {
-        // Under the lock, so that nobody misses it between looking and waiting.
+        // Under the lock, so that no thread misses it between looking and waiting.
         let _state = self.lock();
         self.changed.notify_all();
     }
@@ -229,7 +229,7 @@ impl Status {
     }
 }
 
-/// Watches the memory of a lazy clone arrive. Keeps nothing alive but itself.
+/// Watches the memory of a lazy clone arrive, without keeping it alive.
 #[derive(Debug, Clone)]
 pub struct Fill(pub(super) Arc<Status>);
 
@@ -240,13 +240,13 @@ impl Fill {
         self.0.is_complete()
     }
 
-    /// Bytes of memory that are to arrive: of all pages in chunks that the source has touched.
+    /// Bytes of memory that are to arrive: those of all pages in chunks that the source has touched.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.0.pages * PAGE_BYTES as u64
     }
 
-    /// Bytes that have arrived, [`total_bytes`](Self::total_bytes) when all of the memory is there.
+    /// Bytes that have arrived; equals [`total_bytes`](Self::total_bytes) when all of the memory is there.
     #[must_use]
     pub fn arrived_bytes(&self) -> u64 {
         if self.is_complete() {
@@ -255,22 +255,22 @@ impl Fill {
         self.0.arrived.load(Ordering::Relaxed) * PAGE_BYTES as u64
     }
 
-    /// Waits until all of the memory is there. Who wants that to happen although it is not filled in the background asks the
-    /// memory itself ([`GuestMemory::supply_all`](vmm::memory::GuestMemory::supply_all)).
+    /// Waits until all of the memory is there. Without a background fill, that happens only if something asks for it: to do so,
+    /// call [`GuestMemory::supply_all`](vmm::memory::GuestMemory::supply_all).
     ///
     /// # Errors
-    /// Memory was lost, or dropped before.
+    /// [`Lost`] with the reason if the memory was lost, or was dropped before all of it had arrived.
     pub fn wait(&self) -> Result<(), Lost> {
         self.0.wait_until(|| false)
     }
 
-    /// How long it took until all was there, from the request on; `None` as long as it is not.
+    /// Time from the request until all of the memory was there; `None` if it is not yet, or was lost.
     #[must_use]
     pub fn time(&self) -> Option<Duration> {
         self.0.lock().outcome.as_ref().and_then(|outcome| outcome.as_ref().ok().copied())
     }
 
-    /// The faults so far, in their order. What this process asked for itself is not among them.
+    /// The faults served so far, in order. Pages that this process asked for itself are not among them.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         self.0.lock().faults.clone()

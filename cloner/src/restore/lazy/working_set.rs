@@ -1,4 +1,4 @@
-//! Which pages a clone touches first, recorded in one run to be there before the next begins.
+//! The pages that a clone touches first, recorded in one run, to be there before the next one begins.
 
 use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::{self, Schema};
@@ -12,27 +12,27 @@ use super::Fault;
 const SCHEMA: Schema = Schema { magic: *b"CLNWSET\0", version: 1, name: "working set" };
 const LABEL: &str = "working-set";
 
-/// Why there is no working set.
+/// Why a working set could not be stored or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The pool cannot hold it.
-    #[error("cannot store the working set")]
+    /// The pool cannot store, find or remove it.
+    #[error("cannot store or find the working set in the pool")]
     Pool(#[from] pool::Error),
-    /// What is stored there is something else.
+    /// What the pool has under the name is not a working set.
     #[error("{name:?} in the pool has no {LABEL}")]
     Missing {
-        /// Its name.
+        /// The name in the pool.
         name: String,
     },
-    /// It is damaged.
-    #[error("working set")]
+    /// The stored working set is damaged.
+    #[error("the working set is damaged")]
     Damaged(#[from] envelope::Error),
-    /// It is another snapshot's.
-    #[error("the working set is of the snapshot {found:?}, not of {wanted:?}")]
+    /// The working set was recorded for another snapshot.
+    #[error("the working set belongs to the snapshot {found:?}, not to {wanted:?}")]
     Other {
-        /// As recorded.
+        /// The snapshot it was recorded for.
         found: SnapshotId,
-        /// As asked for.
+        /// The snapshot it was asked for.
         wanted: SnapshotId,
     },
     /// It names a page that the guest does not have.
@@ -40,7 +40,7 @@ pub enum Error {
     Page(u64),
 }
 
-/// Pages of a snapshot in the order in which they were first needed.
+/// Pages of a snapshot, in the order in which they were first needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkingSet {
     snapshot: SnapshotId,
@@ -56,24 +56,24 @@ struct WorkingSetV1 {
 }
 
 impl WorkingSet {
-    /// What a clone of `snapshot` has faulted on.
+    /// The pages that a clone of `snapshot` has faulted on.
     #[must_use]
     pub fn recorded(snapshot: &Snapshot, faults: &[Fault]) -> Self {
         let pages = faults.iter().map(|fault| fault.page).collect();
         Self { snapshot: snapshot.manifest().id.clone(), pages }
     }
 
-    /// The pages. One that was brought with a neighbour's fault is not named: it comes with that again.
+    /// The pages. A page that arrived with a neighbour's fault is not listed: it will arrive with that neighbour again.
     #[must_use]
     pub fn pages(&self) -> &[PageNumber] {
         &self.pages
     }
 
-    /// Keeps it in the pool beside its snapshot, which cannot change any more, in place of an earlier one. Whoever removes the
-    /// snapshot [removes](Self::remove) it, too.
+    /// Stores the working set in the pool, as an entry beside its snapshot, which can no longer change. An earlier working set is
+    /// replaced. When you remove the snapshot, [remove](Self::remove) the working set, too.
     ///
     /// # Errors
-    /// [`Error::Pool`]; an earlier one may be gone then.
+    /// [`Error::Pool`] if the pool has no room or refuses; an earlier working set may be gone then.
     pub fn store(&self, pool: &Pool) -> Result<(), Error> {
         let stored = WorkingSetV1 {
             snapshot: self.snapshot.clone(),
@@ -87,10 +87,11 @@ impl WorkingSet {
         Ok(())
     }
 
-    /// The one kept for `snapshot`, if there is one.
+    /// Loads the working set that is stored for `snapshot`. `None` if there is none.
     ///
     /// # Errors
-    /// See [`Error`]: it may come from anybody.
+    /// The entry may come from anywhere, so it is checked: [`Error::Missing`], [`Error::Damaged`], [`Error::Other`] and
+    /// [`Error::Page`] say what is wrong with it. [`Error::Pool`] if the pool cannot be asked.
     pub fn load(pool: &Pool, snapshot: &Snapshot) -> Result<Option<Self>, Error> {
         let name = name(&snapshot.manifest().id);
         let stored = match pool.get(&name) {
@@ -102,10 +103,10 @@ impl WorkingSet {
         Self::from_bytes(bytes, snapshot).map(Some)
     }
 
-    /// Removes the one kept for a snapshot, if there is one.
+    /// Removes the working set that is stored for a snapshot, if there is one.
     ///
     /// # Errors
-    /// [`Error::Pool`].
+    /// [`Error::Pool`] if the pool refuses to remove it.
     pub fn remove(pool: &Pool, snapshot: &SnapshotId) -> Result<(), Error> {
         match pool.remove(&name(snapshot)) {
             Ok(()) | Err(pool::Error::NotFound { .. }) => Ok(()),
