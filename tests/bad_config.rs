@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use cloner::pool::hugepages::HugePages;
 use guest_images::pulse::Params;
 use vmm::config::{self, Config, Kernel};
 use vmm::memory::{self, Backing, PageSize, layout};
@@ -14,7 +13,7 @@ use crate::support::elf::Elf;
 use crate::support::folder::Folder;
 use crate::support::host::{self, Holdings};
 use crate::support::linux::{MEMORY_BYTES, command_line, image};
-use crate::support::{assert_names, guest, room_for};
+use crate::support::{assert_names, guest, huge_pages, room_for};
 use crate::{GIB, KIB, MIB};
 
 /// The error for a machine that must not boot.
@@ -100,17 +99,15 @@ fn more_memory_than_the_host_has() {
 #[test]
 fn too_few_huge_pages() {
     let Some(_room) = room_for(0) else { return };
-    // More pages than any other test sets aside at the same time.
-    let memory_bytes = (HugePages::read().unwrap().free as u64 + 1024) * 2 * MIB;
+    let Some(huge) = huge_pages(0) else { return };
     for backing in [Backing::Private(PageSize::Huge), Backing::Shared(PageSize::Huge)] {
-        let error = refused(&Config { memory_bytes, backing, ..pulse() });
-        let Error::Memory(memory::Error::TooFewHugePages { wanted, free }) = error else {
+        let error = refused(&Config { memory_bytes: 8 * MIB, backing, ..pulse() });
+        let Error::Memory(memory::Error::TooFewHugePages { wanted: 4, free: 0 }) = error else {
             panic!("{error:?}")
         };
-        assert_eq!(wanted, memory_bytes / (2 * MIB));
-        assert!(free < wanted);
-        assert_names(&error, &[&wanted.to_string(), &format!("{free} are free"), "nr_hugepages"]);
+        assert_names(&error, &["4 free 2 MiB pages", "0 are free", "nr_hugepages"]);
     }
+    huge.assert_all_back();
 }
 
 #[test]

@@ -246,8 +246,7 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
         let studio = Studio::new(128 * MIB);
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, PageSize::Huge);
 
-        let _others = huge.take_all_free();
-        // When asked beforehand, the host says that it has none left.
+        // The source has all that are free. When asked beforehand, the host says that it has none left.
         let error = try_save(&studio, &source, "asked", Limits::default(), &Progress::default()).unwrap_err();
         let named = matches!(error, Failed::Moment(moment::Error::TooLittleMemory { available_bytes: 0, needed_bytes }) if needed_bytes >= 24 * MIB);
         assert!(named, "{error:?}");

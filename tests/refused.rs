@@ -9,7 +9,7 @@ use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
 use crate::support::studio::Failed;
-use crate::support::{Guest, Studio, assert_names, guest, room_for};
+use crate::support::{Guest, Studio, assert_names, guest, huge_pages, room_for};
 
 /// A guest with 8 MiB of memory that no coder can make smaller.
 fn incompressible() -> Guest {
@@ -73,18 +73,18 @@ fn a_pool_that_is_full_just_before_the_end() {
     let Some(_room) = room_for(1) else { return };
     let source = incompressible();
     let measure = Studio::new(32 * MIB);
-    let paused = source.pause();
-    let needed = measure.save(&paused, "measure").occupied_bytes();
-    drop(paused);
     for missing in [1, 1 << 14, 1 << 20] {
         let studio = Studio::new(16 * MIB);
+        // In one pause: the guest would change what it takes.
+        let paused = source.pause();
+        let needed = measure.save(&paused, "measure").occupied_bytes();
+        measure.pool.remove("measure").unwrap();
         // Leaves a little less than what is needed.
         let filler = studio.pool.reserve("filler").unwrap();
         let filler_bytes = studio.pool.capacity_bytes() - needed + missing;
         filler.put_blob("filler", &vec![0x55; filler_bytes]).unwrap();
         let _filler = filler.seal();
         let before = studio.pool.stats();
-        let paused = source.pause();
         let error = studio.try_save(&paused, "late", &Progress::default()).unwrap_err();
         drop(paused);
         assert!(matches!(error, Failed::Save(save::Error::Pool(pool::Error::Full { .. }))), "{error:?}");
@@ -163,28 +163,31 @@ fn a_restore_that_is_cancelled() {
 #[test]
 fn a_restore_without_enough_huge_pages() {
     let Some(_room) = room_for(1) else { return };
-    // More pages than any other test sets aside meanwhile.
+    let Some(huge) = huge_pages(0) else { return };
     let studio = Studio::new(16 * MIB);
-    let source = Guest::boot(&guest::pulse(&Params::new(1, MIB), 4096 * MIB, 1));
+    let source = Guest::boot(&guest::pulse(&Params::new(1, MIB), 8 * MIB, 1));
     source.line("pulse: ready");
     let snapshot = studio.snapshot(&source, "whole");
     let backing = Backing::Private(PageSize::Huge);
     let error = studio.restorer.memory_for(&snapshot, backing, &Progress::default()).unwrap_err();
-    let eager::Error::Memory(vmm::memory::Error::TooFewHugePages { wanted: 2048, .. }) = error else {
+    let eager::Error::Memory(vmm::memory::Error::TooFewHugePages { wanted: 4, free: 0 }) = error else {
         panic!("{error:?}")
     };
-    assert_names(&error, &["2048", "nr_hugepages"]);
+    assert_names(&error, &["4 free 2 MiB pages", "0 are free", "nr_hugepages"]);
     studio.memory(&snapshot);
+    huge.assert_all_back();
 }
 
 #[test]
 fn a_pool_without_enough_huge_pages() {
-    let capacity_bytes = 4 << 30;
+    let Some(huge) = huge_pages(0) else { return };
+    let capacity_bytes = 8 << 20;
     let config = PoolConfig { capacity_bytes, pages: Pages::Huge, populate: Populate::OnFirstUse };
     let error = Pool::new(&config).unwrap_err();
     let pool::Error::TooFewHugePages(shortage) = &error else { panic!("{error:?}") };
-    assert_eq!(shortage.wanted, 2048);
-    assert_names(&error, &["2048", "nr_hugepages"]);
+    assert_eq!((shortage.wanted, shortage.available), (4, 0));
+    assert_names(&error, &["4 huge pages", "0 of the host's", "nr_hugepages"]);
     // Nor does the pool fall back by itself: `provide` does.
     Pool::new(&PoolConfig { pages: Pages::Ordinary, ..config }).unwrap();
+    huge.assert_all_back();
 }

@@ -33,7 +33,7 @@ const VMM: Rules = Rules {
         ("sys", &[]),
         ("schema", &[]),
         ("host", &["sys"]),
-        ("memory", &["sys"]),
+        ("memory", &["host", "sys"]),
         ("config", &["memory"]),
         ("bus", &[]),
         ("devices", &["bus", "memory", "schema"]),

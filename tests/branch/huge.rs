@@ -53,8 +53,7 @@ fn pages_taken_from_a_frozen_branch_are_not_zeros() {
         let studio = Studio::new(128 * MIB);
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, Backing::Private(PageSize::Huge));
 
-        let _others = huge.take_all_free();
-        // When asked beforehand, the host says that it has none left.
+        // The source has all that are free. When asked beforehand, the host says that it has none left.
         let error = source.vm().branch(None, Limits::default()).unwrap_err();
         assert!(matches!(&error, Error::Refused(why) if why.contains("0 bytes are available")), "{error:?}");
 

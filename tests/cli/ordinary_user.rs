@@ -32,7 +32,6 @@ fn runs_the_demo() {
     let Some(_room) = room_for(3) else { return };
     let Some(host) = OwnDev::new() else { return };
     let Some(huge) = huge_pages(0) else { return };
-    let others = huge.take_all_free();
     let outcome = host.run(EVERYBODYS_KVM, NOBODY, "demo");
     assert_ordinary_pages(&outcome);
     for clone in ["1.1 ", "1.2 "] {
@@ -52,7 +51,6 @@ fn runs_the_demo() {
         let outcome = (&clone["memory_equal"], &clone["verified"]);
         assert_eq!(outcome, (&Value::Bool(true), &Value::Bool(true)), "{object}");
     }
-    drop(others);
     huge.assert_all_back();
 }
 
@@ -78,7 +76,6 @@ fn needs_no_kernel_with_huge_pages() {
     let Some(_room) = room_for(2) else { return };
     let Some(host) = OwnDev::new() else { return };
     let Some(huge) = huge_pages(0) else { return };
-    let others = huge.take_all_free();
     let devices = format!("{EVERYBODYS_KVM} && mount -t tmpfs none /sys/kernel/mm/hugepages");
     for args in ["demo --json --memory 16M --clones 1", "demo --json --memory 64M --power-loss"] {
         let outcome = host.run(&devices, NOBODY, args);
@@ -88,7 +85,6 @@ fn needs_no_kernel_with_huge_pages() {
         };
         assert_eq!(outcome.stderr.lines().filter(|line| said(line)).count(), 1, "{outcome:?}");
     }
-    drop(others);
     huge.assert_all_back();
 }
 
@@ -98,7 +94,6 @@ fn is_refused_huge_pages_that_are_not_there() {
     let Some(_room) = room_for(1) else { return };
     let Some(host) = OwnDev::new() else { return };
     let Some(huge) = huge_pages(0) else { return };
-    let others = huge.take_all_free();
     let parts = ["huge pages of 2 MiB are needed, 0 of the host's", "as root, `sysctl vm.nr_hugepages="];
     for (args, what) in [
         ("demo --memory 16M --pages huge", "cloner: pool: "),
@@ -109,7 +104,6 @@ fn is_refused_huge_pages_that_are_not_there() {
         outcome.assert_failed(1, &[what, parts[0], parts[1]]);
         assert_eq!((outcome.stderr.lines().count(), outcome.stdout.as_str()), (1, ""), "{args}: {outcome:?}");
     }
-    drop(others);
     huge.assert_all_back();
 }
 

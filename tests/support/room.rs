@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cloner::pool::hugepages::{self, HugePages, Reserved};
-use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::pool::{self, Pages, Pool, PoolConfig, Populate};
 use cloner::restore::lazy;
 use vmm::host::{Host, Virtualization};
 use vmm::memory::userfault::OpenError;
@@ -79,14 +79,21 @@ pub(crate) fn room_for_ring_0(machines: usize) -> Option<Room> {
 /// The host's huge pages. One test at a time uses them, so that it can tell whether all of its own came back.
 #[must_use = "the pages are set aside only as long as this lives"]
 pub(crate) struct HugePagesAlone {
+    /// The pages that the host had free, held so that nothing else finds them. They go back before the setting is lowered.
+    taken: Vec<Pool>,
     reserved: Option<Reserved>,
-    before: usize,
+    before: HugePages,
+    /// Number of pages that this leaves free for the test.
+    free: usize,
     _others_wait: MutexGuard<'static, ()>,
     _other_processes_wait: File,
 }
 
-/// Sets `pages` huge pages aside. A user who may not do so gets by with the free ones; if they are too few, the result is `None`,
-/// as in [`room_for`].
+/// Leaves exactly `pages` huge pages free, however many the host has: takes those that are free out of the way and sets `pages`
+/// more aside. A user who may not do that keeps `pages` of the free ones; if they are too few, the result is `None`, as in
+/// [`room_for`].
+///
+/// What was taken is only promised to a mapping, so it goes back however the test ends, even if it is killed.
 pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     static ALONE: Mutex<()> = Mutex::new(());
     // Even if a test that had the pages failed, it has given them back.
@@ -95,9 +102,13 @@ pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     let other_processes_wait = lock_file().unwrap();
     other_processes_wait.lock().unwrap();
     let before = HugePages::read().unwrap();
-    let reserved = match may_set_huge_pages_aside() {
-        Ok(()) => Some(hugepages::reserve(pages).unwrap_or_else(|error| panic!("{}", chain(&error)))),
-        Err(_) if pages <= before.available() => None,
+    let (taken, reserved) = match may_set_huge_pages_aside() {
+        Ok(()) => {
+            let taken = take_free_but(0);
+            let reserved = hugepages::reserve(pages).unwrap_or_else(|error| panic!("{}", chain(&error)));
+            (taken, Some(reserved))
+        }
+        Err(_) if pages <= before.available() => (take_free_but(pages), None),
         Err(error) => {
             skip(&format!(
                 "it needs {pages} huge pages of 2 MiB, and this user cannot set them aside: {error}"
@@ -105,8 +116,27 @@ pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
             return None;
         }
     };
-    let (before, _others_wait, _other_processes_wait) = (before.total, others_wait, other_processes_wait);
-    Some(HugePagesAlone { reserved, before, _others_wait, _other_processes_wait })
+    let (_others_wait, _other_processes_wait) = (others_wait, other_processes_wait);
+    Some(HugePagesAlone { taken, reserved, before, free: pages, _others_wait, _other_processes_wait })
+}
+
+/// Takes the host's free huge pages except `left` of them. They are promised, but not touched.
+fn take_free_but(left: usize) -> Vec<Pool> {
+    let mut taken = Vec::new();
+    loop {
+        let pages = HugePages::read().unwrap().available().saturating_sub(left);
+        if pages == 0 {
+            return taken;
+        }
+        let config =
+            PoolConfig { capacity_bytes: pages << 21, pages: Pages::Huge, populate: Populate::OnFirstUse };
+        match Pool::new(&config) {
+            Ok(pool) => taken.push(pool),
+            // Another process was faster, and it may not have left any.
+            Err(pool::Error::TooFewHugePages(_)) => {}
+            Err(error) => panic!("{}", chain(&error)),
+        }
+    }
 }
 
 /// Whether this user may set huge pages aside; the error is the kernel's reason if not.
@@ -151,34 +181,34 @@ fn lock_file() -> io::Result<File> {
 }
 
 impl HugePagesAlone {
-    /// Takes all huge pages that are still free, so that no other process finds any. They are reserved, but not touched.
-    pub(crate) fn take_all_free(&self) -> Option<Pool> {
-        let capacity_bytes = HugePages::read().unwrap().available() << 21;
-        let config = PoolConfig { capacity_bytes, pages: Pages::Huge, populate: Populate::OnFirstUse };
-        (capacity_bytes > 0).then(|| Pool::new(&config).unwrap())
-    }
-
-    /// Gives the pages back and asserts that the host has as many as before.
+    /// Gives the pages back and asserts that the host has as many as before, and as many of them free.
     #[track_caller]
     pub(crate) fn assert_all_back(mut self) {
+        self.taken.clear();
         self.reserved = None;
-        self.assert_as_before();
+        self.assert_there_are(self.before.total, self.before.available());
     }
 
-    /// Asserts that all pages beyond those set aside here have come back. The kernel takes a moment for that, and other
-    /// processes on this host may hold some for a while.
+    /// Asserts that the host has the pages set aside here beyond its own, and that all that this left free are free again.
     #[track_caller]
     pub(crate) fn assert_as_before(&self) {
         let own = self.reserved.as_ref().map_or(0, Reserved::pages);
+        self.assert_there_are(self.before.total + own, self.free);
+    }
+
+    /// Asserts that the host has `total` huge pages, at least `free` of them free. The kernel takes a moment to get pages back,
+    /// and other processes on this host may hold some for a while.
+    #[track_caller]
+    fn assert_there_are(&self, total: usize, free: usize) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let now = HugePages::read().unwrap();
-            if now.total == self.before + own {
+            if now.total == total && now.available() >= free {
                 return;
             }
             assert!(
                 Instant::now() < deadline,
-                "{} huge pages before, {own} of the test's: {now:?}",
+                "{total} huge pages expected, {free} of them free: {now:?}, {:?} before the test",
                 self.before
             );
             thread::sleep(Duration::from_millis(20));

@@ -2,9 +2,12 @@
 //! get past the first check, and reach every rule of the map. The numbers of an accepted chunk must add up.
 #![no_main]
 
-use cloner_codec::chunk::{CHUNK_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind, SLACK_BYTES, TargetContents};
-use cloner_codec::cold::{VerifiedColdChunk, self};
-use cloner_codec::hot::{Error, VerifiedChunk, decode_chunk};
+use cloner_codec::chunk::{
+    CHUNK_PAGES, CodecError, Form, GROUP_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind, SLACK_BYTES,
+    TargetContents, VERSION,
+};
+use cloner_codec::cold::VerifiedColdChunk;
+use cloner_codec::hot::{VerifiedChunk, decode_chunk};
 use cloner_fuzz::{Elsewhere, seal};
 use libfuzzer_sys::fuzz_target;
 
@@ -22,15 +25,11 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// Extends the bytes to the length that their header and map, read as a hot chunk's, ask for. `None` if that is too much.
 fn hot_front(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut chunk = b"BMC1\x01\0".to_vec();
-    chunk.extend(bytes.get(chunk.len()..)?);
+    let mut chunk = start(Form::Hot, bytes)?;
     let (pages, entries) = (u16_at(&chunk, 6)?, u16_at(&chunk, 20)?);
     let records_at = HEADER_BYTES + pages * MAP_ENTRY_BYTES + entries * 8;
-    let last_end = match pages {
-        0 => 0,
-        _ => u32_at(&chunk, HEADER_BYTES + (pages - 1) * MAP_ENTRY_BYTES)? & 0xfff_ffff,
-    };
-    let slack_at = Some(records_at + last_end).filter(|&asked| asked <= ASKED_MAX)?;
+    let asked = records_at + last_record_end(&chunk, pages)?;
+    let slack_at = Some(asked).filter(|&asked| asked <= ASKED_MAX)?;
     chunk.resize(slack_at, 0x5a);
     chunk.resize(slack_at + SLACK_BYTES, 0);
     seal(&mut chunk);
@@ -39,19 +38,33 @@ fn hot_front(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// The same for a cold chunk.
 fn cold_front(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut chunk = b"BMZ1\x01\0".to_vec();
-    chunk.extend(bytes.get(chunk.len()..)?);
-    let (pages, records, unique) = (u16_at(&chunk, 6)?, u32_at(&chunk, 20)?, u16_at(&chunk, 24)?);
-    let table_at = cold::HEADER_BYTES + pages * cold::MAP_ENTRY_BYTES;
-    let groups = unique.div_ceil(cold::GROUP_PAGES);
+    let mut chunk = start(Form::Cold, bytes)?;
+    let (pages, unique) = (u16_at(&chunk, 6)?, u16_at(&chunk, 20)?);
+    let table_at = HEADER_BYTES + pages * MAP_ENTRY_BYTES;
+    let groups = unique.div_ceil(GROUP_PAGES);
     let last_end = match groups {
         0 => 0,
         _ => u32_at(&chunk, table_at + (groups - 1) * 4)?,
     };
-    let asked = (table_at + groups * 4).checked_add(records)?.checked_add(last_end)?;
+    let asked = (table_at + groups * 4 + last_record_end(&chunk, pages)?).checked_add(last_end)?;
     chunk.resize(Some(asked).filter(|&asked| asked <= ASKED_MAX)?, 0x5a);
     seal(&mut chunk);
     Some(chunk)
+}
+
+/// The bytes after the magic and the version of a form.
+fn start(form: Form, bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut chunk = [&form.magic()[..], &VERSION.to_le_bytes()].concat();
+    chunk.extend(bytes.get(chunk.len()..)?);
+    Some(chunk)
+}
+
+/// Where the page map says that the last record ends, counted from the first.
+fn last_record_end(chunk: &[u8], pages: usize) -> Option<usize> {
+    match pages {
+        0 => Some(0),
+        _ => Some(u32_at(chunk, HEADER_BYTES + (pages - 1) * MAP_ENTRY_BYTES)? & 0xfff_ffff),
+    }
 }
 
 fn hot(chunk: &[u8]) {

@@ -149,7 +149,9 @@ fn a_server_that_talks_nonsense_or_hangs_up_is_an_error_and_asked_again() {
     ] {
         let good = vec![&b"VAR u ups.status \"OL\"\n"[..], b"ERR VAR-NOT-SUPPORTED\n"];
         let mut source = NutSource::new("u", &server(vec![vec![wrong], good]));
-        let SourceError::Nut(error) = source.read().unwrap_err() else { panic!("not an error of the server") };
+        let SourceError::Nut(error) = source.read().unwrap_err() else {
+            panic!("not an error of the server")
+        };
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(source.read().unwrap().mains, Mains::Present, "asked again");
     }

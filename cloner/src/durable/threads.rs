@@ -87,10 +87,7 @@ fn watch(core: &Core, source: &mut dyn PowerSource, stop: &Stop) {
         if measured.elapsed() >= remeasure && status.state.has_mains() {
             measured = Instant::now();
             if let Err(error) = core.measure(false) {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot measure the flush device"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot measure the flush device");
             }
         }
     }
@@ -100,7 +97,11 @@ fn look(core: &Core, source: &mut dyn PowerSource) {
     let reading = source.read();
     if let Err(error) = &reading {
         let error: &dyn std::error::Error = error;
-        tracing::warn!(source = source.name(), error, "cannot read the power source, so the mains count as failed");
+        tracing::warn!(
+            source = source.name(),
+            error,
+            "cannot read the power source, so the mains count as failed"
+        );
     }
     core.observe(reading.as_ref().copied());
 }

@@ -115,8 +115,8 @@ impl Writer {
         clock: Arc<dyn Clock>,
         (threads, buffer_bytes): (usize, usize),
     ) -> Result<Self, Error> {
-        let stage =
-            Stage::new(buffer_bytes).map_err(Error::file(files.place(), "allocate memory for writing to it"))?;
+        let stage = Stage::new(buffer_bytes)
+            .map_err(Error::file(files.place(), "allocate memory for writing to it"))?;
         let walker = Walker::new(threads, Transcoder::new).map_err(|source| {
             Error::file(files.place(), "start threads for it")(std::io::Error::other(source))
         })?;

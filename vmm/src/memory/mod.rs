@@ -38,6 +38,7 @@ pub use crate::sys::mmap::{Mapping, OutOfRange, Source};
 pub use crate::sys::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 pub use crate::sys::{memfd, uffd as userfault};
 
+use crate::host::pages::HugePagePool;
 use crate::sys::kvm;
 use crate::sys::pagemap::Pagemap;
 
@@ -63,7 +64,7 @@ pub enum Error {
     TooFewHugePages {
         /// Pages the guest needs.
         wanted: u64,
-        /// Pages that were free.
+        /// Pages that were free and not promised to another mapping.
         free: u64,
     },
     /// The kernel refused to map a region.
@@ -132,9 +133,14 @@ impl GuestMemory {
         let mut regions = Vec::with_capacity(2);
         let mut file_offset = 0;
         for range in layout.ranges() {
-            let region = make_region(range, &backing, file_offset)
-                .map_err(|source| map_error(&layout, range, &backing, source))?;
-            regions.push(region);
+            match make_region(range, &backing, file_offset) {
+                Ok(region) => regions.push(region),
+                Err(source) => {
+                    // What the regions before it were promised is free again, and counts as such in the error.
+                    drop(regions);
+                    return Err(map_error(&layout, range, &backing, source));
+                }
+            }
             file_offset += range.len_bytes;
         }
         let views: Vec<Arc<GuestRegionMmap>> =
@@ -297,12 +303,12 @@ fn map_error(layout: &Layout, range: layout::Range, backing: &Backing, source: i
     Error::Map { len_bytes: range.len_bytes, backing: backing.to_string(), source }
 }
 
-/// Number of free 2 MiB pages, for an error message. Zero if the kernel has no hugetlb: to the reader that means the same.
+/// Number of 2 MiB pages that a mapping could get now, for an error message: those that are promised to another one do not count.
+/// Zero if the kernel has no hugetlb: to the reader that means the same.
 fn free_huge_pages() -> u64 {
-    std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    let pools = HugePagePool::all();
+    let pool = pools.iter().find(|pool| pool.page_bytes == HUGE_PAGE_SIZE as u64);
+    pool.map_or(0, HugePagePool::available)
 }
 
 #[cfg(test)]
