@@ -16,7 +16,7 @@
 //!   with the numbers.
 //! * *Shrinking*: if the battery ages or discharges, or the device gets slower, the limit is lowered at once, and the bytes beyond
 //!   it are flushed at once. Until that is done, [`Status::exposed_bytes`] says how many are not covered; nothing is admitted
-//! meanwhile.
+//!   meanwhile.
 //! * *Power loss*: admission closes, running encodes are cancelled, and unflushed snapshots are written by priority, then by size.
 //!
 //! The promise does not cover a device that gets slower by more than the margin, or a load that grows by more than the margin,
