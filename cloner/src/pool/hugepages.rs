@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vmm::memory::HUGE_PAGE_SIZE;
 
 pub use super::remedy::SETTING;
-use super::{Error, TooFewHugePages, available_bytes};
+use super::room::host_available_bytes;
+use super::{Error, TooFewHugePages};
 
 /// The host's 2 MiB pages at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,7 +85,8 @@ pub struct Reserved {
 pub fn reserve(pages: usize) -> Result<Reserved, Error> {
     // First, so that a process without permission learns that, however little memory there is.
     open_setting()?;
-    let possible = available_bytes()? / HUGE_PAGE_SIZE;
+    // The host sets them aside: no control group of this process is charged for that.
+    let possible = host_available_bytes()? / HUGE_PAGE_SIZE;
     if pages > possible {
         // The kernel would try, and would squeeze everything else on the host out of memory before giving up.
         return Err(Error::HugePagesRefused { wanted: pages, got: possible });

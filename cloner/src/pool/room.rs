@@ -11,6 +11,11 @@ pub(crate) fn available_bytes() -> Result<usize, Error> {
     known(memory::available_bytes(), "/proc/meminfo")
 }
 
+/// Bytes that the host can still hand out: see [`memory::host_available_bytes`].
+pub(super) fn host_available_bytes() -> Result<usize, Error> {
+    known(memory::host_available_bytes(), "/proc/meminfo")
+}
+
 /// Bytes that this process has to itself: see [`memory::private_bytes`].
 pub(crate) fn private_bytes() -> Result<usize, Error> {
     known(memory::private_bytes(), "/proc/self/status")

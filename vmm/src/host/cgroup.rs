@@ -4,6 +4,7 @@
 //! that leaves the least room counts. Source: `cgroups(7)`, `Documentation/admin-guide/cgroup-v2.rst`.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
@@ -83,19 +84,32 @@ impl Cgroups {
     }
 
     fn find(groups: &str, mounts: &str) -> Self {
-        let limit = |files: &Files| {
-            let both = [folders(groups, mounts, None), folders(groups, mounts, Some(files.controller))];
-            let [v2, v1] = both.map(Option::unwrap_or_default);
-            let stat = |version: usize| files.reclaimable.map(|names| names[version]);
-            let v2 = v2.iter().filter_map(|folder| limit_in(folder, files.v2, stat(0)));
-            let v1 = v1.iter().filter_map(|folder| limit_in(folder, files.v1, stat(1)));
-            v2.chain(v1).min_by_key(Limit::room)
-        };
         Self {
-            memory_bytes: limit(&MEMORY),
-            huge_pages_bytes: limit(&HUGE_PAGES),
-            processes: limit(&PROCESSES),
+            memory_bytes: MEMORY.limit(groups, mounts),
+            huge_pages_bytes: HUGE_PAGES.limit(groups, mounts),
+            processes: PROCESSES.limit(groups, mounts),
         }
+    }
+}
+
+/// The limit of this process's memory alone, for callers that ask at every branch. `None` where no group sets one.
+///
+/// Where the hierarchies are mounted is looked up once: reading that file takes longer than all others together.
+pub(super) fn memory_limit() -> Option<Limit> {
+    static MOUNTS: OnceLock<String> = OnceLock::new();
+    let mounts = MOUNTS.get_or_init(|| text::of("/proc/self/mountinfo").unwrap_or_default());
+    MEMORY.limit(&text::of("/proc/self/cgroup")?, mounts)
+}
+
+impl Files {
+    /// The limit that leaves the least room, among the groups of this process.
+    fn limit(&self, groups: &str, mounts: &str) -> Option<Limit> {
+        let both = [folders(groups, mounts, None), folders(groups, mounts, Some(self.controller))];
+        let [v2, v1] = both.map(Option::unwrap_or_default);
+        let stat = |version: usize| self.reclaimable.map(|names| names[version]);
+        let v2 = v2.iter().filter_map(|folder| limit_in(folder, self.v2, stat(0)));
+        let v1 = v1.iter().filter_map(|folder| limit_in(folder, self.v1, stat(1)));
+        v2.chain(v1).min_by_key(Limit::room)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use super::cgroup::Cgroups;
-use super::text;
+use super::{cgroup, text};
 
 /// Memory of the whole host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -51,12 +50,18 @@ impl Memory {
     }
 }
 
+/// Bytes that the host can hand out without swapping (`MemAvailable`). `None` if the kernel does not say.
+#[must_use]
+pub fn host_available_bytes() -> Option<u64> {
+    Memory::parse(&text::of("/proc/meminfo")?).available_bytes
+}
+
 /// Bytes that this process can still be given without swapping: what the host has left, or what its control groups leave of it.
 /// `None` if the kernel does not say.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
-    let host = Memory::read().available_bytes?;
-    Some(Cgroups::read().memory_bytes.map_or(host, |limit| limit.room().min(host)))
+    let host = host_available_bytes()?;
+    Some(cgroup::memory_limit().map_or(host, |limit| limit.room().min(host)))
 }
 
 /// Bytes of memory that this process has written to, or shares with its parent or children until one of them writes: all that
