@@ -135,7 +135,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let (Saved { snapshot, report }, pause) = match mode {
         Mode::Live => {
             let saved = save(Moment::live(&source, Limits::default())?)?;
-            let pause = saved.report.live.as_ref().map_or(Duration::ZERO, |live| live.pause);
+            let pause = saved.report.live.as_ref().expect("the source ran on").pause;
             (saved, pause)
         }
         Mode::Stop => {

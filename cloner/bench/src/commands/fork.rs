@@ -14,7 +14,7 @@ use serde::Serialize;
 use vmm::Vm;
 use vmm::config::{Config, Kernel};
 use vmm::host::fork::{Side, fork};
-use vmm::host::memory::Memory;
+use vmm::host::memory::host_available_bytes;
 
 use super::times::Milliseconds;
 use crate::sys::end_at_once;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     let (idle_zygote, dots_zygote) = (Zygote::start(&program, &idle)?, Zygote::start(&program, &dots)?);
     let floor = Floor::start(&program, &dots)?;
 
-    let available = available_bytes();
+    let available = available_bytes()?;
     let started = Instant::now();
     let spinner = Spinner::new(format!("starting {count} forks"));
     let mut alive = Vec::with_capacity(count);
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     }
     let all = started.elapsed();
     drop(spinner);
-    let host_bytes = available.saturating_sub(available_bytes());
+    let host_bytes = available.saturating_sub(available_bytes()?);
     let private_bytes: u64 =
         alive.iter().map(private_bytes).sum::<io::Result<u64>>().map_err(Error::Program)?;
 
@@ -213,9 +213,11 @@ fn answers(fork: &GuestProcess, guest: &Guest, nonce: &str) -> Result<(), Error>
     Err(Error::NotVerified(format!("a fork answered {:?}, not with the nonce {nonce}", answer.trim())))
 }
 
-/// Bytes of memory that the host still has available; 0 if it does not say.
-fn available_bytes() -> u64 {
-    Memory::read().available_bytes.unwrap_or(0)
+/// Bytes that the host could still hand out.
+fn available_bytes() -> Result<u64, Error> {
+    let unknown =
+        || Error::NotVerified(String::from("this kernel does not say how much memory is available"));
+    host_available_bytes().ok_or_else(unknown)
 }
 
 fn first_byte(stream: &mut impl Read) -> Result<(), Error> {

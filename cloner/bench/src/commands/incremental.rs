@@ -123,7 +123,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
         let (memory, _) = restorer.memory_for(&snapshot, args.machine.backing(), &progress)?;
         equal &= comparer.first_difference(paused.memory(), &memory)?.is_none();
         paused.resume();
-        dirtied.push(report.changed.map_or(0, |changed| changed.dirty_bytes));
+        dirtied.push(report.changed.expect("not the first of the series").dirty_bytes);
         read.push(report.read_bytes);
         bytes.push(snapshot.occupied_bytes() as u64);
         full_bytes.push(baseline.occupied_bytes() as u64);
