@@ -53,11 +53,9 @@ fn main() -> ExitCode {
 
 impl Command {
     fn run(&self) -> Result<u8, Error> {
-        // This comes before anything that starts a thread, because these processes fork.
-        match self {
-            Self::Serve(serve) => return serve.run(),
-            Self::Floor { memory, state } => return fork::serve_floor(memory, state),
-            _ => interrupt::install()?,
+        // Catching signals starts a thread, and these processes fork.
+        if !matches!(self, Self::Serve(_) | Self::Floor { .. }) {
+            interrupt::install()?;
         }
         match self {
             Self::Codec(args) => codec::run(args),

@@ -95,11 +95,10 @@ pub fn main() -> ExitCode {
 
 impl Command {
     fn run(&self) -> Result<u8, Error> {
-        // This comes before anything that starts a thread, because these processes fork.
-        if let Self::Serve(serve) = self {
-            return serve.run();
+        // Catching signals starts a thread, and these processes fork.
+        if !matches!(self, Self::Serve(_)) {
+            interrupt::install()?;
         }
-        interrupt::install()?;
         match self {
             Self::Demo(args) => demo::run(args),
             Self::Run(args) => run::run(args),
