@@ -23,6 +23,8 @@ pub(crate) struct SourceFile {
     /// What `use` calls by a name of its own here, and where that comes from.
     aliases: BTreeMap<String, Vec<String>>,
     pub(crate) has_unsafe: bool,
+    /// Modules in files of their own that are compiled for tests only.
+    for_tests: Vec<Module>,
 }
 
 /// The files of one package.
@@ -34,14 +36,10 @@ pub(crate) struct Package {
 impl Package {
     /// Reads all files below `src`, without code that is for tests only.
     pub(crate) fn read(src: &Path) -> Self {
-        let mut files = Vec::new();
-        for path in rust_files(src) {
-            let module = module_of(path.strip_prefix(src).unwrap());
-            let is_test = module.iter().any(|name| name == "tests" || name == "naive" || name == "reader");
-            if !is_test {
-                files.push(SourceFile::read(&path, module));
-            }
-        }
+        let read = |path: PathBuf| SourceFile::read(&path, module_of(path.strip_prefix(src).unwrap()));
+        let mut files: Vec<SourceFile> = rust_files(src).into_iter().map(read).collect();
+        let for_tests: Vec<Module> = files.iter().flat_map(|file| file.for_tests.clone()).collect();
+        files.retain(|file| !for_tests.iter().any(|module| file.module.starts_with(module)));
         Self { files }
     }
 
@@ -81,6 +79,7 @@ impl SourceFile {
             outer: BTreeSet::new(),
             aliases: BTreeMap::new(),
             has_unsafe: false,
+            for_tests: Vec::new(),
         };
         Reader { file: &mut file, module }.visit_file(&syntax);
         file
@@ -187,6 +186,9 @@ impl Reader<'_> {
 impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item(&mut self, item: &'ast Item) {
         if attributes(item).iter().any(is_for_tests) {
+            if let Item::Mod(item) = item {
+                self.file.for_tests.push([&self.module[..], &[item.ident.to_string()]].concat());
+            }
             return;
         }
         match item {
