@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod guests;
+mod ordinary_user;
 mod others;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "most of it is for the tests of `cloner`")]

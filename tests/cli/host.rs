@@ -1,6 +1,6 @@
 //! Hosts that cannot run virtual machines, or may not.
 
-use super::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
+use crate::support::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
 
 pub(super) const NO_KVM: &str = "true";
 pub(super) const ROOTS_KVM: &str = "mknod -m 600 /dev/kvm c 10 232";

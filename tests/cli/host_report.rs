@@ -7,9 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::host::{NO_KVM, ROOTS_KVM};
-use super::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
 use crate::GIB;
 use crate::support::folder::Folder;
+use crate::support::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
 use crate::support::program::{Outcome, Program, cloner, run};
 use crate::support::room::skip;
 use crate::support::room_for;

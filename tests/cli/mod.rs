@@ -7,5 +7,4 @@ mod host;
 mod host_report;
 mod interrupt;
 mod ordinary_user;
-mod own_dev;
 mod run;

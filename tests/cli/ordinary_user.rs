@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
 
-use super::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev};
+use crate::support::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev};
 use crate::support::program::Outcome;
 use crate::support::{huge_pages, note, room_for};
 

@@ -9,6 +9,7 @@ pub(crate) mod host;
 pub(crate) mod json;
 pub(crate) mod linux;
 pub(crate) mod modes;
+pub(crate) mod own_dev;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod room;
