@@ -54,9 +54,7 @@ impl Comparer {
         let copy = GuestMemory::new(memory.layout(), Backing::Private(PageSize::Transparent))?;
         self.walker.walk(&layout::chunks(memory.layout()), |[bytes, _], chunk| {
             let (from, to) = (&memory.regions()[chunk.region], &copy.regions()[chunk.region]);
-            let mut touched = [0; 8];
-            from.touched(chunk.offset, chunk.pages, &mut touched)?;
-            if touched != [0; 8] {
+            if !layout::touched(memory, chunk)?.is_empty() {
                 let bytes = &mut bytes[..chunk.len_bytes()];
                 from.read(chunk.offset, bytes)?;
                 to.write(chunk.offset, bytes)?;
@@ -79,13 +77,10 @@ impl Comparer {
         }
         let first = AtomicU64::new(u64::MAX);
         self.walker.walk(&layout::chunks(left.layout()), |[ours, theirs], chunk| {
-            let (left, right) = (&left.regions()[chunk.region], &right.regions()[chunk.region]);
-            let mut touched = [[0; 8]; 2];
-            left.touched(chunk.offset, chunk.pages, &mut touched[0])?;
-            right.touched(chunk.offset, chunk.pages, &mut touched[1])?;
-            if touched == [[0; 8]; 2] {
+            if layout::touched(left, chunk)?.is_empty() && layout::touched(right, chunk)?.is_empty() {
                 return Ok(());
             }
+            let (left, right) = (&left.regions()[chunk.region], &right.regions()[chunk.region]);
             let (ours, theirs) = (&mut ours[..chunk.len_bytes()], &mut theirs[..chunk.len_bytes()]);
             left.read(chunk.offset, ours)?;
             right.read(chunk.offset, theirs)?;

@@ -2,8 +2,11 @@
 //!
 //! All conversions between chunk, page and guest-physical address are here.
 
+use std::io;
+
 use cloner_codec::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, PageIndex};
-use vmm::memory::Layout;
+use cloner_codec::hot::PageSet;
+use vmm::memory::{Layout, StillMemory};
 
 /// A chunk's number, from zero through all regions of a guest in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +136,16 @@ pub fn chunk_at(layout: Layout, index: ChunkIndex) -> Option<Chunk> {
         first = behind;
     }
     None
+}
+
+/// The pages of a chunk that may hold anything but zeros.
+///
+/// # Errors
+/// As [`StillMemory::touched`].
+pub(crate) fn touched(memory: &dyn StillMemory, chunk: &Chunk) -> io::Result<PageSet> {
+    let mut words = [0; CHUNK_PAGES / 64];
+    memory.touched(chunk.region, chunk.offset, chunk.pages, &mut words)?;
+    Ok(PageSet::from_words(words))
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::PAGE_BYTES;
-use cloner_codec::hot::PageSet;
 use vmm::Vm;
 use vmm::memory::{Backing, FrozenMemory, HUGE_PAGE_SIZE, PageSize, RemoteMemory, StillMemory};
 
@@ -131,9 +130,7 @@ impl LiveMemory<'_> {
 fn touched_bytes(memory: &dyn StillMemory) -> io::Result<u64> {
     let mut pages = 0;
     for chunk in layout::chunks(memory.layout()) {
-        let mut words = [0; 8];
-        memory.touched(chunk.region, chunk.offset, chunk.pages, &mut words)?;
-        pages += PageSet::from_words(words).len();
+        pages += layout::touched(memory, &chunk)?.len();
     }
     Ok((pages * PAGE_BYTES) as u64)
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use cloner_codec::chunk::{
     CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageKind, PageRef, page_hash, stored_checksum,
@@ -94,15 +93,7 @@ pub(super) fn encode(
 ) -> Result<Encoded, Error> {
     let dirty_bytes = (source.dirty.pages() * PAGE_BYTES) as u64;
     progress.start(dirty_bytes);
-    let encoded = Mutex::new(Encoded {
-        chunks: Vec::new(),
-        stats: ChunkStats::default(),
-        touched_pages: 0,
-        read_pages: 0,
-        plan_time: Duration::ZERO,
-        changed: None,
-        table: None,
-    });
+    let encoded = Mutex::new(Encoded::default());
     let dirty_chunks = AtomicUsize::new(0);
     walker.walk(&layout::chunks(source.memory.layout()), |worker, chunk| {
         if progress.is_cancelled() {

@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
-use cloner_codec::chunk::{CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageRef, page_hash};
-use cloner_codec::hot::{ChunkInput, ChunkStats, Dedup, PageSet, VerifiedChunk};
+use cloner_codec::chunk::{CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageRef, page_hash, stored_checksum};
+use cloner_codec::hot::{ChunkInput, ChunkStats, Dedup, PageSet};
 use vmm::memory::StillMemory;
 
 use crate::dedup::PageTable;
@@ -48,9 +48,7 @@ pub(super) fn encode(
 fn plan(walker: &Walker<Worker>, memory: &dyn StillMemory) -> Result<Vec<Planned>, Error> {
     let planned = Mutex::new(Vec::new());
     walker.walk(&layout::chunks(memory.layout()), |_, chunk| {
-        let mut words = [0; 8];
-        memory.touched(chunk.region, chunk.offset, chunk.pages, &mut words).map_err(Error::Touched)?;
-        let touched = PageSet::from_words(words);
+        let touched = layout::touched(memory, chunk).map_err(Error::Touched)?;
         if !touched.is_empty() {
             lock(&planned).push(Planned { chunk: *chunk, touched });
         }
@@ -76,10 +74,9 @@ fn encode_planned(
         let stats = worker.encode_touched(known, planned)?;
         let index = planned.chunk.index.0;
         reservation.put_chunk(u64::from(index), &worker.encoded)?;
-        let encoded = VerifiedChunk::reopen(&worker.encoded).expect("the encoder keeps to the format");
         progress.add((planned.touched.len() * PAGE_BYTES) as u64);
         let mut done = lock(&done);
-        done.0.push(ChunkEntryV1 { index, checksum: encoded.checksum() });
+        done.0.push(ChunkEntryV1 { index, checksum: stored_checksum(&worker.encoded) });
         done.1 += stats;
         Ok::<(), Error>(())
     })?;

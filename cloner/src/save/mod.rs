@@ -128,6 +128,7 @@ pub struct Changed {
 }
 
 /// All chunks of a snapshot, in order, and how they were made.
+#[derive(Default)]
 struct Encoded {
     chunks: Vec<ChunkEntryV1>,
     stats: ChunkStats,

@@ -100,12 +100,10 @@ fn copy_to_file(memory: &GuestMemory) -> io::Result<File> {
         .collect();
     let mut bytes = vec![0; CHUNK_BYTES];
     for chunk in layout::chunks(memory.layout()) {
-        let region = &memory.regions()[chunk.region];
-        let mut touched = [0_u64; 8];
-        region.touched(chunk.offset, chunk.pages, &mut touched)?;
-        if touched == [0; 8] {
+        if layout::touched(memory, &chunk)?.is_empty() {
             continue;
         }
+        let region = &memory.regions()[chunk.region];
         let bytes = &mut bytes[..chunk.len_bytes()];
         region.read(chunk.offset, bytes).map_err(io::Error::other)?;
         // Zero pages stay holes in the file, so they cost no memory.
