@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use vmm::host::{Host, Virtualization};
 use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
-use vmm::state::{self, VmStateV1};
+use vmm::schema::envelope::Error as EnvelopeError;
+use vmm::state::{self, DecodeError, VmStateV2};
 use vmm::vcpu::cpuid::{Mismatch, shows_virtualization};
 use vmm::vcpu::state::NestedStateV1;
 use vmm::vcpu::tsc::TOLERANCE_PPM;
@@ -20,13 +21,48 @@ use crate::support::{alone, assert_names, chain, note, room_for};
 
 /// Tries to restore a state that is valid, but not for this memory or this host; returns the error.
 #[track_caller]
-fn refused_here(state: VmStateV1, memory_bytes: u64) -> state::Error {
+fn refused_here(state: VmStateV2, memory_bytes: u64) -> state::Error {
     let memory =
         GuestMemory::new(Layout::new(memory_bytes).unwrap(), Backing::Private(PageSize::Base)).unwrap();
     let state = VmState::try_from(state).unwrap();
     match Vm::restore(&state, memory, Box::new(std::io::sink())) {
         Err(vmm::Error::State(error)) => error,
         other => panic!("{other:?}"),
+    }
+}
+
+/// The kind of virtualization that this host does not have.
+fn other_kind() -> Virtualization {
+    match Host::get().unwrap().virtualization() {
+        Virtualization::Hardware => Virtualization::PageTableBased,
+        Virtualization::PageTableBased => Virtualization::Hardware,
+    }
+}
+
+/// The kind is looked at first: memory and processor may be wrong as well.
+#[test]
+fn the_other_kind_of_virtualization() {
+    let Some(_room) = room_for(1) else { return };
+    let state = real(2);
+    let host = Host::get().unwrap().virtualization();
+    assert_eq!(state.get().virtualization, host);
+    let mut other = state.get().clone();
+    other.virtualization = other_kind();
+    let mut foreign = other.clone();
+    foreign.vcpus[0].cpuid.retain(|leaf| leaf.function != 0);
+    for (state, memory_bytes) in [(other, MIB), (foreign, 2 * MIB)] {
+        let error = refused_here(state, memory_bytes);
+        assert_eq!(error, state::Error::Virtualization { saved: other_kind(), host });
+        assert_names(&error, &["KVM on hardware", "page-table based KVM"]);
+    }
+
+    let json = serde_json::to_value(state.get()).unwrap();
+    for kind in ["hardware", "page-table-based"] {
+        from_json(&with(&json, "/virtualization", json!(kind))).unwrap();
+    }
+    for kind in [json!("Hardware"), json!("xen"), json!(""), json!(0), json!(null)] {
+        let error = from_json(&with(&json, "/virtualization", kind)).unwrap_err();
+        assert!(matches!(error, DecodeError::Envelope(EnvelopeError::Schema(_))), "{error:?}");
     }
 }
 
@@ -212,9 +248,12 @@ fn states_that_are_refused_open_nothing() {
         let mut foreign = state.get().clone();
         foreign.vcpus[1].cpuid.retain(|leaf| leaf.function != 0);
         let foreign = VmState::try_from(foreign).unwrap();
+        let mut other = state.get().clone();
+        other.virtualization = other_kind();
+        let other = VmState::try_from(other).unwrap();
         let refuse = || {
             assert!(VmState::from_bytes(&bytes[..bytes.len() / 2]).is_err());
-            for (state, memory_bytes) in [(&state, 2 * MIB), (&foreign, MIB)] {
+            for (state, memory_bytes) in [(&state, 2 * MIB), (&foreign, MIB), (&other, MIB)] {
                 let result = Vm::restore(state, memory(memory_bytes), Box::new(std::io::sink()));
                 assert!(matches!(result, Err(vmm::Error::State(_))), "{result:?}");
             }

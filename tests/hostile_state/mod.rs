@@ -1,5 +1,6 @@
 //! A VM's state made by an attacker: every error is named, and nothing has been built.
 
+mod devices;
 mod here;
 mod ranges;
 
@@ -9,7 +10,7 @@ use guest_images::pulse::Params;
 use serde_json::{Value, json};
 use vmm::VmState;
 use vmm::schema::envelope::{Error as EnvelopeError, Schema};
-use vmm::state::{DecodeError, VmStateV1};
+use vmm::state::{DecodeError, VmStateV2};
 use vmm::vcpu::cpuid::shows_virtualization;
 use vmm::vcpu::state::NestedStateV1;
 
@@ -18,7 +19,7 @@ use crate::support::json::any_index;
 use crate::support::{Guest, assert_names, guest, note, room_for};
 
 /// The envelope of a VM's state, repeated here on purpose: an attacker needs no access to the constant.
-const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
+const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 2, name: "VM state" };
 const HEADER_BYTES: usize = 32;
 
 /// The state of a real machine.
@@ -37,7 +38,7 @@ fn from_text(text: &[u8]) -> Result<VmState, DecodeError> {
 #[ignore = "writes the golden VM state: only for a new version of the schema"]
 fn write_the_golden_state() {
     let Some(_room) = room_for(1) else { return };
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../vmm/src/state/golden/v1-pulse.vmstate");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vmm/src/state/golden/v2-pulse.vmstate");
     std::fs::write(path, real(1).to_bytes()).unwrap();
 }
 
@@ -56,7 +57,7 @@ fn with(json: &Value, pointer: &str, value: Value) -> Value {
     }
     *json.pointer_mut(pointer).unwrap() = value;
     if pointer.ends_with("/ecx")
-        && let Ok(state) = serde_json::from_value::<VmStateV1>(json.clone())
+        && let Ok(state) = serde_json::from_value::<VmStateV2>(json.clone())
     {
         for (i, vcpu) in state.vcpus.iter().enumerate().filter(|(_, vcpu)| shows_virtualization(&vcpu.cpuid))
         {
@@ -77,7 +78,7 @@ fn no_inner_guest() -> NestedStateV1 {
 fn bytes_are_hexadecimal() {
     let Some(_room) = room_for(1) else { return };
     let json = serde_json::to_value(real(1).get()).unwrap();
-    for pointer in ["/vcpus/0/xsave", "/vcpus/0/lapic", "/devices/serial/receive_fifo"] {
+    for pointer in ["/vcpus/0/xsave", "/vcpus/0/lapic", "/devices/serial/content/receive_fifo"] {
         for wrong in [json!("0"), json!("0g"), json!("é"), json!("+1"), json!(" 00"), json!(7), json!([0, 1])]
         {
             let result = from_json(&with(&json, pointer, wrong.clone()));
@@ -109,7 +110,10 @@ fn missing_unknown_and_repeated_fields() {
                         matches!(error, DecodeError::Envelope(EnvelopeError::Schema(_))),
                         "{at}/{name}: {error:?}"
                     );
-                    assert_names(&error, &["missing field", name]);
+                    assert_names(
+                        &error,
+                        &[if at == "/devices" { "missing device" } else { "missing field" }, name],
+                    );
                     fields += 1;
                 }
                 let mut more = json.clone();
@@ -120,7 +124,10 @@ fn missing_unknown_and_repeated_fields() {
                     .insert("surprise".to_owned(), json!(0));
                 let error = from_json(&more).unwrap_err();
                 assert!(matches!(error, DecodeError::Envelope(EnvelopeError::Schema(_))), "{at}: {error:?}");
-                assert_names(&error, &["unknown field", "surprise"]);
+                assert_names(
+                    &error,
+                    &[if at == "/devices" { "unknown device" } else { "unknown field" }, "surprise"],
+                );
                 object.keys().map(|name| format!("{at}/{name}")).collect()
             }
             // One element stands for all.
@@ -157,11 +164,11 @@ fn the_envelope_names_what_is_wrong() {
         "{error:?}"
     );
     assert_names(&error, &["not a VM state"]);
-    for version in [0, 2, u32::MAX] {
+    for version in [0, 1, 3, u32::MAX] {
         let error = edited(8, &version.to_le_bytes());
-        let named = matches!(error, DecodeError::Envelope(EnvelopeError::Version { found, known: 1, .. }) if found == version);
+        let named = matches!(error, DecodeError::Envelope(EnvelopeError::Version { found, known: 2, .. }) if found == version);
         assert!(named, "{error:?}");
-        assert_names(&error, &["VM state", &format!("version {version}"), "version 1"]);
+        assert_names(&error, &["VM state", &format!("version {version}"), "version 2"]);
     }
     assert!(matches!(edited(12, &[1]), DecodeError::Envelope(EnvelopeError::Reserved { found: 1, .. })));
     let text_bytes = bytes.len() - HEADER_BYTES;
@@ -222,7 +229,7 @@ fn a_text_with_bits_flipped_in_a_perfect_envelope() {
                 let said: Value = serde_json::from_slice(&text).unwrap();
                 let mut read = serde_json::to_value(state.get()).unwrap();
                 // The digits a to f may be capital.
-                for pointer in ["/vcpus/0/xsave", "/vcpus/0/lapic", "/devices/serial/receive_fifo"] {
+                for pointer in ["/vcpus/0/xsave", "/vcpus/0/lapic", "/devices/serial/content/receive_fifo"] {
                     let text = said.pointer(pointer).unwrap().as_str().unwrap();
                     let digits = read.pointer_mut(pointer).unwrap();
                     assert!(digits.as_str().unwrap().eq_ignore_ascii_case(text));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use vmm::VmState;
 use vmm::schema::envelope::Error as EnvelopeError;
-use vmm::state::{self, DecodeError, VmStateV1};
+use vmm::state::{self, DecodeError, VmStateV2};
 
 use super::{from_json, real, with};
 use crate::MIB;
@@ -58,6 +58,7 @@ const I64: u64 = i64::MAX as u64;
 /// Every number of the schema: where it is, the greatest that its type can hold, and what is allowed. The first row that fits
 /// counts; in a path, `*` stands for any one part.
 pub(super) const NUMBERS: &[(&str, u64, Allowed)] = &[
+    ("/generation", U64, Allowed::up_to(U64 - 1)),
     ("/vcpus/*/mp_state", U32, Allowed::up_to(4)),
     ("/vcpus/*/regs/*", U64, Any),
     ("/vcpus/*/sregs/*/base", U64, Any),
@@ -122,11 +123,11 @@ pub(super) const NUMBERS: &[(&str, u64, Allowed)] = &[
     ("/interrupts/clock_ns", U64, Any),
     // read_reg_select, poll, special_mask, auto_eoi, rotate_on_auto_eoi, special_fully_nested_mode, init4
     ("/interrupts/*/*", U8, Allowed::up_to(1)),
-    ("/devices/serial/*", U8, Any),
+    ("/devices/serial/content/*", U8, Any),
 ];
 
-/// Numbers with rules of their own, which are tested below.
-const OTHERWISE: &[&str] = &["/memory_bytes", "/vcpus/*/msrs/*/index"];
+/// Numbers with rules of their own, which are tested below and in `devices`.
+const OTHERWISE: &[&str] = &["/memory_bytes", "/vcpus/*/msrs/*/index", "/devices/*/version"];
 
 pub(super) fn fits(pattern: &str, pointer: &str) -> bool {
     let (pattern, pointer) = (pattern.split('/'), pointer.split('/'));
@@ -195,7 +196,7 @@ fn every_number_has_a_range_and_is_named_outside_it() {
 
 /// Asserts that a changed state is refused with an error that names the field.
 #[track_caller]
-fn assert_out_of_range(state: &VmState, change: impl FnOnce(&mut VmStateV1), field: &str) {
+fn assert_out_of_range(state: &VmState, change: impl FnOnce(&mut VmStateV2), field: &str) {
     let mut state = state.get().clone();
     change(&mut state);
     let error = from_json(&serde_json::to_value(&state).unwrap()).unwrap_err();
@@ -214,7 +215,6 @@ fn every_list_has_limits() {
     for memory_bytes in [0, MIB - 4096, MIB + 1, (64 << 30) + 4096, u64::MAX] {
         assert_out_of_range(&state, |s| s.memory_bytes = memory_bytes, "memory_bytes");
     }
-    assert_out_of_range(&state, |s| s.generation = u64::MAX, "generation");
     for len in [0, 4095, 4097, (64 << 10) + 4] {
         assert_out_of_range(&state, |s| s.vcpus[1].xsave.resize(len, 0), "vcpus[1].xsave length");
     }
@@ -240,6 +240,10 @@ fn every_list_has_limits() {
     let fifo = "devices.serial.receive_fifo length";
     assert_out_of_range(&state, |s| s.devices.serial.receive_fifo = vec![0; 65], fifo);
 
+    for producer in [String::new(), "x".repeat(65), "é".repeat(33)] {
+        assert_out_of_range(&state, |s| s.producer = producer, "producer.length");
+    }
+
     // An MSR must not occur twice; the TSC, which is kept separately, must not occur at all.
     for index in [state.get().vcpus[0].msrs[1].index, 0x10] {
         let mut twice = state.get().clone();
@@ -251,4 +255,30 @@ fn every_list_has_limits() {
         );
         assert_names(&error, &["vcpus[0].msrs", &format!("{index:#x}")]);
     }
+}
+
+/// Who wrote the state is told in messages, where it must not do any harm.
+#[test]
+fn the_producer_is_a_short_printable_text() {
+    let Some(_room) = room_for(1) else { return };
+    let state = real(1);
+    assert_eq!(state.get().producer, concat!("vmm ", env!("CARGO_PKG_VERSION")));
+    let of = |producer: &str| {
+        VmState::try_from(VmStateV2 { producer: producer.to_owned(), ..state.get().clone() })
+    };
+    for producer in ["x", " ", "~", "another vmm 2.0 (patched)", &"x".repeat(64)] {
+        assert_eq!(of(producer).unwrap().get().producer, producer);
+    }
+    for (producer, at, character) in [
+        ("vmm\n", 3, '\n'),
+        ("\0", 0, '\0'),
+        ("\u{1b}[31m", 0, '\u{1b}'),
+        ("a\u{7f}", 1, '\u{7f}'),
+        ("vmm é1", 4, 'é'),
+    ] {
+        let error = of(producer).unwrap_err();
+        assert_eq!(error, state::Error::Unprintable { field: String::from("producer"), at, character });
+        assert_names(&error, &["producer", &format!("{character:?}"), &format!("byte {at}")]);
+    }
+    assert_names(&of(&"x".repeat(65)).unwrap_err(), &["producer.length is 65", "1 to 64"]);
 }

@@ -8,7 +8,7 @@ use vmm::VmState;
 use vmm::schema::envelope::Schema;
 
 /// The envelopes, written down here a second time, because an attacker who forges one needs no access to a constant.
-const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 1, name: "VM state" };
+const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 2, name: "VM state" };
 const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 1, name: "snapshot manifest" };
 const HEADER_BYTES: usize = 32;
 

@@ -4,17 +4,17 @@ pub mod cmos;
 pub mod debug_exit;
 pub mod i8042;
 pub mod serial;
+pub mod state;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use vmm_sys_util::errno;
 
 use self::cmos::NoCmos;
 use self::debug_exit::DebugExit;
 use self::i8042::I8042;
-use self::serial::state::SerialStateV1;
 use self::serial::{ConsoleOutput, Serial};
+use self::state::DeviceStates;
 use crate::bus::PortBus;
 use crate::memory::{Machine, layout};
 
@@ -23,14 +23,6 @@ use crate::memory::{Machine, layout};
 pub struct Devices {
     serial: Arc<Serial>,
     bus: PortBus,
-}
-
-/// Saved state of every device that has any.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeviceStateV1 {
-    /// The console.
-    pub serial: SerialStateV1,
 }
 
 impl Devices {
@@ -47,9 +39,9 @@ impl Devices {
     pub fn restore(
         machine: Arc<Machine>,
         output: ConsoleOutput,
-        state: &DeviceStateV1,
+        state: &DeviceStates,
     ) -> Result<Self, errno::Error> {
-        let DeviceStateV1 { serial } = state;
+        let DeviceStates { serial } = state;
         Ok(Self::with(Serial::restore(machine, output, serial)?))
     }
 
@@ -77,8 +69,8 @@ impl Devices {
 
     /// Saves every device. The vCPUs must have stopped and the devices been paused.
     #[must_use]
-    pub fn save(&self) -> DeviceStateV1 {
-        DeviceStateV1 { serial: self.serial.save() }
+    pub fn save(&self) -> DeviceStates {
+        DeviceStates { serial: self.serial.save() }
     }
 
     /// Keeps the host's side, such as console input, from changing device state.

@@ -30,7 +30,7 @@ use std::sync::OnceLock;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::errno;
 
 pub use crate::sys::fork;
@@ -74,8 +74,8 @@ pub enum Error {
     Cpuid(#[source] errno::Error),
 }
 
-/// What runs the guest's ring 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What runs the guest's ring 0. Saved states name it as serde does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Virtualization {
     /// The processor: VT-x or SVM.

@@ -4,9 +4,10 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::{Error, Vm};
+use crate::host::Host;
 use crate::interrupt;
 use crate::memory::{self, DirtySet, Epoch, FrozenMemory, GuestMemory, dirty, frozen};
-use crate::state::{VmState, VmStateV1};
+use crate::state::{self, VmState, VmStateV2};
 use crate::vcpu::tsc;
 
 /// A VM that stands still: no vCPU runs, no device changes. Dropping it lets the VM run on, if it was running.
@@ -40,7 +41,9 @@ impl<'vm> Paused<'vm> {
         self.memory().supply_all().map_err(memory::Error::from)?;
         let threads = self.vm.threads();
         let mut counters = tsc::at_one_instant(&threads.each(|vcpu| vcpu.read_tsc())?).into_iter();
-        let state = VmStateV1 {
+        let state = VmStateV2 {
+            producer: String::from(state::PRODUCER),
+            virtualization: Host::get()?.virtualization(),
             memory_bytes: self.memory().layout().size_bytes(),
             generation: self.vm.identity().generation,
             vcpus: threads

@@ -1,6 +1,6 @@
 //! The state of a VM, apart from its memory, as it outlives the process.
 //!
-//! [`VmStateV1`] is the schema: plain numbers, nothing guaranteed. [`VmState`] is one that was checked, and a VM can be restored
+//! [`VmStateV2`] is the schema: plain numbers, nothing guaranteed. [`VmState`] is one that was checked, and a VM can be restored
 //! only from that; the only way to get one is `TryFrom`. In bytes it is text in an [`envelope`](crate::schema::envelope).
 
 mod bytes;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bytes::DecodeError;
 
-use crate::devices::DeviceStateV1;
-use crate::host::Host;
+use crate::devices::state::DeviceStates;
+use crate::host::{Host, Virtualization};
 use crate::interrupt::state::InterruptStateV1;
 use crate::memory::Layout;
 use crate::vcpu::cpuid;
@@ -29,6 +29,16 @@ pub enum Error {
         value: u64,
         /// The allowed numbers, in words.
         allowed: String,
+    },
+    /// A text has a character that is not printable ASCII.
+    #[error("{field} has {character:?} at byte {at}, allowed is printable ASCII")]
+    Unprintable {
+        /// Path of the field.
+        field: String,
+        /// Offset of the first such character, in bytes.
+        at: usize,
+        /// The character found there.
+        character: char,
     },
     /// A list has an entry twice.
     #[error("{field} lists {value:#x} twice")]
@@ -60,6 +70,15 @@ pub enum Error {
         /// The frequency of vCPU 0's counter, in kHz.
         first_khz: u32,
     },
+    /// The guest ran under the other kind of virtualization. It has adapted to that: to the features it was shown, and to how its
+    /// clock goes.
+    #[error("the state was saved with {saved}, this host has {host}")]
+    Virtualization {
+        /// What ran the guest's ring 0 when it was saved.
+        saved: Virtualization,
+        /// What would run it here.
+        host: Virtualization,
+    },
     /// The guest may run guests of its own, and this host cannot restore their state.
     #[error(
         "the guest is shown virtualization, but this host's KVM does not offer it (KVM_CAP_NESTED_STATE)"
@@ -80,36 +99,38 @@ pub enum Error {
     Cpu(#[from] cpuid::Mismatch),
 }
 
-/// Version 1 of the schema.
+/// The program that writes states, and its version.
+pub(crate) const PRODUCER: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+
+/// Version 2 of the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct VmStateV1 {
+pub struct VmStateV2 {
+    /// Name and version of the program that saved the state: 1 to 64 printable ASCII characters. For people who look into it;
+    /// nothing depends on it.
+    pub producer: String,
+    /// What ran the guest's ring 0. Under the other kind of virtualization the guest cannot go on.
+    pub virtualization: Virtualization,
     /// Bytes of guest memory; the layout follows from it.
     pub memory_bytes: u64,
-    /// How many times the machine was cloned. Left out for a machine that never was, and in states from before this was counted.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// How many times the machine was cloned: 0 for one that was booted.
     pub generation: u64,
     /// Every vCPU, by index.
     pub vcpus: Vec<VcpuStateV1>,
     /// Interrupt controllers, timer, clock.
     pub interrupts: InterruptStateV1,
-    /// Every emulated device that has state.
-    pub devices: DeviceStateV1,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+    /// Every emulated device that has state, by its id.
+    pub devices: DeviceStates,
 }
 
 /// A state whose every field was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmState(VmStateV1);
+pub struct VmState(VmStateV2);
 
-impl TryFrom<VmStateV1> for VmState {
+impl TryFrom<VmStateV2> for VmState {
     type Error = Error;
 
-    fn try_from(state: VmStateV1) -> Result<Self, Error> {
+    fn try_from(state: VmStateV2) -> Result<Self, Error> {
         validate::validate(&state)?;
         Ok(Self(state))
     }
@@ -118,7 +139,7 @@ impl TryFrom<VmStateV1> for VmState {
 impl VmState {
     /// The checked fields.
     #[must_use]
-    pub const fn get(&self) -> &VmStateV1 {
+    pub const fn get(&self) -> &VmStateV2 {
         &self.0
     }
 
@@ -134,9 +155,13 @@ impl VmState {
     /// Checks that the state can be restored on this host, with memory of this layout.
     ///
     /// # Errors
-    /// The first thing that does not fit: [`Error::MemorySize`], [`Error::Cpu`], [`Error::NoNested`], or [`Error::OutOfRange`] for
-    /// an XSAVE area of another length than this host's.
+    /// The first thing that does not fit, in this order: [`Error::Virtualization`]; [`Error::MemorySize`]; of each vCPU
+    /// [`Error::Cpu`], [`Error::NoNested`], or [`Error::OutOfRange`] for an XSAVE area of another length than this host's.
     pub(crate) fn check(&self, host: &Host, memory: Layout) -> Result<(), Error> {
+        let (saved, own) = (self.0.virtualization, host.virtualization());
+        if saved != own {
+            return Err(Error::Virtualization { saved, host: own });
+        }
         if memory != self.layout() {
             return Err(Error::MemorySize {
                 state_bytes: self.0.memory_bytes,

@@ -7,9 +7,10 @@ use std::collections::HashSet;
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_SIPI_RECEIVED, KVM_STATE_NESTED_FORMAT_SVM};
 
-use super::{Error, VmStateV1};
-use crate::devices::DeviceStateV1;
+use super::{Error, VmStateV2};
 use crate::devices::serial::spec::FIFO_BYTES;
+use crate::devices::serial::state::SerialStateV1;
+use crate::devices::state::{DeviceState as _, DeviceStates};
 use crate::interrupt::state::{InterruptStateV1, IoApicStateV1, PicStateV1, PitChannelStateV1};
 use crate::memory::{Layout, layout};
 use crate::sys::kvm::XSAVE_MIN_BYTES;
@@ -18,6 +19,7 @@ use crate::vcpu::MSR_TSC;
 use crate::vcpu::cpuid::shows_virtualization;
 use crate::vcpu::state::{EventsStateV1, NestedStateV1, SegmentStateV1, SregsStateV1, VcpuStateV1};
 
+const PRODUCER_MAX_BYTES: u64 = 64;
 const LAPIC_BYTES: u64 = 1024;
 /// Far above what any processor of today needs (AMX: 11 KiB), and small enough to allocate without concern.
 const XSAVE_MAX_BYTES: u64 = 64 << 10;
@@ -36,8 +38,10 @@ const PIT_FLAGS: u64 = 0x3;
 const APIC_BASE_ADDRESS: u64 = layout::LOCAL_APIC_ADDRESS as u64;
 const APIC_BASE_FLAGS: u64 = 0xd00;
 
-pub(super) fn validate(state: &VmStateV1) -> Result<(), Error> {
-    let VmStateV1 { memory_bytes, generation, vcpus, interrupts, devices } = state;
+pub(super) fn validate(state: &VmStateV2) -> Result<(), Error> {
+    let VmStateV2 { producer, virtualization: _, memory_bytes, generation, vcpus, interrupts, devices } =
+        state;
+    validate_producer(producer)?;
     if Layout::new(*memory_bytes).is_err() {
         return Err(Error::OutOfRange {
             field: String::from("memory_bytes"),
@@ -63,8 +67,22 @@ pub(super) fn validate(state: &VmStateV1) -> Result<(), Error> {
         return Err(Error::Frequencies { vcpu: i, khz: other.tsc.khz, first_khz });
     }
     validate_interrupts(interrupts)?;
-    let DeviceStateV1 { serial } = devices;
-    at_most("devices.serial", "receive_fifo length", serial.receive_fifo.len() as u64, FIFO_BYTES as u64)
+    validate_devices(devices)
+}
+
+/// Bounds a text that ends up in messages and logs.
+fn validate_producer(producer: &str) -> Result<(), Error> {
+    between("producer", "length", producer.len() as u64, 1, PRODUCER_MAX_BYTES)?;
+    match producer.char_indices().find(|(_, character)| !matches!(character, ' '..='~')) {
+        None => Ok(()),
+        Some((at, character)) => Err(Error::Unprintable { field: String::from("producer"), at, character }),
+    }
+}
+
+fn validate_devices(devices: &DeviceStates) -> Result<(), Error> {
+    let DeviceStates { serial } = devices;
+    let at = format!("devices.{}", SerialStateV1::ID);
+    at_most(&at, "receive_fifo length", serial.receive_fifo.len() as u64, FIFO_BYTES as u64)
 }
 
 fn validate_vcpu(at: &str, vcpu: &VcpuStateV1) -> Result<(), Error> {
