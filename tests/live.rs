@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
-use cloner::moment::{self, Limits, LiveReport, Moment};
+use cloner::admission::{self, Limits};
+use cloner::moment::{self, LiveReport, Moment};
 use cloner::save::{self, SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Progress;
@@ -175,9 +176,10 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     let limits = Limits { copy_bytes: Some(MIB) };
     let error = try_save(&studio, &source, "limited", limits, &Progress::default()).unwrap_err();
     let refused = |error: &Failed| match error {
-        Failed::Moment(moment::Error::TooLittleMemory { needed_bytes, available_bytes }) => {
-            *needed_bytes >= 32 * MIB && *available_bytes == MIB
-        }
+        Failed::Moment(moment::Error::Admission(admission::Error::TooLittleMemory {
+            needed_bytes,
+            available_bytes,
+        })) => *needed_bytes >= 32 * MIB && *available_bytes == MIB,
         _ => false,
     };
     assert!(refused(&error), "{error:?}");
@@ -248,7 +250,11 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
 
         // The source has all that are free. When asked beforehand, the host says that it has none left.
         let error = try_save(&studio, &source, "asked", Limits::default(), &Progress::default()).unwrap_err();
-        let named = matches!(error, Failed::Moment(moment::Error::TooLittleMemory { available_bytes: 0, needed_bytes }) if needed_bytes >= 24 * MIB);
+        let Failed::Moment(moment::Error::Admission(short)) = &error else { panic!("{error:?}") };
+        let named = matches!(
+            short,
+            admission::Error::TooLittleMemory { available_bytes: 0, needed_bytes } if *needed_bytes >= 24 * MIB
+        );
         assert!(named, "{error:?}");
         assert_unharmed(&studio, &source, &params);
 

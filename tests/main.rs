@@ -23,6 +23,7 @@ mod lazy;
 mod leaks;
 mod linux;
 mod live;
+mod machine;
 mod power;
 mod refused;
 mod registers;

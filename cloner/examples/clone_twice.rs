@@ -10,7 +10,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use cloner::moment::{Limits, Moment};
+use cloner::admission::Limits;
+use cloner::moment::Moment;
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 use cloner::restore::eager::EagerRestorer;
 use cloner::save::{SaveOptions, Saver};

@@ -1,10 +1,10 @@
-//! Compares the memories of two guests byte for byte.
+//! Compares the memories of two guests, or of one guest at two [moments](crate::moment), byte for byte.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
-use vmm::memory::{self, AccessError, Backing, GuestMemory, PageSize};
+use vmm::memory::{self, AccessError, Backing, GuestMemory, PageSize, ReadError, StillMemory};
 
 use crate::layout;
 use crate::walk::{StartError, Walker};
@@ -26,9 +26,12 @@ pub enum Error {
     /// The kernel does not tell which pages were touched.
     #[error("cannot tell which pages of guest memory were touched")]
     Touched(#[from] io::Error),
-    /// A chunk lies outside the memory, which its layout rules out, or has not arrived in a lazy clone.
+    /// Part of the memory will never arrive in a lazy clone, or the process that holds the memory cannot be read.
     #[error("cannot read guest memory")]
-    Read(#[from] AccessError),
+    Read(#[from] ReadError),
+    /// A chunk lies outside the copy, which its layout rules out.
+    #[error("cannot write to the copy of guest memory")]
+    Write(#[from] AccessError),
 }
 
 /// Compares memories, on threads of its own.
@@ -50,14 +53,13 @@ impl Comparer {
     ///
     /// # Errors
     /// [`Error::Memory`] if there is no memory for the copy; [`Error::Touched`] or [`Error::Read`] if `memory` cannot be read.
-    pub fn copy_of(&self, memory: &GuestMemory) -> Result<GuestMemory, Error> {
+    pub fn copy_of(&self, memory: &dyn StillMemory) -> Result<GuestMemory, Error> {
         let copy = GuestMemory::new(memory.layout(), Backing::Private(PageSize::Transparent))?;
         self.walker.walk(&layout::chunks(memory.layout()), |[bytes, _], chunk| {
-            let (from, to) = (&memory.regions()[chunk.region], &copy.regions()[chunk.region]);
             if !layout::touched(memory, chunk)?.is_empty() {
                 let bytes = &mut bytes[..chunk.len_bytes()];
-                from.read(chunk.offset, bytes)?;
-                to.write(chunk.offset, bytes)?;
+                memory.read(chunk.region, chunk.offset, bytes)?;
+                copy.regions()[chunk.region].write(chunk.offset, bytes)?;
             }
             Ok::<(), Error>(())
         })?;
@@ -70,7 +72,11 @@ impl Comparer {
     ///
     /// # Errors
     /// [`Error::Layout`] if the memories have different sizes; [`Error::Touched`] or [`Error::Read`] if one of them cannot be read.
-    pub fn first_difference(&self, left: &GuestMemory, right: &GuestMemory) -> Result<Option<u64>, Error> {
+    pub fn first_difference(
+        &self,
+        left: &dyn StillMemory,
+        right: &dyn StillMemory,
+    ) -> Result<Option<u64>, Error> {
         if left.layout() != right.layout() {
             let (left_bytes, right_bytes) = (left.layout().size_bytes(), right.layout().size_bytes());
             return Err(Error::Layout { left_bytes, right_bytes });
@@ -80,16 +86,16 @@ impl Comparer {
             if layout::touched(left, chunk)?.is_empty() && layout::touched(right, chunk)?.is_empty() {
                 return Ok(());
             }
-            let (left, right) = (&left.regions()[chunk.region], &right.regions()[chunk.region]);
             let (ours, theirs) = (&mut ours[..chunk.len_bytes()], &mut theirs[..chunk.len_bytes()]);
-            left.read(chunk.offset, ours)?;
-            right.read(chunk.offset, theirs)?;
+            left.read(chunk.region, chunk.offset, ours)?;
+            right.read(chunk.region, chunk.offset, theirs)?;
             let differs = |page: &usize| {
                 let range = page * PAGE_BYTES..(page + 1) * PAGE_BYTES;
                 ours[range.clone()] != theirs[range]
             };
             if let Some(page) = (0..chunk.pages).find(differs) {
-                let address = left.range().start + (chunk.offset + page * PAGE_BYTES) as u64;
+                let region = left.layout().ranges().nth(chunk.region).expect("the chunk is of this layout");
+                let address = region.start + (chunk.offset + page * PAGE_BYTES) as u64;
                 first.fetch_min(address, Ordering::Relaxed);
             }
             Ok::<(), Error>(())

@@ -29,7 +29,8 @@
 //! A guest is booted, saved while it runs on, and cloned. `examples/clone_twice.rs` is this as a whole program.
 //!
 //! ```no_run
-//! use cloner::moment::{Limits, Moment};
+//! use cloner::admission::Limits;
+//! use cloner::moment::Moment;
 //! use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 //! use cloner::restore::eager::EagerRestorer;
 //! use cloner::save::{SaveOptions, Saver};
@@ -62,6 +63,7 @@
 //! # }
 //! ```
 
+pub mod admission;
 pub mod battery;
 mod chain;
 pub mod compare;
@@ -70,6 +72,7 @@ pub mod durable;
 pub mod flush;
 pub mod image;
 pub mod layout;
+pub mod machine;
 pub mod moment;
 pub mod pool;
 pub mod process;

@@ -4,7 +4,7 @@ use cloner::save::SaveOptions;
 use cloner::save::Saved;
 use std::fs;
 
-use cloner::moment::Limits;
+use cloner::admission::Limits;
 use cloner::process::Error;
 use cloner::save;
 use guest_images::pulse::Order;

@@ -8,7 +8,7 @@ use cloner::save::Saved;
 use std::fs;
 use std::path::Path;
 
-use cloner::moment::Limits;
+use cloner::admission::Limits;
 use cloner::process::FrozenGuest;
 use cloner::process::fork::{Template, Zygote};
 use cloner::walk::Progress;

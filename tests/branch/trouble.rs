@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use cloner::moment::Limits;
+use cloner::admission::Limits;
 use cloner::process::{Error, GuestProcess};
 use cloner::restore::lazy;
 use guest_images::pulse::Order;

@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cloner::moment::{Limits, Moment, Series};
+use cloner::admission::Limits;
+use cloner::moment::{Moment, Series};
 use cloner::process::fork::Template;
 use cloner::restore::lazy::{self, Options};
 use cloner::save::{SaveOptions, Saved};

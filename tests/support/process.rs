@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cloner::moment::Limits;
+use cloner::admission::Limits;
 use cloner::process::{BranchReport, GuestProcess};
 use guest_images::pulse::Status;
 use vmm::{Announce, Config, Identity};

@@ -10,12 +10,14 @@ use vmm::{Announce, Vm};
 
 use crate::console::Console;
 use crate::guest::{BootArgs, MachineArgs};
-use crate::guests::{Guest, Number, console_of, say, show, watch};
+use crate::guests::{Guest, Number, console_of, say, watch};
 use crate::pages::PoolArgs;
 use crate::progress::{self, Spinner};
 use crate::size::Size;
 use crate::{Error, announce, interrupt, threads};
-use cloner::moment::{Limits, Moment};
+use cloner::admission::Limits;
+use cloner::machine::Machine;
+use cloner::moment::Moment;
 use cloner::process::GuestProcess;
 use cloner::process::fork::{Template, Zygote};
 use cloner::restore::eager::EagerRestorer;
@@ -31,6 +33,8 @@ Examples:
   cloner clone --kernel vmlinux --initrd rootfs.cpio --when 'ready' --announce console
   cloner clone --pulse --when 'beat 3' --for 2";
 
+/// How messages refer to the source.
+const THE_SOURCE: &str = "the source";
 /// How messages refer to a clone.
 const A_CLONE: &str = "a clone";
 
@@ -121,7 +125,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     {
         let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
         let matched = console.wait_for(&source, 0, limit, |line| args.when.is_match(line).then_some(()));
-        matched.ok_or_else(|| Error::silent("the source", args.when.as_str(), limit, source.ending()))?;
+        matched.ok_or_else(|| Error::silent(THE_SOURCE, args.when.as_str(), limit, source.ending()))?;
     }
 
     let reservation = pool.pool.reserve("clone")?;
@@ -157,7 +161,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     ))?;
 
     let announce = args.announced()?;
-    let mut guests = vec![Guest::Here("source", source)];
+    let mut guests = vec![Guest { name: THE_SOURCE, machine: Machine::here(source) }];
     if args.fork {
         guests.extend(fork(&restorer, &snapshot, args.clones, announce)?);
     } else {
@@ -184,16 +188,8 @@ fn restore(
     clone: Number,
 ) -> Result<Guest, Error> {
     let console = console_of(clone.number);
-    let error = |source| Error::Vm { guest: A_CLONE, source };
-    let vm = Vm::restore(snapshot.state(), memory, console.writer()).map_err(error)?;
-    if let Some(announce) = announce {
-        vm.announce(announce).map_err(|source| error(source.into()))?;
-    }
-    vm.start();
-    clone.say(format_args!("({}) runs", vm.identity()))?;
-    let (identity, guest) = (vm.identity(), Guest::Here(A_CLONE, vm));
-    clone.wait_confirmed(announce, identity, &console, &guest)?;
-    Ok(guest)
+    let machine = Machine::restore(snapshot.state(), memory, announce, console.writer());
+    known(machine.map_err(Error::machine(A_CLONE))?, announce, &console, clone)
 }
 
 /// Forks clones from one template.
@@ -213,7 +209,9 @@ fn fork(
     let mut guests = Vec::with_capacity(clones);
     for number in 1..=clones {
         let clone = Number { number, started: Instant::now() };
-        guests.push(in_its_process(zygote.fork(announce)?, announce, clone)?);
+        let console = console_of(number);
+        let machine = Machine::apart(zygote.fork(announce)?, console.writer());
+        guests.push(known(machine.map_err(Error::machine(A_CLONE))?, announce, &console, clone)?);
     }
     Ok(guests)
 }
@@ -222,40 +220,49 @@ fn fork(
 fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
     let announce = args.announced()?;
     let program = std::env::current_exe().map_err(Error::Program)?;
-    let source = GuestProcess::boot(&program, config)?;
-    source.wait_running()?;
     let console = Console::shown("source  | ");
-    let reader = show(&source, &console)?;
+    let machine = Machine::apart(GuestProcess::boot(&program, config)?, console.writer());
+    let source = Guest { name: THE_SOURCE, machine: machine.map_err(Error::machine(THE_SOURCE))? };
     {
         let limit = Duration::from_secs(args.wait);
         let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
-        let over = || reader.is_finished();
+        let over = || source.machine.is_silent();
         let matched = console.wait_until(over, 0, limit, |line| args.when.is_match(line).then_some(()));
         if matched.is_none() {
             // If the source has ended, its ending explains more than its silence.
-            Guest::There("the source", source, reader).has_ended()?;
-            return Err(Error::silent("the source", args.when.as_str(), limit, None));
+            source.has_ended()?;
+            return Err(Error::silent(THE_SOURCE, args.when.as_str(), limit, None));
         }
     }
     let mut guests = Vec::with_capacity(args.clones + 1);
     for number in 1..=args.clones {
         let clone = Number { number, started: Instant::now() };
-        let (vm, report) = source.branch(announce, Limits::default())?;
-        guests.push(in_its_process(vm, announce, clone)?);
+        let console = console_of(number);
+        let (machine, report) = source
+            .machine
+            .branch(announce, Limits::default(), console.writer())
+            .map_err(Error::machine(THE_SOURCE))?;
+        guests.push(known(machine, announce, &console, clone)?);
         let pause = report.pause.as_secs_f64() * 1e3;
         say(&format!("cloner: the source stood still for {pause:.1} ms (fork() of its process)"))?;
     }
-    guests.insert(0, Guest::There("the source", source, reader));
+    guests.insert(0, source);
     watch(&guests, args.seconds.map(Duration::from_secs))
 }
 
-/// Returns a clone that has a process of its own, once it runs and knows who it is.
-fn in_its_process(vm: GuestProcess, announce: Option<Announce>, clone: Number) -> Result<Guest, Error> {
-    let identity = vm.wait_running()?;
-    clone.say(format_args!("({identity}) runs as process {}", vm.pid()))?;
-    let console = console_of(clone.number);
-    let reader = show(&vm, &console)?;
-    let guest = Guest::There(A_CLONE, vm, reader);
-    clone.wait_confirmed(announce, identity, &console, &guest)?;
+/// Returns a clone that runs, once it knows who it is.
+fn known(
+    machine: Machine,
+    announce: Option<Announce>,
+    console: &Console,
+    clone: Number,
+) -> Result<Guest, Error> {
+    let identity = machine.identity();
+    match machine.pid() {
+        Some(pid) => clone.say(format_args!("({identity}) runs as process {pid}"))?,
+        None => clone.say(format_args!("({identity}) runs"))?,
+    }
+    let guest = Guest { name: A_CLONE, machine };
+    clone.wait_confirmed(announce, console, &guest)?;
     Ok(guest)
 }

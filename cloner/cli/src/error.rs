@@ -3,8 +3,8 @@
 use std::io;
 
 use cloner::{
-    battery as power, compare, durable, flush, image, moment, pool as ram, process, restore, save, snapshot,
-    walk,
+    battery as power, compare, durable, flush, image, machine, moment, pool as ram, process, restore, save,
+    snapshot, walk,
 };
 use vmm::Ending;
 
@@ -45,6 +45,8 @@ pub enum Error {
     Child(#[source] io::Error),
     #[error("snapshot")]
     Save(#[from] save::Error),
+    #[error("{guest}")]
+    Machine { guest: &'static str, source: machine::Error },
     #[error("the source at one instant")]
     Moment(#[from] moment::Error),
     #[error("restore")]
@@ -101,6 +103,11 @@ impl Error {
         Self::Vm { guest: "the guest", source }
     }
 
+    /// An error of a machine, with what messages call its guest.
+    pub fn machine(guest: &'static str) -> impl FnOnce(machine::Error) -> Self {
+        move |source| Self::Machine { guest, source }
+    }
+
     /// Why a wait for the console was in vain: the user interrupted it, the guest ended, or the time ran out.
     #[must_use]
     pub fn silent(
@@ -124,7 +131,12 @@ impl Error {
             Self::Usage(_) => 2,
             Self::Ended { source, .. } if crashed(source) => EXIT_GUEST_CRASHED,
             Self::Crashed { .. } => EXIT_GUEST_CRASHED,
-            Self::Vm { source: vmm::Error::Ended(ending), .. } if crashed(ending) => EXIT_GUEST_CRASHED,
+            Self::Vm { source: vmm::Error::Ended(ending), .. }
+            | Self::Machine { source: machine::Error::Vm(vmm::Error::Ended(ending)), .. }
+                if crashed(ending) =>
+            {
+                EXIT_GUEST_CRASHED
+            }
             _ if interrupt::requested() => EXIT_INTERRUPTED,
             _ => EXIT_FAILURE,
         }

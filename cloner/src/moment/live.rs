@@ -19,34 +19,12 @@ use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::PAGE_BYTES;
 use vmm::Vm;
-use vmm::memory::{Backing, FrozenMemory, HUGE_PAGE_SIZE, PageSize, RemoteMemory, StillMemory};
+use vmm::memory::{FrozenMemory, StillMemory};
 
+use crate::admission::Limits;
 use crate::layout;
-use crate::pool::{self, hugepages};
 
-use super::{Changes, Error, Memory, Moment};
-
-/// How much memory the caller allows for copies.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Limits {
-    /// Most bytes to spend on pages that are kept twice. `None` allows everything that the host has available.
-    pub copy_bytes: Option<u64>,
-}
-
-impl Limits {
-    /// Bytes that may be spent on copies of memory with this backing.
-    pub(crate) fn available_bytes(self, backing: &Backing) -> Result<u64, pool::Error> {
-        match self.copy_bytes {
-            Some(bytes) => Ok(bytes),
-            // Copies of reserved huge pages are huge pages.
-            None if matches!(backing, Backing::Private(PageSize::Huge)) => {
-                let free = hugepages::HugePages::read()?.available();
-                Ok((free * HUGE_PAGE_SIZE) as u64)
-            }
-            None => Ok(pool::available_bytes()? as u64),
-        }
-    }
-}
+use super::{Changes, Error, Frozen, Memory, Moment};
 
 /// What it cost to let the source run on while it was saved.
 #[derive(Debug, Clone)]
@@ -58,17 +36,18 @@ pub struct LiveReport {
     /// From the request to the published snapshot.
     pub total_time: Duration,
     /// Time to put the source's transparent huge pages, which copy-on-write has split, back together after that: they make the next
-    /// freeze, and the source itself, faster.
-    pub collapse_time: Duration,
+    /// freeze, and the source itself, faster. `None` if the source has a process of its own, which does this by itself.
+    pub collapse_time: Option<Duration>,
     /// Bytes of pages that the source wrote to while they were saved, so that there were two copies of them. Without
-    /// `CAP_SYS_ADMIN`, pages that a third process shares are left out. `None` if a page table could not be read.
+    /// `CAP_SYS_ADMIN`, pages that a third process shares are left out. `None` if a page table could not be read, or if the source
+    /// has a process of its own.
     pub copied_bytes: Option<u64>,
     /// Upper bound of `copied_bytes`, for which memory had to be available.
     pub copy_bound_bytes: u64,
 }
 
 /// The frozen memory of a VM that runs on.
-pub(crate) struct LiveMemory<'a> {
+struct LiveMemory<'a> {
     vm: &'a Vm,
     frozen: FrozenMemory,
     requested: Instant,
@@ -81,12 +60,12 @@ impl<'a> Moment<'a> {
     /// Takes a guest that runs on, as it is at the instant of a pause of milliseconds.
     ///
     /// # Errors
-    /// [`Error::TooLittleMemory`] if the host could run out of memory, [`Error::Freeze`] if the memory is shared or the kernel
-    /// refuses to fork, [`Error::Vm`] if the guest cannot be paused or its state cannot be saved, [`Error::Touched`] or
-    /// [`Error::Available`] if the kernel does not say how much memory is touched or available.
+    /// [`Error::Admission`] if the host could run out of memory, [`Error::Freeze`] if the memory is shared or the kernel refuses to
+    /// fork, [`Error::Vm`] if the guest cannot be paused or its state cannot be saved, [`Error::Touched`] if the kernel does not say
+    /// how much memory is touched.
     pub fn live(vm: &'a Vm, limits: Limits) -> Result<Self, Error> {
         let copy_bound_bytes = touched_bytes(vm.memory()).map_err(Error::Touched)?;
-        admit(copy_bound_bytes, vm.memory().backing(), limits)?;
+        limits.admit(copy_bound_bytes, vm.memory().backing())?;
 
         let requested = Instant::now();
         let paused = vm.pause()?;
@@ -99,18 +78,18 @@ impl<'a> Moment<'a> {
         drop(paused);
         let pause = requested.elapsed();
         let memory = LiveMemory { vm, frozen, requested, pause, freeze_time, copy_bound_bytes };
-        Ok(Self { state, memory: Memory::Live(memory), changes: Changes::All, state_time })
+        Ok(Self { state, memory: Memory::Frozen(Box::new(memory)), changes: Changes::All, state_time })
     }
 }
 
-impl LiveMemory<'_> {
-    pub(super) const fn memory(&self) -> &RemoteMemory {
+impl Frozen for LiveMemory<'_> {
+    fn memory(&self) -> &dyn StillMemory {
         self.frozen.memory()
     }
 
-    /// Releases the frozen memory, and puts the source's huge pages back together.
-    pub(crate) fn release(self) -> LiveReport {
-        let Self { vm, frozen, requested, pause, freeze_time, copy_bound_bytes } = self;
+    /// Also puts the source's huge pages back together.
+    fn release(self: Box<Self>) -> LiveReport {
+        let Self { vm, frozen, requested, pause, freeze_time, copy_bound_bytes } = *self;
         let total_time = requested.elapsed();
         let copied = frozen.copied_pages(vm.memory());
         let copied =
@@ -121,7 +100,7 @@ impl LiveMemory<'_> {
         if let Err(error) = vm.memory().collapse() {
             tracing::warn!(%error, "cannot put huge pages back together, so the next freeze will take longer");
         }
-        let collapse_time = started.elapsed();
+        let collapse_time = Some(started.elapsed());
         LiveReport { pause, freeze_time, total_time, collapse_time, copied_bytes, copy_bound_bytes }
     }
 }
@@ -133,13 +112,4 @@ fn touched_bytes(memory: &dyn StillMemory) -> io::Result<u64> {
         pages += layout::touched(memory, &chunk)?.len();
     }
     Ok((pages * PAGE_BYTES) as u64)
-}
-
-/// Fails with [`Error::TooLittleMemory`] if copies could need more memory than there is.
-fn admit(needed_bytes: u64, backing: &Backing, limits: Limits) -> Result<(), Error> {
-    let available_bytes = limits.available_bytes(backing).map_err(Error::Available)?;
-    if needed_bytes > available_bytes {
-        return Err(Error::TooLittleMemory { needed_bytes, available_bytes });
-    }
-    Ok(())
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!  Moment::of(&paused)          the source stands still for as long as the moment lives
 //!  Moment::live(&vm, limits)    it stands still for milliseconds; its memory is frozen by fork()
-//!  frozen_guest.moment()        a branch that has not begun to run, in a process of its own
+//!  guest_process.moment(limits) the same for a guest in a process of its own, which makes a branch that holds still
+//!  frozen_guest.moment()        such a branch, which can be taken more than once, and run in the end
 //!  series.next(&paused)         like the first, but only what changed since the last one will be read
 //!        │
 //!        ▼
@@ -19,12 +20,11 @@ use std::time::{Duration, Instant};
 use vmm::memory::{DirtySet, StillMemory, frozen};
 use vmm::{Paused, VmState};
 
-use crate::pool;
+use crate::admission;
 
-pub use live::{Limits, LiveReport};
+pub use live::LiveReport;
 pub use series::Series;
 
-pub(crate) use live::LiveMemory;
 pub(crate) use series::Last;
 
 /// Why a guest could not be taken at one instant. It runs on or stands still, as it did before.
@@ -34,19 +34,8 @@ pub enum Error {
     #[error("cannot pause and save the state of the source")]
     Vm(#[from] vmm::Error),
     /// Live: if the guest wrote to all that it has touched, it would need more memory than there is.
-    #[error(
-        "the source may write up to {needed_bytes} bytes while they are saved, which are then kept twice, \
-         but only {available_bytes} bytes are available; stop mode needs none"
-    )]
-    TooLittleMemory {
-        /// Bytes of pages that the source has touched.
-        needed_bytes: u64,
-        /// Bytes that the caller allows, or else that the host has available.
-        available_bytes: u64,
-    },
-    /// Live: the host does not say how much memory it has left.
-    #[error("cannot tell how much memory is available")]
-    Available(#[source] pool::Error),
+    #[error("the source cannot run on while it is saved; stop mode needs no memory for that")]
+    Admission(#[from] admission::Error),
     /// Live: the kernel does not say which memory the source has touched.
     #[error("cannot tell which memory the source has touched")]
     Touched(#[source] io::Error),
@@ -79,14 +68,23 @@ pub(crate) enum Memory<'a> {
     /// The memory of a guest that stands still.
     Still(&'a dyn StillMemory),
     /// The frozen memory of a guest that runs on.
-    Live(LiveMemory<'a>),
+    Frozen(Box<dyn Frozen + 'a>),
+}
+
+/// Memory that is frozen while its source runs on.
+pub(crate) trait Frozen {
+    /// The memory, as it was when it was frozen.
+    fn memory(&self) -> &dyn StillMemory;
+
+    /// Releases the memory, and says what it cost to let the source run on.
+    fn release(self: Box<Self>) -> LiveReport;
 }
 
 impl std::fmt::Debug for Memory<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Still(_) => "Still",
-            Self::Live(_) => "Live",
+            Self::Frozen(_) => "Frozen",
         })
     }
 }
@@ -113,9 +111,9 @@ impl<'a> Moment<'a> {
         Ok(Self { state, memory, changes: Changes::All, state_time: started.elapsed() })
     }
 
-    /// Takes a guest whose state was saved when its memory was frozen.
-    pub(crate) fn of_frozen(state: VmState, memory: &'a dyn StillMemory) -> Self {
-        Self { state, memory: Memory::Still(memory), changes: Changes::All, state_time: Duration::ZERO }
+    /// Takes a guest whose state was saved when its memory was frozen, so that it costs no time here.
+    pub(crate) const fn of_frozen(state: VmState, memory: Memory<'a>) -> Self {
+        Self { state, memory, changes: Changes::All, state_time: Duration::ZERO }
     }
 
     /// The state of vCPUs and devices at that instant.
@@ -129,7 +127,7 @@ impl<'a> Moment<'a> {
     pub fn memory(&self) -> &dyn StillMemory {
         match &self.memory {
             Memory::Still(memory) => *memory,
-            Memory::Live(live) => live.memory(),
+            Memory::Frozen(frozen) => frozen.memory(),
         }
     }
 }

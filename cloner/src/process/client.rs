@@ -16,7 +16,7 @@ use vmm::{Announce, Config, Identity};
 use super::boot::Boot;
 use super::wire::{Answer, BranchRequest, Report, Request};
 use super::{Channel, Error};
-use crate::moment::Limits;
+use crate::admission::Limits;
 
 /// The sub-command by which the `cloner` program becomes a guest process.
 const SUBCOMMAND: &str = "guest";

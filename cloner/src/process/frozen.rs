@@ -1,13 +1,15 @@
 //! A branch that holds still.
 
 use std::fs::File;
+use std::time::Instant;
 
 use vmm::VmState;
-use vmm::memory::RemoteMemory;
+use vmm::memory::{RemoteMemory, StillMemory};
 
 use super::wire::{BranchRequest, Report};
 use super::{BranchReport, Error, GuestProcess, read_state};
-use crate::moment::{Limits, Moment};
+use crate::admission::Limits;
+use crate::moment::{self, LiveReport, Moment};
 
 /// A guest as it was at one instant, in a process that only waits: a branch that has not built its machine yet. Dropping this ends
 /// that process.
@@ -28,6 +30,44 @@ impl GuestProcess {
         let (process, report) =
             self.order(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
         Ok((FrozenGuest::of(process)?, report))
+    }
+
+    /// Takes this guest as it is at the instant of a pause of milliseconds. It runs on, and the branch that holds its memory still
+    /// ends with the moment.
+    ///
+    /// # Errors
+    /// Those of [`freeze`](Self::freeze).
+    pub fn moment(&self, limits: Limits) -> Result<Moment<'static>, Error> {
+        let requested = Instant::now();
+        let (guest, report) = self.freeze(limits)?;
+        let state = guest.state.clone();
+        let memory = moment::Memory::Frozen(Box::new(HeldBranch { guest, report, requested }));
+        Ok(Moment::of_frozen(state, memory))
+    }
+}
+
+/// The memory of a moment: a branch that holds still for as long as the moment lives.
+struct HeldBranch {
+    guest: FrozenGuest,
+    report: BranchReport,
+    requested: Instant,
+}
+
+impl moment::Frozen for HeldBranch {
+    fn memory(&self) -> &dyn StillMemory {
+        &self.guest.memory
+    }
+
+    fn release(self: Box<Self>) -> LiveReport {
+        let BranchReport { pause, fork_time, copy_bound_bytes } = self.report;
+        LiveReport {
+            pause,
+            freeze_time: fork_time,
+            total_time: self.requested.elapsed(),
+            collapse_time: None,
+            copied_bytes: None,
+            copy_bound_bytes,
+        }
     }
 }
 
@@ -73,8 +113,7 @@ impl FrozenGuest {
     /// The guest at that instant, to be saved or compared while its source runs on.
     #[must_use]
     pub fn moment(&self) -> Moment<'_> {
-        // The source saved the state while it was paused, so it costs no time here.
-        Moment::of_frozen(self.state.clone(), &self.memory)
+        Moment::of_frozen(self.state.clone(), moment::Memory::Still(&self.memory))
     }
 
     /// The memory at that instant.

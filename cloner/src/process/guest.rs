@@ -29,7 +29,7 @@ use super::wire::{Answer, BranchRequest, Report, Request};
 use crate::chain;
 
 use super::{Channel, Error, state_file};
-use crate::moment::Limits;
+use crate::admission::{self, Limits};
 use crate::pool;
 use crate::sys::fork::{end_at_once, forget_children};
 
@@ -232,7 +232,7 @@ impl Guest {
             match admit(self.vm.memory().backing(), Limits { copy_bytes: order.copy_bytes }) {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    refuse(&answers, &error);
+                    refuse(&answers, &error.into());
                     return self;
                 }
             };
@@ -316,14 +316,10 @@ fn fail(control: &Channel, error: &Error) -> ! {
     end_at_once(0);
 }
 
-/// Bytes of memory that source and branch may come to have twice: all that belongs to this process alone. Fails with
-/// [`Error::TooLittleMemory`] if that is more than there is.
-fn admit(backing: &Backing, limits: Limits) -> Result<u64, Error> {
+/// Bytes of memory that source and branch may come to have twice, if there is room for them: all that belongs to this process alone.
+fn admit(backing: &Backing, limits: Limits) -> Result<u64, admission::Error> {
     let needed_bytes = pool::private_bytes()? as u64;
-    let available_bytes = limits.available_bytes(backing)?;
-    if needed_bytes > available_bytes {
-        return Err(Error::TooLittleMemory { needed_bytes, available_bytes });
-    }
+    limits.admit(needed_bytes, backing)?;
     Ok(needed_bytes)
 }
 

@@ -41,7 +41,7 @@ pub use guest::serve;
 pub(crate) use guest::{restore, run};
 pub(crate) use state_file::{read_state, state_file};
 
-use crate::pool;
+use crate::admission;
 
 /// Why a guest process or a branch could not be made, or can no longer be reached.
 #[derive(Debug, thiserror::Error)]
@@ -67,19 +67,8 @@ pub enum Error {
     #[error("a guest over a template is forked from a zygote, not booted")]
     OverTemplate,
     /// If source and branch both wrote to all of their memory, they would need more than there is.
-    #[error(
-        "source and branch share {needed_bytes} bytes at first and may need them twice later, \
-         but only {available_bytes} bytes are available"
-    )]
-    TooLittleMemory {
-        /// Bytes of memory that belong to the source's process alone.
-        needed_bytes: u64,
-        /// Bytes that the caller allows, or else that the host has available.
-        available_bytes: u64,
-    },
-    /// The host does not say how much memory the process uses, or how much is left.
-    #[error("cannot tell how much memory is used and available")]
-    Available(#[from] pool::Error),
+    #[error("source and branch cannot share the source's memory")]
+    Admission(#[from] admission::Error),
     /// The machine cannot be branched.
     #[error("cannot branch the machine")]
     Branch(#[from] branch::Error),

@@ -202,7 +202,7 @@ impl Saver {
             series.follow(&snapshot, dirty.commit());
         }
         let live = match memory {
-            Memory::Live(memory) => Some(memory.release()),
+            Memory::Frozen(memory) => Some(memory.release()),
             Memory::Still(_) => None,
         };
         let page_bytes = PAGE_BYTES as u64;

@@ -13,7 +13,7 @@ use vmm::memory::{Backing, PageSize};
 
 use super::dirtying::GuestArgs;
 use super::times::Milliseconds;
-use cloner::moment::Limits;
+use cloner::admission::Limits;
 use cloner::pool::{Provided, hugepages};
 use cloner::process::{BranchReport, FrozenGuest, GuestProcess};
 use cloner::restore::eager::EagerRestorer;
