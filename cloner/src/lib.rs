@@ -85,3 +85,8 @@ mod sys;
 pub mod walk;
 
 pub use chain::chain;
+
+/// Compiles the code in the README as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -19,7 +19,7 @@ impl Rate {
     }
 }
 
-/// A duration of any number of seconds: none if it is negative or no number, the longest if there is none so long.
+/// A duration of any number of seconds: zero if it is negative or not a number, and the longest there is if it does not fit.
 pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(if seconds > 0.0 { Duration::MAX } else { Duration::ZERO })
 }

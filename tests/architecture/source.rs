@@ -37,7 +37,7 @@ impl Package {
     /// Reads all files below `src`, without code that is for tests only.
     pub(crate) fn read(src: &Path) -> Self {
         let read = |path: PathBuf| SourceFile::read(&path, module_of(path.strip_prefix(src).unwrap()));
-        let mut files: Vec<SourceFile> = rust_files(src).into_iter().map(read).collect();
+        let mut files: Vec<SourceFile> = files(src, &["rs"]).into_iter().map(read).collect();
         let for_tests: Vec<Module> = files.iter().flat_map(|file| file.for_tests.clone()).collect();
         files.retain(|file| !for_tests.iter().any(|module| file.module.starts_with(module)));
         Self { files }
@@ -275,8 +275,8 @@ fn module_of(path: &Path) -> Module {
     module
 }
 
-/// All files of Rust below a folder, in order.
-pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
+/// All files below a folder whose names end in one of these ways, in order, except what the compiler has made.
+pub(crate) fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut entries: Vec<PathBuf> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -284,9 +284,9 @@ pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     for path in entries {
         if path.is_dir() {
             if path.file_name().is_none_or(|name| name != "target") {
-                found.extend(rust_files(&path));
+                found.extend(files(&path, extensions));
             }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|name| extensions.iter().any(|wanted| name == *wanted)) {
             found.push(path);
         }
     }

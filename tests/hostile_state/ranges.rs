@@ -257,7 +257,7 @@ fn every_list_has_limits() {
     }
 }
 
-/// Who wrote the state is told in messages, where it must not do any harm.
+/// Messages quote the name of the program that wrote the state, so that name must not do any harm there.
 #[test]
 fn the_producer_is_a_short_printable_text() {
     let Some(_room) = room_for(1) else { return };

@@ -1,6 +1,6 @@
 //! System calls of processes that fork and of their children, except `fork()` itself, which is [`vmm::host::fork`].
 
-#![expect(unsafe_code, reason = "_exit and signal have no wrapper in the standard library")]
+#![expect(unsafe_code, reason = "_exit and signal have no safe wrapper")]
 
 /// Makes the kernel reap this process's children, so that none has to be waited for.
 pub(crate) fn forget_children() {

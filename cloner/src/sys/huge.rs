@@ -1,9 +1,10 @@
 //! Huge pages for ordinary heap memory, if the host has some to spare.
 
-#![expect(unsafe_code, reason = "madvise has no wrapper in the standard library")]
+#![expect(unsafe_code, reason = "madvise has no safe wrapper")]
 
 use std::mem::MaybeUninit;
 
+use rustix::mm::{Advice, madvise};
 use vmm::memory::PAGE_SIZE;
 
 /// Asks for transparent huge pages for the whole pages of `memory`. This is only advice: nothing fails if the host has none.
@@ -15,6 +16,6 @@ pub(crate) fn advise(memory: &mut [MaybeUninit<u8>]) {
         let aligned = start.wrapping_add(skipped);
         // SAFETY: the range lies within `memory`, by the subtraction above; MADV_HUGEPAGE changes how the kernel backs it,
         // never what it holds.
-        unsafe { libc::madvise(aligned.cast(), len_bytes, libc::MADV_HUGEPAGE) };
+        let _ = unsafe { madvise(aligned.cast(), len_bytes, Advice::LinuxHugepage) };
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::user::Group;
@@ -39,7 +40,7 @@ impl Device {
         let metadata = metadata.as_ref();
         let group_id = metadata.map(MetadataExt::gid);
         let opened = OpenOptions::new().read(true).write(true).open(path);
-        let errno = opened.as_ref().err().and_then(std::io::Error::raw_os_error);
+        let errno = opened.as_ref().err().and_then(Errno::from_io_error);
         Self {
             path: path.to_owned(),
             exists: metadata.is_some(),
@@ -49,7 +50,7 @@ impl Device {
             group_id,
             group: group_id.and_then(Group::with_id),
             error: opened.err().map(|error| error.to_string()),
-            is_forbidden: matches!(errno, Some(libc::EACCES | libc::EPERM)),
+            is_forbidden: matches!(errno, Some(Errno::ACCESS | Errno::PERM)),
         }
     }
 

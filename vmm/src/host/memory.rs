@@ -50,6 +50,13 @@ impl Memory {
     }
 }
 
+/// Bytes of memory that this host has. A guest cannot have more.
+#[must_use]
+pub fn host_total_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram * u64::from(info.mem_unit)
+}
+
 /// Bytes that the host can hand out without swapping (`MemAvailable`). `None` if the kernel does not say.
 #[must_use]
 pub fn host_available_bytes() -> Option<u64> {

@@ -1,4 +1,4 @@
-//! Who a VM is, and how its guest learns it.
+//! The identity of a VM, and how its guest learns it.
 //!
 //! A clone has all that its source has: the state of its random number generators, its host keys, its session numbers. It can
 //! only become different from its source and its siblings if it is told that it is a clone, and which one.

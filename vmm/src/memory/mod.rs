@@ -18,6 +18,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use vm_memory::{GuestMemoryMmap, GuestRegionMmap};
 
 pub use backing::{Backing, PageSize};
@@ -38,8 +39,8 @@ pub use crate::sys::mmap::{Mapping, OutOfRange, Source};
 pub use crate::sys::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 pub use crate::sys::{memfd, uffd as userfault};
 
+use crate::host::memory::host_total_bytes;
 use crate::host::pages::HugePagePool;
-use crate::sys::kvm;
 use crate::sys::pagemap::Pagemap;
 
 /// Why guest memory could not be made, or an access to it failed.
@@ -122,9 +123,8 @@ impl GuestMemory {
     /// * [`Error::Map`] if the kernel refuses a mapping for another reason.
     pub fn new(layout: Layout, backing: Backing) -> Result<Self, Error> {
         let wanted_bytes = layout.size_bytes();
-        if let Ok(host_bytes) = kvm::host_memory_bytes()
-            && wanted_bytes > host_bytes
-        {
+        let host_bytes = host_total_bytes();
+        if wanted_bytes > host_bytes {
             return Err(Error::LargerThanHost { wanted_bytes, host_bytes });
         }
         if matches!(&backing, Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge)) {
@@ -289,14 +289,14 @@ fn make_region(range: layout::Range, backing: &Backing, file_offset: u64) -> io:
 fn advise(mapping: &Mapping, pages: PageSize) -> io::Result<()> {
     match mapping.advise_huge_pages(pages == PageSize::Transparent) {
         // A kernel without transparent huge pages has 4 KiB pages only, and either choice allows those.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(()),
         result => result,
     }
 }
 
 fn map_error(layout: &Layout, range: layout::Range, backing: &Backing, source: io::Error) -> Error {
     let huge = matches!(backing, Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge));
-    if huge && source.raw_os_error() == Some(libc::ENOMEM) {
+    if huge && Errno::from_io_error(&source) == Some(Errno::NOMEM) {
         let wanted = layout.size_bytes() / HUGE_PAGE_SIZE as u64;
         return Error::TooFewHugePages { wanted, free: free_huge_pages() };
     }
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn more_than_the_host_has_is_refused_with_both_numbers() {
-        let host = kvm::host_memory_bytes().unwrap();
+        let host = host_total_bytes();
         let Ok(layout) = Layout::new((host + (2 << 30)) & !0xfff) else { return };
         let error = GuestMemory::new(layout, Backing::Private(PageSize::Base)).unwrap_err();
         assert!(error.to_string().contains(&host.to_string()), "{error}");

@@ -7,16 +7,16 @@
 //! KVM may have workers of its own among the threads of a process (`kvm-nx-lpage-recovery`, Linux 6.14). They never run code of
 //! the process and are not counted.
 
-#![expect(
-    unsafe_code,
-    reason = "fork, pidfd_open, gettid, sigaction and waitid have no wrapper in the standard library"
-)]
+#![expect(unsafe_code, reason = "fork and sigaction have no safe wrapper")]
 
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 /// Flag of a thread that runs in the kernel only (`PF_USER_WORKER` of Linux 6.4 and later).
 const KERNEL_WORKER: u64 = 0x4000;
@@ -74,8 +74,7 @@ pub fn fork() -> Result<Side, Error> {
 
 /// The kernel's number (TID) of the calling thread.
 pub(crate) fn thread_number() -> u32 {
-    // SAFETY: no arguments, and it always succeeds.
-    unsafe { libc::gettid() }.cast_unsigned()
+    rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
 }
 
 /// Forks this process, whose other threads must all be in `still`, by number.
@@ -100,7 +99,8 @@ pub(crate) unsafe fn fork_unless_others(still: &[u32]) -> Result<Side, Error> {
         pid if pid < 0 => Err(Error::Fork(io::Error::last_os_error())),
         pid => {
             // The number is the child's, alive or not, while children are kept.
-            let pidfd = open(pid).map_err(Error::Pidfd)?;
+            let child = Pid::from_raw(pid).expect("zero is the child's case");
+            let pidfd = pidfd_open(child, PidfdFlags::empty()).map_err(|error| Error::Pidfd(error.into()))?;
             children.release(&pidfd);
             Ok(Side::Parent(Child { pid: pid.cast_unsigned(), pidfd }))
         }
@@ -130,10 +130,9 @@ impl KeptChildren {
         let ignored = self.before.sa_sigaction == libc::SIG_IGN;
         drop(self);
         if ignored {
-            let id = pidfd.as_raw_fd().cast_unsigned();
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
             // This reaps the child only if it ended while it was kept. If it ends later it vanishes by itself, and the call fails.
-            // SAFETY: no information is asked for, so nothing is written.
-            unsafe { libc::waitid(libc::P_PIDFD, id, ptr::null_mut(), libc::WEXITED | libc::WNOHANG) };
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), options);
         }
     }
 }
@@ -143,17 +142,6 @@ impl Drop for KeptChildren {
         // SAFETY: an action that was in place before; the current one is not asked for.
         unsafe { libc::sigaction(libc::SIGCHLD, &raw const self.before, ptr::null_mut()) };
     }
-}
-
-fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
-    // SAFETY: integers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = RawFd::try_from(fd).expect("a descriptor is an int");
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor that the kernel has just made for this call, which has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The names of all threads of this process except the calling one, those in `still`, and the kernel's own.
@@ -170,7 +158,7 @@ fn others(still: &[u32]) -> io::Result<Vec<String>> {
             Ok(stat) => names.extend(name_unless_kernel_worker(&stat)),
             // The thread has ended since the folder was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {}
             Err(error) => return Err(error),
         }
     }

@@ -7,20 +7,29 @@
 //! The child makes two system calls, waits in a third for the parent to die, and then ends: no allocator, no lock and no
 //! handler of the parent can be in a state that harms it, and no crash of the parent leaves it behind.
 
-#![expect(unsafe_code, reason = "clone, pidfd_open and waitid have no wrapper in the standard library")]
+#![expect(unsafe_code, reason = "clone, close_range, signal masks and _exit have no safe wrapper")]
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use super::pagemap::Pagemap;
 use super::process::read_memory;
 
+/// `__WALL`, which rustix has no name for.
+const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+
 /// A frozen copy of this process. Dropping this value ends the copy.
 #[derive(Debug)]
 pub(crate) struct Holder {
-    pid: libc::pid_t,
+    pid: u32,
     pidfd: OwnedFd,
 }
 
@@ -33,7 +42,7 @@ impl Holder {
     /// # Errors
     /// The kernel's reason: `EAGAIN` if a limit on processes is reached, `ENOMEM` if it cannot copy the page tables.
     pub(crate) fn fork() -> io::Result<Self> {
-        let parent = pidfd_of_this_process()?;
+        let parent = pidfd_open(getpid(), PidfdFlags::empty())?;
         let signals = Signals::block_all()?;
         let mut pidfd: RawFd = -1;
         // No exit signal: this code must not raise SIGCHLD in its parent.
@@ -42,7 +51,7 @@ impl Holder {
         // third argument is where the kernel stores the descriptor, in the parent's memory only, before it returns there.
         let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
         if pid == 0 {
-            hold(parent.as_raw_fd());
+            hold(parent.as_fd());
         }
         // Taken now, because the calls that follow may fail and overwrite it.
         let failure = io::Error::last_os_error();
@@ -50,7 +59,7 @@ impl Holder {
         if pid < 0 {
             return Err(failure);
         }
-        let pid = libc::pid_t::try_from(pid).expect("a process number is an int");
+        let pid = u32::try_from(pid).expect("a process number is a positive int");
         // SAFETY: the descriptor that the kernel has just made for this call, which has no other owner.
         Ok(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
     }
@@ -58,7 +67,7 @@ impl Holder {
     /// Number of the child. No other process can get it while this value lives, because only this value waits for the child.
     #[must_use]
     pub(crate) const fn pid(&self) -> u32 {
-        self.pid.cast_unsigned()
+        self.pid
     }
 
     /// Copies memory out of the child, from an address that means the same in this process.
@@ -83,17 +92,7 @@ impl Holder {
     /// # Errors
     /// The kernel's reason for not sending the signal, such as `ESRCH`.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        // SAFETY: no pointers that are read: no siginfo is given. The descriptor is open.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                libc::SIGKILL,
-                ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        Ok(pidfd_send_signal(&self.pidfd, Signal::KILL)?)
     }
 }
 
@@ -103,22 +102,17 @@ impl Drop for Holder {
             // ESRCH: it was killed already, but must still be waited for.
             tracing::debug!(pid = self.pid, %error, "the holder had already ended");
         }
-        let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
-        let id = self.pidfd.as_raw_fd().cast_unsigned();
-        loop {
-            // SAFETY: `info` has room for what the kernel writes, and is not read.
-            let result =
-                unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), libc::WEXITED | libc::__WALL) };
-            if result == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                return;
-            }
-        }
+        // A child without an exit signal is waited for only on request.
+        let options = WaitIdOptions::EXITED | ANY_CHILD;
+        while waitid(WaitId::PidFd(self.pidfd.as_fd()), options).err() == Some(Errno::INTR) {}
     }
 }
 
 /// The code of the child: waits until it is killed or its parent has died, and then ends.
-fn hold(parent: RawFd) -> ! {
-    let parent_number = parent.cast_unsigned();
+///
+/// It makes raw system calls only. rustix's `poll` is one: it takes no lock, allocates nothing and touches nothing of the thread's.
+fn hold(parent: BorrowedFd<'_>) -> ! {
+    let parent_number = parent.as_raw_fd().cast_unsigned();
     // Descriptors left open would keep sockets and machines of the parent alive.
     let (below, above) = (parent_number.checked_sub(1), parent_number + 1);
     if let Some(last) = below {
@@ -127,23 +121,11 @@ fn hold(parent: RawFd) -> ! {
     }
     // SAFETY: as above.
     unsafe { libc::syscall(libc::SYS_close_range, above, libc::c_uint::MAX, 0) };
-    let mut dies = libc::pollfd { fd: parent, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, exclusively borrowed. All signals but SIGKILL and SIGSTOP are blocked, so it returns when the
-    // parent is dead (pidfd_open(2)) or if there is no memory to wait with; in both cases this process may end.
-    unsafe { libc::poll(&raw mut dies, 1, -1) };
+    // All signals but SIGKILL and SIGSTOP are blocked, so this returns when the parent is dead (pidfd_open(2)) or if there is no
+    // memory to wait with; in both cases this process may end.
+    let _ = poll(&mut [PollFd::from_borrowed_fd(parent, PollFlags::IN)], None);
     // SAFETY: ends this process without running any code of the parent's: no exit handler, no destructor.
     unsafe { libc::_exit(0) }
-}
-
-fn pidfd_of_this_process() -> io::Result<OwnedFd> {
-    // SAFETY: integers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
-    let fd = RawFd::try_from(fd).expect("a descriptor is an int");
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor that the kernel has just made for this call, which has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Keeps all signals blocked on this thread until it is dropped: a handler of the parent must never run in the child.
@@ -206,7 +188,7 @@ mod tests {
 
         holder.kill().unwrap();
         let gone = soon(|| holder.read(mapping.host_address(), &mut bytes).err());
-        assert_eq!(gone.unwrap().raw_os_error(), Some(libc::ESRCH));
+        assert_eq!(Errno::from_io_error(&gone.unwrap()), Some(Errno::SRCH));
         let pid = holder.pid();
         drop(holder);
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());

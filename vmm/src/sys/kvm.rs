@@ -4,10 +4,10 @@
 
 #![expect(unsafe_code, reason = "ioctls with raw addresses, and unions of the KVM ABI")]
 
+use std::ffi::c_ulong;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
 
 use kvm_bindings::{
     KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Xsave, kvm_device_attr, kvm_ioapic_state, kvm_irqchip,
@@ -26,9 +26,9 @@ pub(crate) const XSAVE_MIN_BYTES: usize = 4096;
 const _: () = assert!(size_of::<kvm_xsave>() == XSAVE_MIN_BYTES);
 
 // All three are `_IOW(KVMIO, number, struct kvm_device_attr)`; kvm-ioctls offers them for vCPUs on other machines only.
-const SET_DEVICE_ATTR: libc::c_ulong = device_attr(0xe1);
-const GET_DEVICE_ATTR: libc::c_ulong = device_attr(0xe2);
-const HAS_DEVICE_ATTR: libc::c_ulong = device_attr(0xe3);
+const SET_DEVICE_ATTR: c_ulong = device_attr(0xe1);
+const GET_DEVICE_ATTR: c_ulong = device_attr(0xe2);
+const HAS_DEVICE_ATTR: c_ulong = device_attr(0xe3);
 
 /// The extended state (x87, SSE, AVX and beyond), as long as this VM's `KVM_CAP_XSAVE2` says.
 ///
@@ -190,7 +190,7 @@ pub(crate) fn io_apic(irqchip: &kvm_irqchip) -> (kvm_ioapic_state, [u64; 24]) {
     (ioapic, redirections)
 }
 
-const fn device_attr(number: u32) -> libc::c_ulong {
+const fn device_attr(number: u32) -> c_ulong {
     const SIZE_BYTES: u32 = 24;
     const _: () = assert!(size_of::<kvm_device_attr>() == SIZE_BYTES as usize);
     ioctl_expr(vmm_sys_util::ioctl::_IOC_WRITE, kvm_bindings::KVMIO, number, SIZE_BYTES)
@@ -203,18 +203,4 @@ fn tsc_offset_attribute(offset: *mut u64) -> kvm_device_attr {
         attr: u64::from(KVM_VCPU_TSC_OFFSET),
         addr: offset.expose_provenance() as u64,
     }
-}
-
-/// Number of bytes of memory that this host has. A guest cannot have more.
-///
-/// # Errors
-/// The kernel's reason for refusing `sysinfo`.
-pub(crate) fn host_memory_bytes() -> io::Result<u64> {
-    // SAFETY: sysinfo is plain integers, for which zero is a value.
-    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
-    // SAFETY: the call fills the one structure it is given.
-    if unsafe { libc::sysinfo(ptr::from_mut(&mut info)) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(info.totalram * u64::from(info.mem_unit))
 }

@@ -1,14 +1,11 @@
 //! Anonymous files: memory that has a descriptor, so that another process can map it.
 
-#![expect(
-    unsafe_code,
-    reason = "memfd_create, fcntl and lseek for data have no wrapper in the standard library"
-)]
-
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create, seek};
+use rustix::io::Errno;
 
 use super::page::PAGE_SIZE;
 
@@ -19,16 +16,10 @@ use super::page::PAGE_SIZE;
 /// # Errors
 /// The kernel's reason for refusing `memfd_create` or the length.
 pub fn create(name: &CStr, len_bytes: u64, huge_pages: bool) -> io::Result<File> {
-    let flags = libc::MFD_CLOEXEC | if huge_pages { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
     // Older kernels do not offer sealing for hugetlb files. Ordinary files are sealed once a template is complete.
-    let flags = if huge_pages { flags } else { flags | libc::MFD_ALLOW_SEALING };
-    // SAFETY: `name` is a C string; the call takes no other pointer.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that the kernel has just made for this call, which has no other owner.
-    let file = unsafe { File::from_raw_fd(fd) };
+    let kind =
+        if huge_pages { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::ALLOW_SEALING };
+    let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | kind)?);
     file.set_len(len_bytes)?;
     Ok(file)
 }
@@ -50,11 +41,11 @@ pub fn touched(file: &File, offset: u64, pages: usize, bitmap: &mut [u64]) -> io
     bitmap.fill(0);
     let page = |address: u64| usize::try_from((address - offset) / PAGE_SIZE as u64).unwrap_or(usize::MAX);
     let mut next = offset;
-    while let Some(data) = seek(file, next, libc::SEEK_DATA)?
+    while let Some(data) = find(file, SeekFrom::Data(next))?
         && page(data) < pages
     {
         // There is always a hole after data: the end of the file, if nothing else.
-        let hole = seek(file, data, libc::SEEK_HOLE)?.unwrap_or(u64::MAX);
+        let hole = find(file, SeekFrom::Hole(data))?.unwrap_or(u64::MAX);
         for page in page(data)..page(hole).min(pages) {
             bitmap[page / 64] |= 1 << (page % 64);
         }
@@ -63,18 +54,14 @@ pub fn touched(file: &File, offset: u64, pages: usize, bitmap: &mut [u64]) -> io
     Ok(())
 }
 
-/// The next offset, from `offset` on, of what `whence` looks for: data or a hole. `None` if there is no more of it.
-fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
-    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: no pointers; the descriptor is open for the life of `file`. The change of its position does no harm:
-    // a memfd is mapped, never read or written through its position.
-    let found = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
-    if let Ok(found) = u64::try_from(found) {
-        return Ok(Some(found));
-    }
-    match io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-        error => Err(error),
+/// The next offset of what `target` looks for: data or a hole. `None` if there is no more of it.
+///
+/// This changes the file's position, which does no harm: a memfd is mapped, never read or written through its position.
+fn find(file: &File, target: SeekFrom) -> io::Result<Option<u64>> {
+    match seek(file, target) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -83,10 +70,7 @@ fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>
 /// # Errors
 /// The kernel's reason for not sealing the file: `EBUSY` while a shared writable mapping exists.
 pub fn seal(file: &File) -> io::Result<()> {
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
-    // SAFETY: F_ADD_SEALS takes an integer; the descriptor is open for the life of `file`.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?)
 }
 
 #[cfg(test)]

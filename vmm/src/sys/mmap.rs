@@ -8,8 +8,12 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::{self, NonNull};
+
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
+};
 
 use super::memfd;
 use super::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
@@ -27,11 +31,10 @@ pub enum Source<'fd> {
     CopyOnWrite(BorrowedFd<'fd>),
 }
 
-/// An address range of this process, unmapped on drop.
+/// An address range of this process and the memory in it, unmapped on drop.
 #[derive(Debug)]
 pub struct Mapping {
-    address: NonNull<u8>,
-    len_bytes: usize,
+    range: OwnedRange,
     /// Whether this mapping is the only way to this memory: it is anonymous, or its file is `memfd`.
     sole: bool,
     /// The anonymous file that backs it, if this mapping made one.
@@ -85,36 +88,27 @@ impl Mapping {
         if len_bytes == 0 || !len_bytes.is_multiple_of(granule) {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        let offset = i64::try_from(file_offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let align = if len_bytes >= HUGE_PAGE_SIZE { HUGE_PAGE_SIZE } else { PAGE_SIZE };
 
-        let reservation = Reservation::new(len_bytes, align)?;
-        let (flags, fd) = match source {
+        let (flags, file) = match source {
             // NORESERVE: guests are mostly untouched, and the caller, which knows all of them, decides about overcommit.
-            Source::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1),
+            Source::Anonymous => (MapFlags::PRIVATE | MapFlags::NORESERVE, None),
             // No NORESERVE here: an empty pool must be an error now, not a SIGBUS later.
-            Source::AnonymousHuge => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB, -1),
-            Source::Shared(fd) => (libc::MAP_SHARED, fd.as_raw_fd()),
-            Source::CopyOnWrite(fd) => (libc::MAP_PRIVATE | libc::MAP_NORESERVE, fd.as_raw_fd()),
+            Source::AnonymousHuge => (MapFlags::PRIVATE | MapFlags::HUGETLB, None),
+            Source::Shared(fd) => (MapFlags::SHARED, Some(fd)),
+            Source::CopyOnWrite(fd) => (MapFlags::PRIVATE | MapFlags::NORESERVE, Some(fd)),
         };
-        let target = reservation.aligned();
-        // SAFETY: MAP_FIXED replaces `len_bytes` at `target`, a range that lies inside `reservation`, which this
-        // function owns and no other code knows. The fd, if there is one, is borrowed and so open.
-        let address = unsafe {
-            libc::mmap(
-                target.as_ptr().cast(),
-                len_bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags | libc::MAP_FIXED,
-                fd,
-                offset,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let sole = matches!(source, Source::Anonymous | Source::AnonymousHuge);
-        Ok(reservation.shrink_to(target, len_bytes, sole))
+        let flags = flags | MapFlags::FIXED;
+        let range = OwnedRange::reserve(len_bytes, align)?;
+        let (target, access) = (range.start.as_ptr().cast(), ProtFlags::READ | ProtFlags::WRITE);
+        match file {
+            // SAFETY: MAP_FIXED replaces what is mapped in `range`: an empty reservation of exactly `len_bytes`, which this
+            // function owns and no other code knows.
+            None => unsafe { mmap_anonymous(target, len_bytes, access, flags) },
+            // SAFETY: as above.
+            Some(file) => unsafe { mmap(target, len_bytes, access, flags, file, file_offset) },
+        }?;
+        Ok(Self { range, sole: file.is_none(), memfd: None })
     }
 
     /// Makes an anonymous file of `len_bytes` zero bytes and maps it, shared.
@@ -154,20 +148,22 @@ impl Mapping {
         // SAFETY: the range is mapped, readable, writable and initialised (by the kernel, with zeros). No other mapping
         // of the memory exists, by `sole`; KVM and the view of `volatile_region` reach it only through a shared
         // borrow of this value or its owner, which the exclusive borrow excludes.
-        self.sole.then(|| unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.len_bytes) })
+        self.sole.then(|| unsafe {
+            std::slice::from_raw_parts_mut(self.range.start.as_ptr(), self.range.len_bytes)
+        })
     }
 
     /// Length in bytes, a multiple of the page size.
     #[must_use]
     pub const fn len_bytes(&self) -> usize {
-        self.len_bytes
+        self.range.len_bytes
     }
 
     /// Where the range starts in this process's address space. Meant for calls to the kernel (KVM memory slots, pagemap), not for
     /// access.
     #[must_use]
     pub fn host_address(&self) -> u64 {
-        self.address.as_ptr() as u64
+        self.range.start.as_ptr() as u64
     }
 
     /// Copies `buffer.len()` bytes out, from `offset` on.
@@ -198,7 +194,7 @@ impl Mapping {
     /// # Errors
     /// The kernel's reason for refusing the advice: `EINVAL` if it is built without them.
     pub fn advise_huge_pages(&self, wanted: bool) -> io::Result<()> {
-        self.advise(if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })
+        self.advise(if wanted { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage })
     }
 
     /// Copies the 4 KiB pages of `[offset, offset + HUGE_PAGE_SIZE)` into one transparent huge page, unless they are one already.
@@ -209,6 +205,7 @@ impl Mapping {
     /// move the small ones.
     pub fn collapse(&self, offset: usize) -> io::Result<()> {
         let start = self.checked(offset, HUGE_PAGE_SIZE).map_err(io::Error::other)?;
+        // rustix has no name for this advice, and takes no other number.
         // SAFETY: the range is inside this mapping, as just checked, and the advice does not change its content.
         let result = unsafe { libc::madvise(start.cast(), HUGE_PAGE_SIZE, libc::MADV_COLLAPSE) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -219,8 +216,8 @@ impl Mapping {
     /// # Errors
     /// The kernel's reason for refusing the advice; the memory may be kept out of children already.
     pub fn keep_to_this_process(&self) -> io::Result<()> {
-        self.advise(libc::MADV_DONTFORK)?;
-        self.advise(libc::MADV_DONTDUMP)
+        self.advise(Advice::LinuxDontFork)?;
+        self.advise(Advice::LinuxDontDump)
     }
 
     /// Makes every access to a range fail from now on: accesses by the kernel, such as KVM's for a guest, with `EFAULT`, and
@@ -234,14 +231,12 @@ impl Mapping {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         // SAFETY: the range is this value's own. No Rust reference into it exists that the next access could go through:
         // `as_mut_slice` borrows this value exclusively.
-        let result = unsafe { libc::mprotect(start.cast(), len_bytes, libc::PROT_NONE) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        Ok(unsafe { mprotect(start.cast(), len_bytes, MprotectFlags::empty()) }?)
     }
 
-    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+    fn advise(&self, advice: Advice) -> io::Result<()> {
         // SAFETY: the range is this value's own, and no advice used here changes its content.
-        let result = unsafe { libc::madvise(self.address.as_ptr().cast(), self.len_bytes, advice) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        Ok(unsafe { madvise(self.range.start.as_ptr().cast(), self.range.len_bytes, advice) }?)
     }
 
     /// A view of the range as a type of `vm-memory`, for loaders that take its traits.
@@ -252,8 +247,8 @@ impl Mapping {
         // SAFETY: pointer and length are those of a live mapping. `Region` owns both the view and this mapping, and
         // drops them together.
         let builder = unsafe {
-            vm_memory::mmap::MmapRegionBuilder::new(self.len_bytes)
-                .with_raw_mmap_pointer(self.address.as_ptr())
+            vm_memory::mmap::MmapRegionBuilder::new(self.range.len_bytes)
+                .with_raw_mmap_pointer(self.range.start.as_ptr())
         };
         builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE).build()
     }
@@ -263,83 +258,57 @@ impl Mapping {
     /// # Errors
     /// [`OutOfRange`] if they do not.
     pub fn check(&self, offset: usize, len_bytes: usize) -> Result<(), OutOfRange> {
-        OutOfRange::check(offset, len_bytes, self.len_bytes)
+        OutOfRange::check(offset, len_bytes, self.range.len_bytes)
     }
 
     fn checked(&self, offset: usize, len_bytes: usize) -> Result<*mut u8, OutOfRange> {
         self.check(offset, len_bytes)?;
-        // SAFETY: `offset <= self.len_bytes` by `check`, so the result is inside the mapping or one past its end.
-        Ok(unsafe { self.address.as_ptr().add(offset) })
+        Ok(self.range.start.as_ptr().wrapping_add(offset))
     }
 }
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new`, belongs to this value, and no pointer into it outlives it: the two
-        // that leave this file are an integer and the view that `Region` drops with it.
-        let result = unsafe { libc::munmap(self.address.as_ptr().cast(), self.len_bytes) };
-        debug_assert_eq!(result, 0, "munmap of an owned, page-aligned range");
-    }
-}
-
-/// Address space without memory, large enough to hold an aligned range.
-struct Reservation {
-    address: NonNull<u8>,
+/// Pages of this process's address space that this value owns, whatever is mapped there. They are unmapped on drop.
+#[derive(Debug)]
+struct OwnedRange {
+    start: NonNull<u8>,
+    /// A multiple of the page size. Zero if there is nothing to unmap.
     len_bytes: usize,
-    align: usize,
 }
 
-impl Reservation {
-    fn new(len_bytes: usize, align: usize) -> io::Result<Self> {
-        let len_bytes = len_bytes.checked_add(align - PAGE_SIZE).ok_or(io::ErrorKind::InvalidInput)?;
+impl OwnedRange {
+    /// Address space without memory, which starts at a multiple of `align` bytes.
+    fn reserve(len_bytes: usize, align: usize) -> io::Result<Self> {
+        let room_bytes = len_bytes.checked_add(align - PAGE_SIZE).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new anonymous mapping at an address that the kernel chooses touches nothing that exists.
-        let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                len_bytes,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let address = NonNull::new(address.cast()).expect("mmap without MAP_FIXED never returns page zero");
-        Ok(Self { address, len_bytes, align })
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), room_bytes, ProtFlags::empty(), flags) }?;
+        let start = NonNull::new(start.cast()).expect("mmap without MAP_FIXED never returns page zero");
+        // The slack before and after the aligned part goes back at once.
+        let mut before = Self { start, len_bytes: room_bytes };
+        let mut aligned = before.split_off(start.as_ptr().align_offset(align));
+        drop(aligned.split_off(len_bytes));
+        Ok(aligned)
     }
 
-    fn aligned(&self) -> NonNull<u8> {
-        let misfit = self.address.as_ptr().align_offset(self.align);
-        // SAFETY: `misfit <= align - PAGE_SIZE`, the slack that `new` added: the address is page aligned already.
-        unsafe { self.address.add(misfit) }
-    }
-
-    /// Unmaps the slack around `[start, start + len_bytes)` and passes ownership of the rest on.
-    fn shrink_to(self, start: NonNull<u8>, len_bytes: usize, sole: bool) -> Mapping {
-        let (whole, whole_len) = (self.address, self.len_bytes);
-        std::mem::forget(self);
-        let head = start.as_ptr() as usize - whole.as_ptr() as usize;
-        let tail = whole_len - head - len_bytes;
-        if head > 0 {
-            // SAFETY: the slack before `start`, owned since `Reservation::new` and unused.
-            unsafe { libc::munmap(whole.as_ptr().cast(), head) };
-        }
-        if tail > 0 {
-            // SAFETY: `start + len_bytes` is inside the reservation, as `tail > 0`.
-            let end = unsafe { start.add(len_bytes) };
-            // SAFETY: the slack after the mapping, owned since `Reservation::new` and unused.
-            unsafe { libc::munmap(end.as_ptr().cast(), tail) };
-        }
-        Mapping { address: start, len_bytes, sole, memfd: None }
+    /// Cuts the range at `at`, a multiple of the page size, keeps the front and returns the back. Either may be empty.
+    fn split_off(&mut self, at: usize) -> Self {
+        let len_bytes = self.len_bytes.checked_sub(at).expect("a range is cut inside");
+        self.len_bytes = at;
+        // SAFETY: the result is inside the range or one past its end, as just checked.
+        Self { start: unsafe { self.start.add(at) }, len_bytes }
     }
 }
 
-impl Drop for Reservation {
+impl Drop for OwnedRange {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new`, owned here, and forgotten by `shrink_to` when ownership moves on.
-        unsafe { libc::munmap(self.address.as_ptr().cast(), self.len_bytes) };
+        if self.len_bytes == 0 {
+            return;
+        }
+        // SAFETY: `reserve` made the range, `split_off` leaves each page to one value, and MAP_FIXED has replaced only what is
+        // mapped there. No pointer into it outlives it: the two that leave this file are an integer and the view that `Region`
+        // drops with the mapping.
+        let result = unsafe { munmap(self.start.as_ptr().cast(), self.len_bytes) };
+        debug_assert_eq!(result, Ok(()), "munmap of an owned, page-aligned range");
     }
 }
 

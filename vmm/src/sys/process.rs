@@ -1,6 +1,6 @@
 //! Reading the memory of another process.
 
-#![expect(unsafe_code, reason = "process_vm_readv has no wrapper in the standard library")]
+#![expect(unsafe_code, reason = "process_vm_readv has no safe wrapper")]
 
 use std::fs;
 use std::io;

@@ -6,13 +6,17 @@
 //!
 //! Written by hand because the crate of that name needs libclang to build, for only seven structures of integers.
 
-#![expect(unsafe_code, reason = "userfaultfd and its ioctls have no wrapper in the standard library")]
+#![expect(unsafe_code, reason = "userfaultfd and its ioctls have no safe wrapper")]
 
+use std::ffi::c_ulong;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::mm::{UserfaultfdFlags, userfaultfd};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_with_mut_ref, ioctl_with_val};
 
@@ -72,13 +76,13 @@ const MESSAGE_BYTES: usize = 32;
 /// Offset of `address` in the page fault variant of `struct uffd_msg`. The first byte of the message is the event.
 const MESSAGE_ADDRESS: usize = 16;
 
-const NEW: libc::c_ulong = ioctl(_IOC_NONE, 0x00, 0);
-const API: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x3f, size_of::<Api>());
-const REGISTER: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x00, size_of::<Register>());
-const UNREGISTER: libc::c_ulong = ioctl(_IOC_READ, 0x01, size_of::<Range>());
-const WAKE: libc::c_ulong = ioctl(_IOC_READ, 0x02, size_of::<Range>());
-const COPY: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x03, size_of::<Copy>());
-const ZEROPAGE: libc::c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x04, size_of::<ZeroPage>());
+const NEW: c_ulong = ioctl(_IOC_NONE, 0x00, 0);
+const API: c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x3f, size_of::<Api>());
+const REGISTER: c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x00, size_of::<Register>());
+const UNREGISTER: c_ulong = ioctl(_IOC_READ, 0x01, size_of::<Range>());
+const WAKE: c_ulong = ioctl(_IOC_READ, 0x02, size_of::<Range>());
+const COPY: c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x03, size_of::<Copy>());
+const ZEROPAGE: c_ulong = ioctl(_IOC_READ | _IOC_WRITE, 0x04, size_of::<ZeroPage>());
 
 // The numbers that the macros of the kernel's headers expand to.
 const _: () = {
@@ -193,14 +197,14 @@ impl Userfault {
     /// # Errors
     /// The kernel's reason for refusing `poll`.
     pub fn wait(&self, bell: &EventFd, limit: Duration) -> io::Result<()> {
-        let event = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut events = [event(self.0.as_raw_fd()), event(bell.as_raw_fd())];
-        let limit = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the array has the two elements the call is told of; both descriptors are borrowed and so open.
-        let result = unsafe { libc::poll(events.as_mut_ptr(), 2, limit) };
-        match io::Error::last_os_error() {
-            error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
+        // SAFETY: the descriptor is open for as long as `bell` is borrowed, which is longer than this call.
+        let bell = unsafe { BorrowedFd::borrow_raw(bell.as_raw_fd()) };
+        let mut events = [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+        // A limit that does not fit is longer than any wait.
+        let limit = Timespec::try_from(limit).ok();
+        match poll(&mut events, limit.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -223,7 +227,7 @@ impl Userfault {
         }
     }
 
-    fn ioctl<T>(&self, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
+    fn ioctl<T>(&self, request: c_ulong, argument: &mut T) -> io::Result<()> {
         // SAFETY: every caller pairs a request with the structure whose size is part of its number, asserted above. The
         // kernel writes to that structure and, for COPY and ZEROPAGE, to *missing* pages of ranges that `register` named:
         // memory of a `Mapping`, which is only ever copied in and out, and where no page that is there is replaced.
@@ -232,22 +236,18 @@ impl Userfault {
     }
 }
 
-const FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
+const FLAGS: UserfaultfdFlags = UserfaultfdFlags::CLOEXEC.union(UserfaultfdFlags::NONBLOCK);
 
 fn by_call() -> io::Result<File> {
-    // SAFETY: the call takes flags only.
-    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, FLAGS) };
-    owned(libc::c_int::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?)
+    // SAFETY: the descriptor can do nothing to this process's memory until a range is registered, and `ioctl` says why that is
+    // sound; nothing but a `Userfault` gets the descriptor.
+    Ok(unsafe { userfaultfd(FLAGS) }?.into())
 }
 
 fn by_device() -> io::Result<File> {
     let device = File::open(DEVICE)?;
     // SAFETY: the request takes flags by value, and the kernel reads and writes no memory of this process.
-    owned(unsafe { ioctl_with_val(&device, NEW, libc::c_ulong::from(FLAGS.cast_unsigned())) })
-}
-
-/// Takes ownership of the new descriptor that one of the two calls returned, or gives the call's error.
-fn owned(fd: libc::c_int) -> io::Result<File> {
+    let fd = unsafe { ioctl_with_val(&device, NEW, c_ulong::from(FLAGS.bits())) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -255,7 +255,7 @@ fn owned(fd: libc::c_int) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-const fn ioctl(direction: u32, number: u32, size_bytes: usize) -> libc::c_ulong {
+const fn ioctl(direction: u32, number: u32, size_bytes: usize) -> c_ulong {
     #[expect(clippy::cast_possible_truncation, reason = "at most 40")]
     ioctl_expr(direction, 0xaa, number, size_bytes as u32)
 }
@@ -268,11 +268,11 @@ fn range(mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Range
 
 fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<Installed> {
     let Err(error) = result else { return Ok(Installed::Bytes(wanted)) };
-    match error.raw_os_error() {
+    match Errno::from_io_error(&error) {
         // EAGAIN means that only a part was done.
-        Some(libc::EAGAIN) => Ok(Installed::Bytes(usize::try_from(bytes).unwrap_or(0))),
-        Some(libc::EEXIST) => Ok(Installed::Present),
-        Some(libc::ENOENT) => Ok(Installed::Unregistered),
+        Some(Errno::AGAIN) => Ok(Installed::Bytes(usize::try_from(bytes).unwrap_or(0))),
+        Some(Errno::EXIST) => Ok(Installed::Present),
+        Some(Errno::NOENT) => Ok(Installed::Unregistered),
         _ => Err(error),
     }
 }

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn calibration_errors_are_no_other_frequency() {
+    fn a_calibration_error_is_not_another_frequency() {
         for (guest, host, same) in [
             (2_000_000, 2_000_000, true),
             (2_000_500, 2_000_000, true),

@@ -1,6 +1,6 @@
 //! The system interface of the baselines, and the only place with `unsafe` in this crate.
 
-#![expect(unsafe_code, reason = "_exit has no wrapper in the standard library")]
+#![expect(unsafe_code, reason = "_exit has no safe wrapper")]
 
 pub(crate) mod lz4;
 

@@ -212,7 +212,7 @@ impl Machine {
         work: impl FnOnce(&mut VcpuFd) -> T + Send + 'static,
     ) -> T {
         let (sender, receiver) = mpsc::channel();
-        let request: Request = Box::new(move |vcpu| sender.send(work(vcpu)).expect("someone waits"));
+        let request: Request = Box::new(move |vcpu| sender.send(work(vcpu)).expect("the caller waits"));
         self.cpus[index].requests.send(request).expect("the vCPU runs");
         loop {
             // A signal that arrives outside KVM_RUN is lost: send them until one is heard.
@@ -232,7 +232,7 @@ impl Machine {
                 self.cpus[index]
                     .requests
                     .send(Box::new(move |_| {
-                        stopped.send(()).expect("someone waits");
+                        stopped.send(()).expect("the caller waits");
                         let _ = wait.recv();
                     }))
                     .expect("the vCPU runs");
