@@ -6,8 +6,9 @@ use vmm::VmState;
 use vmm::memory::RemoteMemory;
 
 use super::wire::{BranchRequest, Report};
-use super::{BranchReport, Error, GuestProcess, read_state};
+use super::{BranchReport, Error, GuestProcess};
 use crate::moment::{Limits, Moment};
+use crate::restore::state_file::read_state;
 
 /// A guest as it was at one instant, in a process that only waits: a branch that has not built its machine yet. Dropping this ends
 /// that process.
