@@ -107,7 +107,7 @@ impl Machine {
         Ok(Self(Kind::Apart(Apart { process: Some(process), identity, console, reader: Some(reader) })))
     }
 
-    /// Who the machine is. Its guest knows it only if it was told.
+    /// What tells the machine from all others. Its guest knows it only if it was told.
     #[must_use]
     pub fn identity(&self) -> Identity {
         match &self.0 {
