@@ -64,6 +64,7 @@
 
 pub mod battery;
 mod chain;
+pub mod chunk_id;
 pub mod compare;
 mod dedup;
 pub mod durable;
