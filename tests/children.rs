@@ -112,7 +112,7 @@ fn a_child_without_its_parent_is_refused() {
     let stored = studio.pool.get(child.name()).unwrap();
     let orphan = studio.pool.reserve("orphan").unwrap();
     for chunk in stored.chunks() {
-        orphan.put_chunk(chunk.key(), chunk.bytes()).unwrap();
+        orphan.put_chunk(chunk.id(), chunk.bytes()).unwrap();
     }
     for (label, bytes) in stored.blobs() {
         orphan.put_blob(label, bytes).unwrap();
@@ -125,7 +125,7 @@ fn a_child_without_its_parent_is_refused() {
         stepchild.put_blob(label, bytes).unwrap();
     }
     for chunk in stored.chunks() {
-        stepchild.put_chunk(chunk.key(), chunk.bytes()).unwrap();
+        stepchild.put_chunk(chunk.id(), chunk.bytes()).unwrap();
     }
     let stranger = studio.snapshot(&source, "stranger");
     stepchild.depend_on(studio.pool.get(stranger.name()).unwrap());

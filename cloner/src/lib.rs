@@ -71,6 +71,7 @@
 pub mod admission;
 pub mod battery;
 mod chain;
+pub mod chunk_id;
 pub mod compare;
 mod dedup;
 pub mod durable;

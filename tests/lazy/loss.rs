@@ -24,11 +24,11 @@ fn with_flipped_bit(studio: &Studio, snapshot: &Snapshot, chunk: u64) -> Snapsho
     let reservation = studio.pool.reserve("damaged").unwrap();
     for original in stored.chunks() {
         let mut bytes = original.bytes().to_vec();
-        if original.key() == chunk {
+        if u64::from(original.id().index) == chunk {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 0x10;
         }
-        reservation.put_chunk(original.key(), &bytes).unwrap();
+        reservation.put_chunk(original.id(), &bytes).unwrap();
     }
     for (label, bytes) in stored.blobs() {
         reservation.put_blob(label, bytes).unwrap();

@@ -197,7 +197,7 @@ fn a_working_set_spares_the_faults() {
     working_set.store(&studio.pool).unwrap();
     let other = studio.snapshot(&source(&params, 1), "other");
     assert_eq!(WorkingSet::load(&studio.pool, &other).unwrap(), None);
-    WorkingSet::remove(&studio.pool, &snapshot.manifest().id).unwrap();
+    WorkingSet::remove(&studio.pool, snapshot.manifest().id).unwrap();
     assert_eq!(WorkingSet::load(&studio.pool, &snapshot).unwrap(), None);
 }
 

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloner::chunk_id::ChunkId;
 use cloner::flush::files::RealFiles;
 use cloner::flush::{
     Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, RecoverOptions, RecoverReport, Recoverer,
 };
 use cloner::pool::{Pages, Pool, PoolConfig, Populate, Reservation, Stored};
 use cloner::rate::Rate;
-use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
+use cloner::snapshot::{MANIFEST_LABEL, MEMORY_REGION, ManifestV2, RegionV2, SnapshotId};
 use cloner::walk::Threads;
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 
@@ -33,14 +34,16 @@ fn chunk(number: u64) -> Vec<u8> {
 pub(super) fn fill(reservation: Reservation, number: u64) -> Arc<Stored> {
     let encoded = chunk(number);
     let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
-    reservation.put_chunk(0, &encoded).unwrap();
-    let manifest = ManifestV1 {
+    let id = ChunkId { region: MEMORY_REGION, index: 0, checksum };
+    reservation.put_chunk(id, &encoded).unwrap();
+    let manifest = ManifestV2 {
+        producer: ManifestV2::this_producer(),
         id: SnapshotId::random().unwrap(),
-        memory_bytes: 4 << 20,
-        touched_pages: 1,
         dependencies: Vec::new(),
         has_parent: false,
-        chunks: vec![ChunkEntryV1 { index: 0, checksum }],
+        touched_pages: 1,
+        regions: vec![RegionV2::memory(4 << 20)],
+        chunks: vec![id],
     };
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes()).unwrap();
     reservation.seal()
@@ -49,7 +52,8 @@ pub(super) fn fill(reservation: Reservation, number: u64) -> Arc<Stored> {
 /// Asserts that a snapshot is the one of this number, in every byte.
 #[track_caller]
 pub(super) fn assert_is(stored: &Stored, number: u64) {
-    assert!(stored.chunks().len() == 1 && stored.chunk(0) == Some(&chunk(number)[..]), "{}", stored.name());
+    let found = stored.chunk(MEMORY_REGION, 0);
+    assert!(stored.chunks().len() == 1 && found == Some(&chunk(number)[..]), "{}", stored.name());
 }
 
 pub(super) fn pool() -> Arc<Pool> {

@@ -36,7 +36,7 @@ impl FolderArgs {
             let source = std::io::ErrorKind::NotFound.into();
             return Err(Error::Folder { path: path.to_owned(), source });
         }
-        open(path, &self.options(this_host())?)
+        open(path, &self.options(this_host()?)?)
     }
 }
 

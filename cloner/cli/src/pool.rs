@@ -140,7 +140,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         Command::Import(Import { at, from }) => {
             let source = Where { dir: from.clone(), ..at.clone() };
             let (source, survey) = survey(&recoverer, &source)?;
-            let target = folder::open(&at.dir, &at.folder.options(cloner::flush::this_host())?)?;
+            let target = folder::open(&at.dir, &at.folder.options(cloner::flush::this_host()?)?)?;
             (at, copy(&threads, &recoverer, (&source, &survey), target, |_| true)?)
         }
     };

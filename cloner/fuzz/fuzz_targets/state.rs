@@ -2,14 +2,14 @@
 //! a value that is the same after it was written and read again.
 #![no_main]
 
-use cloner::snapshot::ManifestV1;
+use cloner::snapshot::Manifest;
 use libfuzzer_sys::fuzz_target;
 use vmm::VmState;
 use vmm::schema::envelope::Schema;
 
 /// The envelopes, written down here a second time, because an attacker who forges one needs no access to a constant.
 const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 2, name: "VM state" };
-const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 1, name: "snapshot manifest" };
+const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 2, name: "snapshot manifest" };
 const HEADER_BYTES: usize = 32;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -31,7 +31,8 @@ fn state(bytes: &[u8]) {
 }
 
 fn manifest(bytes: &[u8]) {
-    let Ok(manifest) = ManifestV1::from_bytes(bytes) else { return };
-    let again = ManifestV1::from_bytes(&manifest.to_bytes()).expect("it was just written");
+    let Ok(manifest) = Manifest::from_bytes(bytes) else { return };
+    let again = Manifest::from_bytes(&manifest.get().to_bytes()).expect("it was just written");
     assert_eq!(again, manifest);
+    assert_eq!(again.memory_bytes(), manifest.get().regions[0].bytes);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::pool::Limit;
+use crate::pool::{FLUSHED_FILE_BYTES, Limit};
 use crate::rate::{Rate, as_f64, seconds};
 
 /// A new battery, and the host that it supplies.
@@ -96,7 +96,7 @@ impl BatterySpec {
         let counted = holdup.as_secs_f64() * (1.0 - self.margin);
         Limit {
             bytes: bytes(counted),
-            per_snapshot_bytes: bytes(rate.commit.as_secs_f64()).saturating_add(FILE_BYTES),
+            per_snapshot_bytes: bytes(rate.commit.as_secs_f64()).saturating_add(FLUSHED_FILE_BYTES),
         }
     }
 
@@ -107,9 +107,6 @@ impl BatterySpec {
         time / (1.0 - self.margin) * self.load_w / self.usable_share
     }
 }
-
-/// Bytes that a file takes in addition to its records: the header, and the rounding of header, index and end to whole blocks.
-const FILE_BYTES: u64 = 4 * 4096;
 
 /// A battery in use.
 #[derive(Debug, Clone, Copy, PartialEq)]

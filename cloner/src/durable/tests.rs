@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::battery::{BatterySpec, Mains, PowerState, SimulatedPower};
+use crate::flush::FolderOptions;
 use crate::flush::files::RealFiles;
-use crate::flush::{FolderOptions, this_host};
 use crate::pool::{self, Pages, PoolConfig, Populate, Priority, Refused};
 
 struct Temporary(PathBuf);
@@ -32,7 +32,7 @@ fn open(folder: &Temporary, spec: BatterySpec, power: &SimulatedPower) -> (Durab
         PoolConfig { capacity_bytes: 64 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
     let pool = Arc::new(Pool::new(&config).unwrap());
     let files = Arc::new(RealFiles::open(&folder.0).unwrap());
-    let options = FolderOptions { host: this_host(), ..FolderOptions::default() };
+    let options = FolderOptions { host: String::from("here"), ..FolderOptions::default() };
     let folder = Folder::open(files, &options).unwrap();
     let settings = Settings {
         poll: Duration::from_millis(5),

@@ -15,7 +15,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn dependencies(&self) -> impl Iterator<Item = u128> + '_ {
-        self.flushed.index().dependencies.iter().map(|id| id.number().unwrap_or(0))
+        self.flushed.index().dependencies.iter().map(|id| id.number())
     }
 
     pub(super) fn entry(&self, stored: Option<&Arc<Stored>>) -> Entry {

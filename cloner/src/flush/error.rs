@@ -6,7 +6,7 @@ use cloner_codec::chunk::CodecError;
 use vmm::schema::envelope;
 
 use crate::pool;
-use crate::snapshot::SnapshotId;
+use crate::snapshot::{MalformedId, ManifestError, SnapshotId};
 
 use super::header::HeaderError;
 use super::index::IndexError;
@@ -45,6 +45,20 @@ pub enum Error {
         folder: String,
         /// What is wrong with that file.
         source: envelope::Error,
+    },
+    /// The id of the folder is malformed.
+    #[error("{folder}: file {META_FILE:?}: id")]
+    FolderId {
+        /// Path of the folder.
+        folder: String,
+        /// What is wrong with the id.
+        source: MalformedId,
+    },
+    /// The host has no valid id, so it cannot be told which folders are its own. `systemd-machine-id-setup` gives it one.
+    #[error("{MACHINE_ID_FILE} does not say which host this is")]
+    Host {
+        /// What is wrong with the id.
+        source: MalformedId,
     },
     /// The folder was made on another host. [`FolderOptions::adopt`](super::FolderOptions::adopt) takes it over.
     #[error(
@@ -121,25 +135,27 @@ pub enum Error {
         part: String,
     },
     /// A chunk is damaged, or there is no memory to decode it.
-    #[error("{file}: chunk {key}")]
+    #[error("{file}: region {region}, chunk {index}")]
     Chunk {
         /// Name of the file.
         file: String,
-        /// Key of the chunk.
-        key: u64,
+        /// Number of the chunk's region.
+        region: u16,
+        /// Index of the chunk in the region.
+        index: u32,
         /// What is wrong with the chunk.
         source: CodecError,
     },
-    /// A part is not the one that the index or the manifest means.
+    /// A part is not the one that the index means, or a chunk in the pool is not the one that its id means.
     #[error("{file}: {part} has checksum {found:#018x}, but {expected:#018x} was expected")]
     Exchanged {
-        /// Name of the file.
+        /// Name of the file, or of the snapshot in the pool.
         file: String,
-        /// Which part of the file.
+        /// Which part of it.
         part: String,
-        /// The checksum that the index gives.
+        /// The checksum that the index or the id gives.
         expected: u64,
-        /// The checksum of the part that was read.
+        /// The checksum of the part that was found.
         found: u64,
     },
     /// The manifest and the index belong to different snapshots.
@@ -156,13 +172,13 @@ pub enum Error {
         /// Name of the entry in the pool, or of the file.
         name: String,
     },
-    /// A manifest is damaged.
+    /// A manifest is damaged, or has a field that is not allowed.
     #[error("{name}: manifest")]
     Manifest {
         /// Name of the snapshot, or of the file.
         name: String,
         /// What is wrong with the manifest.
-        source: envelope::Error,
+        source: ManifestError,
     },
     /// A snapshot that this one depends on is not there, or was dropped itself.
     #[error("{file} depends on snapshot {dependency}, which is not there or was dropped")]
@@ -189,12 +205,14 @@ pub enum Error {
         source: CodecError,
     },
     /// A chunk in the pool does not decode: the host's memory is damaged.
-    #[error("chunk {key} of {name:?} in the pool")]
+    #[error("snapshot {name:?} in the pool: region {region}, chunk {index}")]
     InPool {
         /// Name of the snapshot.
         name: String,
-        /// Key of the chunk.
-        key: u64,
+        /// Number of the chunk's region.
+        region: u16,
+        /// Index of the chunk in the region.
+        index: u32,
         /// What is wrong with the chunk.
         source: CodecError,
     },
@@ -219,6 +237,8 @@ pub enum Error {
     Cancelled,
 }
 
+/// The file that says which host this is, kept by systemd and dbus.
+pub(super) const MACHINE_ID_FILE: &str = "/etc/machine-id";
 /// Name of the file that says which host the folder belongs to.
 pub(super) const META_FILE: &str = "folder";
 

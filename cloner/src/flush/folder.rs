@@ -21,10 +21,12 @@ use vmm::schema::envelope::Schema;
 use super::Error;
 use super::error::META_FILE;
 use super::files::{BLOCK_BYTES, Files, ReadFile, read_exact_at, write_all_at};
-use super::index::IndexV1;
+use super::host::ANY_HOST;
+use super::index::IndexV2;
 use super::seal::{Key, NONCE_BYTES, Nonce, TAG_BYTES, random_bytes};
 use super::writer::{Complete, PROBE_FILE, partial_name};
 use crate::pool::Stored;
+use crate::snapshot::parse_id;
 use crate::sync::lock;
 use crate::sys::arena::{PageSize, Span};
 
@@ -48,23 +50,12 @@ struct FolderV1 {
 /// How to open a folder.
 #[derive(Debug, Clone, Default)]
 pub struct FolderOptions {
-    /// Name of this host. A folder that belongs to another host is refused. See [`this_host`].
+    /// Name of this host. A folder that belongs to another host is refused. See [`this_host`](super::this_host).
     pub host: String,
     /// Whether to take over a folder that belongs to another host.
     pub adopt: bool,
     /// Encrypts everything in the folder. A folder can only be opened the way it was made: with the same key, or without one.
     pub key: Option<Key>,
-}
-
-/// The host name in a folder that may be opened on any host, because it was exported.
-pub const ANY_HOST: &str = "any";
-
-/// Name of this host: its `/etc/machine-id`, which systemd and dbus keep, or `unknown` if it has none.
-#[must_use]
-pub fn this_host() -> String {
-    let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let id = id.trim();
-    if id.is_empty() { String::from("unknown") } else { id.to_owned() }
 }
 
 /// A folder, and what is known to be in it. Every method may be called from any thread.
@@ -98,7 +89,7 @@ impl Folder {
     /// [`Recoverer`](super::Recoverer).
     ///
     /// # Errors
-    /// * [`Error::NoFolder`] if it has other files, [`Error::Folder`] if its own file is damaged;
+    /// * [`Error::NoFolder`] if it has other files, [`Error::Folder`] or [`Error::FolderId`] if its own file is damaged;
     /// * [`Error::OtherHost`] unless the options adopt it;
     /// * [`Error::Sealing`] or [`Error::Key`] if the key is missing, not wanted or wrong;
     /// * [`Error::File`] if a file operation fails.
@@ -185,7 +176,7 @@ impl Folder {
                 self.hide_entry(&mut catalogue, old)?;
             }
         }
-        let IndexV1 { name, dependencies, .. } = index;
+        let IndexV2 { name, dependencies, .. } = index;
         let target = file_name(*id, listed);
         let renamed = self.files.rename(&partial_name(*id), &target);
         // Entered now, so that a removal finds it even if the rename happened but reported an error, or if the sync fails.
@@ -194,7 +185,7 @@ impl Folder {
             Entry {
                 name: name.clone(),
                 listed,
-                dependencies: dependencies.iter().filter_map(crate::snapshot::SnapshotId::number).collect(),
+                dependencies: dependencies.iter().map(|id| id.number()).collect(),
                 file_bytes: *file_bytes,
                 durable: false,
                 stored: Arc::downgrade(stored),
@@ -293,9 +284,7 @@ fn read_meta(files: &dyn Files, place: &str, options: &FolderOptions) -> Result<
         .unwrap(&block[..block.len() - padding])
         .and_then(|text| Ok(serde_json::from_slice(text)?))
         .map_err(wrong)?;
-    let id = crate::snapshot::SnapshotId::parse(&meta.id).ok_or_else(|| {
-        wrong(vmm::schema::envelope::Error::Short { name: SCHEMA.name, found: meta.id.len() })
-    })?;
+    let id = parse_id(&meta.id).map_err(|source| Error::FolderId { folder: place.to_owned(), source })?;
     match (&meta.key_check, &options.key) {
         (None, None) => {}
         (Some(check), Some(key)) if *check == key_check(key, id, &meta.host) => {}
@@ -358,4 +347,26 @@ fn key_check(key: &Key, id: u128, host: &str) -> String {
         write!(text, "{byte:02x}").expect("strings can be written to");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain;
+    use crate::flush::files::faulty::FaultyFiles;
+
+    #[test]
+    fn a_malformed_id_of_a_folder_is_named_as_such() {
+        for id in ["", "0", "0123456789ABCDEF0123456789ABCDEF", "0123456789abcdef0123456789abcdef0"] {
+            let meta = FolderV1 { id: id.to_owned(), host: String::from("here"), key_check: None };
+            let mut block = SCHEMA.wrap(&serde_json::to_vec(&meta).unwrap());
+            block.resize(META_BYTES, 0);
+            let files = FaultyFiles::new();
+            files.put(META_FILE, block);
+            let options = FolderOptions { host: String::from("here"), ..FolderOptions::default() };
+            let error = Folder::open(Arc::new(files), &options).unwrap_err();
+            let told = format!("{id:?} is not an id");
+            assert!(matches!(error, Error::FolderId { .. }) && chain(&error).contains(&told), "{error:?}");
+        }
+    }
 }

@@ -3,55 +3,47 @@
 //! It is JSON in an envelope with a checksum, like VM state and manifest. A loaded index is hostile until checked: an [`Index`]
 //! exists only if the parts tile the file exactly and no part is longer than its kind can be.
 
-use cloner_codec::chunk::{COLD_BYTES_MAX, ENCODED_BYTES_MAX};
+use cloner_codec::chunk::Form;
 use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::{self, Schema};
 
+use crate::chunk_id::ChunkId;
 use crate::pool::Labels;
 use crate::snapshot::SnapshotId;
 
 use super::files::BLOCK_BYTES;
 use super::seal::TAG_BYTES;
 
-const SCHEMA: Schema = Schema { magic: *b"CLNFIDX\0", version: 1, name: "index of a flushed snapshot" };
+const SCHEMA: Schema = Schema { magic: *b"CLNFIDX\0", version: 2, name: "index of a flushed snapshot" };
 
 /// The state of a VM with sixteen vCPUs has about 300 KiB, the manifest of 64 GiB of memory 2 MiB.
 const BLOB_BYTES_MAX: u64 = 64 << 20;
-/// No index is longer: 64 GiB of memory are 32 Ki chunks, whose lines have about 100 bytes each.
+/// No index is longer: 64 GiB of memory are 32 Ki chunks, whose entries have fewer than 200 bytes each.
 pub(super) const INDEX_BYTES_MAX: u64 = 64 << 20;
 
-/// The form in which chunks are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Form {
-    /// As they are in the pool.
+/// The text for a [`Form`], which the codec does not know how to serialise.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Form", rename_all = "lowercase")]
+pub(super) enum FormText {
     Hot,
-    /// Unique pages in zstd frames: smaller, and slower to write and to read.
     Cold,
 }
 
-impl std::fmt::Display for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Hot => "hot",
-            Self::Cold => "cold",
-        })
-    }
-}
-
-/// Schema of the index, version 1.
+/// Schema of the index, version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct IndexV1 {
+pub(super) struct IndexV2 {
     /// Number of the snapshot, the same as in the header.
     pub(super) id: SnapshotId,
     pub(super) name: String,
     pub(super) labels: Labels,
     /// The snapshots that its chunks refer to, in the order in which references number them.
     pub(super) dependencies: Vec<SnapshotId>,
+    /// The form of all chunks in the file.
+    #[serde(with = "FormText")]
     pub(super) form: Form,
-    /// Sorted by ascending key.
-    pub(super) chunks: Vec<ChunkPlaceV1>,
+    /// Sorted by region and index.
+    pub(super) chunks: Vec<ChunkPlaceV2>,
     /// Sorted by label. In the file, they follow the chunks.
     pub(super) blobs: Vec<BlobPlaceV1>,
 }
@@ -59,12 +51,14 @@ pub(super) struct IndexV1 {
 /// Where in the file a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ChunkPlaceV1 {
-    pub(super) key: u64,
+pub(super) struct ChunkPlaceV2 {
+    /// As in the manifest: it has the checksum of the hot form, whatever the form of the file.
+    pub(super) id: ChunkId,
     pub(super) offset: u64,
     /// Length as stored, including the tag of encryption.
     pub(super) bytes: u64,
-    /// The checksum in the chunk's own header.
+    /// The checksum in the header of the chunk as it is stored. In a hot file, it is that of the id. A cold chunk cannot be compared
+    /// with its id: the encoder that makes it hot again may be another one, with other results.
     pub(super) checksum: u64,
 }
 
@@ -114,6 +108,16 @@ pub enum IndexError {
         /// The greatest length in bytes that such a part can have.
         max: u64,
     },
+    /// A chunk in a hot file is said to have another checksum than its id has.
+    #[error("{chunk} is stored hot with checksum {stored:#018x}, but its id has {expected:#018x}")]
+    Checksum {
+        /// The chunk.
+        chunk: ChunkId,
+        /// The checksum in its id.
+        expected: u64,
+        /// The checksum that it has as stored.
+        stored: u64,
+    },
     /// Parts are not in order, or one is there twice.
     #[error("{what} is out of order")]
     Order {
@@ -124,10 +128,10 @@ pub enum IndexError {
 
 /// An index that was checked.
 #[derive(Debug, Clone)]
-pub(super) struct Index(IndexV1);
+pub(super) struct Index(IndexV2);
 
 impl Index {
-    pub(super) const fn get(&self) -> &IndexV1 {
+    pub(super) const fn get(&self) -> &IndexV2 {
         &self.0
     }
 
@@ -139,16 +143,12 @@ impl Index {
         sealed: bool,
     ) -> Result<Self, IndexError> {
         let text = SCHEMA.unwrap(bytes)?;
-        let index: IndexV1 = serde_json::from_slice(text).map_err(envelope::Error::from)?;
-        if index.id.number() != Some(snapshot) {
+        let index: IndexV2 = serde_json::from_slice(text).map_err(envelope::Error::from)?;
+        if index.id.number() != snapshot {
             return Err(IndexError::Id { expected: format!("{snapshot:032x}"), found: index.id });
         }
         let tag = if sealed { TAG_BYTES as u64 } else { 0 };
-        let chunk_max = tag
-            + match index.form {
-                Form::Hot => ENCODED_BYTES_MAX,
-                Form::Cold => COLD_BYTES_MAX,
-            } as u64;
+        let chunk_max = tag + index.form.encoded_bytes_max() as u64;
         let mut end = BLOCK_BYTES as u64;
         let mut part = |what: &dyn Fn() -> String, offset: u64, bytes: u64, max: u64| {
             if offset != end {
@@ -162,10 +162,14 @@ impl Index {
             Ok(())
         };
         for (number, chunk) in index.chunks.iter().enumerate() {
-            let what = || format!("chunk {}", chunk.key);
-            part(&what, chunk.offset, chunk.bytes, chunk_max)?;
-            if number > 0 && index.chunks[number - 1].key >= chunk.key {
+            let ChunkPlaceV2 { id, offset, bytes, checksum } = *chunk;
+            let what = || id.to_string();
+            part(&what, offset, bytes, chunk_max)?;
+            if number > 0 && index.chunks[number - 1].id.place() >= id.place() {
                 return Err(IndexError::Order { what: what() });
+            }
+            if index.form == Form::Hot && checksum != id.checksum {
+                return Err(IndexError::Checksum { chunk: id, expected: id.checksum, stored: checksum });
             }
         }
         for (number, blob) in index.blobs.iter().enumerate() {
@@ -180,8 +184,88 @@ impl Index {
     }
 }
 
-impl IndexV1 {
+impl IndexV2 {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         SCHEMA.wrap(&serde_json::to_vec(self).expect("plain structs of numbers and strings"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::flushed_bytes;
+
+    fn index(form: Form, chunks: &[(ChunkId, u64, u64)]) -> (IndexV2, u64) {
+        let mut offset = BLOCK_BYTES as u64;
+        let mut place = |&(id, bytes, checksum): &(ChunkId, u64, u64)| {
+            offset += bytes;
+            ChunkPlaceV2 { id, offset: offset - bytes, bytes, checksum }
+        };
+        let index = IndexV2 {
+            id: SnapshotId::from_number(1),
+            name: String::from("a"),
+            labels: Labels::default(),
+            dependencies: Vec::new(),
+            form,
+            chunks: chunks.iter().map(&mut place).collect(),
+            blobs: Vec::new(),
+        };
+        (index, offset)
+    }
+
+    fn id(index: u32) -> ChunkId {
+        ChunkId { region: 0, index, checksum: 100 + u64::from(index) }
+    }
+
+    fn read((index, end): &(IndexV2, u64)) -> Result<Index, IndexError> {
+        Index::from_bytes(&index.to_bytes(), 1, *end, false)
+    }
+
+    #[test]
+    fn chunks_out_of_order_or_listed_twice_are_refused() {
+        for form in [Form::Hot, Form::Cold] {
+            let entries = |ids: [ChunkId; 2]| ids.map(|id| (id, 50, id.checksum));
+            let second = ChunkId { region: 1, ..id(0) };
+            let good = index(form, &entries([id(3), second]));
+            assert_eq!(read(&good).unwrap().get(), &good.0);
+            let twin = ChunkId { checksum: 200, ..id(3) };
+            for ids in [[id(3), id(2)], [id(3), id(3)], [id(3), twin], [second, id(3)]] {
+                let error = read(&index(form, &entries(ids))).unwrap_err();
+                assert!(
+                    matches!(&error, IndexError::Order { what } if *what == ids[1].to_string()),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_hot_chunk_has_the_checksum_of_its_id_and_a_cold_one_its_own() {
+        let entries = [(id(0), 50, 100), (id(1), 50, 999)];
+        let error = read(&index(Form::Hot, &entries)).unwrap_err();
+        assert!(
+            matches!(error, IndexError::Checksum { chunk, expected: 101, stored: 999 } if chunk == id(1)),
+            "{error}"
+        );
+        assert_eq!(read(&index(Form::Cold, &entries)).unwrap().get().form, Form::Cold);
+    }
+
+    #[test]
+    fn an_id_that_is_malformed_is_named() {
+        let (index, end) = index(Form::Hot, &[]);
+        let text = String::from_utf8(serde_json::to_vec(&index).unwrap()).unwrap();
+        let forged = text.replace(&index.id.to_string(), "0x1");
+        let error = Index::from_bytes(&SCHEMA.wrap(forged.as_bytes()), 1, end, false).unwrap_err();
+        assert!(crate::chain(&error).contains("\"0x1\" is not an id"), "{}", crate::chain(&error));
+    }
+
+    /// What the ledger counts for a record covers its entry in the index, comma and tag included, whatever numbers are in it.
+    #[test]
+    fn an_entry_takes_no_more_than_the_ledger_counts() {
+        let id = ChunkId { region: u16::MAX, index: u32::MAX, checksum: u64::MAX };
+        let longest = ChunkPlaceV2 { id, offset: u64::MAX, bytes: u64::MAX, checksum: u64::MAX };
+        let entry = serde_json::to_vec(&longest).unwrap().len() + 1;
+        assert_eq!(entry, 166);
+        assert!((entry + TAG_BYTES) as u64 <= flushed_bytes(0));
     }
 }

@@ -8,14 +8,15 @@ use cloner_codec::cold::{ColdDecoder, VerifiedColdChunk, transcode_to_hot};
 use cloner_codec::hot::{self, Encoder, VerifiedChunk};
 use twox_hash::XxHash3_64;
 
+use crate::chunk_id::ChunkId;
 use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
 use crate::progress::Watch;
-use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
+use crate::snapshot::{MANIFEST_LABEL, Manifest, ManifestV2};
 use crate::sync::{into_inner, lock};
 
 use super::candidate::Candidate;
 use super::folder::Folder;
-use super::index::{ChunkPlaceV1, IndexV1};
+use super::index::{ChunkPlaceV2, IndexV2};
 use super::reader::{Flushed, ReadBuffer};
 use super::{Error, Form};
 
@@ -43,8 +44,8 @@ pub(super) struct Loading<'a> {
     listed: bool,
     reservation: Reservation,
     dependencies: Vec<Arc<Stored>>,
-    /// Manifest entries of the chunks that are in the pool, in the order in which they were loaded.
-    chunks: Mutex<Vec<ChunkEntryV1>>,
+    /// The chunks that are in the pool, in the order in which they were loaded.
+    chunks: Mutex<Vec<ChunkId>>,
     pub(super) failed: Mutex<Option<Error>>,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Loading<'a> {
 pub(super) struct Run<'a> {
     pub(super) loading: usize,
     first_record: u64,
-    chunks: &'a [ChunkPlaceV1],
+    chunks: &'a [ChunkPlaceV2],
 }
 
 impl<'a> Loading<'a> {
@@ -63,7 +64,7 @@ impl<'a> Loading<'a> {
         stored: &BTreeMap<u128, Arc<Stored>>,
     ) -> Result<Self, Error> {
         let Candidate { flushed, listed } = found;
-        let IndexV1 { name, labels, chunks, blobs, form, .. } = flushed.index();
+        let IndexV2 { name, labels, chunks, blobs, form, .. } = flushed.index();
         let file_bytes =
             chunks.iter().map(|chunk| chunk.bytes).chain(blobs.iter().map(|blob| blob.bytes)).sum::<u64>();
         // The hot size of cold chunks is not known yet, so nothing is promised: they take what is free.
@@ -84,8 +85,8 @@ impl<'a> Loading<'a> {
         if let Some(why) = into_inner(failed) {
             return Err(why);
         }
-        let mut entries = into_inner(chunks);
-        entries.sort_unstable_by_key(|entry| entry.index);
+        let mut loaded = into_inner(chunks);
+        loaded.sort_unstable();
         let index = flushed.index();
         let file = || flushed.file.clone();
         let mut has_manifest = false;
@@ -102,7 +103,7 @@ impl<'a> Loading<'a> {
             }
             if blob.label == MANIFEST_LABEL {
                 has_manifest = true;
-                let manifest = checked_manifest(flushed, bytes, &entries)?;
+                let manifest = checked_manifest(flushed, bytes, loaded.clone())?;
                 reservation.put_blob(&blob.label, &manifest.to_bytes()).map_err(in_pool(flushed))?;
             } else {
                 reservation.put_blob(&blob.label, bytes).map_err(in_pool(flushed))?;
@@ -119,29 +120,26 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// Reads the manifest and checks that it belongs to the same snapshot as the index and the chunks.
+/// Reads the manifest and checks that it belongs to the same snapshot as the index, and lists the same chunks.
 ///
-/// The checksums in it are those of the chunks' hot form. Chunks that were stored cold have been encoded again, perhaps by a newer
-/// encoder with other results. Their new checksums are put into the manifest; the cold form was checked against the index.
-fn checked_manifest(flushed: &Flushed, bytes: &[u8], entries: &[ChunkEntryV1]) -> Result<ManifestV1, Error> {
+/// Returns it with the ids of the chunks as they are in the pool. Chunks that were stored cold have been encoded again, perhaps by a
+/// newer encoder with other results, and so have other checksums than when they were flushed; the cold form was checked against the
+/// checksum that the index gives for it.
+fn checked_manifest(flushed: &Flushed, bytes: &[u8], loaded: Vec<ChunkId>) -> Result<ManifestV2, Error> {
     let index = flushed.index();
     let file = || flushed.file.clone();
-    let mut manifest =
-        ManifestV1::from_bytes(bytes).map_err(|source| Error::Manifest { name: file(), source })?;
-    let same_chunks =
-        manifest.chunks.iter().map(|entry| entry.index).eq(entries.iter().map(|entry| entry.index));
+    let manifest = Manifest::from_bytes(bytes).map_err(|source| Error::Manifest { name: file(), source })?;
+    let manifest = manifest.into_inner();
     for (what, same) in [
         ("their ids", manifest.id == index.id),
         ("what they depend on", manifest.dependencies == index.dependencies),
-        ("their chunks", same_chunks),
-        ("their checksums", index.form == Form::Cold || manifest.chunks == entries),
+        ("their chunks", manifest.chunks.iter().eq(index.chunks.iter().map(|chunk| &chunk.id))),
     ] {
         if !same {
             return Err(Error::Contradiction { file: file(), what });
         }
     }
-    manifest.chunks = entries.to_vec();
-    Ok(manifest)
+    Ok(ManifestV2 { chunks: loaded, ..manifest })
 }
 
 fn in_pool(flushed: &Flushed) -> impl FnOnce(pool::Error) -> Error {
@@ -151,12 +149,12 @@ fn in_pool(flushed: &Flushed) -> impl FnOnce(pool::Error) -> Error {
 
 /// Divides a snapshot's chunks into runs, each of which is read at once.
 pub(super) fn runs<'a>(at: usize, loading: &Loading<'a>) -> Vec<Run<'a>> {
-    let chunks: &'a [ChunkPlaceV1] = &loading.flushed.index().chunks;
+    let chunks: &'a [ChunkPlaceV2] = &loading.flushed.index().chunks;
     let mut runs = Vec::new();
     let mut start = 0;
     while start < chunks.len() {
         let from = chunks[start].offset;
-        let fits = |chunk: &ChunkPlaceV1| chunk.offset + chunk.bytes - from <= RUN_BYTES;
+        let fits = |chunk: &ChunkPlaceV2| chunk.offset + chunk.bytes - from <= RUN_BYTES;
         let count = chunks[start..].iter().take_while(|chunk| fits(chunk)).count().max(1);
         runs.push(Run { loading: at, first_record: start as u64, chunks: &chunks[start..start + count] });
         start += count;
@@ -203,14 +201,12 @@ impl Worker {
         for (number, place) in run.chunks.iter().enumerate() {
             let (record, rest) = bytes.split_at_mut(usize::try_from(place.bytes).expect("a few MiB"));
             bytes = rest;
-            let part = || format!("chunk {}", place.key);
+            let part = || place.id.to_string();
             let record = flushed.open_record(folder, run.first_record + number as u64, part, record)?;
             let hot = verified(flushed, place, record, cold, (&mut *encoder, &mut *hot))?;
-            loading.reservation.put_chunk(place.key, hot).map_err(in_pool(flushed))?;
-            let checksum = stored_checksum(hot);
-            let index = u32::try_from(place.key)
-                .map_err(|_| Error::Contradiction { file: flushed.file.clone(), what: "their chunks" })?;
-            lock(&loading.chunks).push(ChunkEntryV1 { index, checksum });
+            let id = ChunkId { checksum: stored_checksum(hot), ..place.id };
+            loading.reservation.put_chunk(id, hot).map_err(in_pool(flushed))?;
+            lock(&loading.chunks).push(id);
             watch.add(place.bytes);
         }
         Ok(())
@@ -220,32 +216,33 @@ impl Worker {
 /// The verified hot form of a record, which must have the checksum that the index gives for its place.
 fn verified<'b>(
     flushed: &Flushed,
-    place: &ChunkPlaceV1,
+    place: &ChunkPlaceV2,
     record: &'b [u8],
     decoder: &mut Option<ColdDecoder>,
     (encoder, hot): (&mut Encoder, &'b mut Vec<u8>),
 ) -> Result<&'b [u8], Error> {
-    let (file, key) = (|| flushed.file.clone(), place.key);
-    let wrong = |source: CodecError| Error::Chunk { file: file(), key, source };
+    let file = || flushed.file.clone();
+    let (region, index) = place.id.place();
+    let wrong = |source: CodecError| Error::Chunk { file: file(), region, index, source };
     let bytes = match flushed.index().form {
         Form::Hot => {
             VerifiedChunk::verify(record).map_err(|error| wrong(error.into()))?;
             record
         }
         Form::Cold => {
-            let chunk = VerifiedColdChunk::verify(record).map_err(|error| wrong(error.into()))?;
+            let cold = VerifiedColdChunk::verify(record).map_err(|error| wrong(error.into()))?;
             let decoder = match decoder {
                 Some(decoder) => decoder,
                 None => decoder.insert(ColdDecoder::new().map_err(wrong)?),
             };
             hot.clear();
-            transcode_to_hot(&chunk, decoder, encoder, hot).map_err(wrong)?;
+            transcode_to_hot(&cold, decoder, encoder, hot).map_err(wrong)?;
             hot
         }
     };
     let found = stored_checksum(record);
     if found != place.checksum {
-        let (part, expected) = (format!("chunk {key}"), place.checksum);
+        let (part, expected) = (place.id.to_string(), place.checksum);
         return Err(Error::Exchanged { file: file(), part, expected, found });
     }
     Ok(bytes)

@@ -6,7 +6,7 @@ use super::error::Error;
 use super::files::{BLOCK_BYTES, ReadFile, read_exact_at};
 use super::folder::Folder;
 use super::header::{BOUND_BYTES, Header, HeaderError, IDENTITY_BYTES};
-use super::index::{INDEX_BYTES_MAX, Index, IndexV1};
+use super::index::{INDEX_BYTES_MAX, Index, IndexV2};
 use super::seal::Nonce;
 use super::writer::INDEX_RECORD;
 use crate::sys::arena::{PageSize, Span};
@@ -88,7 +88,7 @@ impl Flushed {
         Ok(Self { file: name(), opened, header, index: Arc::new(index) })
     }
 
-    pub(super) fn index(&self) -> &IndexV1 {
+    pub(super) fn index(&self) -> &IndexV2 {
         self.index.get()
     }
 

@@ -22,7 +22,7 @@ use super::writer::PROBE_FILE;
 use super::{Error, Form};
 use crate::pool::{Pool, Stored};
 use crate::progress::Watch;
-use crate::snapshot::SnapshotId;
+use crate::snapshot::{SnapshotId, parse_id};
 use crate::sync::{into_inner, lock};
 use crate::walk::{Threads, Walker};
 
@@ -282,10 +282,10 @@ fn parse(file: &str) -> Parsed {
     if file == PROBE_FILE || (stem == META_FILE && kind == "partial") {
         return Parsed::Partial;
     }
-    match (SnapshotId::parse(stem), kind) {
-        (Some(id), "snapshot") => Parsed::Snapshot { id, listed: true },
-        (Some(id), "hidden") => Parsed::Snapshot { id, listed: false },
-        (Some(_), "partial") => Parsed::Partial,
+    match (parse_id(stem), kind) {
+        (Ok(id), "snapshot") => Parsed::Snapshot { id, listed: true },
+        (Ok(id), "hidden") => Parsed::Snapshot { id, listed: false },
+        (Ok(_), "partial") => Parsed::Partial,
         _ => Parsed::Foreign,
     }
 }
@@ -342,7 +342,8 @@ fn drop_without_dependencies(
 ) {
     for id in left {
         let flushed = &found[id].flushed;
-        let missing = found[id].dependencies().find(|other| !stored.contains_key(other)).unwrap_or(0);
+        let missing = found[id].dependencies().find(|other| !stored.contains_key(other));
+        let missing = missing.expect("a snapshot whose dependencies are all stored is loaded");
         let (file, dependency) = (flushed.file.clone(), SnapshotId::from_number(missing));
         report.drop_file(flushed, Error::Dependency { file, dependency });
     }

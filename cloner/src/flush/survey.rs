@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::candidate::Candidate;
+use super::index::FormText;
 use super::{Dropped, Error, Folder, Form, Recoverer};
 use crate::pool::Labels;
 use crate::snapshot::SnapshotId;
@@ -28,6 +29,7 @@ pub struct Surveyed {
     /// Whether the snapshot is found under its name. If not, it is kept for those that refer to it.
     pub listed: bool,
     /// The form in which its chunks are stored.
+    #[serde(with = "FormText")]
     pub form: Form,
     /// Number of chunks.
     pub chunks: usize,
@@ -59,12 +61,12 @@ impl Recoverer {
 fn surveyed(Candidate { flushed, listed }: &Candidate, all: &BTreeMap<u128, Candidate>) -> Surveyed {
     let index = flushed.index();
     let name_of = |id: &SnapshotId| {
-        let known = id.number().and_then(|id| all.get(&id));
+        let known = all.get(&id.number());
         known.map_or_else(|| id.to_string(), |other| other.flushed.index().name.clone())
     };
     Surveyed {
         name: index.name.clone(),
-        id: index.id.clone(),
+        id: index.id,
         listed: *listed,
         form: index.form,
         chunks: index.chunks.len(),

@@ -42,10 +42,10 @@ impl Transcoder {
                     .map_err(|source| Error::Transcode { name: name(), source })?,
             ),
         };
-        let key = chunk.key();
+        let (region, index) = chunk.id().place();
         let failed = |source| match source {
             CodecError::Zstd { .. } => Error::Transcode { name: name(), source },
-            source => Error::InPool { name: name(), key, source },
+            source => Error::InPool { name: name(), region, index, source },
         };
         let hot = VerifiedChunk::reopen(chunk.bytes()).map_err(|wrong| failed(wrong.into()))?;
         cold.clear();

@@ -29,16 +29,16 @@ use cloner_codec::hot::VerifiedChunk;
 use twox_hash::XxHash3_64;
 
 use crate::battery::Clock;
-use crate::pool::{Chunk, Stored};
+use crate::pool::{Chunk, FLUSHED_FILE_BYTES, Stored, flushed_bytes};
 use crate::progress::Watch;
-use crate::snapshot::{MANIFEST_LABEL, ManifestV1};
+use crate::snapshot::{MANIFEST_LABEL, Manifest, ManifestV2};
 use crate::walk::{Threads, Walker};
 
 use super::files::{BLOCK_BYTES, Files, WriteFile};
 use super::form::{self, Choice};
 use super::gauge::Gauge;
 use super::header::{BOUND_BYTES, Header, IDENTITY_BYTES};
-use super::index::{BlobPlaceV1, ChunkPlaceV1, IndexV1};
+use super::index::{BlobPlaceV1, ChunkPlaceV2, IndexV2};
 use super::seal::{Key, Nonce, TAG_BYTES, random_bytes};
 use super::stage::{Broken, Stage, Stream};
 use super::transcoder::Transcoder;
@@ -68,7 +68,7 @@ pub(super) struct Writer {
 #[must_use = "it is deleted when the folder is recovered"]
 pub(super) struct Complete {
     pub(super) id: u128,
-    pub(super) index: IndexV1,
+    pub(super) index: IndexV2,
     pub(super) file_bytes: u64,
     pub(super) choice: Choice,
     /// Time that allocating and syncing the file took. Committing comes on top.
@@ -101,13 +101,13 @@ pub(super) fn partial_name(id: u128) -> String {
 }
 
 /// The number of a snapshot, and its manifest.
-pub(super) fn identity(stored: &Stored) -> Result<(u128, ManifestV1), Error> {
+pub(super) fn identity(stored: &Stored) -> Result<(u128, ManifestV2), Error> {
     let name = || stored.name().to_owned();
     let manifest = stored.blob(MANIFEST_LABEL).ok_or_else(|| Error::NoManifest { name: name() })?;
     let manifest =
-        ManifestV1::from_bytes(manifest).map_err(|source| Error::Manifest { name: name(), source })?;
-    let id = manifest.id.number().ok_or_else(|| Error::NoManifest { name: name() })?;
-    Ok((id, manifest))
+        Manifest::from_bytes(manifest).map_err(|source| Error::Manifest { name: name(), source })?;
+    let manifest = manifest.into_inner();
+    Ok((manifest.id.number(), manifest))
 }
 
 impl Writer {
@@ -128,7 +128,8 @@ impl Writer {
     ///
     /// # Errors
     /// * [`Error::NoManifest`] or [`Error::Manifest`] if `stored` is not a snapshot;
-    /// * [`Error::InPool`] if a chunk is damaged in memory, [`Error::Transcode`] if there is no memory for the coder;
+    /// * [`Error::InPool`] or [`Error::Exchanged`] if a chunk is damaged in memory;
+    /// * [`Error::Transcode`] if there is no memory for the coder;
     /// * [`Error::File`] if a file operation fails, [`Error::Cancelled`].
     ///
     /// The file is then removed. If that fails as well, recovery deletes it.
@@ -204,11 +205,11 @@ impl Writer {
         &self,
         file: &dyn WriteFile,
         stored: &Stored,
-        manifest: &ManifestV1,
+        manifest: &ManifestV2,
         (id, form): (u128, Form),
         gauge: &Gauge,
         watch: Watch<'_>,
-    ) -> Result<(IndexV1, u64), Error> {
+    ) -> Result<(IndexV2, u64), Error> {
         let name = partial_name(id);
         let cannot_write = || Error::file(&name, "write to it");
         let mut stage = lock(&self.stage);
@@ -223,8 +224,8 @@ impl Writer {
         let produced = stage.write(file, (&*self.clock, gauge), |stream| {
             let chunks = self.append_chunks(stream, stored, form, &header, watch)?;
             let blobs = self.append_blobs(stream, stored, &header)?;
-            let index = IndexV1 {
-                id: manifest.id.clone(),
+            let index = IndexV2 {
+                id: manifest.id,
                 name: stored.name().to_owned(),
                 labels: stored.labels().clone(),
                 dependencies: manifest.dependencies.clone(),
@@ -252,7 +253,7 @@ impl Writer {
         form: Form,
         header: &Header,
         watch: Watch<'_>,
-    ) -> Result<Vec<ChunkPlaceV1>, Produced> {
+    ) -> Result<Vec<ChunkPlaceV2>, Produced> {
         let mut places = Vec::with_capacity(stored.chunks().len());
         for batch in stored.chunks().chunks(BATCH) {
             if watch.is_cancelled() {
@@ -262,10 +263,13 @@ impl Writer {
             for (number, chunk) in batch.iter().enumerate() {
                 let (bytes, checksum) = match converted.get(number) {
                     Some((bytes, checksum)) => (&bytes[..], *checksum),
-                    None => (chunk.bytes(), checksum_of(stored, chunk)?),
+                    None => {
+                        check(stored, chunk)?;
+                        (chunk.bytes(), chunk.id().checksum)
+                    }
                 };
                 let offset = stream.append(bytes)?;
-                places.push(ChunkPlaceV1 { key: chunk.key(), offset, bytes: bytes.len() as u64, checksum });
+                places.push(ChunkPlaceV2 { id: chunk.id(), offset, bytes: bytes.len() as u64, checksum });
                 watch.add(chunk.bytes().len() as u64);
             }
         }
@@ -287,14 +291,12 @@ impl Writer {
         let slots: Vec<Mutex<(Vec<u8>, u64)>> = batch.iter().map(|_| Mutex::default()).collect();
         let numbered: Vec<(usize, &Chunk)> = batch.iter().enumerate().collect();
         self.walker.walk(&numbered, |transcoder, &(number, chunk)| {
+            check(stored, chunk)?;
             let mut bytes = match form {
                 Form::Hot => chunk.bytes().to_vec(),
                 Form::Cold => transcoder.cold_form(stored, chunk)?.to_vec(),
             };
-            let checksum = match form {
-                Form::Hot => checksum_of(stored, chunk)?,
-                Form::Cold => stored_checksum(&bytes),
-            };
+            let checksum = stored_checksum(&bytes);
             self.seal(header, first_record + number as u64, &mut bytes);
             *lock(&slots[number]) = (bytes, checksum);
             Ok::<(), Error>(())
@@ -323,7 +325,7 @@ impl Writer {
     fn append_index(
         &self,
         stream: &mut Stream<'_>,
-        index: &IndexV1,
+        index: &IndexV2,
         header: &mut Header,
     ) -> Result<(), Produced> {
         let mut bytes = index.to_bytes();
@@ -345,22 +347,30 @@ impl Writer {
     }
 }
 
-/// The checksum in the header of a chunk of the pool.
-fn checksum_of(stored: &Stored, chunk: &Chunk) -> Result<u64, Error> {
-    let name = || stored.name().to_owned();
-    VerifiedChunk::reopen(chunk.bytes()).map(|chunk| chunk.checksum()).map_err(|wrong| Error::InPool {
+/// Checks that the header of a chunk of the pool is whole, and that its checksum is that of the chunk's id.
+fn check(stored: &Stored, chunk: &Chunk) -> Result<(), Error> {
+    let (name, id) = (|| stored.name().to_owned(), chunk.id());
+    let opened = VerifiedChunk::reopen(chunk.bytes()).map_err(|wrong| Error::InPool {
         name: name(),
-        key: chunk.key(),
+        region: id.region,
+        index: id.index,
         source: wrong.into(),
-    })
+    })?;
+    let (expected, found) = (id.checksum, opened.checksum());
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Error::Exchanged { file: name(), part: id.to_string(), expected, found })
+    }
 }
 
 /// Bytes of disk space to allocate: never less than a hot file takes. A cold file is smaller, or takes what it lacks while it is
 /// written.
-fn allocation(stored: &Stored, manifest: &ManifestV1) -> u64 {
-    let records: u64 = stored.len_bytes() as u64;
-    let parts = stored.chunks().len() + stored.blobs().len() + manifest.dependencies.len();
+fn allocation(stored: &Stored, manifest: &ManifestV2) -> u64 {
+    let chunks = stored.chunks().iter().map(Chunk::bytes);
+    let records: u64 =
+        chunks.chain(stored.blobs().map(|(_, bytes)| bytes)).map(|bytes| flushed_bytes(bytes.len())).sum();
     let tags: usize = stored.labels().tags.iter().map(|(key, value)| 2 * (key.len() + value.len()) + 8).sum();
-    let index = 1024 + tags + parts * (TAG_BYTES + 160);
-    (BLOCK_BYTES as u64 + records + index as u64).next_multiple_of(BLOCK_BYTES as u64)
+    let dependencies = manifest.dependencies.len() as u64 * flushed_bytes(0);
+    (FLUSHED_FILE_BYTES + records + tags as u64 + dependencies).next_multiple_of(BLOCK_BYTES as u64)
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::chunk_id::ChunkId;
+
 use super::ledger::Refused;
 use super::remedy;
 use super::{MAX_TAG_BYTES, MAX_TAGS};
@@ -119,11 +121,11 @@ pub enum Error {
         /// The name that was looked for.
         name: String,
     },
-    /// The reservation already holds a chunk with this key.
-    #[error("the snapshot already holds a chunk {key}")]
+    /// The reservation already holds a chunk with this region and index.
+    #[error("the snapshot already has a chunk at {id}")]
     ChunkTaken {
-        /// The chunk's key.
-        key: u64,
+        /// The chunk that was refused.
+        id: ChunkId,
     },
     /// The reservation already holds a blob with this label.
     #[error("the snapshot already holds a blob labelled {label:?}")]

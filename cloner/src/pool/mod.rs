@@ -7,7 +7,7 @@
 //! ```text
 //!            reserve(name, bytes)          seal()                  get(name)
 //!   Pool ───────────────────────► Reservation ─────► Arc<Stored> ◄─────────── Pool
-//!                                 put_chunk(key, …)   chunk(key) -> &[u8]      remove(name)
+//!                                 put_chunk(id, …)    chunk(place) -> &[u8]    remove(name)
 //!                                 put_blob(label, …)  blob(label) -> &[u8]
 //! ```
 //!
@@ -26,6 +26,7 @@ mod arena;
 mod check;
 mod error;
 mod extents;
+mod flushed;
 pub mod hugepages;
 mod index;
 mod labels;
@@ -45,10 +46,11 @@ pub use arena::{Backing, Pages, Populate};
 pub use check::{CheckReport, Inconsistency};
 pub use error::{Error, TooFewHugePages};
 pub use extents::GRANULE;
+pub use flushed::{FLUSHED_FILE_BYTES, flushed_bytes};
 pub use labels::{Labels, Priority};
 pub use ledger::{Claim, Ledger, Limit, Refused, Usage};
 pub use provide::{PageChoice, Provided, WhyOrdinary, provide};
-pub use reservation::{Reservation, flushed_bytes};
+pub use reservation::Reservation;
 pub(crate) use room::{available_bytes, private_bytes};
 pub use stats::{Listing, Stats};
 pub use stored::{Chunk, Stored};

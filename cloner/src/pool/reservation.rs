@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::chunk_id::ChunkId;
 use crate::sync::{into_inner, lock};
 
 use super::Error;
 use super::extents::{Extent, Promise};
+use super::flushed::flushed_bytes;
 use super::index::Name;
 use super::labels::Labels;
 use super::ledger::Claim;
-use super::stored::Stored;
+use super::stored::{Chunk, Stored};
 
 /// A snapshot being filled, by any number of threads; invisible until [`seal`](Self::seal).
 ///
@@ -31,7 +33,8 @@ pub struct Reservation {
 /// What has been put so far.
 #[derive(Debug, Default)]
 struct Contents {
-    chunks: BTreeMap<u64, Extent>,
+    /// By region and index.
+    chunks: BTreeMap<(u16, u32), Chunk>,
     blobs: BTreeMap<String, Extent>,
     dependencies: Vec<Arc<Stored>>,
 }
@@ -47,15 +50,16 @@ impl Reservation {
         self.name.get()
     }
 
-    /// Copies one chunk into the pool. The order of calls does not matter: chunks are kept in the order of their keys.
+    /// Copies one chunk into the pool. The order of calls does not matter: chunks are kept in the order of their ids. The pool keeps
+    /// the id as it is given, and does not compare its checksum with the bytes.
     ///
     /// # Errors
     /// [`Error::Full`] if the pool has no room; [`Error::Refused`] if the battery could not save the chunk;
-    /// [`Error::ChunkTaken`] for a key that was put before.
-    pub fn put_chunk(&self, key: u64, bytes: &[u8]) -> Result<(), Error> {
-        let extent = self.store(bytes)?;
-        let new = insert_new(&mut self.contents().chunks, key, extent);
-        if new { Ok(()) } else { Err(Error::ChunkTaken { key }) }
+    /// [`Error::ChunkTaken`] if a chunk with the same region and index was put before.
+    pub fn put_chunk(&self, id: ChunkId, bytes: &[u8]) -> Result<(), Error> {
+        let chunk = Chunk::new(id, self.store(bytes)?);
+        let new = insert_new(&mut self.contents().chunks, id.place(), chunk);
+        if new { Ok(()) } else { Err(Error::ChunkTaken { id }) }
     }
 
     /// Copies something other than a chunk into the pool, such as a VM's state.
@@ -85,6 +89,7 @@ impl Reservation {
         }
         let Contents { chunks, blobs, dependencies } = into_inner(contents);
         let named = (name.get().to_owned(), labels);
+        let chunks = chunks.into_values().collect();
         let stored = Arc::new(Stored::new(named, chunks, blobs, dependencies, claim));
         name.fill(&stored);
         stored
@@ -103,20 +108,11 @@ impl Reservation {
     }
 }
 
-/// The most bytes that one chunk or blob can take on disk: its own, its line of the index, and what encryption adds.
-#[must_use]
-pub const fn flushed_bytes(len_bytes: usize) -> u64 {
-    len_bytes as u64 + FLUSHED_BESIDE_BYTES
-}
-
-/// A line of the index takes about 90 bytes, and the authentication tag of encryption 16.
-const FLUSHED_BESIDE_BYTES: u64 = 160;
-
-/// Inserts the extent unless the key is there already, and returns whether it did.
-fn insert_new<K: Ord>(map: &mut BTreeMap<K, Extent>, key: K, extent: Extent) -> bool {
+/// Inserts the value unless the key is there already, and returns whether it did.
+fn insert_new<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
     match map.entry(key) {
         Entry::Vacant(place) => {
-            place.insert(extent);
+            place.insert(value);
             true
         }
         Entry::Occupied(_) => false,

@@ -1,8 +1,9 @@
-//! A published snapshot, as the pool knows it: keyed chunks and labelled blobs.
+//! A published snapshot, as the pool knows it: chunks by id and labelled blobs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::chunk_id::ChunkId;
 use crate::sync::lock;
 
 use super::extents::Extent;
@@ -17,7 +18,7 @@ use super::ledger::Claim;
 pub struct Stored {
     name: String,
     labels: Labels,
-    /// Sorted by key.
+    /// Sorted by region and index.
     chunks: Box<[Chunk]>,
     blobs: BTreeMap<String, Extent>,
     dependencies: Box<[Arc<Self>]>,
@@ -30,15 +31,19 @@ pub struct Stored {
 /// One chunk of a snapshot.
 #[derive(Debug)]
 pub struct Chunk {
-    key: u64,
+    id: ChunkId,
     extent: Extent,
 }
 
 impl Chunk {
-    /// The key that the chunk was put under.
+    pub(super) const fn new(id: ChunkId, extent: Extent) -> Self {
+        Self { id, extent }
+    }
+
+    /// The id that the chunk was put under.
     #[must_use]
-    pub const fn key(&self) -> u64 {
-        self.key
+    pub const fn id(&self) -> ChunkId {
+        self.id
     }
 
     /// The chunk's bytes, as they were put.
@@ -51,12 +56,11 @@ impl Chunk {
 impl Stored {
     pub(super) fn new(
         (name, labels): (String, Labels),
-        chunks: BTreeMap<u64, Extent>,
+        chunks: Box<[Chunk]>,
         blobs: BTreeMap<String, Extent>,
         dependencies: Vec<Arc<Self>>,
         claim: Option<Claim>,
     ) -> Self {
-        let chunks = chunks.into_iter().map(|(key, extent)| Chunk { key, extent }).collect();
         let claim = Mutex::new(claim);
         Self {
             name,
@@ -116,16 +120,16 @@ impl Stored {
         &self.name
     }
 
-    /// All chunks, by ascending key.
+    /// All chunks, by ascending region and index.
     #[must_use]
     pub const fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
-    /// The chunk put under `key`.
+    /// The bytes of the chunk with this index in the region with this number.
     #[must_use]
-    pub fn chunk(&self, key: u64) -> Option<&[u8]> {
-        let at = self.chunks.binary_search_by_key(&key, Chunk::key).ok()?;
+    pub fn chunk(&self, region: u16, index: u32) -> Option<&[u8]> {
+        let at = self.chunks.binary_search_by_key(&(region, index), |chunk| chunk.id.place()).ok()?;
         Some(self.chunks[at].bytes())
     }
 

@@ -9,11 +9,12 @@ use cloner_codec::chunk::{
 use cloner_codec::hot::{ChunkInput, ChunkStats, Dedup, KeptRecord, PageSet, VerifiedChunk};
 use vmm::memory::{DirtySet, StillMemory};
 
+use crate::chunk_id::ChunkId;
 use crate::layout::{self, Chunk, ChunkIndex, PageNumber, PlaceRef};
 use crate::moment::Last;
 use crate::pool::Reservation;
 use crate::progress::Watch;
-use crate::snapshot::{Checks, ChunkEntryV1, InChunk, Snapshot};
+use crate::snapshot::{Checks, InChunk, MEMORY_REGION, Snapshot};
 use crate::sync::{into_inner, lock};
 use crate::walk::Walker;
 
@@ -114,18 +115,19 @@ pub(super) fn encode(
                 (&worker.encoded[..], part)
             }
         };
-        reservation.put_chunk(u64::from(index), bytes)?;
+        let id = ChunkId { region: MEMORY_REGION, index, checksum: stored_checksum(bytes) };
+        reservation.put_chunk(id, bytes)?;
         watch.add((dirty.len() * PAGE_BYTES) as u64);
         dirty_chunks.fetch_add(usize::from(!dirty.is_empty()), Ordering::Relaxed);
         let mut encoded = lock(&encoded);
-        encoded.chunks.push(ChunkEntryV1 { index, checksum: stored_checksum(bytes) });
+        encoded.chunks.push(id);
         encoded.touched_pages += part.touched_pages;
         encoded.read_pages += part.read_pages;
         encoded.stats += part.stats;
         Ok(())
     })?;
     let mut encoded = into_inner(encoded);
-    encoded.chunks.sort_unstable_by_key(|entry| entry.index);
+    encoded.chunks.sort_unstable();
     encoded.changed = Some(Changed { dirty_bytes, dirty_chunks: dirty_chunks.into_inner() });
     Ok(encoded)
 }

@@ -7,11 +7,12 @@ use cloner_codec::chunk::{CHUNK_PAGES, PAGE_BYTES, Page, PageIndex, PageRef, pag
 use cloner_codec::hot::{ChunkInput, ChunkStats, Dedup, PageSet};
 use vmm::memory::StillMemory;
 
+use crate::chunk_id::ChunkId;
 use crate::dedup::PageTable;
 use crate::layout::{self, Chunk, PageNumber, PlaceRef};
 use crate::pool::Reservation;
 use crate::progress::Watch;
-use crate::snapshot::ChunkEntryV1;
+use crate::snapshot::MEMORY_REGION;
 use crate::sync::{into_inner, lock};
 use crate::walk::Walker;
 
@@ -66,24 +67,25 @@ fn encode_planned(
     planned: &[Planned],
     reservation: &Reservation,
     watch: Watch<'_>,
-) -> Result<(Vec<ChunkEntryV1>, ChunkStats), Error> {
+) -> Result<(Vec<ChunkId>, ChunkStats), Error> {
     let done = Mutex::new((Vec::with_capacity(planned.len()), ChunkStats::default()));
     walker.walk(planned, |worker, planned| {
         if watch.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let stats = worker.encode_touched(known, planned)?;
-        let index = planned.chunk.index.0;
-        reservation.put_chunk(u64::from(index), &worker.encoded)?;
+        let (index, checksum) = (planned.chunk.index.0, stored_checksum(&worker.encoded));
+        let id = ChunkId { region: MEMORY_REGION, index, checksum };
+        reservation.put_chunk(id, &worker.encoded)?;
         watch.add((planned.touched.len() * PAGE_BYTES) as u64);
         let mut done = lock(&done);
-        done.0.push(ChunkEntryV1 { index, checksum: stored_checksum(&worker.encoded) });
+        done.0.push(id);
         done.1 += stats;
         Ok::<(), Error>(())
     })?;
-    let (mut entries, stats) = into_inner(done);
-    entries.sort_unstable_by_key(|entry: &ChunkEntryV1| entry.index);
-    Ok((entries, stats))
+    let (mut chunks, stats) = into_inner(done);
+    chunks.sort_unstable();
+    Ok((chunks, stats))
 }
 
 impl Worker {

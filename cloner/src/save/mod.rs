@@ -26,11 +26,12 @@ use cloner_codec::chunk::{CodecError, PAGE_BYTES};
 use cloner_codec::hot::ChunkStats;
 use vmm::memory;
 
+use crate::chunk_id::ChunkId;
 use crate::dedup::PageTable;
 use crate::moment::{Changes, LiveReport, Memory, Moment};
 use crate::pool::{self, Reservation};
 use crate::progress::{Cancel, Progress, Watch};
-use crate::snapshot::{self, ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot, SnapshotId};
+use crate::snapshot::{self, MANIFEST_LABEL, ManifestV2, RegionV2, STATE_LABEL, Snapshot, SnapshotId};
 use crate::walk::{Threads, Walker};
 
 use references::References;
@@ -137,7 +138,7 @@ pub struct Changed {
 /// All chunks of a snapshot, in order, and how they were made.
 #[derive(Default)]
 struct Encoded {
-    chunks: Vec<ChunkEntryV1>,
+    chunks: Vec<ChunkId>,
     stats: ChunkStats,
     touched_pages: u64,
     read_pages: u64,
@@ -185,12 +186,13 @@ impl Saver {
         let Encoded { chunks, stats, touched_pages, read_pages, plan_time, changed, table } = encoded;
 
         let memory_bytes = moment.memory().layout().size_bytes();
-        let manifest = ManifestV1 {
+        let manifest = ManifestV2 {
+            producer: ManifestV2::this_producer(),
             id: SnapshotId::random().map_err(Error::Id)?,
-            memory_bytes,
-            touched_pages,
             dependencies: references.ids(),
             has_parent: references.parent().is_some(),
+            touched_pages,
+            regions: vec![RegionV2::memory(memory_bytes)],
             chunks,
         };
         reservation.put_blob(STATE_LABEL, &moment.state.to_bytes())?;

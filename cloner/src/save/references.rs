@@ -38,7 +38,7 @@ impl References {
 
     /// The ids of the dependencies, in the same order.
     pub(super) fn ids(&self) -> Vec<SnapshotId> {
-        self.dependencies.iter().map(|snapshot| snapshot.manifest().id.clone()).collect()
+        self.dependencies.iter().map(|snapshot| snapshot.manifest().id).collect()
     }
 
     pub(super) fn parent(&self) -> Option<&Snapshot> {

@@ -44,7 +44,7 @@ impl Checks {
             Some(at) => known.swap_remove(at),
             None => {
                 let verified = manifest.chunks.iter().map(|_| AtomicBool::new(false)).collect();
-                Checked { id: manifest.id.clone(), verified }
+                Checked { id: manifest.id, verified }
             }
         };
         self.0.push(checked);
@@ -61,8 +61,7 @@ impl Checks {
         snapshot: &'s Snapshot,
         index: ChunkIndex,
     ) -> Result<Option<VerifiedChunk<'s>>, Error> {
-        let place = snapshot.manifest().chunks.binary_search_by_key(&index.0, |entry| entry.index);
-        let Ok(place) = place else { return Ok(None) };
+        let Some(place) = snapshot.position(index.0) else { return Ok(None) };
         let flag = self.of(snapshot).map(|checked| &checked.verified[place]);
         // Relaxed: the bytes were there before the snapshot was, and nothing changes them. Two threads may both verify a chunk.
         if flag.is_some_and(|flag| flag.load(Ordering::Relaxed)) {

@@ -1,90 +1,143 @@
 //! The manifest: which parts a snapshot consists of.
 
-use std::io;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use vmm::host::random;
 use vmm::schema::envelope::{self, Schema};
+
+use crate::chunk_id::ChunkId;
+
+use super::id::SnapshotId;
 
 /// Label of the manifest in the pool.
 pub const MANIFEST_LABEL: &str = "manifest";
 /// Label of the VM's state in the pool.
 pub const STATE_LABEL: &str = "state";
+/// Number of the region that holds the guest's memory.
+pub const MEMORY_REGION: u16 = 0;
 
-const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 1, name: "snapshot manifest" };
+const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 2, name: "snapshot manifest" };
+/// The program that writes manifests, and its version.
+const PRODUCER: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+const PRODUCER_MAX_BYTES: usize = 64;
+const MEMORY_NAME: &str = "memory";
+const REGION_NAME_MAX_BYTES: usize = 32;
+/// Number of characters of a wrong text that its error keeps: the text may be of any length.
+const SHOWN_CHARACTERS: usize = 64;
 
-/// Schema of the manifest, version 1.
+/// Schema of the manifest, version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ManifestV1 {
+pub struct ManifestV2 {
+    /// Name and version of the program that made the snapshot: 1 to 64 printable ASCII characters. For people who look into it;
+    /// nothing depends on it.
+    pub producer: String,
     /// The snapshot's id. Names can be reused, ids cannot.
     pub id: SnapshotId,
-    /// Bytes of guest memory.
-    pub memory_bytes: u64,
-    /// Number of pages that the guest had ever touched.
-    pub touched_pages: u64,
     /// The snapshots it refers to, in the order in which references count them.
     pub dependencies: Vec<SnapshotId>,
     /// Whether the first dependency is the parent, to which PARENT and PATCH markers refer.
     pub has_parent: bool,
-    /// The chunks that hold anything, by ascending index.
-    pub chunks: Vec<ChunkEntryV1>,
+    /// Number of pages that the guest had ever touched.
+    pub touched_pages: u64,
+    /// What the chunks are divided into; see [`RegionV2::memory`].
+    pub regions: Vec<RegionV2>,
+    /// The chunks that hold anything, by ascending region and index.
+    pub chunks: Vec<ChunkId>,
 }
 
-/// Names a snapshot forever: 32 hexadecimal digits, drawn at random.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SnapshotId(String);
-
-/// One chunk of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// One region of a snapshot, with chunks that are numbered from 0.
+///
+/// This is not a region of guest-physical memory: all of those together are one region of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ChunkEntryV1 {
-    /// Index of the chunk in the guest's memory, from 0.
-    pub index: u32,
-    /// The checksum in the chunk's header.
-    pub checksum: u64,
+pub struct RegionV2 {
+    /// Unique in the snapshot: 1 to 32 characters, each a to z, 0 to 9 or a hyphen.
+    pub name: String,
+    /// What the region holds.
+    pub kind: RegionKind,
+    /// Size in bytes.
+    pub bytes: u64,
 }
 
-impl SnapshotId {
-    /// Draws a new id from the kernel's random numbers, so that forks of one process get different ids.
-    ///
-    /// # Errors
-    /// The kernel's reason for not giving random numbers.
-    pub fn random() -> io::Result<Self> {
-        let number = u128::from_le_bytes(random::bytes()?);
-        Ok(Self(format!("{number:032x}")))
-    }
+/// What a region of a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegionKind {
+    /// The guest's memory: that below 3 GiB, followed by that above 4 GiB.
+    Memory,
 }
 
-impl SnapshotId {
-    /// The id as a number; `None` if its text is not 32 lower-case hexadecimal digits.
+/// Why bytes are not a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The envelope is damaged, or the text in it does not follow the schema.
+    #[error(transparent)]
+    Envelope(#[from] envelope::Error),
+    /// The producer is empty or too long, or has a character that is not allowed.
+    #[error("producer is {found:?}, allowed are 1 to {PRODUCER_MAX_BYTES} printable ASCII characters")]
+    Producer {
+        /// The first 64 characters of the text.
+        found: String,
+    },
+    /// The name of a region is empty or too long, or has a character that is not allowed.
+    #[error(
+        "regions[{number}].name is {found:?}, allowed are 1 to {REGION_NAME_MAX_BYTES} characters, each a to z, 0 to 9 or a hyphen"
+    )]
+    RegionName {
+        /// Number of the region.
+        number: usize,
+        /// The first 64 characters of the name.
+        found: String,
+    },
+    /// Two regions have the same name.
+    #[error("the manifest lists the region {name:?} twice")]
+    DuplicateRegion {
+        /// The name that occurs twice.
+        name: String,
+    },
+    /// The guest's memory is missing, or there are regions besides it.
+    #[error("the manifest lists {found} regions, allowed is exactly 1")]
+    RegionCount {
+        /// Number of regions.
+        found: usize,
+    },
+    /// This build does not know the region.
+    #[error("the manifest's region is named {name:?}, allowed is {MEMORY_NAME:?}")]
+    UnknownRegion {
+        /// Name of the region.
+        name: String,
+    },
+    /// A chunk is in a region that the manifest does not list.
+    #[error("the manifest lists {chunk}, but its regions are numbered 0 to {last}")]
+    ChunkRegion {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Number of the last region.
+        last: usize,
+    },
+}
+
+/// A manifest that was checked: its texts are short and printable, its only region is the guest's memory, and all chunks are in it.
+/// Whether the chunks exist, and are in order, is checked when the snapshot is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest(ManifestV2);
+
+impl RegionV2 {
+    /// The region of a guest's memory. Every snapshot has exactly this one today.
     #[must_use]
-    pub fn number(&self) -> Option<u128> {
-        Self::parse(&self.0)
-    }
-
-    /// Parses 32 hexadecimal digits. Only lower case is accepted, so that each number has exactly one text; `None` for any other.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<u128> {
-        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let is_id = text.len() == 32 && text.bytes().all(digit);
-        if is_id { u128::from_str_radix(text, 16).ok() } else { None }
-    }
-
-    /// The id that has this number.
-    #[must_use]
-    pub fn from_number(number: u128) -> Self {
-        Self(format!("{number:032x}"))
+    pub fn memory(bytes: u64) -> Self {
+        Self { name: String::from(MEMORY_NAME), kind: RegionKind::Memory, bytes }
     }
 }
 
-impl std::fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&self.0)
+impl ManifestV2 {
+    /// What this build gives as [`producer`](Self::producer).
+    #[must_use]
+    pub fn this_producer() -> String {
+        String::from(PRODUCER)
     }
-}
 
-impl ManifestV1 {
     /// The manifest in its envelope.
     ///
     /// # Panics
@@ -93,46 +146,194 @@ impl ManifestV1 {
     pub fn to_bytes(&self) -> Vec<u8> {
         MANIFEST.wrap(&serde_json::to_vec(self).expect("plain structs of numbers and strings"))
     }
+}
 
+impl Manifest {
     /// Reads a manifest from its envelope, which may come from anywhere.
     ///
     /// # Errors
-    /// [`envelope::Error`], which says what is wrong with the envelope or with the text in it.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, envelope::Error> {
-        Ok(serde_json::from_slice(MANIFEST.unwrap(bytes)?)?)
+    /// [`ManifestError`], which says what is wrong with the envelope or with the text in it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: ManifestV2 =
+            serde_json::from_slice(MANIFEST.unwrap(bytes)?).map_err(envelope::Error::from)?;
+        manifest.try_into()
     }
+
+    /// The fields.
+    #[must_use]
+    pub const fn get(&self) -> &ManifestV2 {
+        &self.0
+    }
+
+    /// The fields, to be changed.
+    #[must_use]
+    pub fn into_inner(self) -> ManifestV2 {
+        self.0
+    }
+
+    /// Bytes of guest memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.regions[usize::from(MEMORY_REGION)].bytes
+    }
+}
+
+impl TryFrom<ManifestV2> for Manifest {
+    type Error = ManifestError;
+
+    fn try_from(manifest: ManifestV2) -> Result<Self, ManifestError> {
+        let ManifestV2 { producer, id: _, dependencies: _, has_parent: _, touched_pages: _, regions, chunks } =
+            &manifest;
+        let printable = |byte: u8| matches!(byte, b' '..=b'~');
+        if !is_short(producer, PRODUCER_MAX_BYTES, printable) {
+            return Err(ManifestError::Producer { found: shown(producer) });
+        }
+        check_regions(regions)?;
+        if let Some(chunk) = chunks.iter().find(|chunk| usize::from(chunk.region) >= regions.len()) {
+            return Err(ManifestError::ChunkRegion { chunk: *chunk, last: regions.len() - 1 });
+        }
+        Ok(Self(manifest))
+    }
+}
+
+fn check_regions(regions: &[RegionV2]) -> Result<(), ManifestError> {
+    let mut names = BTreeSet::new();
+    for (number, RegionV2 { name, kind: RegionKind::Memory, bytes: _ }) in regions.iter().enumerate() {
+        let in_name = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if !is_short(name, REGION_NAME_MAX_BYTES, in_name) {
+            return Err(ManifestError::RegionName { number, found: shown(name) });
+        }
+        if !names.insert(name) {
+            return Err(ManifestError::DuplicateRegion { name: name.clone() });
+        }
+    }
+    match regions {
+        [RegionV2 { name, .. }] if name == MEMORY_NAME => Ok(()),
+        [RegionV2 { name, .. }] => Err(ManifestError::UnknownRegion { name: name.clone() }),
+        _ => Err(ManifestError::RegionCount { found: regions.len() }),
+    }
+}
+
+/// Whether a text has 1 to `max_bytes` bytes, and only such as are allowed.
+fn is_short(text: &str, max_bytes: usize, is_allowed: impl Fn(u8) -> bool) -> bool {
+    (1..=max_bytes).contains(&text.len()) && text.bytes().all(is_allowed)
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARACTERS).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A manifest as version 1 was defined. A build that can no longer read it has changed the schema.
-    const GOLDEN: &[u8] = include_bytes!("golden/v1.manifest");
+    /// A manifest as version 2 was defined. A build that can no longer read it has changed the schema.
+    const GOLDEN: &[u8] = include_bytes!("golden/v2.manifest");
 
-    fn golden() -> ManifestV1 {
-        let id = |digit: &str| SnapshotId(digit.repeat(32));
+    fn golden() -> ManifestV2 {
+        let id = |digit: u128| SnapshotId::from_number(digit * 0x1111_1111_1111_1111_1111_1111_1111_1111);
         let chunks = [(0, 0), (1, u64::MAX), (511, 0x0123_4567_89ab_cdef)];
-        ManifestV1 {
-            id: id("a"),
-            memory_bytes: 1 << 30,
-            touched_pages: 1234,
-            dependencies: vec![id("0"), id("9")],
+        ManifestV2 {
+            producer: String::from("cloner 0.1.0"),
+            id: id(0xa),
+            dependencies: vec![id(0), id(9)],
             has_parent: true,
-            chunks: chunks.map(|(index, checksum)| ChunkEntryV1 { index, checksum }).to_vec(),
+            touched_pages: 1234,
+            regions: vec![RegionV2::memory(1 << 30)],
+            chunks: chunks
+                .map(|(index, checksum)| ChunkId { region: MEMORY_REGION, index, checksum })
+                .to_vec(),
         }
     }
 
     #[test]
-    fn the_golden_manifest_of_version_1_is_read_and_written_again_as_it_was() {
-        assert_eq!(ManifestV1::from_bytes(GOLDEN).unwrap(), golden());
+    fn the_golden_manifest_of_version_2_is_read_and_written_again_as_it_was() {
+        let manifest = Manifest::from_bytes(GOLDEN).unwrap();
+        assert_eq!((manifest.get(), manifest.memory_bytes()), (&golden(), 1 << 30));
         assert_eq!(golden().to_bytes(), GOLDEN);
     }
 
     #[test]
     #[ignore = "writes the golden manifest: only for a new version of the schema"]
     fn write_the_golden_manifest() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/snapshot/golden/v1.manifest");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/snapshot/golden/v2.manifest");
         std::fs::write(path, golden().to_bytes()).unwrap();
+    }
+
+    fn changed(change: impl FnOnce(&mut ManifestV2)) -> Result<Manifest, ManifestError> {
+        let mut manifest = golden();
+        change(&mut manifest);
+        Manifest::from_bytes(&manifest.to_bytes())
+    }
+
+    /// What this build gives as its own name is allowed, too: otherwise it could not open what it has saved.
+    #[test]
+    fn a_producer_has_1_to_64_printable_characters() {
+        let longest = "~".repeat(64);
+        for producer in [" ", &longest, &ManifestV2::this_producer()] {
+            changed(|manifest| manifest.producer = producer.to_owned()).unwrap();
+        }
+        let (long, endless) = (" ".repeat(65), "x".repeat(1 << 20));
+        for producer in ["", &long, &endless, "cloner\n", "cl\u{f6}ner", "\u{7f}"] {
+            let error = changed(|manifest| manifest.producer = producer.to_owned()).unwrap_err();
+            assert!(
+                matches!(&error, ManifestError::Producer { found }
+                    if producer.starts_with(found) && found.len() <= 64),
+                "{error:?}"
+            );
+            assert!(error.to_string().ends_with("allowed are 1 to 64 printable ASCII characters"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_region_has_1_to_32_characters_of_few_kinds() {
+        let long = "m".repeat(33);
+        for name in ["", &long, "Memory", "mem ory", "mem_ory", "m\u{e9}moire", "memory\0"] {
+            let error = changed(|manifest| manifest.regions[0].name = name.to_owned()).unwrap_err();
+            assert!(
+                matches!(&error, ManifestError::RegionName { number: 0, found } if found == name),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn any_other_set_of_regions_is_refused_by_name() {
+        let memory = || RegionV2::memory(1 << 30);
+        let named = |name: &str| RegionV2 { name: name.to_owned(), ..memory() };
+        for regions in [vec![], vec![memory(), named("disk-0")], vec![named("disk-0"), memory()]] {
+            let count = regions.len();
+            let error = changed(|manifest| manifest.regions = regions).unwrap_err();
+            assert!(matches!(error, ManifestError::RegionCount { found } if found == count), "{error:?}");
+        }
+        let error = changed(|manifest| manifest.regions = vec![named("disk-0")]).unwrap_err();
+        assert!(matches!(&error, ManifestError::UnknownRegion { name } if name == "disk-0"), "{error:?}");
+        let error = changed(|manifest| manifest.regions = vec![memory(), memory()]).unwrap_err();
+        assert!(matches!(&error, ManifestError::DuplicateRegion { name } if name == "memory"), "{error:?}");
+    }
+
+    #[test]
+    fn a_chunk_of_a_region_that_is_not_listed_is_refused() {
+        for region in [1, u16::MAX] {
+            let error = changed(|manifest| manifest.chunks[2].region = region).unwrap_err();
+            assert!(
+                matches!(error, ManifestError::ChunkRegion { chunk, last: 0 }
+                    if chunk.place() == (region, 511)),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_kind_of_region_that_is_not_known_is_refused() {
+        let text = String::from_utf8(serde_json::to_vec(&golden()).unwrap()).unwrap();
+        for kind in ["disk", "Memory", ""] {
+            let text = text.replace(r#""kind":"memory""#, &format!(r#""kind":"{kind}""#));
+            let error = Manifest::from_bytes(&MANIFEST.wrap(text.as_bytes())).unwrap_err();
+            assert!(
+                matches!(error, ManifestError::Envelope(envelope::Error::Schema(_))),
+                "{kind}: {error:?}"
+            );
+        }
     }
 }

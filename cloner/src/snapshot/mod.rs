@@ -12,19 +12,24 @@
 //! [`crate::save`]), and a DUP never leads to a DUP. So the longest way to a page is DUP, PATCH, DUP, page.
 
 mod checks;
+mod id;
 mod manifest;
 mod resolve;
 
 use std::sync::Arc;
 
 use vmm::VmState;
-use vmm::schema::envelope;
 use vmm::state::DecodeError;
 
 pub(crate) use checks::Checks;
-pub use manifest::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
+pub(crate) use id::parse_id;
+pub use id::{MalformedId, SnapshotId};
+pub use manifest::{
+    MANIFEST_LABEL, MEMORY_REGION, Manifest, ManifestError, ManifestV2, RegionKind, RegionV2, STATE_LABEL,
+};
 pub(crate) use resolve::InChunk;
 
+use crate::chunk_id::ChunkId;
 use crate::dedup::PageTable;
 use crate::layout::{self, Chunk};
 use crate::pool::{self, Stored};
@@ -42,9 +47,9 @@ pub enum Error {
         /// Label of the missing part.
         label: &'static str,
     },
-    /// The manifest is damaged.
-    #[error("the snapshot's manifest is damaged")]
-    Manifest(#[source] envelope::Error),
+    /// The manifest is damaged, or has a field that is not allowed.
+    #[error("the snapshot's manifest is not valid")]
+    Manifest(#[source] ManifestError),
     /// The VM's state is damaged.
     #[error("the snapshot's VM state is damaged")]
     State(#[source] DecodeError),
@@ -60,13 +65,14 @@ pub enum Error {
     },
     /// The chunks in the pool are not those that the manifest lists, or the guest has no place for them.
     #[error(
-        "the manifest lists {listed} chunks up to index {last}, the pool holds {held} and the guest has {count}"
+        "the manifest lists {listed} chunks{}, the pool holds {held} and the guest has {count}",
+        .last.map(|last| format!(" up to index {last}")).unwrap_or_default()
     )]
     Chunks {
         /// Number of chunks that the manifest lists.
         listed: usize,
-        /// Greatest index among them; 0 if there are none.
-        last: u32,
+        /// Greatest index among them; `None` if there are none.
+        last: Option<u32>,
         /// Number of chunks that the pool holds.
         held: usize,
         /// Number of chunks that a guest of this size has.
@@ -92,14 +98,14 @@ pub enum Error {
         /// Why the parent does not fit.
         why: &'static str,
     },
-    /// The chunk in the pool is not the one that the manifest means.
+    /// The chunk in the pool is not the one that the manifest means: the pool knows it by another checksum, or its header has another.
     #[error("chunk {index} has checksum {found:#018x}, but the manifest says {expected:#018x}")]
     Exchanged {
         /// Index of the chunk.
         index: u32,
         /// Checksum according to the manifest.
         expected: u64,
-        /// Checksum in the chunk's header.
+        /// Checksum that the pool knows the chunk by, or that its header has.
         found: u64,
     },
     /// A chunk does not have as many pages as its place in the guest's memory.
@@ -146,7 +152,7 @@ pub struct Snapshot(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     stored: Arc<Stored>,
-    manifest: ManifestV1,
+    manifest: Manifest,
     state: VmState,
     dependencies: Vec<Snapshot>,
     /// Finds pages by content. `None` unless this process made the snapshot.
@@ -159,7 +165,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::Manifest`] or [`Error::State`] if a part is missing or damaged. [`Error::MemorySize`],
-    /// [`Error::Chunks`], [`Error::Dependencies`], [`Error::Parent`] or [`Error::NoParent`] if the parts do not belong together.
+    /// [`Error::Chunks`], [`Error::Exchanged`], [`Error::Dependencies`], [`Error::Parent`] or [`Error::NoParent`] if the parts do not
+    /// belong together.
     pub fn open(stored: Arc<Stored>) -> Result<Self, Error> {
         let dependencies = stored
             .dependencies()
@@ -177,7 +184,7 @@ impl Snapshot {
         let part = |label| {
             stored.blob(label).ok_or_else(|| Error::Missing { snapshot: stored.name().to_owned(), label })
         };
-        let manifest = ManifestV1::from_bytes(part(MANIFEST_LABEL)?).map_err(Error::Manifest)?;
+        let manifest = Manifest::from_bytes(part(MANIFEST_LABEL)?).map_err(Error::Manifest)?;
         let state = VmState::from_bytes(part(STATE_LABEL)?).map_err(Error::State)?;
         check_chunks(&stored, &manifest, &state)?;
         check_dependencies(&stored, &manifest, &dependencies)?;
@@ -192,8 +199,8 @@ impl Snapshot {
 
     /// The manifest.
     #[must_use]
-    pub fn manifest(&self) -> &ManifestV1 {
-        &self.0.manifest
+    pub fn manifest(&self) -> &ManifestV2 {
+        self.0.manifest.get()
     }
 
     /// The state of the VM without its memory.
@@ -217,7 +224,7 @@ impl Snapshot {
     /// The snapshot to whose pages PARENT and PATCH markers refer.
     #[must_use]
     pub fn parent(&self) -> Option<&Self> {
-        self.0.dependencies.first().filter(|_| self.0.manifest.has_parent)
+        self.0.dependencies.first().filter(|_| self.0.manifest.get().has_parent)
     }
 
     pub(crate) fn stored(&self) -> &Arc<Stored> {
@@ -237,10 +244,8 @@ impl Snapshot {
     /// [`Error::Pages`] if it does not have as many pages as its place in memory.
     pub fn verify(&self, chunk: &Chunk) -> Result<Option<VerifiedChunk<'_>>, Error> {
         let index = chunk.index.0;
-        let Ok(at) = self.0.manifest.chunks.binary_search_by_key(&index, |entry| entry.index) else {
-            return Ok(None);
-        };
-        let expected = self.0.manifest.chunks[at].checksum;
+        let Some(at) = self.position(index) else { return Ok(None) };
+        let expected = self.manifest().chunks[at].checksum;
         let verified = VerifiedChunk::verify(self.0.stored.chunks()[at].bytes())
             .map_err(|source| Error::Format { index, source })?;
         if verified.checksum() != expected {
@@ -260,47 +265,56 @@ impl Snapshot {
         self.reopen_index(chunk.index.0)
     }
 
+    /// Where in the manifest, and in the pool's list, the chunk of guest memory with this index is. `None` if nothing of the chunk was
+    /// ever touched.
+    fn position(&self, index: u32) -> Option<usize> {
+        self.manifest().chunks.binary_search_by_key(&(MEMORY_REGION, index), ChunkId::place).ok()
+    }
+
     fn reopen_index(&self, index: u32) -> Result<Option<VerifiedChunk<'_>>, Error> {
-        let encoded = self.0.stored.chunk(u64::from(index));
+        let encoded = self.0.stored.chunk(MEMORY_REGION, index);
         encoded.map(VerifiedChunk::reopen).transpose().map_err(|source| Error::Format { index, source })
     }
 }
 
-fn check_chunks(stored: &Stored, manifest: &ManifestV1, state: &VmState) -> Result<(), Error> {
-    let (manifest_bytes, state_bytes) = (manifest.memory_bytes, state.get().memory_bytes);
+fn check_chunks(stored: &Stored, manifest: &Manifest, state: &VmState) -> Result<(), Error> {
+    let (manifest_bytes, state_bytes) = (manifest.memory_bytes(), state.get().memory_bytes);
     if manifest_bytes != state_bytes {
         return Err(Error::MemorySize { manifest_bytes, state_bytes });
     }
     let count = layout::chunks(state.layout()).len();
-    let listed = || manifest.chunks.iter().map(|entry| u64::from(entry.index));
-    let last = manifest.chunks.iter().map(|entry| entry.index).max().unwrap_or(0);
-    // Both sides ascend, so equal sequences are equal sets without repetition.
-    if !listed().eq(stored.chunks().iter().map(pool::Chunk::key)) || last as usize >= count {
-        return Err(Error::Chunks {
-            listed: manifest.chunks.len(),
-            last,
-            held: stored.chunks().len(),
-            count,
-        });
+    let listed = &manifest.get().chunks;
+    let held = || stored.chunks().iter().map(pool::Chunk::id);
+    let last = listed.iter().map(|chunk| chunk.index).max();
+    let is_beyond = last.is_some_and(|last| last as usize >= count);
+    // The pool's side ascends, so equal sequences are equal sets without repetition.
+    if is_beyond || !listed.iter().map(ChunkId::place).eq(held().map(|id| id.place())) {
+        return Err(Error::Chunks { listed: listed.len(), last, held: stored.chunks().len(), count });
     }
-    Ok(())
+    match listed.iter().zip(held()).find(|(listed, held)| listed.checksum != held.checksum) {
+        None => Ok(()),
+        Some((listed, held)) => {
+            Err(Error::Exchanged { index: listed.index, expected: listed.checksum, found: held.checksum })
+        }
+    }
 }
 
-fn check_dependencies(stored: &Stored, manifest: &ManifestV1, found: &[Snapshot]) -> Result<(), Error> {
+fn check_dependencies(stored: &Stored, manifest: &Manifest, found: &[Snapshot]) -> Result<(), Error> {
     let snapshot = || stored.name().to_owned();
-    if !manifest.dependencies.iter().eq(found.iter().map(|found| &found.manifest().id)) {
+    let ManifestV2 { dependencies, has_parent, .. } = manifest.get();
+    if !dependencies.iter().eq(found.iter().map(|found| &found.manifest().id)) {
         return Err(Error::Dependencies {
             snapshot: snapshot(),
-            wanted: manifest.dependencies.clone(),
-            found: found.iter().map(|found| found.manifest().id.clone()).collect(),
+            wanted: dependencies.clone(),
+            found: found.iter().map(|found| found.manifest().id).collect(),
         });
     }
-    if !manifest.has_parent {
+    if !has_parent {
         return Ok(());
     }
     let Some(parent) = found.first() else { return Err(Error::NoParent) };
     let unfit = |why| Error::Parent { snapshot: snapshot(), parent: parent.name().to_owned(), why };
-    if parent.manifest().memory_bytes != manifest.memory_bytes {
+    if parent.0.manifest.memory_bytes() != manifest.memory_bytes() {
         return Err(unfit("it is of a guest with a different memory size"));
     }
     if parent.manifest().has_parent { Err(unfit("it has a parent itself")) } else { Ok(()) }

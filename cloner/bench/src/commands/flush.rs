@@ -10,15 +10,16 @@ use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, Verified
 use serde::Serialize;
 
 use cloner::battery::{Battery, BatterySpec};
+use cloner::chunk_id::ChunkId;
 use cloner::flush::files::{BLOCK_BYTES, Files, RealFiles, read_exact_at, write_all_at};
 use cloner::flush::{
-    FlushSettings, Flusher, FolderOptions, Form, Gauge, RecoverOptions, Recoverer, this_host,
+    ANY_HOST, FlushSettings, Flusher, FolderOptions, Form, Gauge, RecoverOptions, Recoverer,
 };
 use cloner::image::buffer::Target;
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 use cloner::progress::Watch;
 use cloner::rate::Rate;
-use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
+use cloner::snapshot::{MANIFEST_LABEL, MEMORY_REGION, ManifestV2, RegionV2, SnapshotId};
 use cloner::walk::Threads;
 
 use cloner_cli::folder;
@@ -71,7 +72,8 @@ struct Report {
     bytes: u64,
     flush_gbps: f64,
     device_gbps: f64,
-    form: Form,
+    /// "hot" or "cold".
+    form: String,
     recover_gbps: f64,
     recover_limit_gbps: f64,
     holdup_s: f64,
@@ -138,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
         bytes,
         flush_gbps: gbps(median(|round| round.flush)),
         device_gbps: device / 1e9,
-        form,
+        form: form.to_string(),
         recover_gbps: gbps(median(|round| round.recover)),
         recover_limit_gbps: gbps(median(|round| round.read)).min(copy),
         holdup_s: battery.holdup().as_secs_f64(),
@@ -162,7 +164,7 @@ fn round(
     (path, form): (&Path, Option<Form>),
     recoverer: &Recoverer,
 ) -> Result<Round, Error> {
-    let options = FolderOptions { host: this_host(), ..FolderOptions::default() };
+    let options = FolderOptions { host: String::from(ANY_HOST), ..FolderOptions::default() };
     let failed = |source| Error::Folder { path: path.to_owned(), source };
     let stored = source.get("bench")?;
     let write = {
@@ -280,16 +282,18 @@ fn fill(pool: &Pool, bytes: u64) -> Result<(), Error> {
             break;
         }
         let checksum = VerifiedChunk::reopen(encoded).expect("encoded above").checksum();
-        reservation.put_chunk(u64::from(index), encoded)?;
-        chunks.push(ChunkEntryV1 { index, checksum });
+        let id = ChunkId { region: MEMORY_REGION, index, checksum };
+        reservation.put_chunk(id, encoded)?;
+        chunks.push(id);
         put += encoded.len() as u64;
     }
-    let manifest = ManifestV1 {
+    let manifest = ManifestV2 {
+        producer: ManifestV2::this_producer(),
         id: SnapshotId::random().map_err(Error::Random)?,
-        memory_bytes: (chunks.len() * CHUNK_BYTES) as u64,
-        touched_pages: 0,
         dependencies: Vec::new(),
         has_parent: false,
+        touched_pages: 0,
+        regions: vec![RegionV2::memory((chunks.len() * CHUNK_BYTES) as u64)],
         chunks,
     };
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes())?;

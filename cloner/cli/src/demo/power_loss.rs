@@ -34,7 +34,7 @@ use crate::threads;
 use crate::{Error, folder, interrupt};
 use cloner::battery::{Battery, BatterySpec, Mains, PowerState, SimulatedPower};
 use cloner::durable::{Admitted, DurablePool, Settings};
-use cloner::flush::{FolderOptions, RecoverReport, this_host};
+use cloner::flush::{ANY_HOST, FolderOptions, RecoverReport};
 use cloner::moment::Moment;
 use cloner::pool::{Labels, Priority, Provided};
 use cloner::progress::{Progress, Watch};
@@ -77,7 +77,8 @@ struct Report {
     recovered: usize,
     dropped: usize,
     file_bytes: u64,
-    form: Option<cloner::flush::Form>,
+    /// "hot" or "cold"; `None` if nothing was recovered.
+    form: Option<String>,
     recover_ms: f64,
     clone_ms: f64,
     memory_equal: bool,
@@ -118,7 +119,9 @@ fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Resu
     } else {
         args.pool.open(default_bytes)?
     };
-    let folder = folder::open(path, &FolderOptions { host: this_host(), ..FolderOptions::default() })?;
+    // A host without a machine id can show this, too.
+    let options = FolderOptions { host: String::from(ANY_HOST), ..FolderOptions::default() };
+    let folder = folder::open(path, &options)?;
     let battery = Battery::new(BatterySpec {
         capacity_j: args.battery_capacity.unwrap_or(BatterySpec::default().capacity_j),
         ..BatterySpec::default()
@@ -250,7 +253,7 @@ fn after(args: &Args) -> Result<u8, Error> {
     say(&format!(
         "recovered {} ({}) in {:.1} ms, {} dropped",
         Size(report.file_bytes),
-        report.form.map_or_else(String::new, |form| form.to_string()),
+        report.form.as_deref().unwrap_or_default(),
         report.recover_ms,
         report.dropped
     ))?;
@@ -357,7 +360,7 @@ fn recover_and_clone(
         recovered: found.recovered.len(),
         dropped: found.dropped.len(),
         file_bytes: one.map_or(0, |one| one.file_bytes),
-        form: one.map(|one| one.form),
+        form: one.map(|one| one.form.to_string()),
         recover_ms: milliseconds(found.time),
         clone_ms: milliseconds(first - requested - compared),
         memory_equal,

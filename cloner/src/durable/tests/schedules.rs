@@ -9,10 +9,11 @@ use cloner_codec::chunk::PAGE_BYTES;
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 
 use crate::battery::{Battery, BatterySpec, Charge, Clock, Mains, Reading, SimulatedClock};
+use crate::chunk_id::ChunkId;
 use crate::flush::files::faulty::{FaultyFiles, Random, Speed};
 use crate::flush::{Folder, FolderOptions, Form};
 use crate::pool::{self, Labels, Limit, Pages, Pool, PoolConfig, Populate, Priority, Reservation};
-use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
+use crate::snapshot::{MANIFEST_LABEL, MEMORY_REGION, ManifestV2, RegionV2, SnapshotId};
 
 use super::super::core::{Core, Rule, Settings};
 
@@ -30,14 +31,16 @@ pub(super) fn fill(reservation: &Reservation, seed: u64, pages: usize) -> Result
     let all = ENCODED.get_or_init(|| [1, 2, 4, 8, 16, 64].map(|pages| (pages, make(pages))).into());
     let encoded = &all[&pages];
     let checksum = VerifiedChunk::reopen(encoded).unwrap().checksum();
-    reservation.put_chunk(0, encoded)?;
-    let manifest = ManifestV1 {
+    let id = ChunkId { region: MEMORY_REGION, index: 0, checksum };
+    reservation.put_chunk(id, encoded)?;
+    let manifest = ManifestV2 {
+        producer: ManifestV2::this_producer(),
         id: SnapshotId::random().unwrap(),
-        memory_bytes: 1 << 30,
-        touched_pages: pages as u64,
         dependencies: Vec::new(),
         has_parent: false,
-        chunks: vec![ChunkEntryV1 { index: 0, checksum }],
+        touched_pages: pages as u64,
+        regions: vec![RegionV2::memory(1 << 30)],
+        chunks: vec![id],
     };
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes())
 }

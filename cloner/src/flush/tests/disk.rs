@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::files::faulty::{Fault, FaultyFiles};
 use super::super::*;
 use super::scene::{Content, Scene, contents, recover};
+use crate::chunk_id::ChunkId;
 use crate::progress::{Cancel, Watch};
 
 fn here() -> FolderOptions {
@@ -193,7 +194,7 @@ fn what_is_no_snapshot_is_not_flushed_and_a_cancelled_flush_leaves_nothing() {
     let claim = Some(scene.ledger.claim(0).unwrap());
     let options = crate::pool::PutOptions { claim, ..crate::pool::PutOptions::default() };
     let reservation = scene.pool.reserve_with("bytes", options).unwrap();
-    reservation.put_chunk(0, b"anything").unwrap();
+    reservation.put_chunk(ChunkId { region: 0, index: 0, checksum: 0 }, b"anything").unwrap();
     reservation.seal();
     let report = scene.flush();
     assert!(report.safe.is_empty() && report.failed.is_empty(), "{report:?}");

@@ -3,5 +3,6 @@
 mod crash;
 mod disk;
 mod flips;
+mod forged;
 mod real;
 mod scene;

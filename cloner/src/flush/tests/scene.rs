@@ -7,10 +7,13 @@ use std::time::Duration;
 use cloner_codec::chunk::PAGE_BYTES;
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 
+use crate::chunk_id::ChunkId;
 use crate::pool::{Labels, Ledger, Limit, Pages, Pool, PoolConfig, Populate, Priority, PutOptions, Stored};
 use crate::progress::Watch;
 use crate::rate::Rate;
-use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
+use crate::snapshot::{
+    MANIFEST_LABEL, MEMORY_REGION, Manifest, ManifestV2, RegionV2, STATE_LABEL, SnapshotId,
+};
 use crate::walk::Threads;
 
 use super::super::files::Files;
@@ -20,7 +23,7 @@ use super::super::*;
 /// The whole content of a snapshot, to compare it with what comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
-    chunks: Vec<(u64, Vec<u8>)>,
+    chunks: Vec<(ChunkId, Vec<u8>)>,
     blobs: BTreeMap<String, Vec<u8>>,
     labels: Labels,
     dependencies: Vec<Content>,
@@ -29,7 +32,7 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn of(stored: &Stored) -> Self {
         Self {
-            chunks: stored.chunks().iter().map(|chunk| (chunk.key(), chunk.bytes().to_vec())).collect(),
+            chunks: stored.chunks().iter().map(|chunk| (chunk.id(), chunk.bytes().to_vec())).collect(),
             blobs: stored.blobs().map(|(label, bytes)| (label.to_owned(), bytes.to_vec())).collect(),
             labels: stored.labels().clone(),
             dependencies: stored.dependencies().iter().map(|stored| Self::of(stored)).collect(),
@@ -144,16 +147,19 @@ pub(super) fn put(
         let mut encoded = Vec::new();
         encoder.encode_chunk(&ChunkInput::new(&memory, &PageSet::ALL).unwrap(), &mut NoDedup, &mut encoded);
         let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
-        entries.push(ChunkEntryV1 { index, checksum });
-        reservation.put_chunk(index.into(), &encoded).unwrap();
+        let id = ChunkId { region: MEMORY_REGION, index, checksum };
+        reservation.put_chunk(id, &encoded).unwrap();
+        entries.push(id);
     }
-    let id = |stored: &&Arc<Stored>| ManifestV1::from_bytes(stored.blob(MANIFEST_LABEL).unwrap()).unwrap().id;
-    let manifest = ManifestV1 {
+    let id =
+        |stored: &&Arc<Stored>| Manifest::from_bytes(stored.blob(MANIFEST_LABEL).unwrap()).unwrap().get().id;
+    let manifest = ManifestV2 {
+        producer: ManifestV2::this_producer(),
         id: SnapshotId::random().unwrap(),
-        memory_bytes: 1 << 30,
-        touched_pages: 0,
         dependencies: on.iter().map(id).collect(),
         has_parent: !on.is_empty(),
+        touched_pages: 0,
+        regions: vec![RegionV2::memory(1 << 30)],
         chunks: entries,
     };
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes()).unwrap();

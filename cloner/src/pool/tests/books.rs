@@ -222,8 +222,8 @@ fn a_put_is_dominated_by_its_copy() {
 fn the_check_sees_books_that_are_wrong() {
     let pool = pool(2);
     let reservation = pool.reserve("a").unwrap();
-    reservation.put_chunk(0, &[1; 64]).unwrap();
-    reservation.put_chunk(1, &[1; 128]).unwrap();
+    reservation.put_chunk(id(0), &[1; 64]).unwrap();
+    reservation.put_chunk(id(1), &[1; 128]).unwrap();
     let _stored = reservation.seal();
     let good = pool.check().unwrap();
     let good_report = CheckReport {

@@ -5,12 +5,18 @@ mod pages;
 mod threads;
 
 use super::*;
+use crate::chunk_id::ChunkId;
 
 /// A pool of `mib` MiB on ordinary pages.
 fn pool(mib: usize) -> Pool {
     let config =
         PoolConfig { capacity_bytes: mib << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
     Pool::new(&config).unwrap()
+}
+
+/// A chunk of region 0. The pool does not look at checksums.
+fn id(index: u32) -> ChunkId {
+    ChunkId { region: 0, index, checksum: 0 }
 }
 
 /// Asserts that nothing is left: no name, no byte, no promise.
@@ -33,33 +39,39 @@ fn assert_empty(pool: &Pool) {
 }
 
 #[test]
-fn what_was_put_is_read_back_in_the_order_of_its_keys() {
+fn what_was_put_is_read_back_in_the_order_of_its_ids() {
     let pool = pool(8);
     let reservation = pool.reserve_promised("pulse-1.a_B", 3 << 20).unwrap();
     assert_eq!(reservation.name(), "pulse-1.a_B");
     let long = vec![0xa5; (2 << 20) + 77];
-    reservation.put_chunk(7, &long).unwrap();
-    reservation.put_chunk(u64::MAX, &[]).unwrap();
-    reservation.put_chunk(0, b"a zero chunk").unwrap();
+    let seventh = ChunkId { checksum: 0xabc, ..id(7) };
+    let last = ChunkId { region: u16::MAX, index: u32::MAX, checksum: u64::MAX };
+    let of_another_region = ChunkId { region: 1, ..id(7) };
+    reservation.put_chunk(seventh, &long).unwrap();
+    reservation.put_chunk(last, &[]).unwrap();
+    reservation.put_chunk(of_another_region, b"another").unwrap();
+    reservation.put_chunk(id(0), b"a zero chunk").unwrap();
     reservation.put_blob("state", b"{}").unwrap();
     reservation.put_blob("map", &[1; 64]).unwrap();
     drop(reservation.seal());
 
     let stored = pool.get("pulse-1.a_B").unwrap();
-    let chunks: Vec<_> = stored.chunks().iter().map(|chunk| (chunk.key(), chunk.bytes())).collect();
-    assert_eq!(chunks, [(0, &b"a zero chunk"[..]), (7, &long), (u64::MAX, &[])]);
-    assert_eq!(stored.chunk(7), Some(&long[..]));
-    assert_eq!(stored.chunk(8), None);
+    let chunks: Vec<_> = stored.chunks().iter().map(|chunk| (chunk.id(), chunk.bytes())).collect();
+    let zero = (id(0), &b"a zero chunk"[..]);
+    assert_eq!(chunks, [zero, (seventh, &long), (of_another_region, b"another"), (last, &[])]);
+    assert_eq!(stored.chunk(0, 7), Some(&long[..]));
+    assert_eq!(stored.chunk(1, 7), Some(&b"another"[..]));
+    assert_eq!((stored.chunk(0, 8), stored.chunk(1, 0)), (None, None));
     assert_eq!(stored.blob("state"), Some(&b"{}"[..]));
     assert_eq!(stored.blob("State"), None);
     assert_eq!(stored.blobs().collect::<Vec<_>>(), [("map", &[1; 64][..]), ("state", b"{}")]);
 
-    let len_bytes = long.len() + 12 + 2 + 64;
-    let occupied_bytes = (2 << 20) + 128 + 4 * GRANULE;
+    let len_bytes = long.len() + 12 + 7 + 2 + 64;
+    let occupied_bytes = (2 << 20) + 128 + 5 * GRANULE;
     let name = "pulse-1.a_B".to_owned();
     let listing = Listing {
         name,
-        chunks: 3,
+        chunks: 4,
         len_bytes,
         occupied_bytes,
         shared_bytes: 0,
@@ -70,7 +82,7 @@ fn what_was_put_is_read_back_in_the_order_of_its_keys() {
     };
     assert_eq!(pool.list(), [listing]);
     let stats = pool.stats();
-    assert_eq!((stats.used_bytes, stats.promised_bytes, stats.extents), (occupied_bytes, 0, 5));
+    assert_eq!((stats.used_bytes, stats.promised_bytes, stats.extents), (occupied_bytes, 0, 6));
     assert_eq!(stats.free_bytes + stats.used_bytes, pool.capacity_bytes());
 }
 
@@ -78,7 +90,7 @@ fn what_was_put_is_read_back_in_the_order_of_its_keys() {
 fn a_snapshot_is_invisible_until_it_is_sealed() {
     let pool = pool(2);
     let reservation = pool.reserve_promised("a", 100).unwrap();
-    reservation.put_chunk(0, b"x").unwrap();
+    reservation.put_chunk(id(0), b"x").unwrap();
     assert!(matches!(pool.get("a"), Err(Error::NotFound { name }) if name == "a"));
     assert!(matches!(pool.remove("a"), Err(Error::NotFound { .. })));
     assert_eq!(pool.list(), []);
@@ -95,7 +107,7 @@ fn a_snapshot_is_invisible_until_it_is_sealed() {
 fn a_dropped_reservation_leaves_no_trace() {
     let pool = pool(2);
     let reservation = pool.reserve_promised("a", 1 << 20).unwrap();
-    reservation.put_chunk(0, &[1; 1000]).unwrap();
+    reservation.put_chunk(id(0), &[1; 1000]).unwrap();
     reservation.put_blob("state", &[2; 1000]).unwrap();
     drop(reservation);
     assert_empty(&pool);
@@ -108,7 +120,7 @@ fn a_removed_snapshot_stays_readable_until_its_last_handle_is_gone() {
     let pool = pool(2);
     let put = |byte| {
         let reservation = pool.reserve("a").unwrap();
-        reservation.put_chunk(0, &[byte; 5000]).unwrap();
+        reservation.put_chunk(id(0), &[byte; 5000]).unwrap();
         reservation.seal()
     };
     let first = put(1);
@@ -117,8 +129,8 @@ fn a_removed_snapshot_stays_readable_until_its_last_handle_is_gone() {
     assert!(matches!(pool.get("a"), Err(Error::NotFound { .. })));
     let second = put(2);
     drop(first);
-    assert_eq!(again.chunk(0), Some(&[1; 5000][..]));
-    assert_eq!(second.chunk(0), Some(&[2; 5000][..]));
+    assert_eq!(again.chunk(0, 0), Some(&[1; 5000][..]));
+    assert_eq!(second.chunk(0, 0), Some(&[2; 5000][..]));
     assert_eq!(pool.stats().extents, 2);
     pool.check().unwrap();
 
@@ -131,29 +143,34 @@ fn a_removed_snapshot_stays_readable_until_its_last_handle_is_gone() {
 fn handles_and_reservations_outlive_the_pool() {
     let pool = pool(2);
     let sealed = pool.reserve("a").unwrap();
-    sealed.put_chunk(0, b"kept").unwrap();
+    sealed.put_chunk(id(0), b"kept").unwrap();
     let stored = sealed.seal();
     let open = pool.reserve("b").unwrap();
     drop(pool);
-    open.put_chunk(0, b"late").unwrap();
-    assert_eq!(open.seal().chunk(0), Some(&b"late"[..]));
-    assert_eq!(stored.chunk(0), Some(&b"kept"[..]));
+    open.put_chunk(id(0), b"late").unwrap();
+    assert_eq!(open.seal().chunk(0, 0), Some(&b"late"[..]));
+    assert_eq!(stored.chunk(0, 0), Some(&b"kept"[..]));
 }
 
 #[test]
-fn keys_and_labels_are_put_once() {
+fn chunks_and_labels_are_put_once() {
     let pool = pool(2);
     let reservation = pool.reserve("a").unwrap();
-    reservation.put_chunk(3, b"first").unwrap();
+    reservation.put_chunk(id(3), b"first").unwrap();
     reservation.put_blob("state", b"first").unwrap();
     let used_bytes = pool.stats().used_bytes;
-    assert!(matches!(reservation.put_chunk(3, b"second"), Err(Error::ChunkTaken { key: 3 })));
+    // Another checksum makes it no other chunk.
+    for again in [id(3), ChunkId { checksum: 1, ..id(3) }] {
+        let error = reservation.put_chunk(again, b"second").unwrap_err();
+        assert!(matches!(error, Error::ChunkTaken { id } if id == again), "{error:?}");
+        assert_eq!(error.to_string(), "the snapshot already has a chunk at region 0, chunk 3");
+    }
     assert!(
         matches!(reservation.put_blob("state", b"second"), Err(Error::BlobTaken { label }) if label == "state")
     );
     assert_eq!(pool.stats().used_bytes, used_bytes);
     let stored = reservation.seal();
-    assert_eq!((stored.chunk(3), stored.blob("state")), (Some(&b"first"[..]), Some(&b"first"[..])));
+    assert_eq!((stored.chunk(0, 3), stored.blob("state")), (Some(&b"first"[..]), Some(&b"first"[..])));
 }
 
 #[test]
@@ -175,10 +192,10 @@ fn a_full_pool_says_so_and_is_unchanged() {
     let pool = pool(4);
     let reservation = pool.reserve("a").unwrap();
     for key in 0..3 {
-        reservation.put_chunk(key, &vec![1; 1 << 20]).unwrap();
+        reservation.put_chunk(id(key), &vec![1; 1 << 20]).unwrap();
     }
     let before = pool.stats();
-    let error = reservation.put_chunk(3, &vec![1; (1 << 20) + 1]).unwrap_err();
+    let error = reservation.put_chunk(id(3), &vec![1; (1 << 20) + 1]).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the pool is full: 1048640 bytes wanted, 1048576 of 4194304 free and not promised elsewhere, \
@@ -192,10 +209,10 @@ fn a_full_pool_says_so_and_is_unchanged() {
     assert!(matches!(pool.reserve_promised("b", usize::MAX), Err(Error::Full { .. })));
     assert_eq!(pool.stats(), before);
 
-    reservation.put_chunk(3, &vec![1; 1 << 20]).unwrap();
+    reservation.put_chunk(id(3), &vec![1; 1 << 20]).unwrap();
     let full =
         Error::Full { wanted_bytes: 64, free_bytes: 0, capacity_bytes: 4 << 20, largest_free_bytes: 0 };
-    assert_eq!(reservation.put_chunk(4, &[]).unwrap_err().to_string(), full.to_string());
+    assert_eq!(reservation.put_chunk(id(4), &[]).unwrap_err().to_string(), full.to_string());
     drop(reservation);
     assert_empty(&pool);
 }
@@ -205,18 +222,18 @@ fn promised_bytes_are_kept_for_the_one_they_were_promised_to() {
     let pool = pool(2);
     let promised = pool.reserve_promised("promised", (2 << 20) - 128).unwrap();
     let other = pool.reserve("other").unwrap();
-    other.put_chunk(0, &[1; 128]).unwrap();
-    let error = other.put_chunk(1, &[1; 1]).unwrap_err();
+    other.put_chunk(id(0), &[1; 128]).unwrap();
+    let error = other.put_chunk(id(1), &[1; 1]).unwrap_err();
     assert!(
         matches!(error, Error::Full { wanted_bytes: 64, free_bytes: 0, largest_free_bytes: 2_097_024, .. }),
         "{error}"
     );
 
-    promised.put_chunk(0, &vec![2; (2 << 20) - 256]).unwrap();
+    promised.put_chunk(id(0), &vec![2; (2 << 20) - 256]).unwrap();
     assert_eq!(pool.stats().promised_bytes, 128);
     drop(promised.seal());
     assert_eq!(pool.stats().promised_bytes, 0);
-    other.put_chunk(1, &[1; 128]).unwrap();
+    other.put_chunk(id(1), &[1; 128]).unwrap();
     assert_eq!(pool.stats().free_bytes, 0);
 
     drop(other);

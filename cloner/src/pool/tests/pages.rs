@@ -64,10 +64,10 @@ fn a_pool_on_huge_pages_owns_them_and_gives_them_back() {
         assert_eq!(shortage, numbers);
 
         let reservation = pool.reserve_promised("a", 10 << 20).unwrap();
-        reservation.put_chunk(0, &vec![9; 10 << 20]).unwrap();
+        reservation.put_chunk(id(0), &vec![9; 10 << 20]).unwrap();
         let stored = reservation.seal();
         drop(pool);
-        assert!(stored.chunk(0).unwrap().iter().all(|&byte| byte == 9));
+        assert!(stored.chunk(0, 0).unwrap().iter().all(|&byte| byte == 9));
         drop(stored);
         assert_eq!(HugePages::read().unwrap(), with_ours, "back with the last handle");
     }

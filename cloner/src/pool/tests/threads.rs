@@ -15,9 +15,9 @@ fn run_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(2))
 }
 
-/// What thread `writer` puts under `key` in its snapshot `round`. A single word of it is enough to recognise it.
-fn content(writer: u64, round: u64, key: u64) -> Vec<u8> {
-    let word = writer << 48 | round << 16 | key;
+/// What thread `writer` puts as chunk `index` of its snapshot `round`. A single word of it is enough to recognise it.
+fn content(writer: u64, round: u64, index: u32) -> Vec<u8> {
+    let word = writer << 48 | round << 16 | u64::from(index);
     let words = 1 + (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50);
     word.to_le_bytes().repeat(usize::try_from(words).unwrap())
 }
@@ -38,8 +38,8 @@ fn put(pool: &Pool, writer: u64, round: u64, counts: &Counts) {
     let _: Result<(), Error> = pool.remove(&name);
     let fill = || {
         let reservation = pool.reserve_promised(&name, promise_bytes)?;
-        for key in 0..20 {
-            reservation.put_chunk(key, &content(writer, round, key))?;
+        for index in 0..20 {
+            reservation.put_chunk(id(index), &content(writer, round, index))?;
         }
         reservation.put_blob("round", &round.to_le_bytes())?;
         // Depends on another thread's snapshot, if it is there. Its memory then stays as long as this one's, even if its name goes.
@@ -72,12 +72,12 @@ fn read(pool: &Pool, writer: u64, slot: u64, counts: &Counts) {
     let round = u64::from_le_bytes(stored.blob("round").unwrap().try_into().unwrap());
     assert_eq!(stored.chunks().len(), 20);
     for chunk in stored.chunks() {
-        assert_eq!(chunk.bytes(), content(writer, round, chunk.key()));
+        assert_eq!(chunk.bytes(), content(writer, round, chunk.id().index));
     }
     for shared in stored.dependencies() {
         let writer: u64 = shared.name().split('-').next().unwrap().parse().unwrap();
         let round = u64::from_le_bytes(shared.blob("round").unwrap().try_into().unwrap());
-        assert_eq!(shared.chunk(7), Some(&content(writer, round, 7)[..]));
+        assert_eq!(shared.chunk(0, 7), Some(&content(writer, round, 7)[..]));
     }
     counts.read.fetch_add(1, Ordering::Relaxed);
 }
@@ -129,13 +129,13 @@ fn one_reservation_is_filled_by_all_threads_of_rayon() {
 
     let pool = pool(64);
     let reservation = pool.reserve_promised("a", 32 << 20).unwrap();
-    (0..1_000_u64)
+    (0..1_000_u32)
         .into_par_iter()
-        .try_for_each(|key| reservation.put_chunk(key, &content(1, 2, key)))
+        .try_for_each(|index| reservation.put_chunk(id(index), &content(1, 2, index)))
         .unwrap();
     let stored = reservation.seal();
     assert_eq!(stored.chunks().len(), 1_000);
-    stored.chunks().par_iter().for_each(|chunk| assert_eq!(chunk.bytes(), content(1, 2, chunk.key())));
+    stored.chunks().par_iter().for_each(|chunk| assert_eq!(chunk.bytes(), content(1, 2, chunk.id().index)));
 }
 
 #[test]

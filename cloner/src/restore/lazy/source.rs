@@ -48,7 +48,7 @@ impl Source for SnapshotSource {
         let layout = self.layout();
         let listed = self.snapshot.manifest().chunks.iter();
         // Opening the snapshot has checked the greatest index.
-        listed.filter_map(|entry| chunk_at(layout, ChunkIndex(entry.index))).collect()
+        listed.filter_map(|id| chunk_at(layout, ChunkIndex(id.index))).collect()
     }
 
     fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError> {

@@ -28,7 +28,7 @@ pub enum Error {
     #[error("the working set is damaged")]
     Damaged(#[from] envelope::Error),
     /// The working set was recorded for another snapshot.
-    #[error("the working set belongs to the snapshot {found:?}, not to {wanted:?}")]
+    #[error("the working set belongs to the snapshot {found}, not to {wanted}")]
     Other {
         /// The snapshot it was recorded for.
         found: SnapshotId,
@@ -60,7 +60,7 @@ impl WorkingSet {
     #[must_use]
     pub fn recorded(snapshot: &Snapshot, faults: &[Fault]) -> Self {
         let pages = faults.iter().map(|fault| fault.page).collect();
-        Self { snapshot: snapshot.manifest().id.clone(), pages }
+        Self { snapshot: snapshot.manifest().id, pages }
     }
 
     /// The pages. A page that arrived with a neighbour's fault is not listed: it will arrive with that neighbour again.
@@ -75,13 +75,11 @@ impl WorkingSet {
     /// # Errors
     /// [`Error::Pool`] if the pool has no room or refuses; an earlier working set may be gone then.
     pub fn store(&self, pool: &Pool) -> Result<(), Error> {
-        let stored = WorkingSetV1 {
-            snapshot: self.snapshot.clone(),
-            pages: self.pages.iter().map(|page| page.0).collect(),
-        };
+        let stored =
+            WorkingSetV1 { snapshot: self.snapshot, pages: self.pages.iter().map(|page| page.0).collect() };
         let text = serde_json::to_vec(&stored).expect("plain structs of numbers and strings");
-        Self::remove(pool, &self.snapshot)?;
-        let reservation = pool.reserve(&name(&self.snapshot))?;
+        Self::remove(pool, self.snapshot)?;
+        let reservation = pool.reserve(&name(self.snapshot))?;
         reservation.put_blob(LABEL, &SCHEMA.wrap(&text))?;
         reservation.seal();
         Ok(())
@@ -93,7 +91,7 @@ impl WorkingSet {
     /// The entry may come from anywhere, so it is checked: [`Error::Missing`], [`Error::Damaged`], [`Error::Other`] and
     /// [`Error::Page`] say what is wrong with it. [`Error::Pool`] if the pool cannot be asked.
     pub fn load(pool: &Pool, snapshot: &Snapshot) -> Result<Option<Self>, Error> {
-        let name = name(&snapshot.manifest().id);
+        let name = name(snapshot.manifest().id);
         let stored = match pool.get(&name) {
             Ok(stored) => stored,
             Err(pool::Error::NotFound { .. }) => return Ok(None),
@@ -107,7 +105,7 @@ impl WorkingSet {
     ///
     /// # Errors
     /// [`Error::Pool`] if the pool refuses to remove it.
-    pub fn remove(pool: &Pool, snapshot: &SnapshotId) -> Result<(), Error> {
+    pub fn remove(pool: &Pool, snapshot: SnapshotId) -> Result<(), Error> {
         match pool.remove(&name(snapshot)) {
             Ok(()) | Err(pool::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -118,9 +116,9 @@ impl WorkingSet {
         let text = SCHEMA.unwrap(bytes)?;
         let WorkingSetV1 { snapshot: found, pages } =
             serde_json::from_slice(text).map_err(envelope::Error::from)?;
-        let wanted = &snapshot.manifest().id;
-        if found != *wanted {
-            return Err(Error::Other { found, wanted: wanted.clone() });
+        let wanted = snapshot.manifest().id;
+        if found != wanted {
+            return Err(Error::Other { found, wanted });
         }
         let layout = snapshot.state().layout();
         let exists = |page: &u64| {
@@ -134,6 +132,6 @@ impl WorkingSet {
     }
 }
 
-fn name(snapshot: &SnapshotId) -> String {
+fn name(snapshot: SnapshotId) -> String {
     format!("{LABEL}-{snapshot}")
 }
