@@ -56,6 +56,7 @@ mod patch;
 mod select;
 mod simd;
 mod stats;
+mod window;
 mod word;
 
 pub(crate) use chunk::Record;

@@ -3,12 +3,13 @@
 use crate::chunk::{PAGE_BYTES, Page, SLACK_BYTES};
 use crate::hot::Record;
 
-use super::super::simd::{COPY_BYTES, Draft, Kernel, Lanes, MoveTable, Window};
+use super::super::simd::{Draft, Kernel, Lanes, MoveTable, Window};
+use super::super::window::COPY_BYTES;
 use super::steps::{MARKERS, STEPS, Source, Step};
-use super::{COUNTS_BYTES, STEP_MAX, distance_bytes};
+use super::{COUNTS_BYTES, distance_bytes};
 use crate::chunk::RecordError;
 
-const _: () = assert!(COPY_BYTES == STEP_MAX && COPY_BYTES <= SLACK_BYTES);
+const _: () = assert!(COPY_BYTES <= SLACK_BYTES);
 
 /// The steps, in the form that the decoder wants them in.
 static TABLE: MoveTable = {

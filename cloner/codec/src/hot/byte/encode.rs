@@ -4,9 +4,10 @@ use crate::chunk::Page;
 
 use super::super::narrow::low_u32;
 use super::super::simd::{Kernel, Lanes};
-use super::search::{PAGE_AT, PAGE_END, Search};
+use super::super::window::{SEARCH_PAGE_AT, STEP_MAX};
+use super::COUNTS_BYTES;
+use super::search::{PAGE_END, Search};
 use super::streams::Streams;
-use super::{COUNTS_BYTES, STEP_MAX};
 
 /// Scratch for one page's byte markers: first [`MarkBytes`] finds them, then [`WriteBytes`] writes the record.
 pub(in super::super) struct ByteEncoder {
@@ -40,13 +41,13 @@ impl Kernel for MarkBytes<'_> {
         let Self { encoder: ByteEncoder { search, streams }, page, next } = self;
         search.start(page);
         streams.clear();
-        let (mut anchor, mut at, mut distance, mut stride) = (PAGE_AT, PAGE_AT, STEP_MAX, 1);
+        let (mut anchor, mut at, mut distance, mut stride) = (SEARCH_PAGE_AT, SEARCH_PAGE_AT, STEP_MAX, 1);
         while at + 8 <= PAGE_END {
             match search.next(lanes, anchor, at, distance, stride) {
                 Ok(vector) => {
                     (at, distance, stride) = (vector.end, vector.distance, 1);
                     anchor = streams.push_step(search, anchor, &vector);
-                    lanes.prefetch(next, at - PAGE_AT);
+                    lanes.prefetch(next, at - SEARCH_PAGE_AT);
                 }
                 // The longer nothing has been found, the wider the search strides.
                 Err(further) => (at, stride) = (further, 1 + (further - anchor) / STEADY),

@@ -31,8 +31,6 @@ pub(super) use encode::{ByteEncoder, MarkBytes, WriteBytes};
 
 /// Bytes of the two counts a record starts with.
 const COUNTS_BYTES: usize = 3;
-/// Most literals and longest vector of one step, in bytes: one wide register.
-const STEP_MAX: usize = 32;
 
 /// Bytes that this many distances take.
 const fn distance_bytes(distances: usize) -> usize {

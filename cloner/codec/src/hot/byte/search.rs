@@ -17,12 +17,11 @@ use crate::chunk::{PAGE_BYTES, Page};
 
 use super::super::narrow::low_u16;
 use super::super::simd::Lanes;
-use super::STEP_MAX;
+use super::super::window::{SEARCH_PAGE_AT, STEP_MAX};
 use super::steps::Source;
 
-/// Byte of the window at which the page starts: after zeros, as in the decoder's window, as far back as vectors reach here.
-pub(super) const PAGE_AT: usize = 64;
-pub(super) const PAGE_END: usize = PAGE_AT + PAGE_BYTES;
+/// Byte of the window at which the page ends.
+pub(super) const PAGE_END: usize = SEARCH_PAGE_AT + PAGE_BYTES;
 /// Every `u16` is a place in the window, so that no place has to be checked. Most of the window is never touched.
 const PLACES: usize = 1 << 16;
 /// Bytes after the last place, as many as are read from any place.
@@ -66,7 +65,7 @@ impl Search {
     /// Starts a page and forgets the one before it.
     #[inline(always)]
     pub(super) fn start(&mut self, page: &Page) {
-        self.window[PAGE_AT..PAGE_END].copy_from_slice(page);
+        self.window[SEARCH_PAGE_AT..PAGE_END].copy_from_slice(page);
         self.seen.fill(0);
     }
 

@@ -4,7 +4,7 @@
 //! differ only where memory does: after one or two changed bytes of an 8 or 16 byte stride, the same distance comes back, so
 //! lengths of 6, 7, 14 and 15 are frequent there.
 
-use super::STEP_MAX;
+use super::super::window::STEP_MAX;
 
 /// Where a step's vector comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

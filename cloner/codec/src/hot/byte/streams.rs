@@ -3,9 +3,10 @@
 use crate::chunk::PAGE_BYTES;
 
 use super::super::narrow::{low_u8, low_u16};
+use super::super::window::STEP_MAX;
 use super::search::{Search, Vector};
 use super::steps::{MARKERS, STEPS, Source, Step};
-use super::{COUNTS_BYTES, STEP_MAX, distance_bytes};
+use super::{COUNTS_BYTES, distance_bytes};
 
 /// Markers, distances and literals, in the order in which they are found.
 ///

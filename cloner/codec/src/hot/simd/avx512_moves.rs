@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::super::narrow::{low_u8, low_u16, low_u32};
-use super::moves::LEAST_DISTANCE;
+use super::super::window::LEAST_DISTANCE;
 use super::moves::{DISTANCE_BITS, DISTANCE_MAX, Distances, FLAG, MoveTable, Moves, ZEROS_BACK};
 
 /// Bytes of a register, and markers read at a time.

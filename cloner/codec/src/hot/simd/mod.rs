@@ -17,7 +17,7 @@ mod x86_64;
 
 pub(super) use moves::MoveTable;
 pub(super) use past_caches::PastCaches;
-pub(super) use replay::{COPY_BYTES, Draft, Window};
+pub(super) use replay::{Draft, Window};
 
 pub(super) use portable::count;
 

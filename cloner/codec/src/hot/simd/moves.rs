@@ -5,11 +5,8 @@
 //! time into arrays, whose sums say whether the copies fit before the first is made.
 
 use super::super::narrow::{low_u16, low_u32};
+use super::super::window::{LEAST_DISTANCE, REPLAY_PAGE_AT};
 
-/// The distance that is stored as 0.
-pub(super) const LEAST_DISTANCE: u16 = 32;
-/// Where the page starts in the window: from its end, and from a literal run after that, it is as far to zeros only.
-pub(super) const PAGE_AT: u16 = 4096 + 3 * 32;
 /// Markers that are read at a time: most pages have fewer.
 pub(super) const BLOCK_MOVES: usize = 512;
 /// Bits of a distance.
@@ -17,7 +14,7 @@ pub(super) const DISTANCE_BITS: usize = 12;
 /// The greatest distance, in the form it is stored in.
 pub(super) const DISTANCE_MAX: u16 = (1 << DISTANCE_BITS) - 1;
 /// How many bytes before every place of the page there are zeros.
-pub(super) const ZEROS_BACK: u16 = PAGE_AT;
+pub(super) const ZEROS_BACK: u16 = REPLAY_PAGE_AT;
 
 /// What every marker stands for.
 pub(in super::super) struct MoveTable {

@@ -18,23 +18,21 @@
 
 use crate::chunk::{PAGE_BYTES, Page};
 
+use super::super::window::{COPY_BYTES, LEAST_DISTANCE, REPLAY_PAGE_AT};
 use super::Lanes;
-use super::moves::{
-    BLOCK_MOVES, DISTANCE_MAX, Distances, LEAST_DISTANCE, MoveTable, Moves, PAGE_AT, ZEROS_BACK,
-};
+use super::moves::{BLOCK_MOVES, DISTANCE_MAX, Distances, MoveTable, Moves, ZEROS_BACK};
 
-/// Bytes that a copy moves, however few the move needs; and the least distance of a vector.
-pub(in super::super) const COPY_BYTES: usize = 32;
-/// Where it ends.
-const PAGE_END: usize = PAGE_AT as usize + PAGE_BYTES;
+/// Byte of the window at which the page ends.
+const PAGE_END: usize = REPLAY_PAGE_AT as usize + PAGE_BYTES;
 /// A move ends at the end of the page at the latest, and so starts there at the latest.
 const WINDOW_BYTES: usize = PAGE_END + COPY_BYTES;
 
-const _: () = assert!(COPY_BYTES == LEAST_DISTANCE as usize && LEAST_DISTANCE + DISTANCE_MAX <= PAGE_AT);
-const _: () =
-    assert!(ZEROS_BACK <= PAGE_AT && PAGE_END + COPY_BYTES - ZEROS_BACK as usize <= PAGE_AT as usize);
+const _: () = assert!(LEAST_DISTANCE + DISTANCE_MAX <= REPLAY_PAGE_AT);
+const _: () = assert!(
+    ZEROS_BACK <= REPLAY_PAGE_AT && PAGE_END + COPY_BYTES - ZEROS_BACK as usize <= REPLAY_PAGE_AT as usize
+);
 
-/// Where a page is built from byte markers. Reused from page to page: nothing is ever written before [`PAGE_AT`],
+/// Where a page is built from byte markers. Reused from page to page: nothing is ever written before [`REPLAY_PAGE_AT`],
 /// and after it nothing is read that was not written for the same page.
 pub(in super::super) struct Window {
     bytes: [u8; WINDOW_BYTES],
@@ -67,7 +65,7 @@ impl<'a> Draft<'a> {
         window: &'a mut Window,
     ) -> Self {
         let distances = Distances::new(distances);
-        Self { markers, distances, literals, literal_at: 0, window, at: PAGE_AT.into() }
+        Self { markers, distances, literals, literal_at: 0, window, at: REPLAY_PAGE_AT.into() }
     }
 
     /// Whether the page was built to its end, and took exactly this many distances and literals.
@@ -77,7 +75,7 @@ impl<'a> Draft<'a> {
 
     /// The page that was built.
     pub(in super::super) fn into_page(self) -> &'a Page {
-        self.window.bytes[PAGE_AT as usize..].first_chunk().expect("the window is larger than a page")
+        self.window.bytes[REPLAY_PAGE_AT as usize..].first_chunk().expect("the window is larger than a page")
     }
 
     /// Builds the page, as far as its markers fit.
@@ -119,7 +117,7 @@ impl<'a> Draft<'a> {
         let Window { bytes, moves } = &mut *self.window;
         lanes.moves(table, block, &mut self.distances, moves);
         let farthest = moves.back[..block.len()].iter().fold(0, |farthest, &back| farthest.max(back));
-        assert!(farthest <= PAGE_AT, "{farthest} bytes back");
+        assert!(farthest <= REPLAY_PAGE_AT, "{farthest} bytes back");
         let (at, literal_at) = (self.at, self.literal_at);
         self.at += sum(&moves.bytes[..block.len()]);
         self.literal_at += sum(&moves.literals[..block.len()]);
@@ -136,7 +134,7 @@ impl<'a> Draft<'a> {
 }
 
 /// A block of moves to make. They are known to stay in the page, to leave at least [`COPY_BYTES`] of literals, and to copy
-/// vectors from at most [`PAGE_AT`] bytes before.
+/// vectors from at most [`REPLAY_PAGE_AT`] bytes before.
 struct Player<'a> {
     /// The first literal that has not been taken yet.
     literals: *const u8,
@@ -167,7 +165,7 @@ impl Player<'_> {
         let (takes, makes) = (moves.literals[number], moves.bytes[number]);
         // SAFETY: the moves up to this one leave COPY_BYTES of literals.
         let run = unsafe { load(literals) };
-        // SAFETY: `place` is in the page or at its end, so PAGE_AT bytes before it are in the window.
+        // SAFETY: `place` is in the page or at its end, so REPLAY_PAGE_AT bytes before it are in the window.
         let source = unsafe { place.sub(moves.back[number].into()) };
         // SAFETY: COPY_BYTES follow the end of the page in the window, and so any place before.
         let vector = unsafe { load(source) };
@@ -179,7 +177,7 @@ impl Player<'_> {
                 unsafe { store(place, run) };
                 // SAFETY: the literals of this move end at the end of the page at the latest.
                 let place = unsafe { place.add(takes.into()) };
-                // SAFETY: so the vector, which starts there, comes from at most PAGE_AT bytes before that.
+                // SAFETY: so the vector, which starts there, comes from at most REPLAY_PAGE_AT bytes before that.
                 let source = unsafe { place.sub(moves.back[number].into()) };
                 // SAFETY: as above.
                 let vector = unsafe { load(source) };
