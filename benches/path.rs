@@ -10,9 +10,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cloner::pool::{PageChoice, Populate, Provided, provide};
-use cloner::restore::eager::EagerRestorer;
+use cloner::progress::Watch;
+use cloner::restore::Restorer;
 use cloner::save::Saver;
-use cloner::walk::Progress;
+use cloner::walk::Threads;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use guest_images::pulse;
 use vmm::Vm;
@@ -55,9 +56,8 @@ fn path(criterion: &mut Criterion) {
     let Provided { pool, .. } =
         &provide(POOL_BYTES, PageChoice::Auto, Populate::AtOnce).expect("a small pool");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let saver = Saver::new(threads).expect("threads can be started");
-    let restorer = EagerRestorer::new(threads).expect("threads can be started");
-    let progress = Progress::default();
+    let threads = Threads::new(threads).expect("threads can be started");
+    let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
     let vm = boot();
 
     let mut group = criterion.benchmark_group("path");
@@ -86,7 +86,7 @@ fn path(criterion: &mut Criterion) {
     paused.resume();
     let backing = || Backing::Private(PageSize::Transparent);
     group.bench_function("restore memory (eager)", |bencher| {
-        bencher.iter(|| restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored"));
+        bencher.iter(|| restorer.eager(&snapshot, backing(), Watch::default()).expect("it is restored"));
     });
 
     group.throughput(Throughput::Elements(1));
@@ -94,8 +94,8 @@ fn path(criterion: &mut Criterion) {
         bencher.iter_custom(|rounds| {
             let mut built_in = Duration::ZERO;
             for _ in 0..rounds {
-                let (memory, _) =
-                    restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored");
+                let memory =
+                    restorer.eager(&snapshot, backing(), Watch::default()).expect("it is restored").memory;
                 let started = Instant::now();
                 let clone = Vm::restore(snapshot.state(), memory, Box::new(io::sink())).expect("it is built");
                 built_in += started.elapsed();
@@ -110,8 +110,8 @@ fn path(criterion: &mut Criterion) {
             for _ in 0..rounds {
                 let (sender, console) = mpsc::channel();
                 let started = Instant::now();
-                let (memory, _) =
-                    restorer.memory_for(&snapshot, backing(), &progress).expect("it is restored");
+                let memory =
+                    restorer.eager(&snapshot, backing(), Watch::default()).expect("it is restored").memory;
                 let clone =
                     Vm::restore(snapshot.state(), memory, Box::new(Bytes(sender))).expect("it is built");
                 clone.console_input(b"n");

@@ -1,6 +1,5 @@
 //! A clone has its source's memory and goes on where the source was; the source goes on as if nothing had happened.
 
-use cloner::save::Saved;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use cloner::pool::{Backing as PoolBacking, Pages, Populate};
-use cloner::restore::eager;
-use cloner::walk::Progress;
+use cloner::progress::{Progress, Watch};
+use cloner::restore::eager::{self, Restored};
+use cloner::save::{SaveOptions, Saved};
 use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Status, Work, check};
 use vmm::memory::{Backing, GuestMemory, PageSize};
 use vmm::{Announce, Config};
@@ -126,7 +126,8 @@ fn a_larger_guest_takes_no_longer_to_save() {
     for _ in 0..10 {
         for (source, best) in sources.iter().zip(&mut best) {
             let paused = source.pause();
-            let Saved { snapshot, report } = studio.try_save(&paused, "large", &Progress::default()).unwrap();
+            let Saved { snapshot, report } =
+                studio.try_save(&paused, "large", &SaveOptions::default()).unwrap();
             *best = best.min(milliseconds(paused.resume()));
             // The filled memory, the image and the boot structures, in whole huge pages.
             assert!((TOUCHED_BYTES..TOUCHED_BYTES + 8 * MIB).contains(&report.touched_bytes), "{report:?}");
@@ -306,7 +307,9 @@ fn every_kind_of_memory_is_cloned_through_huge_pages() {
             let paused = source.pause();
             let snapshot = studio.save(&paused, "any");
             let progress = Progress::default();
-            let (memory, report) = studio.restorer.memory_for(&snapshot, backing.clone(), &progress).unwrap();
+            let watch = Watch::default().progress(&progress);
+            let Restored { memory, report } =
+                studio.restorer.eager(&snapshot, backing.clone(), watch).unwrap();
             assert_eq!(
                 studio.comparer.first_difference(paused.memory(), &memory).unwrap(),
                 None,
@@ -377,6 +380,6 @@ fn an_eager_restore_into_a_template_is_refused() {
     let folder = Folder::new();
     let path = folder.file("template", &vec![0; usize::try_from(MIB).unwrap()]);
     let backing = Backing::OverTemplate(Arc::new(fs::File::open(path).unwrap()));
-    let error = studio.restorer.memory_for(&snapshot, backing, &Progress::default()).unwrap_err();
+    let error = studio.restorer.eager(&snapshot, backing, Watch::default()).unwrap_err();
     assert!(matches!(error, eager::Error::NotSole(_)), "{error}");
 }

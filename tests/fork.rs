@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use cloner::process::fork::{Error, Template, Zygote};
+use cloner::process::fork::{Error, Zygote};
 use cloner::process::{self, End};
-use cloner::walk::Progress;
+use cloner::progress::Watch;
+use cloner::restore::Template;
 use guest_images::pulse::{Params, check};
 use vmm::Announce;
 
@@ -32,7 +33,7 @@ fn template() -> Template {
     source.line("pulse: ready");
     source.beat();
     let snapshot = studio.snapshot(&source, "template");
-    Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap()
+    studio.restorer.template(&snapshot, Watch::default()).unwrap()
 }
 
 fn zygote(template: &Template) -> Zygote {
@@ -128,7 +129,7 @@ fn the_zygote_command_wants_a_socket() {
 fn linux_forks() {
     let Some(_room) = room_for(2) else { return };
     let Some(linux) = linux() else { return };
-    let template = Template::new(&linux.studio.restorer, &linux.snapshot, &Progress::default()).unwrap();
+    let template = linux.studio.restorer.template(&linux.snapshot, Watch::default()).unwrap();
     let zygote = zygote(&template);
     let forks = [fork(&zygote, None), fork(&zygote, None)];
     for (fork, code) in forks.iter().zip([7, 0]) {

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use cloner::process::fork::{Template, Zygote};
+use cloner::process::fork::Zygote;
+use cloner::progress::Watch;
 use cloner::restore::lazy;
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use guest_images::pulse::{Params, Status};
 use vmm::memory::{self, Backing, PageSize};
 use vmm::{Announce, VmState};
@@ -34,10 +34,10 @@ fn every_way_to_clone_gives_a_generation_and_an_id() {
         let eager = Guest::restore(&state, studio.memory(&snapshot));
         let backing = Backing::Private(PageSize::Transparent);
         let lazy = lazily.then(|| {
-            let (memory, _) = lazy::memory_for(&snapshot, backing, &lazy::Options::default()).unwrap();
-            Guest::restore(&state, memory)
+            let restored = studio.restorer.lazy(&snapshot, backing, &lazy::Options::default()).unwrap();
+            Guest::restore(&state, restored.memory)
         });
-        let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
+        let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
         let over_template = Guest::restore(template.state(), template.memory().unwrap());
         let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
         let forks = [zygote.fork(None).unwrap(), zygote.fork(None).unwrap()];

@@ -2,9 +2,9 @@
 
 use cloner::moment::{self, Series};
 use cloner::pool;
+use cloner::progress::Cancel;
 use cloner::save::{self, Report, SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Work};
 use vmm::memory::{Backing, PageSize, dirty};
 use vmm::{Config, Paused};
@@ -58,16 +58,20 @@ impl Film {
         Self { series, studio }
     }
 
-    fn try_take(&mut self, paused: &Paused<'_>, name: &str, progress: &Progress) -> Result<Saved, Failed> {
+    fn try_take(
+        &mut self,
+        paused: &Paused<'_>,
+        name: &str,
+        options: &SaveOptions<'_>,
+    ) -> Result<Saved, Failed> {
         let reservation = self.studio.pool.reserve(name).unwrap();
-        let options = SaveOptions::default().progress(progress);
-        Ok(self.studio.saver.save(self.series.next(paused)?, reservation, &options)?)
+        Ok(self.studio.saver.save(self.series.next(paused)?, reservation, options)?)
     }
 
     /// Takes the next snapshot, and proves that its clones' memory equals the source's.
     #[track_caller]
     fn take(&mut self, paused: &Paused<'_>, name: &str) -> (Snapshot, Report) {
-        let Saved { snapshot, report } = self.try_take(paused, name, &Progress::default()).unwrap();
+        let Saved { snapshot, report } = self.try_take(paused, name, &SaveOptions::default()).unwrap();
         self.assert_equal(paused, &snapshot);
         (snapshot, report)
     }
@@ -218,7 +222,7 @@ fn a_failed_snapshot_loses_no_change() {
     let stats = film.studio.pool.stats();
     let hog =
         film.studio.pool.reserve_promised("hog", usize::try_from(POOL).unwrap() - stats.used_bytes).unwrap();
-    let error = film.try_take(&paused, "full", &Progress::default()).unwrap_err();
+    let error = film.try_take(&paused, "full", &SaveOptions::default()).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Pool(pool::Error::Full { .. }))), "{error}");
     drop((hog, paused));
     assert_eq!(film.studio.pool.stats().used_bytes, stats.used_bytes);
@@ -227,9 +231,10 @@ fn a_failed_snapshot_loses_no_change() {
     source.beat();
     let paused = source.pause();
     paused.memory().write(21 * MIB, &[0xbb; 4096]).unwrap();
-    let cancelled = Progress::default();
-    cancelled.cancel();
-    let error = film.try_take(&paused, "cancelled", &cancelled).unwrap_err();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let options = SaveOptions::default().cancel(&cancel);
+    let error = film.try_take(&paused, "cancelled", &options).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error}");
     drop(paused);
 
@@ -250,22 +255,22 @@ fn a_log_that_does_not_continue_the_series_is_refused() {
 
     let mut film = Film::begin(Studio::new(POOL), &paused, None);
     let taken = paused.take_dirty().unwrap();
-    let error = film.try_take(&paused, "taken", &Progress::default()).unwrap_err();
+    let error = film.try_take(&paused, "taken", &SaveOptions::default()).unwrap_err();
     assert_names(&error, &["taken already"]);
     drop(taken);
     film.take(&paused, "second");
 
     // Another caller takes the log and does not give it back.
     let _ = paused.take_dirty().unwrap().commit();
-    let error = film.try_take(&paused, "third", &Progress::default()).unwrap_err();
+    let error = film.try_take(&paused, "third", &SaveOptions::default()).unwrap_err();
     assert!(matches!(error, Failed::Moment(moment::Error::OtherSeries { .. })), "{error}");
     assert_names(&error, &["\"second\""]);
     let other = boot(&idle(), Backing::Private(PageSize::Base));
     let other = other.pause();
     other.track_dirty().unwrap();
-    let error = film.try_take(&other, "other", &Progress::default()).unwrap_err();
+    let error = film.try_take(&other, "other", &SaveOptions::default()).unwrap_err();
     assert!(matches!(error, Failed::Moment(moment::Error::OtherSeries { .. })), "{error}");
     paused.untrack_dirty().unwrap();
-    let error = film.try_take(&paused, "untracked", &Progress::default()).unwrap_err();
+    let error = film.try_take(&paused, "untracked", &SaveOptions::default()).unwrap_err();
     assert_names(&error, &["not tracked"]);
 }

@@ -6,9 +6,9 @@ use std::thread;
 
 use cloner::admission::{self, Limits};
 use cloner::moment::{self, LiveReport, Moment};
+use cloner::progress::Cancel;
 use cloner::save::{self, SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
 use vmm::Config;
 use vmm::memory::{Backing, PageSize, ReadError, frozen};
@@ -58,18 +58,17 @@ fn try_save(
     source: &Guest,
     name: &str,
     limits: Limits,
-    progress: &Progress,
+    options: &SaveOptions<'_>,
 ) -> Result<(Snapshot, LiveReport), Failed> {
     let reservation = studio.pool.reserve(name).unwrap();
-    let options = SaveOptions::default().progress(progress);
     let Saved { snapshot, report } =
-        studio.saver.save(Moment::live(&source.vm, limits)?, reservation, &options)?;
+        studio.saver.save(Moment::live(&source.vm, limits)?, reservation, options)?;
     Ok((snapshot, report.live.unwrap()))
 }
 
 #[track_caller]
 fn save(studio: &Studio, source: &Guest, name: &str) -> (Snapshot, LiveReport) {
-    try_save(studio, source, name, Limits::default(), &Progress::default()).unwrap()
+    try_save(studio, source, name, Limits::default(), &SaveOptions::default()).unwrap()
 }
 
 /// Asserts that the machine beats on, its memory is consistent, and a save has left nothing behind.
@@ -174,7 +173,7 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
 
     // There is no room for copies.
     let limits = Limits { copy_bytes: Some(MIB) };
-    let error = try_save(&studio, &source, "limited", limits, &Progress::default()).unwrap_err();
+    let error = try_save(&studio, &source, "limited", limits, &SaveOptions::default()).unwrap_err();
     let refused = |error: &Failed| match error {
         Failed::Moment(moment::Error::Admission(admission::Error::TooLittleMemory {
             needed_bytes,
@@ -187,14 +186,15 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
 
     // The pool is full half-way through.
     let small = Studio::new(2 * MIB);
-    let error = try_save(&small, &source, "full", Limits::default(), &Progress::default()).unwrap_err();
+    let error = try_save(&small, &source, "full", Limits::default(), &SaveOptions::default()).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Pool(_))), "{error:?}");
     assert_unharmed(&small, &source, &params);
 
     // The save is cancelled before the first chunk is read.
-    let progress = Progress::default();
-    progress.cancel();
-    let error = try_save(&studio, &source, "cancelled", Limits::default(), &progress).unwrap_err();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let options = SaveOptions::default().cancel(&cancel);
+    let error = try_save(&studio, &source, "cancelled", Limits::default(), &options).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error:?}");
     assert_unharmed(&studio, &source, &params);
 
@@ -204,7 +204,7 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
         let name = format!("killed-{attempt}");
         let result = thread::scope(|scope| {
             let saving =
-                scope.spawn(|| try_save(&studio, &source, &name, Limits::default(), &Progress::default()));
+                scope.spawn(|| try_save(&studio, &source, &name, Limits::default(), &SaveOptions::default()));
             while !saving.is_finished() {
                 if let [holder] = holders()[..] {
                     kill(holder);
@@ -249,7 +249,8 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, PageSize::Huge);
 
         // The source has all that are free. When asked beforehand, the host says that it has none left.
-        let error = try_save(&studio, &source, "asked", Limits::default(), &Progress::default()).unwrap_err();
+        let error =
+            try_save(&studio, &source, "asked", Limits::default(), &SaveOptions::default()).unwrap_err();
         let Failed::Moment(moment::Error::Admission(short)) = &error else { panic!("{error:?}") };
         let named = matches!(
             short,
@@ -263,7 +264,7 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
         let mut failed = 0;
         for attempt in 0..20 {
             let name = format!("attempt-{attempt}");
-            match try_save(&studio, &source, &name, limits, &Progress::default()) {
+            match try_save(&studio, &source, &name, limits, &SaveOptions::default()) {
                 Err(error @ Failed::Save(save::Error::Touched(_))) => {
                     assert_names(&error, &["run out of huge pages"]);
                     failed += 1;
@@ -298,7 +299,7 @@ fn shared_memory_is_refused_by_name() {
     let backing = Backing::Shared(PageSize::Base);
     let source = Guest::boot(&Config { backing, ..guest::pulse(&params, 4 * MIB, 1) });
     source.line("pulse: ready");
-    let error = try_save(&studio, &source, "shared", Limits::default(), &Progress::default()).unwrap_err();
+    let error = try_save(&studio, &source, "shared", Limits::default(), &SaveOptions::default()).unwrap_err();
     assert!(
         matches!(error, Failed::Moment(moment::Error::Freeze(frozen::Error::NotPrivate(_)))),
         "{error:?}"

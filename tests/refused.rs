@@ -1,9 +1,9 @@
 //! A save or restore that cannot be finished leaves the source running and the pool as it was.
 
 use cloner::pool::{self, Pages, Pool, PoolConfig, Populate, Stats};
+use cloner::progress::{Cancel, Progress, Watch};
 use cloner::restore::eager;
-use cloner::save;
-use cloner::walk::Progress;
+use cloner::save::{self, SaveOptions};
 use guest_images::pulse::{Mix, Params};
 use vmm::memory::{Backing, PageSize};
 
@@ -44,7 +44,7 @@ fn a_pool_too_small_for_the_snapshot() {
     let before = studio.pool.stats();
     for _ in 0..3 {
         let paused = source.pause();
-        let error = studio.try_save(&paused, "large", &Progress::default()).unwrap_err();
+        let error = studio.try_save(&paused, "large", &SaveOptions::default()).unwrap_err();
         drop(paused);
         let Failed::Save(save::Error::Pool(pool::Error::Full {
             wanted_bytes,
@@ -85,7 +85,7 @@ fn a_pool_that_is_full_just_before_the_end() {
         filler.put_blob("filler", &vec![0x55; filler_bytes]).unwrap();
         let _filler = filler.seal();
         let before = studio.pool.stats();
-        let error = studio.try_save(&paused, "late", &Progress::default()).unwrap_err();
+        let error = studio.try_save(&paused, "late", &SaveOptions::default()).unwrap_err();
         drop(paused);
         assert!(matches!(error, Failed::Save(save::Error::Pool(pool::Error::Full { .. }))), "{error:?}");
         assert_undone(&source, &studio, before, "late");
@@ -99,7 +99,7 @@ fn a_name_that_is_taken() {
     let studio = Studio::new(32 * MIB);
     let snapshot = studio.snapshot(&source, "name");
     let before = studio.pool.stats();
-    let error = studio.try_save(&source.pause(), "name", &Progress::default()).unwrap_err();
+    let error = studio.try_save(&source.pause(), "name", &SaveOptions::default()).unwrap_err();
     assert!(
         matches!(&error, Failed::Save(save::Error::Pool(pool::Error::NameTaken { name })) if name == "name"),
         "{error:?}"
@@ -115,23 +115,25 @@ fn a_save_that_is_cancelled() {
     let studio = Studio::new(32 * MIB);
     let before = studio.pool.stats();
     // Cancelled before it begins.
-    let progress = Progress::default();
-    progress.cancel();
-    let error = studio.try_save(&source.pause(), "cancelled", &progress).unwrap_err();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let options = SaveOptions::default().cancel(&cancel);
+    let error = studio.try_save(&source.pause(), "cancelled", &options).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error:?}");
     assert_undone(&source, &studio, before, "cancelled");
 
     // Cancelled in the middle: as soon as the first chunk is done.
-    let progress = Progress::default();
+    let (progress, cancel) = (Progress::default(), Cancel::new());
+    let options = SaveOptions::default().progress(&progress).cancel(&cancel);
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
-            while progress.done_bytes() == 0 && !progress.is_cancelled() {
+            while progress.done_bytes() == 0 && !cancel.is_cancelled() {
                 std::hint::spin_loop();
             }
-            progress.cancel();
+            cancel.cancel();
         });
-        let result = studio.try_save(&source.pause(), "cancelled", &progress);
-        progress.cancel();
+        let result = studio.try_save(&source.pause(), "cancelled", &options);
+        cancel.cancel();
         result
     });
     match result {
@@ -151,10 +153,11 @@ fn a_restore_that_is_cancelled() {
     let studio = Studio::new(32 * MIB);
     let snapshot = studio.snapshot(&source, "whole");
     let before = studio.pool.stats();
-    let progress = Progress::default();
-    progress.cancel();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let watch = Watch::default().cancel(&cancel);
     let backing = Backing::Private(PageSize::Base);
-    let error = studio.restorer.memory_for(&snapshot, backing, &progress).unwrap_err();
+    let error = studio.restorer.eager(&snapshot, backing, watch).unwrap_err();
     assert!(matches!(error, eager::Error::Cancelled), "{error:?}");
     assert_eq!(studio.pool.stats(), before);
     studio.memory(&snapshot);
@@ -169,7 +172,7 @@ fn a_restore_without_enough_huge_pages() {
     source.line("pulse: ready");
     let snapshot = studio.snapshot(&source, "whole");
     let backing = Backing::Private(PageSize::Huge);
-    let error = studio.restorer.memory_for(&snapshot, backing, &Progress::default()).unwrap_err();
+    let error = studio.restorer.eager(&snapshot, backing, Watch::default()).unwrap_err();
     let eager::Error::Memory(vmm::memory::Error::TooFewHugePages { wanted: 4, free: 0 }) = error else {
         panic!("{error:?}")
     };

@@ -13,9 +13,10 @@ use std::time::Duration;
 use cloner::admission::Limits;
 use cloner::moment::Moment;
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
-use cloner::restore::eager::EagerRestorer;
+use cloner::progress::Watch;
+use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saver};
-use cloner::walk::Progress;
+use cloner::walk::Threads;
 use vmm::Vm;
 use vmm::config::{Config, Kernel};
 use vmm::memory::{Backing, PageSize};
@@ -28,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     thread::sleep(Duration::from_secs(1));
 
     // Threads and scratch memory first: the source stands still for as short as possible.
-    let saver = Saver::new(2)?;
+    let threads = Threads::new(2)?;
+    let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
     let pool = Pool::new(&PoolConfig {
         capacity_bytes: 32 << 20,
         pages: Pages::Ordinary,
@@ -39,10 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let live = saved.report.live.expect("it was a live moment");
     println!("saved in {:?}, of which the source stood still for {:?}", live.total_time, live.pause);
 
-    let restorer = EagerRestorer::new(2)?;
     for number in 1..=2 {
         let backing = Backing::Private(PageSize::Transparent);
-        let (memory, _) = restorer.memory_for(&saved.snapshot, backing, &Progress::default())?;
+        let memory = restorer.eager(&saved.snapshot, backing, Watch::default())?.memory;
         let clone = Vm::restore(saved.snapshot.state(), memory, Box::new(io::stdout()))?;
         println!("clone {number} runs:");
         clone.start();

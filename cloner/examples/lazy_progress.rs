@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use cloner::moment::Moment;
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
-use cloner::restore::lazy::{self, Options};
+use cloner::restore::Restorer;
+use cloner::restore::lazy::{Options, Restored};
 use cloner::save::{SaveOptions, Saver};
+use cloner::walk::Threads;
 use vmm::Vm;
 use vmm::config::{Config, Kernel};
 use vmm::memory::{Backing, PageSize};
@@ -30,14 +32,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         pages: Pages::Ordinary,
         populate: Populate::OnFirstUse,
     })?;
+    let threads = Threads::new(2)?;
+    let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
     let paused = source.pause()?;
     let moment = Moment::of(&paused)?;
-    let snapshot = Saver::new(2)?.save(moment, pool.reserve("template")?, &SaveOptions::default())?.snapshot;
+    let snapshot = saver.save(moment, pool.reserve("template")?, &SaveOptions::default())?.snapshot;
     paused.resume();
 
     // What the guest touches arrives first; the rest follows in the background.
-    let options = Options::default();
-    let (memory, fill) = lazy::memory_for(&snapshot, Backing::Private(PageSize::Transparent), &options)?;
+    let backing = Backing::Private(PageSize::Transparent);
+    let Restored { memory, fill } = restorer.lazy(&snapshot, backing, &Options::default())?;
     let clone = Vm::restore(snapshot.state(), memory, Box::new(io::stdout()))?;
     clone.start();
     while !fill.is_complete() && clone.ending().is_none() {

@@ -7,7 +7,7 @@ use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use vmm::memory::{self, AccessError, Backing, GuestMemory, PageSize, ReadError, StillMemory};
 
 use crate::layout;
-use crate::walk::{StartError, Walker};
+use crate::walk::{Threads, Walker};
 
 /// Why memories cannot be copied or compared.
 #[derive(Debug, thiserror::Error)]
@@ -34,19 +34,17 @@ pub enum Error {
     Write(#[from] AccessError),
 }
 
-/// Compares memories, on threads of its own.
+/// Compares memories, on threads that other tools may share.
 #[derive(Debug)]
 pub struct Comparer {
     walker: Walker<[Vec<u8>; 2]>,
 }
 
 impl Comparer {
-    /// Starts `threads` threads.
-    ///
-    /// # Errors
-    /// [`StartError`] if the threads cannot be started.
-    pub fn new(threads: usize) -> Result<Self, StartError> {
-        Ok(Self { walker: Walker::new(threads, || [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]])? })
+    /// Makes the buffers of each thread.
+    #[must_use]
+    pub fn new(threads: &Threads) -> Self {
+        Self { walker: Walker::new(threads, || [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]]) }
     }
 
     /// Copies memory that stands still, to compare with it later.

@@ -12,14 +12,18 @@
 //!   ([`Moment::live`](moment::Moment::live)). A [`Series`](moment::Series) makes moments of which only what has changed is read.
 //! * [`Saver::save`](save::Saver::save) encodes a moment with bit markers, and publishes it in a [`Pool`](pool::Pool) of RAM as
 //!   a [`Snapshot`](snapshot::Snapshot), which is immutable and has a name.
-//! * A clone is a VM built from a snapshot. [`restore::eager`] decodes all of the memory before the clone runs; with
-//!   [`restore::lazy`], it arrives while the clone runs; with [`process::fork`], clones share one decoded template until they
-//!   write. The three differ only in how they make the guest memory that [`Vm::restore`](vmm::Vm::restore) gets.
+//! * A clone is a VM built from a snapshot. A [`Restorer`](restore::Restorer) makes its memory in one of three ways:
+//!   *eagerly*, all of it is decoded before the clone runs; *lazily*, it arrives while the clone runs; over a *template*, which is
+//!   decoded once, clones share pages until they write. [`Vm::restore`](vmm::Vm::restore) gets the memory, and builds every clone.
+//!   [`process::fork`] makes clones of a template in processes of their own.
 //! * A [`GuestProcess`](process::GuestProcess) is a machine in a process of its own. It can be *branched*, which makes a second
 //!   machine out of the running one without encoding or decoding anything.
 //! * [`compare`] tells whether two guests' memories are equal.
 //! * [`durable`] makes a pool survive a power failure: a [`battery`] gives the time to [`flush`] its snapshots to a disk, from
 //!   which they are recovered.
+//!
+//! All of these work on [`Threads`](walk::Threads) that a program starts once and shares among them. Whatever takes long can be
+//! followed and cancelled ([`progress`]).
 //!
 //! Data flows one way: a stage takes its input and returns its output, and leaves nothing behind for a later stage. An operation
 //! that fails leaves the source running and the pool as it was. Everything that is loaded counts as hostile until it has been
@@ -32,9 +36,10 @@
 //! use cloner::admission::Limits;
 //! use cloner::moment::Moment;
 //! use cloner::pool::{Pages, Pool, PoolConfig, Populate};
-//! use cloner::restore::eager::EagerRestorer;
+//! use cloner::progress::Watch;
+//! use cloner::restore::Restorer;
 //! use cloner::save::{SaveOptions, Saver};
-//! use cloner::walk::Progress;
+//! use cloner::walk::Threads;
 //! use vmm::Vm;
 //! use vmm::config::{Config, Kernel};
 //! use vmm::memory::{Backing, PageSize};
@@ -45,7 +50,8 @@
 //! source.start();
 //!
 //! // Made first, so that the source does not stand still while threads start.
-//! let saver = Saver::new(2)?;
+//! let threads = Threads::new(2)?;
+//! let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
 //! let pool = Pool::new(&PoolConfig {
 //!     capacity_bytes: 64 << 20,
 //!     pages: Pages::Ordinary,
@@ -54,9 +60,8 @@
 //! let moment = Moment::live(&source, Limits::default())?;
 //! let saved = saver.save(moment, pool.reserve("golden")?, &SaveOptions::default())?;
 //!
-//! let restorer = EagerRestorer::new(2)?;
 //! let backing = Backing::Private(PageSize::Transparent);
-//! let (memory, _) = restorer.memory_for(&saved.snapshot, backing, &Progress::default())?;
+//! let memory = restorer.eager(&saved.snapshot, backing, Watch::default())?.memory;
 //! let clone = Vm::restore(saved.snapshot.state(), memory, Box::new(std::io::stdout()))?;
 //! clone.start(); // it goes on from where the source was saved
 //! # Ok(())
@@ -76,6 +81,7 @@ pub mod machine;
 pub mod moment;
 pub mod pool;
 pub mod process;
+pub mod progress;
 pub mod rate;
 pub mod restore;
 pub mod save;

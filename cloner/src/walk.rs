@@ -1,60 +1,23 @@
 //! Processes many chunks in parallel, with scratch memory that is kept from one operation to the next.
 //!
-//! A [`Walker`] owns its threads and one worker for each. Both are made before the source is paused, because touching the
-//! workers' scratch memory for the first time would cost milliseconds inside the pause. A thread takes the next item when it
-//! has finished one, so cheap and expensive chunks are spread evenly over the threads.
+//! [`Threads`] are started once and shared by all the tools of a program. A [`Walker`] is what one tool has on them: a worker for
+//! each thread, made before the source is paused, because touching the workers' scratch memory for the first time would cost
+//! milliseconds inside the pause. A thread takes the next item when it has finished one, so cheap and expensive chunks are spread
+//! evenly over the threads.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::sync::lock;
 
-/// Shows how far a long operation has come, and lets another thread cancel it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    total_bytes: AtomicU64,
-    done_bytes: AtomicU64,
-    cancelled: AtomicBool,
-}
-
-impl Progress {
-    /// Number of bytes to process; zero until it is known.
-    pub fn total_bytes(&self) -> u64 {
-        self.total_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Number of bytes processed so far.
-    pub fn done_bytes(&self) -> u64 {
-        self.done_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Stops the operation at the next chunk. The operation undoes its effects and reports that it was cancelled.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether [`cancel`](Self::cancel) was called.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    /// Reports that the operation begins, with `total_bytes` to process and none processed.
-    pub fn start(&self, total_bytes: u64) {
-        self.done_bytes.store(0, Ordering::Relaxed);
-        self.total_bytes.store(total_bytes, Ordering::Relaxed);
-    }
-
-    /// Reports that `bytes` more bytes have been processed.
-    pub fn add(&self, bytes: u64) {
-        self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Threads, each with a worker of its own.
-#[derive(Debug)]
-pub struct Walker<W> {
-    threads: rayon::ThreadPool,
-    workers: Vec<Mutex<W>>,
+/// Worker threads that several tools share. A clone of this is another handle to the same threads, which end with the last one.
+///
+/// Only one operation at a time works on them. A walk occupies all of the threads until it ends, and so does making a tool, so two
+/// operations on the same threads wait for each other, even if they belong to different tools. What runs in the background
+/// while something else has to be fast needs threads of its own.
+#[derive(Debug, Clone)]
+pub struct Threads {
+    pool: Arc<rayon::ThreadPool>,
 }
 
 /// The worker threads could not be started.
@@ -65,23 +28,43 @@ pub struct StartError {
     source: rayon::ThreadPoolBuildError,
 }
 
-impl<W: Send> Walker<W> {
-    /// Starts `threads` threads and makes a worker for each, on the thread that will use it.
+impl Threads {
+    /// Starts `count` threads.
     ///
     /// # Errors
-    /// [`StartError`] if the threads cannot be started.
+    /// [`StartError`] if they cannot be started.
     ///
     /// # Panics
-    /// If `threads` is zero, for which rayon would choose a number of its own.
-    pub fn new(threads: usize, make: impl Fn() -> W + Sync) -> Result<Self, StartError> {
-        assert!(threads > 0, "a walk needs a thread");
+    /// If `count` is zero, for which rayon would choose a number of its own.
+    pub fn new(count: usize) -> Result<Self, StartError> {
+        assert!(count > 0, "a walk needs a thread");
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(count)
             .thread_name(|index| format!("walk-{index}"))
             .build()
-            .map_err(|source| StartError { threads, source })?;
-        let workers = pool.broadcast(|_| Mutex::new(make()));
-        Ok(Self { threads: pool, workers })
+            .map_err(|source| StartError { threads: count, source })?;
+        Ok(Self { pool: Arc::new(pool) })
+    }
+
+    /// Number of threads.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+}
+
+/// A worker for each of some [`Threads`].
+#[derive(Debug)]
+pub struct Walker<W> {
+    threads: Threads,
+    workers: Vec<Mutex<W>>,
+}
+
+impl<W: Send> Walker<W> {
+    /// Makes a worker for each thread, on the thread that will use it. Waits for a walk that is under way on `threads`.
+    pub fn new(threads: &Threads, make: impl Fn() -> W + Sync) -> Self {
+        let workers = threads.pool.broadcast(|_| Mutex::new(make()));
+        Self { threads: threads.clone(), workers }
     }
 
     /// Number of threads.
@@ -90,7 +73,7 @@ impl<W: Send> Walker<W> {
         self.workers.len()
     }
 
-    /// Calls `visit` once for each item, on any thread and in any order, until one fails.
+    /// Calls `visit` once for each item, on any thread and in any order, until one fails. `visit` must not walk on the same threads.
     ///
     /// # Errors
     /// The error of one visit that failed. Items whose visit had not begun by then are not visited.
@@ -100,7 +83,7 @@ impl<W: Send> Walker<W> {
         visit: impl Fn(&mut W, &T) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
         let next = AtomicUsize::new(0);
-        let results = self.threads.broadcast(|context| {
+        let results = self.threads.pool.broadcast(|context| {
             // Uncontended: each thread has its own. A panic in an earlier walk left scratch memory, which has no state.
             let mut worker = lock(&self.workers[context.index()]);
             while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -133,11 +116,14 @@ impl<W: Send> Walker<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::thread::{self, ThreadId};
+
     use super::*;
 
     #[test]
     fn every_item_is_visited_once() {
-        let walker = Walker::new(3, || 0_u64).unwrap();
+        let walker = Walker::new(&Threads::new(3).unwrap(), || 0_u64);
         let items: Vec<AtomicU64> = (0..1000).map(|_| AtomicU64::new(0)).collect();
         for round in 1..=2 {
             walker
@@ -155,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_failure_ends_the_walk() {
-        let walker = Walker::new(2, || ()).unwrap();
+        let walker = Walker::new(&Threads::new(2).unwrap(), || ());
         let visited = AtomicUsize::new(0);
         let items: Vec<usize> = (0..100_000).collect();
         let result = walker.walk(&items, |(), item| {
@@ -164,5 +150,31 @@ mod tests {
         });
         assert_eq!(result, Err(10));
         assert!(visited.load(Ordering::Relaxed) < items.len());
+    }
+
+    #[test]
+    fn tools_share_threads_and_each_worker_stays_on_the_thread_that_made_it() {
+        let threads = Threads::new(2).unwrap();
+        let walkers: [Walker<ThreadId>; 2] =
+            std::array::from_fn(|_| Walker::new(&threads, || thread::current().id()));
+        let ids = |walker: &Walker<ThreadId>| -> Vec<ThreadId> {
+            walker.workers.iter().map(|worker| *worker.lock().unwrap()).collect()
+        };
+        assert_eq!(ids(&walkers[0]), ids(&walkers[1]));
+        assert_ne!(ids(&walkers[0])[0], ids(&walkers[0])[1]);
+        let items: Vec<usize> = (0..1000).collect();
+        // At the same time, so that the walks alternate.
+        thread::scope(|scope| {
+            for walker in &walkers {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let visit = |made_on: &mut ThreadId, item: &usize| {
+                            if thread::current().id() == *made_on { Ok(()) } else { Err(*item) }
+                        };
+                        walker.walk(&items, visit).unwrap();
+                    }
+                });
+            }
+        });
     }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use cloner::admission::Limits;
 use cloner::process::FrozenGuest;
-use cloner::process::fork::{Template, Zygote};
-use cloner::walk::Progress;
+use cloner::process::fork::Zygote;
+use cloner::progress::Watch;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work, check, layout};
 use vmm::Config;
 use vmm::config::Kernel;
@@ -220,7 +220,7 @@ fn generations_of_all_kinds() {
     let memory = studio.memory(&snapshot);
     guest::verify(&params, &memory);
 
-    let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
+    let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
     let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
     let fork = Process::of(zygote.fork(None).unwrap());
     let (branch, _) = fork.branch(Some(IN_STATUS));
@@ -239,7 +239,7 @@ fn generations_of_all_kinds() {
 fn linux_branches() {
     let Some(_room) = room_for(3) else { return };
     let Some(linux) = linux() else { return };
-    let template = Template::new(&linux.studio.restorer, &linux.snapshot, &Progress::default()).unwrap();
+    let template = linux.studio.restorer.template(&linux.snapshot, Watch::default()).unwrap();
     let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
     let source = Process::of(zygote.fork(None).unwrap());
     source.line("tick ");

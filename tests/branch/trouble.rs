@@ -73,7 +73,8 @@ fn a_process_with_other_threads_is_not_forked() {
         if !can_restore_lazily_too() {
             return;
         }
-        let (memory, fill) = lazy::memory_for(&snapshot, private(), &lazy::Options::default()).unwrap();
+        let options = lazy::Options::default();
+        let lazy::Restored { memory, fill } = studio.restorer.lazy(&snapshot, private(), &options).unwrap();
         let clone = Guest::resume(snapshot.state(), memory);
         let Guest { vm, console, .. } = clone;
         let BranchSide::Source { vm: _vm, branched } = vm.branch() else { panic!("this is not a child") };

@@ -5,9 +5,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use cloner::layout::{self, Chunk};
-use cloner::restore::lazy::{self, Fill, Options, Source, SourceError, WorkingSet};
+use cloner::restore::lazy::{self, Fill, Options, Restored, Source, SourceError, WorkingSet};
+use cloner::save::SaveOptions;
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use cloner_codec::chunk::{Page, PageIndex};
 use vmm::Ending;
 use vmm::memory::{self, GuestMemory, Layout};
@@ -15,7 +15,7 @@ use vmm::memory::{self, GuestMemory, Layout};
 use crate::MIB;
 use crate::support::{Guest, Studio, assert_names, can_restore_lazily, guest, room_for};
 
-use super::{MEMORY, NONCE, TRANSPARENT, memory_for, on_demand, params, source};
+use super::{MEMORY, NONCE, TRANSPARENT, on_demand, params, restore, source};
 
 /// The same snapshot, with one bit of one chunk flipped.
 #[track_caller]
@@ -57,7 +57,7 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
     let damaged = with_flipped_bit(&studio, &good, CHUNK);
     let address = CHUNK * 2 * MIB + 4096;
     for vcpus_blocked in [true, false] {
-        let (memory, fill) = memory_for(&damaged, TRANSPARENT, &on_demand());
+        let Restored { memory, fill } = restore(&studio, &damaged, TRANSPARENT, &on_demand());
         let clone = Guest::resume(damaged.state(), memory);
         assert_eq!(clone.nonce(), NONCE, "the nonce needs only other chunks");
         let mut byte = [0];
@@ -77,24 +77,24 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
     }
 
     // The background fill finds the damage without the guest.
-    let (memory, fill) = memory_for(&damaged, TRANSPARENT, &Options::default());
+    let Restored { memory, fill } = restore(&studio, &damaged, TRANSPARENT, &Options::default());
     assert_names(&fill.wait().unwrap_err(), &["chunk 5", "checksum"]);
     let late = Guest::resume(damaged.state(), memory);
     assert_lost(&late.end(), &["chunk 5"]);
     // So does a save, after which the pool is as it was.
-    let (memory, _) = memory_for(&damaged, TRANSPARENT, &on_demand());
+    let memory = restore(&studio, &damaged, TRANSPARENT, &on_demand()).memory;
     let clone = Guest::resume(damaged.state(), memory);
     clone.nonce();
-    let error = studio.try_save(&clone.pause(), "never", &Progress::default()).unwrap_err();
+    let error = studio.try_save(&clone.pause(), "never", &SaveOptions::default()).unwrap_err();
     assert_names(&error, &["lazy clone", "chunk 5", "checksum"]);
     studio.check();
     // So does a working set, before anything runs.
-    let (memory, fill) = memory_for(&good, TRANSPARENT, &on_demand());
+    let Restored { memory, fill } = restore(&studio, &good, TRANSPARENT, &on_demand());
     let clone = Guest::resume(good.state(), memory);
     clone.sum();
     let faults = fill.faults();
     let options = Options { working_set: Some(WorkingSet::recorded(&good, &faults)), ..on_demand() };
-    let error = lazy::memory_for(&damaged, TRANSPARENT, &options).unwrap_err();
+    let error = studio.restorer.lazy(&damaged, TRANSPARENT, &options).unwrap_err();
     assert!(matches!(error, lazy::Error::Lost(_)), "{error}");
 }
 
@@ -173,7 +173,7 @@ fn a_handler_that_dies_or_stalls_stops_the_clone() {
         let options = on_demand();
         let options = if stalls { Options { limit: Duration::from_millis(300), ..options } } else { options };
         let source = Mortal { memory: studio.memory(&snapshot), left: AtomicUsize::new(PAGES), fate };
-        let (memory, fill) = lazy::memory_from(Box::new(source), TRANSPARENT, &options).unwrap();
+        let Restored { memory, fill } = lazy::memory_from(Box::new(source), TRANSPARENT, &options).unwrap();
         let clone = Guest::resume(snapshot.state(), memory);
         assert_eq!(clone.nonce(), NONCE);
         (clone, fill)

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloner::moment::{Moment, Series};
-use cloner::restore::lazy::{self, Fill, Options, WorkingSet};
+use cloner::restore::lazy::{self, Options, Restored, WorkingSet};
 use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work, check};
-use vmm::memory::{Backing, GuestMemory, PageSize};
+use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
 use crate::support::host::Holdings;
@@ -43,8 +43,8 @@ fn at_once() -> Options {
 }
 
 #[track_caller]
-fn memory_for(snapshot: &Snapshot, backing: Backing, options: &Options) -> (GuestMemory, Fill) {
-    lazy::memory_for(snapshot, backing, options).unwrap()
+fn restore(studio: &Studio, snapshot: &Snapshot, backing: Backing, options: &Options) -> Restored {
+    studio.restorer.lazy(snapshot, backing, options).unwrap()
 }
 
 #[track_caller]
@@ -77,7 +77,7 @@ fn a_lazy_clone_is_a_clone() {
     for backing in kinds {
         for (granule_pages, background) in [(1, None), (16, Some(Duration::ZERO)), (512, None)] {
             let options = Options { granule_pages, background, ..Options::default() };
-            let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
+            let Restored { memory, fill } = restore(&studio, &snapshot, backing.clone(), &options);
             let clone = Guest::resume(snapshot.state(), memory);
             assert_is_clone(&params, &clone);
             let faults = fill.faults().len();
@@ -88,7 +88,7 @@ fn a_lazy_clone_is_a_clone() {
             drop(clone);
 
             // A clone that does not run: this process touches all of it.
-            let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
+            let Restored { memory, fill } = restore(&studio, &snapshot, backing.clone(), &options);
             let difference = studio.comparer.first_difference(paused.memory(), &memory).unwrap();
             assert_eq!(difference, None, "{backing}: {granule_pages} pages at once");
             guest::verify(&params, &memory);
@@ -124,7 +124,7 @@ fn a_half_filled_clone_is_completed_before_it_is_saved() {
             "generation {generation}"
         );
         drop(paused);
-        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &on_demand());
+        let Restored { memory, fill } = restore(&studio, &snapshot, TRANSPARENT, &on_demand());
         let clone = Guest::resume(snapshot.state(), memory);
         assert_eq!(clone.nonce(), NONCE);
         clone.beat();
@@ -155,7 +155,7 @@ fn the_fill_replaces_nothing() {
     let snapshot = studio.snapshot(&source, "dirtying");
     drop(source);
     for number in 0..4 {
-        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &at_once());
+        let Restored { memory, fill } = restore(&studio, &snapshot, TRANSPARENT, &at_once());
         let clone = Guest::resume(snapshot.state(), memory);
         fill.wait().unwrap();
         clone.beat();
@@ -180,7 +180,7 @@ fn a_working_set_spares_the_faults() {
     let snapshot = studio.snapshot(&source(&params, 1), "template");
     let run = |working_set| {
         let options = Options { working_set, ..on_demand() };
-        let (memory, fill) = memory_for(&snapshot, TRANSPARENT, &options);
+        let Restored { memory, fill } = restore(&studio, &snapshot, TRANSPARENT, &options);
         let clone = Guest::resume(snapshot.state(), memory);
         assert_is_clone(&params, &clone);
         fill.faults()
@@ -215,14 +215,14 @@ fn dropping_a_lazy_clone_at_any_time_leaves_nothing() {
         let kinds = [TRANSPARENT, Backing::Shared(PageSize::Base)];
         let lives = |number: u64| {
             for (backing, options) in kinds.iter().zip([at_once(), on_demand()]) {
-                let (memory, fill) = memory_for(&snapshot, backing.clone(), &options);
+                let Restored { memory, fill } = restore(&studio, &snapshot, backing.clone(), &options);
                 let clone = Guest::resume(snapshot.state(), memory);
                 clone.send("s");
                 std::thread::sleep(Duration::from_micros(number * 700));
                 drop(clone);
                 assert!(fill.is_complete() || fill.wait().is_err());
             }
-            drop(memory_for(&snapshot, TRANSPARENT, &at_once()));
+            drop(restore(&studio, &snapshot, TRANSPARENT, &at_once()));
         };
         (0..3).for_each(lives);
         let before = Holdings::now();
@@ -244,12 +244,12 @@ fn what_cannot_be_served_is_refused() {
     let snapshot = studio.snapshot(&source(&params(), 1), "template");
     for granule_pages in [0, 3, 1024] {
         let options = Options { granule_pages, ..Options::default() };
-        let error = lazy::memory_for(&snapshot, TRANSPARENT, &options).unwrap_err();
+        let error = studio.restorer.lazy(&snapshot, TRANSPARENT, &options).unwrap_err();
         assert!(matches!(error, lazy::Error::Granule(pages) if pages == granule_pages), "{error}");
     }
     let file = vmm::memory::memfd::create(c"template", MEMORY, false).unwrap();
     let backing = Backing::OverTemplate(Arc::new(file));
-    let error = lazy::memory_for(&snapshot, backing, &Options::default()).unwrap_err();
+    let error = studio.restorer.lazy(&snapshot, backing, &Options::default()).unwrap_err();
     assert_names(&error, &["memory of its own", "template"]);
 }
 
@@ -264,7 +264,7 @@ fn a_linux_goes_on_while_its_memory_arrives() {
     let Some(linux) = linux() else { return };
     let studio = Studio::new(MEMORY_BYTES);
     let resume = |snapshot: &Snapshot| {
-        let (memory, fill) = memory_for(snapshot, TRANSPARENT, &on_demand());
+        let Restored { memory, fill } = restore(&studio, snapshot, TRANSPARENT, &on_demand());
         (Guest::resume(snapshot.state(), memory), fill)
     };
     let (first, fill) = resume(&linux.snapshot);
@@ -286,7 +286,7 @@ fn a_linux_goes_on_while_its_memory_arrives() {
     let saved = studio.saver.save(series.next(&paused).unwrap(), reservation, &options);
     let Saved { snapshot: next, report } = saved.unwrap();
     assert!(report.changed.unwrap().dirty_bytes < MEMORY_BYTES / 4, "{report:?}");
-    let (memory, _) = memory_for(&next, TRANSPARENT, &on_demand());
+    let memory = restore(&studio, &next, TRANSPARENT, &on_demand()).memory;
     assert_eq!(studio.comparer.first_difference(paused.memory(), &memory).unwrap(), None);
     drop(paused);
     let (third, _) = resume(&next);

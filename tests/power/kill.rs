@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 use super::snapshots::{assert_is, fill, flusher, folder, pool, recover};
 use crate::support::folder::Folder as Temporary;
@@ -38,7 +38,7 @@ fn works_until_it_is_killed() {
         let name = format!("n{number}");
         let stored = fill(pool.reserve(&name).unwrap(), number);
         say(format!("maybe {number}"));
-        flusher.flush_snapshot(&stored, &Progress::default()).unwrap();
+        flusher.flush_snapshot(&stored, Watch::default()).unwrap();
         say(format!("safe {number}"));
         let all = pool.list();
         if all.len() > 6 {

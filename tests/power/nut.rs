@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cloner::battery::{Battery, BatterySpec, Mains, NutSource, PowerSource, PowerState};
 use cloner::durable::{DurablePool, Settings, Status};
 use cloner::pool::Labels;
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 use super::snapshots::{assert_is, fill, folder, pool, recover};
 use crate::support::folder::Folder as Temporary;
@@ -110,7 +110,7 @@ fn a_ups_on_battery_makes_the_flush_start_by_itself() {
     let settings = Settings { probe_bytes: 8 << 20, poll: Duration::from_millis(50), ..Settings::new(2) };
     let power = (battery, Box::new(source) as Box<dyn PowerSource>);
     let (durable, _) =
-        DurablePool::open(pool(), folder(flushed.path()), power, settings, &Progress::default()).unwrap();
+        DurablePool::open(pool(), folder(flushed.path()), power, settings, Watch::default()).unwrap();
     assert_eq!(durable.status().state, PowerState::Mains);
     for number in 0..8 {
         let admitted = durable.reserve(&format!("n{number}"), 0, Labels::default(), |_| true).unwrap();

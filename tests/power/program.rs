@@ -118,7 +118,7 @@ fn looks_after_folders() {
         let flusher = flusher(&pool, &folder);
         for number in [7, 8] {
             let stored = fill(pool.reserve(&format!("n{number}")).unwrap(), number);
-            flusher.flush_snapshot(&stored, &cloner::walk::Progress::default()).unwrap();
+            flusher.flush_snapshot(&stored, cloner::progress::Watch::default()).unwrap();
         }
     }
     // The tests' folders belong to a host called "here".

@@ -4,15 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloner::battery::RealClock;
 use cloner::flush::files::RealFiles;
 use cloner::flush::{
-    Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, RecoverReport, Recoverer,
+    Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, RecoverOptions, RecoverReport, Recoverer,
 };
 use cloner::pool::{Pages, Pool, PoolConfig, Populate, Reservation, Stored};
 use cloner::rate::Rate;
 use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
-use cloner::walk::Progress;
+use cloner::walk::Threads;
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 
 /// The only chunk of the snapshot with this number.
@@ -65,12 +64,14 @@ pub(super) fn folder(path: &Path) -> Folder {
 }
 
 pub(super) fn recover(folder: &Folder, pool: &Pool) -> RecoverReport {
-    let recoverer = Recoverer::new(2).unwrap();
-    recoverer.recover(folder, pool, (|_: &str| true, Cleaning::Delete), &Progress::default()).unwrap()
+    let recoverer = Recoverer::new(&Threads::new(2).unwrap());
+    let options = RecoverOptions { cleaning: Cleaning::Delete, ..RecoverOptions::default() };
+    recoverer.recover(folder, pool, &options).unwrap()
 }
 
 pub(super) fn flusher(pool: &Arc<Pool>, folder: &Arc<Folder>) -> Flusher {
     let gauge = Gauge::new(Rate { bytes_per_second: 1e9, commit: Duration::ZERO }, 16 << 20);
-    let settings = FlushSettings { buffer_bytes: 16 << 10, ..FlushSettings::new(1) };
-    Flusher::new(Arc::clone(pool), Arc::clone(folder), gauge, Arc::new(RealClock::new()), settings).unwrap()
+    let settings = FlushSettings { buffer_bytes: 16 << 10, ..FlushSettings::default() };
+    let threads = Threads::new(1).unwrap();
+    Flusher::new(&threads, Arc::clone(pool), Arc::clone(folder), gauge, settings).unwrap()
 }

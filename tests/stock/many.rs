@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use cloner::process::fork::{Template, Zygote};
-use cloner::walk::Progress;
+use cloner::process::fork::Zygote;
+use cloner::progress::Watch;
 use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
@@ -25,7 +25,7 @@ fn a_hundred_clones() {
     let studio = Studio::new(128 * MIB);
     let snapshot = studio.snapshot(&source, "debian");
     drop(source);
-    let template = Template::new(&studio.restorer, &snapshot, &Progress::default()).unwrap();
+    let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
     let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
     let started = Instant::now();
     let clones: Vec<Process> = (0..CLONES).map(|_| Process::of(zygote.fork(None).unwrap())).collect();

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use cloner::process::fork::{Template, Zygote};
+use cloner::process::fork::Zygote;
+use cloner::progress::Watch;
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use vmm::memory::{Backing, PageSize};
 
 use super::{BUILDS, Before, assert_unnoticed, features, room_for_every_way, watch};
@@ -133,7 +133,7 @@ impl Line {
 
     /// Forks the snapshot into a process of its own, and makes a branch of a branch of a branch of the fork.
     fn branches(&self, snapshot: &Snapshot, before: &Before) {
-        let template = Template::new(&self.studio.restorer, snapshot, &Progress::default()).unwrap();
+        let template = self.studio.restorer.template(snapshot, Watch::default()).unwrap();
         let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
         let started = Instant::now();
         let mut source = Process::of(zygote.fork(None).unwrap());

@@ -4,11 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cloner::admission::Limits;
 use cloner::moment::{Moment, Series};
-use cloner::process::fork::Template;
-use cloner::restore::lazy::{self, Options};
+use cloner::progress::Watch;
+use cloner::restore::lazy::Options;
 use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
 use super::{Guest, Studio, can_restore_lazily_too};
@@ -104,14 +103,14 @@ impl Studio {
     fn memory_by(&self, snapshot: &Snapshot, how: Build, pages: PageSize) -> GuestMemory {
         let backing = Backing::Private(pages);
         match how {
-            Build::Eager => self.restorer.memory_for(snapshot, backing, &Progress::default()).unwrap().0,
+            Build::Eager => self.restorer.eager(snapshot, backing, Watch::default()).unwrap().memory,
             Build::Fork => {
-                let template = Template::new(&self.restorer, snapshot, &Progress::default());
+                let template = self.restorer.template(snapshot, Watch::default());
                 template.unwrap().memory().unwrap()
             }
             Build::Lazy => {
                 let options = Options { background: None, ..Options::default() };
-                lazy::memory_for(snapshot, backing, &options).unwrap().0
+                self.restorer.lazy(snapshot, backing, &options).unwrap().memory
             }
         }
     }

@@ -3,12 +3,13 @@
 use cloner::compare::Comparer;
 use cloner::moment::{self, Moment};
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
-use cloner::restore::eager::{self, EagerRestorer};
+use cloner::progress::Watch;
+use cloner::restore::{Restorer, eager};
 use cloner::save::SaveOptions;
 use cloner::save::Saved;
 use cloner::save::{self, Saver};
 use cloner::snapshot::Snapshot;
-use cloner::walk::Progress;
+use cloner::walk::Threads;
 use vmm::Paused;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
@@ -19,7 +20,7 @@ const THREADS: usize = 2;
 pub(crate) struct Studio {
     pub(crate) pool: Pool,
     pub(crate) saver: Saver,
-    pub(crate) restorer: EagerRestorer,
+    pub(crate) restorer: Restorer,
     pub(crate) comparer: Comparer,
 }
 
@@ -40,11 +41,12 @@ impl Studio {
 
     pub(crate) fn with_pool(capacity_bytes: u64, pages: Pages, populate: Populate) -> Self {
         let capacity_bytes = usize::try_from(capacity_bytes).unwrap();
+        let threads = Threads::new(THREADS).unwrap();
         Self {
             pool: Pool::new(&PoolConfig { capacity_bytes, pages, populate }).unwrap(),
-            saver: Saver::new(THREADS).unwrap(),
-            restorer: EagerRestorer::new(THREADS).unwrap(),
-            comparer: Comparer::new(THREADS).unwrap(),
+            saver: Saver::new(&threads),
+            restorer: Restorer::new(&threads),
+            comparer: Comparer::new(&threads),
         }
     }
 
@@ -53,16 +55,15 @@ impl Studio {
         &self,
         paused: &Paused<'_>,
         name: &str,
-        progress: &Progress,
+        options: &SaveOptions<'_>,
     ) -> Result<Saved, Failed> {
         let reservation = self.pool.reserve(name).map_err(save::Error::from)?;
-        let options = SaveOptions::default().progress(progress);
-        Ok(self.saver.save(Moment::of(paused)?, reservation, &options)?)
+        Ok(self.saver.save(Moment::of(paused)?, reservation, options)?)
     }
 
     #[track_caller]
     pub(crate) fn save(&self, paused: &Paused<'_>, name: &str) -> Snapshot {
-        self.try_save(paused, name, &Progress::default()).unwrap().snapshot
+        self.try_save(paused, name, &SaveOptions::default()).unwrap().snapshot
     }
 
     /// Pauses a machine, takes a snapshot of it and lets it run on.
@@ -73,7 +74,7 @@ impl Studio {
 
     pub(crate) fn try_memory(&self, snapshot: &Snapshot) -> Result<GuestMemory, eager::Error> {
         let backing = Backing::Private(PageSize::Transparent);
-        self.restorer.memory_for(snapshot, backing, &Progress::default()).map(|(memory, _)| memory)
+        Ok(self.restorer.eager(snapshot, backing, Watch::default())?.memory)
     }
 
     #[track_caller]

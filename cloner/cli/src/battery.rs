@@ -12,10 +12,11 @@ use crate::columns::Columns;
 use crate::folder;
 use crate::numbers;
 use crate::size::Size;
-use cloner::battery::{Battery, BatterySpec, RealClock};
+use cloner::battery::{Battery, BatterySpec};
 use cloner::flush::{FlushSettings, Flusher, FolderOptions, Gauge, this_host};
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
 use cloner::rate::Rate;
+use cloner::walk::Threads;
 
 /// Options of `cloner battery`.
 #[derive(Debug, clap::Args)]
@@ -158,8 +159,8 @@ fn measure(path: &std::path::Path) -> Result<Rate, Error> {
             PoolConfig { capacity_bytes: 2 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
         let pool = Arc::new(Pool::new(&config)?);
         let none = Rate { bytes_per_second: 1.0, commit: std::time::Duration::ZERO };
-        let (gauge, clock) = (Gauge::new(none, 1), Arc::new(RealClock::new()));
-        let flusher = Flusher::new(pool, folder, gauge, clock, FlushSettings::new(1))?;
+        let threads = Threads::new(1)?;
+        let flusher = Flusher::new(&threads, pool, folder, Gauge::new(none, 1), FlushSettings::default())?;
         Ok(flusher.measure(PROBE_BYTES, true)?)
     })();
     std::fs::remove_dir_all(&own).map_err(|source| Error::Folder { path: own, source })?;

@@ -19,11 +19,12 @@ use cloner::admission::Limits;
 use cloner::machine::Machine;
 use cloner::moment::Moment;
 use cloner::process::GuestProcess;
-use cloner::process::fork::{Template, Zygote};
-use cloner::restore::eager::EagerRestorer;
-use cloner::restore::lazy;
+use cloner::process::fork::Zygote;
+use cloner::progress::{Progress, Watch};
+use cloner::restore::{Restorer, lazy};
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
+use cloner::walk::Threads;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -115,8 +116,8 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         lazy::check()?;
     }
     let pool = args.pool.open(args.machine.memory.0 / 2 + (16 << 20))?;
-    let saver = Saver::new(threads())?;
-    let restorer = EagerRestorer::new(threads())?;
+    let threads = Threads::new(threads())?;
+    let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
 
     let console = Console::shown("source  | ");
     let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;
@@ -129,11 +130,11 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     }
 
     let reservation = pool.pool.reserve("clone")?;
-    let progress = interrupt::progress();
     let default = if args.machine.shared { Mode::Stop } else { Mode::Live };
     let mode = args.mode.unwrap_or(default);
     let save = |moment| {
-        let options = SaveOptions::default().progress(&progress);
+        let progress = Progress::default();
+        let options = SaveOptions::default().progress(&progress).cancel(interrupt::cancel());
         progress::bar("encoding", &progress, || saver.save(moment, reservation, &options))
     };
     let (Saved { snapshot, report }, pause) = match mode {
@@ -168,11 +169,12 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
         for number in 1..=args.clones {
             let started = Instant::now();
             let memory = if args.lazy {
-                lazy::memory_for(&snapshot, args.machine.backing(), &lazy::Options::default())?.0
+                restorer.lazy(&snapshot, args.machine.backing(), &lazy::Options::default())?.memory
             } else {
-                let progress = interrupt::progress();
-                let decode = || restorer.memory_for(&snapshot, args.machine.backing(), &progress);
-                progress::bar("decoding", &progress, decode)?.0
+                let progress = Progress::default();
+                let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
+                let decode = || restorer.eager(&snapshot, args.machine.backing(), watch);
+                progress::bar("decoding", &progress, decode)?.memory
             };
             guests.push(restore(&snapshot, memory, announce, Number { number, started })?);
         }
@@ -194,14 +196,15 @@ fn restore(
 
 /// Forks clones from one template.
 fn fork(
-    restorer: &EagerRestorer,
+    restorer: &Restorer,
     snapshot: &Snapshot,
     clones: usize,
     announce: Option<Announce>,
 ) -> Result<Vec<Guest>, Error> {
     let started = Instant::now();
-    let progress = interrupt::progress();
-    let decode = || Template::new(restorer, snapshot, &progress);
+    let progress = Progress::default();
+    let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
+    let decode = || restorer.template(snapshot, watch);
     let template = progress::bar("decoding", &progress, decode)?;
     let program = std::env::current_exe().map_err(Error::Program)?;
     let zygote = Zygote::start(&program, &template)?;

@@ -53,6 +53,8 @@ pub enum Error {
     Restore(#[from] restore::eager::Error),
     #[error("a process of this program, or the connection to it")]
     Program(#[source] io::Error),
+    #[error("template")]
+    Template(#[from] restore::template::Error),
     #[error("fork")]
     Fork(#[from] process::fork::Error),
     #[error(transparent)]

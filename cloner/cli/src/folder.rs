@@ -6,9 +6,11 @@ use std::sync::Arc;
 use crate::{Error, interrupt, progress};
 use cloner::flush::files::RealFiles;
 use cloner::flush::{
-    self, Cleaning, Folder, FolderOptions, Form, Key, RecoverReport, Recoverer, Survey, Surveyed, this_host,
+    self, Folder, FolderOptions, Form, Key, RecoverOptions, RecoverReport, Recoverer, Survey, Surveyed,
+    this_host,
 };
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::progress::{Progress, Watch};
 
 /// How a folder is opened; its path is given elsewhere.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,8 +64,10 @@ pub fn load(
     pool: &Pool,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<RecoverReport, Error> {
-    let progress = interrupt::progress();
-    let recover = || recoverer.recover(folder, pool, (wanted, Cleaning::Keep), &progress);
+    let progress = Progress::default();
+    let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
+    let options = RecoverOptions { wanted: Some(&wanted), watch, ..RecoverOptions::default() };
+    let recover = || recoverer.recover(folder, pool, &options);
     Ok(progress::bar("reading", &progress, recover)?)
 }
 

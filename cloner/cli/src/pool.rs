@@ -13,11 +13,12 @@ use crate::folder::{self, FolderArgs};
 use crate::size::Size;
 use crate::threads;
 use crate::{Error, interrupt, progress};
-use cloner::battery::RealClock;
 use cloner::flush::{
     ANY_HOST, Dropped, FlushSettings, Flusher, Folder, Form, Gauge, Recoverer, Survey, Surveyed,
 };
+use cloner::progress::{Progress, Watch};
 use cloner::rate::Rate;
+use cloner::walk::Threads;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,7 +115,9 @@ struct Damaged {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
-    let recoverer = Recoverer::new(threads() * 2)?;
+    // More than there are processors: recovery reads with one while it verifies with another.
+    let threads = Threads::new(threads() * 2)?;
+    let recoverer = Recoverer::new(&threads);
     let (at, report) = match &args.command {
         Command::Ls(at) => {
             let (_, survey) = survey(&recoverer, at)?;
@@ -132,13 +135,13 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
             names.iter().try_for_each(|name| must_list(&source, name))?;
             let target = folder::open(to, &at.folder.options(String::from(ANY_HOST))?)?;
             let wanted = |name: &str| names.iter().any(|wanted| wanted == name);
-            (at, copy(&recoverer, (&source, &survey), target, wanted)?)
+            (at, copy(&threads, &recoverer, (&source, &survey), target, wanted)?)
         }
         Command::Import(Import { at, from }) => {
             let source = Where { dir: from.clone(), ..at.clone() };
             let (source, survey) = survey(&recoverer, &source)?;
             let target = folder::open(&at.dir, &at.folder.options(cloner::flush::this_host())?)?;
-            (at, copy(&recoverer, (&source, &survey), target, |_| true)?)
+            (at, copy(&threads, &recoverer, (&source, &survey), target, |_| true)?)
         }
     };
     let text = if at.json {
@@ -176,6 +179,7 @@ fn check(recoverer: &Recoverer, at: &Where) -> Result<Report, Error> {
 
 /// Copies through memory, so that what arrives has been verified, and is sealed anew.
 fn copy(
+    threads: &Threads,
     recoverer: &Recoverer,
     (source, survey): (&Folder, &Survey),
     target: Folder,
@@ -197,14 +201,14 @@ fn copy(
         }
     }
     let rate = Rate { bytes_per_second: 1e9, commit: Duration::ZERO };
-    let settings = FlushSettings { form: Some(Form::Hot), ..FlushSettings::new(threads()) };
+    let settings = FlushSettings { form: Some(Form::Hot), ..FlushSettings::default() };
     let gauge = Gauge::new(rate, 16 << 20);
-    let flusher =
-        Flusher::new(Arc::clone(&pool), Arc::new(target), gauge, Arc::new(RealClock::new()), settings)?;
-    let progress = interrupt::progress();
+    let flusher = Flusher::new(threads, Arc::clone(&pool), Arc::new(target), gauge, settings)?;
+    let progress = Progress::default();
+    let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
     let mut copied = Vec::new();
     for stored in &all {
-        let safe = progress::bar("copying", &progress, || flusher.flush_snapshot(stored, &progress));
+        let safe = progress::bar("copying", &progress, || flusher.flush_snapshot(stored, watch));
         let safe = safe.map_err(|failure| Error::NotSafe { name: failure.name, source: failure.why })?;
         copied.extend(safe.into_iter().map(|safe| safe.name));
     }

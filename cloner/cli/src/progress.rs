@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use cloner::walk::Progress;
+use cloner::progress::Progress;
 
 /// Operations shorter than this show nothing: a bar that flashes by is of no use.
 const PATIENCE: Duration = Duration::from_millis(700);

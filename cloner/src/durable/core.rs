@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::battery::{Battery, Charge, Clock, Mains, PowerState, Reading, SourceError};
 use crate::flush::{self, FlushReport, FlushSettings, Flusher, Folder, Form, Gauge};
 use crate::pool::{self, Labels, Ledger, Limit, Pool, PutOptions, Reservation, Usage, flushed_bytes};
+use crate::progress::{Cancel, Watch};
 use crate::rate::Rate;
 use crate::sync::lock;
-use crate::walk::{Progress, StartError};
+use crate::walk::{StartError, Threads};
 
 /// Why a durable pool could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +21,8 @@ pub enum Error {
     /// Flushing or recovering failed, or the folder has the name already.
     #[error(transparent)]
     Flush(#[from] flush::Error),
-    /// The threads that recover could not be started.
-    #[error("cannot prepare the recovery")]
+    /// The threads that recover, or those that transcode and encrypt, could not be started.
+    #[error("cannot start the threads that recover and flush")]
     Threads(#[from] StartError),
     /// The thread that watches the power or the one that flushes could not be started.
     #[error("cannot start a thread of the durable pool")]
@@ -31,7 +32,8 @@ pub enum Error {
 /// How a durable pool works.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Number of threads that transcode and encrypt while flushing.
+    /// Number of threads that transcode and encrypt while flushing. They are the durable pool's own, so that a save never waits for
+    /// a flush.
     pub threads: usize,
     /// Always use this form, instead of the one that is safe sooner.
     pub form: Option<Form>,
@@ -52,8 +54,8 @@ pub struct Settings {
 impl Settings {
     /// The usual settings, with this number of threads.
     #[must_use]
-    pub const fn new(threads: usize) -> Self {
-        let FlushSettings { form, buffer_bytes, .. } = FlushSettings::new(threads);
+    pub fn new(threads: usize) -> Self {
+        let FlushSettings { form, buffer_bytes, .. } = FlushSettings::default();
         Self {
             threads,
             form,
@@ -72,8 +74,8 @@ impl Settings {
 pub struct Admitted {
     /// The reservation that the caller fills and then publishes.
     pub reservation: Reservation,
-    /// The caller must watch this while filling the reservation: a power loss cancels it.
-    pub progress: Arc<Progress>,
+    /// A power loss cancels this, so the caller has to stop filling the reservation then; a save that is given it does.
+    pub cancel: Arc<Cancel>,
 }
 
 /// The state of a durable pool at one moment.
@@ -110,7 +112,7 @@ pub(super) struct Core {
     flusher: Flusher,
     clock: Arc<dyn Clock>,
     power: Mutex<Power>,
-    saves: Mutex<Vec<Weak<Progress>>>,
+    saves: Mutex<Vec<Weak<Cancel>>>,
     settings: Settings,
     rule: Rule,
 }
@@ -135,8 +137,11 @@ impl Core {
         let Settings { threads, form, buffer_bytes, .. } = settings;
         // Until the device has been measured its rate is zero, so nothing is admitted.
         let gauge = Gauge::new(Rate { bytes_per_second: 0.0, commit: Duration::ZERO }, buffer_bytes as u64);
-        let how = FlushSettings { threads, form, buffer_bytes };
-        let flusher = Flusher::new(Arc::clone(&pool), folder, gauge, Arc::clone(&clock), how)?;
+        let how = FlushSettings { clock: Arc::clone(&clock), form, buffer_bytes };
+        // Not those of the caller's tools: a walk occupies its threads, and a save that began during a flush would wait for it while
+        // its source stands still.
+        let own = Threads::new(threads)?;
+        let flusher = Flusher::new(&own, Arc::clone(&pool), folder, gauge, how)?;
         let power = Power { battery, state: PowerState::Mains, mains: Mains::Present, since: clock.now() };
         let ledger = Ledger::new(Limit { bytes: 0, per_snapshot_bytes: 0 });
         let (power, saves) = (Mutex::new(power), Mutex::default());
@@ -174,17 +179,17 @@ impl Core {
             let (folder, name) = (folder.place(), name.to_owned());
             return Err(flush::Error::NameOnDisk { folder, name }.into());
         }
-        let progress = Arc::new(Progress::default());
+        let cancel = Arc::new(Cancel::new());
         // Before the claim: a power loss from here on finds it.
         let mut saves = lock(&self.saves);
         saves.retain(|save| save.strong_count() > 0);
-        saves.push(Arc::downgrade(&progress));
+        saves.push(Arc::downgrade(&cancel));
         drop(saves);
         let beside = flushed_bytes(0);
         let claim = self.ledger.claim_when_possible(bytes.saturating_add(beside), waiting);
         let claim = Some(claim.map_err(pool::Error::from)?);
         let options = PutOptions { labels, claim, ..PutOptions::default() };
-        Ok(Admitted { reservation: self.pool.reserve_with(name, options)?, progress })
+        Ok(Admitted { reservation: self.pool.reserve_with(name, options)?, cancel })
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
@@ -228,7 +233,7 @@ impl Core {
         if usage.snapshots == 0 || (usage.open && !self.ledger.is_beyond(share)) {
             return false;
         }
-        let outcome = self.flusher.flush_next(skip, &Progress::default());
+        let outcome = self.flusher.flush_next(skip, Watch::default());
         {
             let mut power = self.lock();
             self.pass_time(&mut power);
@@ -245,8 +250,8 @@ impl Core {
         }
     }
 
-    pub(super) fn flush_all(&self, progress: &Progress) -> FlushReport {
-        let report = self.flusher.flush_all(progress);
+    pub(super) fn flush_all(&self, watch: Watch<'_>) -> FlushReport {
+        let report = self.flusher.flush_all(watch);
         self.move_limit(&self.lock());
         report
     }

@@ -32,9 +32,10 @@ pub use self::core::{Admitted, Error, Settings, Status};
 use self::core::Core;
 use self::threads::Threads;
 use crate::battery::{Battery, PowerSource, RealClock};
-use crate::flush::{Cleaning, FlushReport, Folder, RecoverReport, Recoverer};
+use crate::flush::{Cleaning, FlushReport, Folder, RecoverOptions, RecoverReport, Recoverer};
 use crate::pool::{Labels, Pool, Usage};
-use crate::walk::Progress;
+use crate::progress::Watch;
+use crate::walk;
 
 /// A pool, the folder that it is flushed to, and the battery that protects what is not flushed yet. Shared by reference; every
 /// method may be called from any thread. Dropping it ends its two threads and flushes nothing: call [`DurablePool::flush`] for
@@ -50,18 +51,19 @@ impl DurablePool {
     /// Recovers `folder` into `pool`, measures the device, and starts watching `source`.
     ///
     /// # Errors
-    /// [`Error::Flush`] if the folder cannot be recovered as a whole, if the device cannot be measured, or if `progress` was
-    /// cancelled; [`Error::Threads`] or [`Error::Thread`] if threads cannot be started. Single files that are damaged are in the
+    /// [`Error::Flush`] if the folder cannot be recovered as a whole, if the device cannot be measured, or if the caller
+    /// cancels; [`Error::Threads`] or [`Error::Thread`] if threads cannot be started. Single files that are damaged are in the
     /// report instead.
     pub fn open(
         pool: Arc<Pool>,
         folder: Folder,
         (battery, source): (Battery, Box<dyn PowerSource>),
         settings: Settings,
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<(Self, RecoverReport), Error> {
-        let recoverer = Recoverer::new(settings.threads.max(2) * 2)?;
-        let report = recoverer.recover(&folder, &pool, (|_: &str| true, Cleaning::Delete), progress)?;
+        let recoverer = Recoverer::new(&walk::Threads::new(settings.threads.max(2) * 2)?);
+        let options = RecoverOptions { cleaning: Cleaning::Delete, watch, ..RecoverOptions::default() };
+        let report = recoverer.recover(&folder, &pool, &options)?;
         let core =
             Arc::new(Core::new(pool, Arc::new(folder), battery, Arc::new(RealClock::new()), settings)?);
         core.measure(true)?;
@@ -102,8 +104,8 @@ impl DurablePool {
     }
 
     /// Makes every unflushed snapshot safe that can be, for example before the program ends.
-    pub fn flush(&self, progress: &Progress) -> FlushReport {
-        self.core.flush_all(progress)
+    pub fn flush(&self, watch: Watch<'_>) -> FlushReport {
+        self.core.flush_all(watch)
     }
 
     /// The present state of power, battery and unflushed bytes.

@@ -42,7 +42,7 @@ fn open(folder: &Temporary, spec: BatterySpec, power: &SimulatedPower) -> (Durab
         ..Settings::new(2)
     };
     let battery = (Battery::new(spec).unwrap(), Box::new(power.source()) as Box<dyn PowerSource>);
-    DurablePool::open(pool, folder, battery, settings, &Progress::default()).unwrap()
+    DurablePool::open(pool, folder, battery, settings, Watch::default()).unwrap()
 }
 
 /// Waits, for a minute at most, for something that happens on another thread.
@@ -74,7 +74,7 @@ fn power_loss_closes_cancels_and_flushes_and_its_end_goes_on() {
     power.set(Mains::Failed);
     wait_until(&durable, |status| status.state == PowerState::OnBattery);
     wait_until(&durable, |status| status.usage.snapshots == 1);
-    assert!(running.progress.is_cancelled() && !durable.pool().get("a").unwrap().is_unflushed());
+    assert!(running.cancel.is_cancelled() && !durable.pool().get("a").unwrap().is_unflushed());
     let refused = |error: &pool::Error| matches!(error, pool::Error::Refused(Refused::Closed));
     assert!(refused(&running.reservation.put_blob("state", b"x").unwrap_err()));
     assert!(matches!(put(&durable, "c", 1), Err(Error::Pool(error)) if refused(&error)));
@@ -83,7 +83,7 @@ fn power_loss_closes_cancels_and_flushes_and_its_end_goes_on() {
     power.set(Mains::Present);
     wait_until(&durable, |status| status.state.has_mains());
     put(&durable, "c", 1).unwrap();
-    assert!(durable.flush(&Progress::default()).failed.is_empty());
+    assert!(durable.flush(Watch::default()).failed.is_empty());
     durable.remove("a").unwrap();
     drop(durable);
     let (durable, report) = open(&folder, BatterySpec::default(), &power);

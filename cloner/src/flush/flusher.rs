@@ -15,11 +15,12 @@ use super::gauge::Gauge;
 use super::stage::BUFFER_BYTES;
 use super::writer::{Writer, identity};
 use super::{Error, Form};
-use crate::battery::Clock;
+use crate::battery::{Clock, RealClock};
 use crate::pool::{Pool, Stored};
+use crate::progress::Watch;
 use crate::rate::Rate;
 use crate::sync::lock;
-use crate::walk::Progress;
+use crate::walk::Threads;
 
 /// One snapshot that is now safe on disk.
 #[derive(Debug, Clone)]
@@ -55,21 +56,20 @@ pub struct FlushReport {
 }
 
 /// How to flush.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FlushSettings {
-    /// Number of threads that transcode and encrypt.
-    pub threads: usize,
+    /// Tells how long writing takes; tests have a clock of their own.
+    pub clock: Arc<dyn Clock>,
     /// Always use this form, instead of the one that is safe sooner.
     pub form: Option<Form>,
     /// Bytes of one write, a multiple of 4096. Four buffers of this size are kept.
     pub buffer_bytes: usize,
 }
 
-impl FlushSettings {
-    /// The usual settings: the form that is safe sooner, and writes of 4 MiB.
-    #[must_use]
-    pub const fn new(threads: usize) -> Self {
-        Self { threads, form: None, buffer_bytes: BUFFER_BYTES }
+impl Default for FlushSettings {
+    /// The clock of this host, the form that is safe sooner, and writes of 4 MiB.
+    fn default() -> Self {
+        Self { clock: Arc::new(RealClock::new()), form: None, buffer_bytes: BUFFER_BYTES }
     }
 }
 
@@ -88,21 +88,22 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    /// Makes a flusher for the snapshots of `pool`. `gauge` gives the rate of the device that `folder` is on.
+    /// Makes a flusher for the snapshots of `pool`, which transcodes and encrypts on `threads`. `gauge` gives the rate of the device
+    /// that `folder` is on.
     ///
     /// # Errors
-    /// [`Error::File`] if memory cannot be allocated or threads cannot be started.
+    /// [`Error::File`] if memory cannot be allocated.
     pub fn new(
+        threads: &Threads,
         pool: Arc<Pool>,
         folder: Arc<Folder>,
         gauge: Gauge,
-        clock: Arc<dyn Clock>,
         settings: FlushSettings,
     ) -> Result<Self, Error> {
         let files: Arc<dyn Files> = Arc::clone(folder.files());
         let sealing = (folder.id(), folder.key().cloned());
-        let FlushSettings { threads, form, buffer_bytes } = settings;
-        let writer = Writer::new(files, sealing, Arc::clone(&clock), (threads, buffer_bytes))?;
+        let FlushSettings { clock, form, buffer_bytes } = settings;
+        let writer = Writer::new(threads, files, sealing, Arc::clone(&clock), buffer_bytes)?;
         Ok(Self { pool, folder, writer, gauge, clock, form, turn: Mutex::new(()) })
     }
 
@@ -139,15 +140,11 @@ impl Flusher {
     ///
     /// # Errors
     /// [`Failure`] with the name of the snapshot and what went wrong.
-    pub fn flush_next(
-        &self,
-        skip: &mut BTreeSet<u128>,
-        progress: &Progress,
-    ) -> Option<Result<Safe, Failure>> {
+    pub fn flush_next(&self, skip: &mut BTreeSet<u128>, watch: Watch<'_>) -> Option<Result<Safe, Failure>> {
         let _turn = lock(&self.turn);
         let (id, stored) = self.next(skip)?;
         let name = stored.name().to_owned();
-        let outcome = self.flush(&stored, progress);
+        let outcome = self.flush(&stored, watch);
         if outcome.is_err() {
             skip.insert(id);
         }
@@ -158,29 +155,25 @@ impl Flusher {
     ///
     /// # Errors
     /// The first [`Failure`]. Snapshots that were safe by then stay so.
-    pub fn flush_snapshot(
-        &self,
-        stored: &Arc<Stored>,
-        progress: &Progress,
-    ) -> Result<Vec<Safe>, Box<Failure>> {
+    pub fn flush_snapshot(&self, stored: &Arc<Stored>, watch: Watch<'_>) -> Result<Vec<Safe>, Box<Failure>> {
         let _turn = lock(&self.turn);
         let mut safe = Vec::new();
         for stored in stored.kept().iter().chain([stored]) {
             if !self.is_safe(stored) {
                 let failed = |why| Box::new(Failure { name: stored.name().to_owned(), why });
-                safe.push(self.flush(stored, progress).map_err(failed)?);
+                safe.push(self.flush(stored, watch).map_err(failed)?);
             }
         }
         Ok(safe)
     }
 
     /// Makes every unflushed snapshot safe that can be.
-    pub fn flush_all(&self, progress: &Progress) -> FlushReport {
-        progress.start(self.unflushed().iter().map(|stored| stored.len_bytes() as u64).sum());
+    pub fn flush_all(&self, watch: Watch<'_>) -> FlushReport {
+        watch.start(self.unflushed().iter().map(|stored| stored.len_bytes() as u64).sum());
         let mut report = FlushReport::default();
         let mut skip = BTreeSet::new();
-        while !progress.is_cancelled()
-            && let Some(outcome) = self.flush_next(&mut skip, progress)
+        while !watch.is_cancelled()
+            && let Some(outcome) = self.flush_next(&mut skip, watch)
         {
             match outcome {
                 Ok(safe) => report.safe.push(safe),
@@ -190,9 +183,9 @@ impl Flusher {
         report
     }
 
-    fn flush(&self, stored: &Arc<Stored>, progress: &Progress) -> Result<Safe, Error> {
+    fn flush(&self, stored: &Arc<Stored>, watch: Watch<'_>) -> Result<Safe, Error> {
         let started = self.clock.now();
-        let complete = self.writer.write(stored, self.form, &self.gauge, progress)?;
+        let complete = self.writer.write(stored, self.form, &self.gauge, watch)?;
         let committing = self.clock.now();
         // Listed if the pool still has this very snapshot under the name, and not a later one that took it.
         let listed = || self.pool.get(stored.name()).is_ok_and(|listed| Arc::ptr_eq(&listed, stored));

@@ -9,9 +9,9 @@ use cloner_codec::hot::{self, Encoder, VerifiedChunk};
 use twox_hash::XxHash3_64;
 
 use crate::pool::{self, Pool, PutOptions, Reservation, Stored};
+use crate::progress::Watch;
 use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1};
 use crate::sync::{into_inner, lock};
-use crate::walk::Progress;
 
 use super::candidate::Candidate;
 use super::folder::Folder;
@@ -191,7 +191,7 @@ impl Worker {
         folder: &Folder,
         loading: &Loading<'_>,
         run: &Run<'_>,
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<(), Error> {
         let flushed = loading.flushed;
         self.buffer(flushed)?;
@@ -211,7 +211,7 @@ impl Worker {
             let index = u32::try_from(place.key)
                 .map_err(|_| Error::Contradiction { file: flushed.file.clone(), what: "their chunks" })?;
             lock(&loading.chunks).push(ChunkEntryV1 { index, checksum });
-            progress.add(place.bytes);
+            watch.add(place.bytes);
         }
         Ok(())
     }

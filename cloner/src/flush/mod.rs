@@ -36,7 +36,7 @@ pub use form::Choice;
 pub use gauge::Gauge;
 pub use header::HeaderError;
 pub use index::{Form, IndexError};
-pub use recover::{Cleaning, Dropped, RecoverReport, Recovered, Recoverer};
+pub use recover::{Cleaning, Dropped, RecoverOptions, RecoverReport, Recovered, Recoverer};
 pub use seal::{Key, KeyError};
 pub use survey::{Survey, Surveyed};
 

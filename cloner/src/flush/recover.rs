@@ -21,9 +21,10 @@ use super::reader::Flushed;
 use super::writer::PROBE_FILE;
 use super::{Error, Form};
 use crate::pool::{Pool, Stored};
+use crate::progress::Watch;
 use crate::snapshot::SnapshotId;
 use crate::sync::{into_inner, lock};
-use crate::walk::{Progress, Walker};
+use crate::walk::{Threads, Walker};
 
 /// What a recovery found.
 #[derive(Debug, Default)]
@@ -64,7 +65,7 @@ pub struct Dropped {
     pub why: Error,
 }
 
-/// Rebuilds pools. Holds its threads and their memory.
+/// Rebuilds pools, on threads that other tools may share.
 #[derive(Debug)]
 pub struct Recoverer {
     walker: Walker<Worker>,
@@ -72,28 +73,50 @@ pub struct Recoverer {
 
 /// Whether recovery deletes files that it knows to be worthless: flushes that were not completed, and removed snapshots that no
 /// other refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cleaning {
     /// Worthless files are deleted.
     Delete,
     /// Every file is kept.
+    #[default]
     Keep,
+}
+
+/// How to recover a folder. The default brings back every snapshot, deletes nothing, and is neither counted nor cancelled.
+#[derive(Clone, Copy, Default)]
+pub struct RecoverOptions<'a> {
+    /// Tells by a snapshot's name whether to bring it back.
+    pub wanted: Option<&'a dyn Fn(&str) -> bool>,
+    /// Whether worthless files are deleted.
+    pub cleaning: Cleaning,
+    /// Counts the bytes of the files that are read, and cancels.
+    pub watch: Watch<'a>,
+}
+
+impl std::fmt::Debug for RecoverOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { wanted, cleaning, watch } = self;
+        let wanted = if wanted.is_some() { "some" } else { "all" };
+        f.debug_struct("RecoverOptions")
+            .field("wanted", &wanted)
+            .field("cleaning", cleaning)
+            .field("watch", watch)
+            .finish()
+    }
 }
 
 /// A snapshot's number, and the snapshot in the pool or the reason why it is not there.
 type Outcome = (u128, Result<Arc<Stored>, Error>);
 
 impl Recoverer {
-    /// Starts `threads` threads. More threads than processors help: one can read while another verifies.
-    ///
-    /// # Errors
-    /// [`StartError`](crate::walk::StartError) if the threads cannot be started.
-    pub fn new(threads: usize) -> Result<Self, crate::walk::StartError> {
-        Ok(Self { walker: Walker::new(threads, Worker::new)? })
+    /// Makes the memory of each thread. More threads than processors help: one can read while another verifies.
+    #[must_use]
+    pub fn new(threads: &Threads) -> Self {
+        Self { walker: Walker::new(threads, Worker::new) }
     }
 
-    /// Puts every undamaged snapshot of `folder` into `pool`, and enters all of them into the folder's catalogue. Snapshots whose
-    /// names `wanted` refuses are left out, unless another one refers to them. Worthless files are deleted if `cleaning` says so.
+    /// Puts every undamaged snapshot of `folder` into `pool`, and enters all of them into the folder's catalogue. Snapshots that
+    /// `options` leave out come along if another one refers to them.
     ///
     /// # Errors
     /// [`Error::File`] if the folder itself cannot be read, cleaned or synced; [`Error::Cancelled`]. What is wrong with single
@@ -102,8 +125,7 @@ impl Recoverer {
         &self,
         folder: &Folder,
         pool: &Pool,
-        (wanted, cleaning): (impl Fn(&str) -> bool, Cleaning),
-        progress: &Progress,
+        &RecoverOptions { wanted, cleaning, watch }: &RecoverOptions<'_>,
     ) -> Result<RecoverReport, Error> {
         let started = Instant::now();
         let mut report = RecoverReport::default();
@@ -112,8 +134,10 @@ impl Recoverer {
             delete_unfinished(folder, &mut report);
             delete_unneeded(folder, &mut found, &mut report)?;
         }
-        let needed = closure(&found, |entry| entry.listed && wanted(&entry.flushed.index().name));
-        progress.start(needed.iter().map(|id| found[id].flushed.file_bytes()).sum());
+        let needed = closure(&found, |entry| {
+            entry.listed && wanted.is_none_or(|wanted| wanted(&entry.flushed.index().name))
+        });
+        watch.start(needed.iter().map(|id| found[id].flushed.file_bytes()).sum());
 
         let mut stored: BTreeMap<u128, Arc<Stored>> = BTreeMap::new();
         let mut left = needed;
@@ -125,7 +149,7 @@ impl Recoverer {
                 break;
             }
             left.retain(|id| !level.contains(id));
-            for (id, outcome) in self.load(folder, pool, &found, &level, &stored, progress)? {
+            for (id, outcome) in self.load(folder, pool, &found, &level, &stored, watch)? {
                 let Candidate { flushed, listed } = &found[&id];
                 let index = flushed.index();
                 match outcome {
@@ -203,7 +227,7 @@ impl Recoverer {
         found: &BTreeMap<u128, Candidate>,
         level: &[u128],
         stored: &BTreeMap<u128, Arc<Stored>>,
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<Vec<Outcome>, Error> {
         let mut outcomes = Vec::new();
         let mut loadings = Vec::new();
@@ -216,12 +240,12 @@ impl Recoverer {
         let runs: Vec<Run<'_>> =
             loadings.iter().enumerate().flat_map(|(at, loading)| runs(at, loading)).collect();
         self.walker.walk(&runs, |worker, run| {
-            if progress.is_cancelled() {
+            if watch.is_cancelled() {
                 return Err(Error::Cancelled);
             }
             let loading = &loadings[run.loading];
             if lock(&loading.failed).is_none()
-                && let Err(why) = worker.load(folder, loading, run, progress)
+                && let Err(why) = worker.load(folder, loading, run, watch)
             {
                 lock(&loading.failed).get_or_insert(why);
             }

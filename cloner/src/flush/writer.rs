@@ -30,8 +30,9 @@ use twox_hash::XxHash3_64;
 
 use crate::battery::Clock;
 use crate::pool::{Chunk, Stored};
+use crate::progress::Watch;
 use crate::snapshot::{MANIFEST_LABEL, ManifestV1};
-use crate::walk::{Progress, Walker};
+use crate::walk::{Threads, Walker};
 
 use super::files::{BLOCK_BYTES, Files, WriteFile};
 use super::form::{self, Choice};
@@ -50,7 +51,8 @@ const BATCH: usize = 16;
 /// The number of the index among the encrypted records of a file.
 pub(super) const INDEX_RECORD: u64 = u64::MAX;
 
-/// Writes snapshots, one at a time. Holds all memory and threads that it needs, so that none must be found after a power failure.
+/// Writes snapshots, one at a time. Holds all the memory that it needs, so that none must be found after a power failure, and keeps
+/// its threads.
 #[derive(Debug)]
 pub(super) struct Writer {
     files: Arc<dyn Files>,
@@ -110,16 +112,15 @@ pub(super) fn identity(stored: &Stored) -> Result<(u128, ManifestV1), Error> {
 
 impl Writer {
     pub(super) fn new(
+        threads: &Threads,
         files: Arc<dyn Files>,
         (folder, key): (u128, Option<Key>),
         clock: Arc<dyn Clock>,
-        (threads, buffer_bytes): (usize, usize),
+        buffer_bytes: usize,
     ) -> Result<Self, Error> {
         let stage = Stage::new(buffer_bytes)
             .map_err(Error::file(files.place(), "allocate memory for writing to it"))?;
-        let walker = Walker::new(threads, Transcoder::new).map_err(|source| {
-            Error::file(files.place(), "start threads for it")(std::io::Error::other(source))
-        })?;
+        let walker = Walker::new(threads, Transcoder::new);
         Ok(Self { files, folder, key, clock, stage: Mutex::new(stage), walker })
     }
 
@@ -136,7 +137,7 @@ impl Writer {
         stored: &Stored,
         form: Option<Form>,
         gauge: &Gauge,
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<Complete, Error> {
         let (id, manifest) = identity(stored)?;
         let choice = match form {
@@ -147,7 +148,7 @@ impl Writer {
         let started = self.clock.now();
         let file = self.create(&name, allocation(stored, &manifest))?;
         let created = self.clock.now();
-        let written = self.fill(&*file, stored, &manifest, (id, choice.form), gauge, progress);
+        let written = self.fill(&*file, stored, &manifest, (id, choice.form), gauge, watch);
         let result = written.and_then(|(index, file_bytes)| {
             let syncing = self.clock.now();
             file.sync().map_err(Error::file(&name, "make it durable"))?;
@@ -206,7 +207,7 @@ impl Writer {
         manifest: &ManifestV1,
         (id, form): (u128, Form),
         gauge: &Gauge,
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<(IndexV1, u64), Error> {
         let name = partial_name(id);
         let cannot_write = || Error::file(&name, "write to it");
@@ -220,7 +221,7 @@ impl Writer {
             file_bytes: 0,
         };
         let produced = stage.write(file, (&*self.clock, gauge), |stream| {
-            let chunks = self.append_chunks(stream, stored, form, &header, progress)?;
+            let chunks = self.append_chunks(stream, stored, form, &header, watch)?;
             let blobs = self.append_blobs(stream, stored, &header)?;
             let index = IndexV1 {
                 id: manifest.id.clone(),
@@ -250,11 +251,11 @@ impl Writer {
         stored: &Stored,
         form: Form,
         header: &Header,
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<Vec<ChunkPlaceV1>, Produced> {
         let mut places = Vec::with_capacity(stored.chunks().len());
         for batch in stored.chunks().chunks(BATCH) {
-            if progress.is_cancelled() {
+            if watch.is_cancelled() {
                 return Err(Error::Cancelled.into());
             }
             let converted = self.convert(stored, batch, places.len() as u64, form, header)?;
@@ -265,7 +266,7 @@ impl Writer {
                 };
                 let offset = stream.append(bytes)?;
                 places.push(ChunkPlaceV1 { key: chunk.key(), offset, bytes: bytes.len() as u64, checksum });
-                progress.add(chunk.bytes().len() as u64);
+                watch.add(chunk.bytes().len() as u64);
             }
         }
         Ok(places)

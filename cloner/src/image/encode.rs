@@ -16,12 +16,13 @@ use cloner_codec::hot::{
 
 use crate::dedup::PageTable;
 use crate::layout::{ChunkIndex, PageNumber};
+use crate::progress::Watch;
 use crate::sync::{into_inner, lock};
-use crate::walk::{Progress, Walker};
+use crate::walk::{Threads, Walker};
 
 use super::{Error, Image, Stored};
 
-/// Encodes and decodes whole images, on threads of its own.
+/// Encodes and decodes whole images, on threads that other tools may share.
 #[derive(Debug)]
 pub struct HotEncoder {
     walker: Walker<Worker>,
@@ -36,6 +37,15 @@ impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Worker")
     }
+}
+
+/// How to encode an image. The default encodes all of it, and is neither counted nor cancelled.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EncodeOptions<'a> {
+    /// Refer to this image, of the same size, for what is equal to it.
+    pub parent: Option<&'a Image>,
+    /// Counts the bytes of the image that are done, and cancels.
+    pub watch: Watch<'a>,
 }
 
 /// An encoded image.
@@ -53,17 +63,15 @@ pub struct OpenImage<'a> {
 }
 
 impl HotEncoder {
-    /// Starts `threads` threads.
-    ///
-    /// # Errors
-    /// [`Error::Threads`] if the threads cannot be started.
-    pub fn new(threads: usize) -> Result<Self, Error> {
+    /// Makes the encoder and the scratch memory of each thread.
+    #[must_use]
+    pub fn new(threads: &Threads) -> Self {
         let make = || Worker {
             encoder: Encoder::new(Options::default()),
             // Not zeros, because these would be mapped lazily and touched for the first time during a measurement.
             encoded: vec![0xff; ENCODED_BYTES_MAX],
         };
-        Ok(Self { walker: Walker::new(threads, make)? })
+        Self { walker: Walker::new(threads, make) }
     }
 
     /// Number of threads.
@@ -72,18 +80,13 @@ impl HotEncoder {
         self.walker.threads()
     }
 
-    /// Encodes an image, as a child of `parent` if there is one, and keeps the result.
+    /// Encodes an image and keeps the result.
     ///
     /// # Errors
-    /// [`Error::ParentSize`] if the parent has another size than the image; [`Error::Cancelled`] if `progress` was cancelled.
-    pub fn encode(
-        &self,
-        image: &Image,
-        parent: Option<&Image>,
-        progress: &Progress,
-    ) -> Result<HotImage, Error> {
+    /// [`Error::ParentSize`] if the parent has another size than the image; [`Error::Cancelled`].
+    pub fn encode(&self, image: &Image, options: &EncodeOptions<'_>) -> Result<HotImage, Error> {
         let kept = Mutex::new(Vec::with_capacity(image.chunks().len()));
-        self.encode_into(image, parent, progress, |index, stats, encoded| {
+        self.encode_into(image, options, |index, stats, encoded| {
             let kept = &mut *lock(&kept);
             kept.push((index, stats, encoded.to_vec()));
         })?;
@@ -98,20 +101,14 @@ impl HotEncoder {
     ///
     /// # Errors
     /// As for [`HotEncoder::encode`].
-    pub fn encode_only(
-        &self,
-        image: &Image,
-        parent: Option<&Image>,
-        progress: &Progress,
-    ) -> Result<(), Error> {
-        self.encode_into(image, parent, progress, |_, _, _| {})
+    pub fn encode_only(&self, image: &Image, options: &EncodeOptions<'_>) -> Result<(), Error> {
+        self.encode_into(image, options, |_, _, _| {})
     }
 
     fn encode_into(
         &self,
         image: &Image,
-        parent: Option<&Image>,
-        progress: &Progress,
+        &EncodeOptions { parent, watch }: &EncodeOptions<'_>,
         keep: impl Fn(usize, ChunkStats, &[u8]) + Sync,
     ) -> Result<(), Error> {
         if let Some(parent) = parent.filter(|parent| parent.bytes().len() != image.bytes().len()) {
@@ -131,7 +128,7 @@ impl HotEncoder {
             let stats =
                 encoder.encode_chunk(&input, &mut Duplicates { table: &table, image, chunk }, encoded);
             keep(index, stats, encoded);
-            advance(progress, bytes.len())
+            advance(watch, bytes.len())
         })
     }
 
@@ -140,16 +137,16 @@ impl HotEncoder {
     /// Checksums are not verified again, because opening the image has verified them.
     ///
     /// # Errors
-    /// [`Error::Codec`] for a chunk that cannot be decoded; [`Error::Cancelled`] if `progress` was cancelled.
+    /// [`Error::Codec`] for a chunk that cannot be decoded; [`Error::Cancelled`].
     ///
     /// # Panics
     /// If `target` is shorter than the image.
-    pub fn decode(&self, image: &OpenImage<'_>, target: &mut [u8], progress: &Progress) -> Result<(), Error> {
+    pub fn decode(&self, image: &OpenImage<'_>, target: &mut [u8], watch: Watch<'_>) -> Result<(), Error> {
         let places: Vec<_> = image.chunks.iter().zip(target.chunks_mut(CHUNK_BYTES)).enumerate().collect();
         assert_eq!(places.len(), image.chunks.len(), "room for the image");
         self.walker.walk_owned(places, |_, (index, (chunk, place))| {
             decode_chunk(chunk, &Resolver { image, chunk: index }, TargetContents::Unknown, place)?;
-            advance(progress, place.len())
+            advance(watch, place.len())
         })
     }
 }
@@ -241,7 +238,7 @@ impl Resolve for Resolver<'_> {
 }
 
 /// Counts processed bytes. Fails if the operation was cancelled.
-fn advance(progress: &Progress, bytes: usize) -> Result<(), Error> {
-    progress.add(bytes as u64);
-    if progress.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+fn advance(watch: Watch<'_>, bytes: usize) -> Result<(), Error> {
+    watch.add(bytes as u64);
+    if watch.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }

@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 use cloner_codec::chunk::{CHUNK_BYTES, CodecError, FormatError, PAGE_BYTES, Page};
 
 use crate::layout::PageNumber;
-use crate::walk::StartError;
 
 pub use buffer::Stored;
-pub use encode::{HotEncoder, HotImage, OpenImage};
+pub use encode::{EncodeOptions, HotEncoder, HotImage, OpenImage};
 
 /// Why an image cannot be read, encoded or decoded.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +54,6 @@ pub enum Error {
     /// An encoded chunk is damaged.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The threads that encode could not be started.
-    #[error("cannot prepare the encoder")]
-    Threads(#[from] StartError),
     /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -7,9 +7,10 @@ use vmm::VmState;
 use vmm::memory::{RemoteMemory, StillMemory};
 
 use super::wire::{BranchRequest, Report};
-use super::{BranchReport, Error, GuestProcess, read_state};
+use super::{BranchReport, Error, GuestProcess};
 use crate::admission::Limits;
 use crate::moment::{self, LiveReport, Moment};
+use crate::restore::state_file::read_state;
 
 /// A guest as it was at one instant, in a process that only waits: a branch that has not built its machine yet. Dropping this ends
 /// that process.

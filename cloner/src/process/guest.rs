@@ -28,9 +28,10 @@ use super::mend::Mender;
 use super::wire::{Answer, BranchRequest, Report, Request};
 use crate::chain;
 
-use super::{Channel, Error, state_file};
+use super::{Channel, Error};
 use crate::admission::{self, Limits};
 use crate::pool;
+use crate::restore::state_file::state_file;
 use crate::sys::fork::{end_at_once, forget_children};
 
 /// How often a vCPU that waits for room on a full console checks whether the machine is to be paused.

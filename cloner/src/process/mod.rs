@@ -25,7 +25,6 @@ pub mod fork;
 mod frozen;
 mod guest;
 mod mend;
-mod state_file;
 mod wire;
 
 use std::io;
@@ -39,7 +38,6 @@ pub use client::{BranchReport, End, GuestProcess};
 pub use frozen::FrozenGuest;
 pub use guest::serve;
 pub(crate) use guest::{restore, run};
-pub(crate) use state_file::{read_state, state_file};
 
 use crate::admission;
 

@@ -1,4 +1,4 @@
-//! Eager restore: all of the memory is decoded before the target runs.
+//! Eager restore: all of the memory is decoded before the target runs. See [`Restorer::eager`](super::Restorer::eager).
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,9 @@ use cloner_codec::hot::{VerifiedChunk, decode_chunk};
 use vmm::memory::{self, Backing, GuestMemory};
 
 use crate::layout::{self, Chunk};
+use crate::progress::Watch;
 use crate::snapshot::{self, InChunk, Snapshot};
-use crate::walk::{Progress, StartError, Walker};
+use crate::walk::Walker;
 
 /// Why the target's memory could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +23,7 @@ pub enum Error {
     /// The snapshot, or one that it depends on, is damaged.
     #[error("cannot decode the snapshot")]
     Snapshot(#[from] snapshot::Error),
-    /// The caller cancelled the restore through its [`Progress`].
+    /// The caller cancelled the restore through its [`Cancel`](crate::progress::Cancel).
     #[error("cancelled")]
     Cancelled,
 }
@@ -38,61 +39,49 @@ pub struct Report {
     pub decoded_bytes: u64,
 }
 
-/// Decodes snapshots, on threads of its own.
+/// The memory of a target, and the report on how it was made.
 #[derive(Debug)]
-pub struct EagerRestorer {
-    walker: Walker<()>,
+pub struct Restored {
+    /// The memory, with all of the snapshot's pages in it.
+    pub memory: GuestMemory,
+    /// What was done, and how long each part took.
+    pub report: Report,
 }
 
-impl EagerRestorer {
-    /// Starts `threads` threads.
-    ///
-    /// # Errors
-    /// [`StartError`] if they cannot be started.
-    pub fn new(threads: usize) -> Result<Self, StartError> {
-        Ok(Self { walker: Walker::new(threads, || ())? })
+/// Makes memory and decodes the snapshot into it.
+pub(super) fn restore(
+    walker: &Walker<()>,
+    snapshot: &Snapshot,
+    backing: Backing,
+    watch: Watch<'_>,
+) -> Result<Restored, Error> {
+    let started = Instant::now();
+    let layout = snapshot.state().layout();
+    let chunks = layout::chunks(layout);
+    for snapshot in std::iter::once(snapshot).chain(snapshot.dependencies()) {
+        let chunks = layout::chunks(snapshot.state().layout());
+        walker.walk(&chunks, |(), chunk| snapshot.verify(chunk).map(|_| ()))?;
     }
+    let verify_time = started.elapsed();
 
-    /// Makes memory and decodes the snapshot into it. Pages that the source never touched stay untouched. `progress` counts the
-    /// bytes decoded, and lets the caller cancel.
-    ///
-    /// # Errors
-    /// [`Error::Snapshot`] if a chunk is damaged: every chunk is verified before any is decoded. [`Error::Memory`] if the host
-    /// cannot provide the memory, [`Error::NotSole`] if `backing` is shared with others, [`Error::Cancelled`].
-    pub fn memory_for(
-        &self,
-        snapshot: &Snapshot,
-        backing: Backing,
-        progress: &Progress,
-    ) -> Result<(GuestMemory, Report), Error> {
-        let started = Instant::now();
-        let layout = snapshot.state().layout();
-        let chunks = layout::chunks(layout);
-        for snapshot in std::iter::once(snapshot).chain(snapshot.dependencies()) {
-            let chunks = layout::chunks(snapshot.state().layout());
-            self.walker.walk(&chunks, |(), chunk| snapshot.verify(chunk).map(|_| ()))?;
+    let started = Instant::now();
+    let mut memory = GuestMemory::new(layout, backing)?;
+    let work = work(snapshot, &chunks, &mut memory)?;
+    let decoded_bytes = work.iter().map(|(chunk, ..)| chunk.len_bytes() as u64).sum();
+    watch.start(decoded_bytes);
+    walker.walk_owned(work, |(), (chunk, verified, bytes)| {
+        if watch.is_cancelled() {
+            return Err(Error::Cancelled);
         }
-        let verify_time = started.elapsed();
-
-        let started = Instant::now();
-        let mut memory = GuestMemory::new(layout, backing)?;
-        let work = work(snapshot, &chunks, &mut memory)?;
-        let decoded_bytes = work.iter().map(|(chunk, ..)| chunk.len_bytes() as u64).sum();
-        progress.start(decoded_bytes);
-        self.walker.walk_owned(work, |(), (chunk, verified, bytes)| {
-            if progress.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            decode_chunk(&verified, &InChunk::new(snapshot, chunk.index), TargetContents::Zeroed, bytes)
-                .map_err(|source| snapshot::Error::Decode { index: chunk.index.0, source })?;
-            progress.add(chunk.len_bytes() as u64);
-            Ok(())
-        })?;
-        let decode_time = started.elapsed();
-        let backing = memory.backing();
-        tracing::info!(snapshot = snapshot.name(), decoded_bytes, %backing, ?verify_time, ?decode_time, "decoded");
-        Ok((memory, Report { verify_time, decode_time, decoded_bytes }))
-    }
+        decode_chunk(&verified, &InChunk::new(snapshot, chunk.index), TargetContents::Zeroed, bytes)
+            .map_err(|source| snapshot::Error::Decode { index: chunk.index.0, source })?;
+        watch.add(chunk.len_bytes() as u64);
+        Ok(())
+    })?;
+    let decode_time = started.elapsed();
+    let backing = memory.backing();
+    tracing::info!(snapshot = snapshot.name(), decoded_bytes, %backing, ?verify_time, ?decode_time, "decoded");
+    Ok(Restored { memory, report: Report { verify_time, decode_time, decoded_bytes } })
 }
 
 type Work<'s, 'm> = Vec<(Chunk, VerifiedChunk<'s>, &'m mut [u8])>;

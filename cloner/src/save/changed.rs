@@ -12,9 +12,10 @@ use vmm::memory::{DirtySet, StillMemory};
 use crate::layout::{self, Chunk, ChunkIndex, PageNumber, PlaceRef};
 use crate::moment::Last;
 use crate::pool::Reservation;
+use crate::progress::Watch;
 use crate::snapshot::{Checks, ChunkEntryV1, InChunk, Snapshot};
 use crate::sync::{into_inner, lock};
-use crate::walk::{Progress, Walker};
+use crate::walk::Walker;
 
 use super::worker::Worker;
 use super::{Changed, Encoded, Error};
@@ -89,14 +90,14 @@ pub(super) fn encode(
     walker: &Walker<Worker>,
     source: &Source<'_>,
     reservation: &Reservation,
-    progress: &Progress,
+    watch: Watch<'_>,
 ) -> Result<Encoded, Error> {
     let dirty_bytes = (source.dirty.pages() * PAGE_BYTES) as u64;
-    progress.start(dirty_bytes);
+    watch.start(dirty_bytes);
     let encoded = Mutex::new(Encoded::default());
     let dirty_chunks = AtomicUsize::new(0);
     walker.walk(&layout::chunks(source.memory.layout()), |worker, chunk| {
-        if progress.is_cancelled() {
+        if watch.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let dirty = source.dirty_pages(chunk);
@@ -114,7 +115,7 @@ pub(super) fn encode(
             }
         };
         reservation.put_chunk(u64::from(index), bytes)?;
-        progress.add((dirty.len() * PAGE_BYTES) as u64);
+        watch.add((dirty.len() * PAGE_BYTES) as u64);
         dirty_chunks.fetch_add(usize::from(!dirty.is_empty()), Ordering::Relaxed);
         let mut encoded = lock(&encoded);
         encoded.chunks.push(ChunkEntryV1 { index, checksum: stored_checksum(bytes) });

@@ -10,9 +10,10 @@ use vmm::memory::StillMemory;
 use crate::dedup::PageTable;
 use crate::layout::{self, Chunk, PageNumber, PlaceRef};
 use crate::pool::Reservation;
+use crate::progress::Watch;
 use crate::snapshot::ChunkEntryV1;
 use crate::sync::{into_inner, lock};
-use crate::walk::{Progress, Walker};
+use crate::walk::Walker;
 
 use super::references::References;
 use super::worker::Worker;
@@ -30,16 +31,16 @@ pub(super) fn encode(
     memory: &dyn StillMemory,
     references: &References,
     reservation: &Reservation,
-    progress: &Progress,
+    watch: Watch<'_>,
 ) -> Result<Encoded, Error> {
     let started = Instant::now();
     let planned = plan(walker, memory)?;
     let plan_time = started.elapsed();
     let touched_pages = planned.iter().map(|planned| planned.touched.len()).sum::<usize>();
-    progress.start((touched_pages * PAGE_BYTES) as u64);
+    watch.start((touched_pages * PAGE_BYTES) as u64);
     let table = PageTable::new(touched_pages);
     let known = KnownPages { table: &table, memory, chunks: layout::chunks(memory.layout()), references };
-    let (chunks, stats) = encode_planned(walker, &known, &planned, reservation, progress)?;
+    let (chunks, stats) = encode_planned(walker, &known, &planned, reservation, watch)?;
     let (touched_pages, read_pages) = (touched_pages as u64, touched_pages as u64);
     Ok(Encoded { chunks, stats, touched_pages, read_pages, plan_time, changed: None, table: Some(table) })
 }
@@ -64,17 +65,17 @@ fn encode_planned(
     known: &KnownPages<'_>,
     planned: &[Planned],
     reservation: &Reservation,
-    progress: &Progress,
+    watch: Watch<'_>,
 ) -> Result<(Vec<ChunkEntryV1>, ChunkStats), Error> {
     let done = Mutex::new((Vec::with_capacity(planned.len()), ChunkStats::default()));
     walker.walk(planned, |worker, planned| {
-        if progress.is_cancelled() {
+        if watch.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let stats = worker.encode_touched(known, planned)?;
         let index = planned.chunk.index.0;
         reservation.put_chunk(u64::from(index), &worker.encoded)?;
-        progress.add((planned.touched.len() * PAGE_BYTES) as u64);
+        watch.add((planned.touched.len() * PAGE_BYTES) as u64);
         let mut done = lock(&done);
         done.0.push(ChunkEntryV1 { index, checksum: stored_checksum(&worker.encoded) });
         done.1 += stats;

@@ -29,8 +29,9 @@ use vmm::memory;
 use crate::dedup::PageTable;
 use crate::moment::{Changes, LiveReport, Memory, Moment};
 use crate::pool::{self, Reservation};
+use crate::progress::{Cancel, Progress, Watch};
 use crate::snapshot::{self, ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, Snapshot, SnapshotId};
-use crate::walk::{Progress, StartError, Walker};
+use crate::walk::{Threads, Walker};
 
 use references::References;
 use worker::Worker;
@@ -59,16 +60,16 @@ pub enum Error {
     /// A parent was given for a later snapshot of a series, whose parent is determined by the series.
     #[error("a parent cannot be chosen for a later snapshot of a series: the series determines it")]
     ParentOfSeries,
-    /// The caller cancelled the save through its [`Progress`].
+    /// The caller cancelled the save through its [`Cancel`].
     #[error("cancelled")]
     Cancelled,
 }
 
-/// How to save a [`Moment`]. The default stores everything, and cannot be cancelled.
+/// How to save a [`Moment`]. The default stores everything, counts nothing and cannot be cancelled.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SaveOptions<'a> {
     parent: Option<&'a Snapshot>,
-    progress: Option<&'a Progress>,
+    watch: Watch<'a>,
 }
 
 impl<'a> SaveOptions<'a> {
@@ -78,10 +79,16 @@ impl<'a> SaveOptions<'a> {
         Self { parent: parent.into(), ..self }
     }
 
-    /// Counts in `progress` the bytes that are done, and lets the caller cancel through it.
+    /// Counts in `progress` the bytes that are done.
     #[must_use]
-    pub fn progress(self, progress: &'a Progress) -> Self {
-        Self { progress: Some(progress), ..self }
+    pub const fn progress(self, progress: &'a Progress) -> Self {
+        Self { watch: self.watch.progress(progress), ..self }
+    }
+
+    /// Lets the caller stop the save with `cancel`.
+    #[must_use]
+    pub const fn cancel(self, cancel: &'a Cancel) -> Self {
+        Self { watch: self.watch.cancel(cancel), ..self }
     }
 }
 
@@ -140,19 +147,18 @@ struct Encoded {
     table: Option<PageTable>,
 }
 
-/// Saves moments as snapshots. It holds threads and scratch memory, so that no pause has to wait for either.
+/// Saves moments as snapshots. It has encoders and scratch memory on threads that other tools may share, so that no pause has to wait
+/// for either; it does wait if another tool is using the threads at that moment.
 #[derive(Debug)]
 pub struct Saver {
     walker: Walker<Worker>,
 }
 
 impl Saver {
-    /// Starts `threads` threads.
-    ///
-    /// # Errors
-    /// [`StartError`] if they cannot be started.
-    pub fn new(threads: usize) -> Result<Self, StartError> {
-        Ok(Self { walker: Walker::new(threads, Worker::new)? })
+    /// Makes the encoder and the scratch memory of each thread.
+    #[must_use]
+    pub fn new(threads: &Threads) -> Self {
+        Self { walker: Walker::new(threads, Worker::new) }
     }
 
     /// Number of threads.
@@ -173,10 +179,8 @@ impl Saver {
         reservation: Reservation,
         options: &SaveOptions<'_>,
     ) -> Result<Saved, Error> {
-        let unwatched = Progress::default();
-        let progress = options.progress.unwrap_or(&unwatched);
         let started = Instant::now();
-        let (encoded, references) = self.encode(&moment, &reservation, options.parent, progress)?;
+        let (encoded, references) = self.encode(&moment, &reservation, options)?;
         let encode_time = started.elapsed().saturating_sub(encoded.plan_time);
         let Encoded { chunks, stats, touched_pages, read_pages, plan_time, changed, table } = encoded;
 
@@ -231,21 +235,20 @@ impl Saver {
         &self,
         moment: &Moment<'_>,
         reservation: &Reservation,
-        parent: Option<&Snapshot>,
-        progress: &Progress,
+        options: &SaveOptions<'_>,
     ) -> Result<(Encoded, References), Error> {
         if let Changes::InSeries { series, dirty } = &moment.changes
             && let Some(last) = series.reference()
         {
-            if parent.is_some() {
+            if options.parent.is_some() {
                 return Err(Error::ParentOfSeries);
             }
             let source = changed::Source::new(moment.memory(), dirty, last);
-            let encoded = changed::encode(&self.walker, &source, reservation, progress)?;
+            let encoded = changed::encode(&self.walker, &source, reservation, options.watch)?;
             return Ok((encoded, References::only(source.parent())));
         }
-        let references = References::of(parent);
-        let encoded = full::encode(&self.walker, moment.memory(), &references, reservation, progress)?;
+        let references = References::of(options.parent);
+        let encoded = full::encode(&self.walker, moment.memory(), &references, reservation, options.watch)?;
         Ok((encoded, references))
     }
 }

@@ -16,8 +16,10 @@ use super::times::Milliseconds;
 use cloner::admission::Limits;
 use cloner::pool::{Provided, hugepages};
 use cloner::process::{BranchReport, FrozenGuest, GuestProcess};
-use cloner::restore::eager::EagerRestorer;
+use cloner::progress::Watch;
+use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saver};
+use cloner::walk::Threads;
 use cloner_cli::columns::Columns;
 use cloner_cli::console::Console;
 use cloner_cli::pages::PoolArgs;
@@ -93,7 +95,7 @@ struct Bench {
     source: GuestProcess,
     pool: Provided,
     saver: Saver,
-    restorer: EagerRestorer,
+    restorer: Restorer,
     // Last, so that the guest is gone when its pages are given back.
     _reserved: Option<hugepages::Reserved>,
 }
@@ -171,7 +173,8 @@ impl Bench {
         let _spinner = Spinner::new(String::from("the guest fills its memory"));
         wait_for_line(&source, "pulse: ready")?;
         let memory = config.layout().map_err(|error| Error::source_vm(error.into()))?;
-        let (saver, restorer) = (Saver::new(threads())?, EagerRestorer::new(threads())?);
+        let threads = Threads::new(threads())?;
+        let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
         Ok(Self { params, pages, memory, source, pool, saver, restorer, _reserved: reserved })
     }
 
@@ -222,13 +225,13 @@ impl Bench {
     /// Measures the same by way of the pool.
     fn through_the_pool(&self) -> Result<Duration, Error> {
         const NAME: &str = "baseline";
-        let progress = interrupt::progress();
         let reservation = self.pool.pool.reserve(NAME)?;
         let requested = Instant::now();
         let frozen = frozen(&self.source)?;
-        let options = SaveOptions::default().progress(&progress);
+        let options = SaveOptions::default().cancel(interrupt::cancel());
         let snapshot = self.saver.save(frozen.moment(), reservation, &options)?.snapshot;
-        let (memory, _) = self.restorer.memory_for(&snapshot, Backing::Private(self.pages), &progress)?;
+        let watch = Watch::default().cancel(interrupt::cancel());
+        let memory = self.restorer.eager(&snapshot, Backing::Private(self.pages), watch)?.memory;
         let console = Console::new();
         let vm = Vm::restore(snapshot.state(), memory, console.writer()).map_err(Error::source_vm)?;
         vm.start();

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use cloner_codec::cold;
 
-use crate::measure::{self, HotEncoder, Image, PageCounts, PagePassId, PageRounds, PassId, Rounds, quotient};
-use cloner::walk::Progress;
+use crate::measure::{
+    self, EncodeOptions, HotEncoder, Image, PageCounts, PagePassId, PageRounds, PassId, Rounds, quotient,
+};
+use cloner::progress::{Progress, Watch};
+use cloner::walk::{StartError, Threads};
 
 use super::passes::{self, Both, ColdChunks, Prepared};
 use super::report::{
@@ -78,9 +81,10 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
         rounds: usize::from(args.rounds),
         cold: cold::Options { level: args.cold_level },
     };
-    let progress = interrupt::progress();
+    let progress = Progress::default();
+    let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
     let report = progress::bar("measuring", &progress, || {
-        measure(&args.image.display().to_string(), &image, parent.as_ref(), plan, &progress)
+        measure(&args.image.display().to_string(), &image, parent.as_ref(), plan, watch)
     })?;
     let text = if args.json { report.json() } else { table::of(&report) };
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)?;
@@ -93,14 +97,18 @@ pub(super) fn measure(
     image: &Image,
     parent: Option<&Image>,
     plan: Plan,
-    progress: &Progress,
+    watch: Watch<'_>,
 ) -> Result<Report, measure::Error> {
-    progress.start(image.bytes().len() as u64);
-    let encoders: Vec<HotEncoder> =
-        thread_counts(plan.threads).map(HotEncoder::new).collect::<Result<_, _>>()?;
-    let hot = encoders[0].encode(image, None, progress)?;
+    watch.start(image.bytes().len() as u64);
+    let encoder = |count| Ok::<_, StartError>(HotEncoder::new(&Threads::new(count)?));
+    let encoders: Vec<HotEncoder> = thread_counts(plan.threads).map(encoder).collect::<Result<_, _>>()?;
+    let options = EncodeOptions { watch, ..EncodeOptions::default() };
+    let hot = encoders[0].encode(image, &options)?;
     let child = match parent {
-        Some(parent) => Some((parent, encoders[0].encode(image, Some(parent), progress)?)),
+        Some(parent) => {
+            let options = EncodeOptions { parent: Some(parent), watch };
+            Some((parent, encoders[0].encode(image, &options)?))
+        }
         None => None,
     };
     let opened = hot.open(None)?;
@@ -108,34 +116,33 @@ pub(super) fn measure(
         Some((parent, child)) => Some(child.open(Some(parent))?),
         None => None,
     };
-    let prepared = Prepared::new(image, &opened, progress)?;
+    let prepared = Prepared::new(image, &opened, watch)?;
     let (unique_chunks, word_chunks) = (prepared.unique_chunks()?, prepared.word_chunks()?);
 
-    let cold = ColdChunks::new(opened.chunks(), image.bytes(), plan.cold, progress)?;
-    let unique_cold = ColdChunks::new(&unique_chunks, prepared.unique.bytes(), plan.cold, progress)?;
+    let cold = ColdChunks::new(opened.chunks(), image.bytes(), plan.cold, watch)?;
+    let unique_cold = ColdChunks::new(&unique_chunks, prepared.unique.bytes(), plan.cold, watch)?;
     let (opened_cold, opened_unique_cold) = (cold.open()?, unique_cold.open()?);
 
     let mut rounds = Rounds::default();
     let memcpy = passes::memcpy(&mut rounds, image);
-    let whole: Vec<_> = encoders
-        .iter()
-        .map(|encoder| passes::whole(&mut rounds, encoder, image, &opened, progress))
-        .collect();
-    let unique = prepared.time_unique(&mut rounds, &unique_chunks, progress);
-    let word = prepared.time_word(&mut rounds, &word_chunks, progress)?;
-    let baselines = prepared.time_baselines(&mut rounds, progress)?;
-    let cold_passes = cold.time(&mut rounds, &opened_cold, progress)?;
-    let unique_cold_passes = unique_cold.time(&mut rounds, &opened_unique_cold, progress)?;
-    let child_encode = child.as_ref().zip(opened_child.as_ref()).map(|((parent, _), opened)| {
-        passes::child(&mut rounds, &encoders[0], image, parent, opened, progress)
-    });
+    let whole: Vec<_> =
+        encoders.iter().map(|encoder| passes::whole(&mut rounds, encoder, image, &opened, watch)).collect();
+    let unique = prepared.time_unique(&mut rounds, &unique_chunks, watch);
+    let word = prepared.time_word(&mut rounds, &word_chunks, watch)?;
+    let baselines = prepared.time_baselines(&mut rounds, watch)?;
+    let cold_passes = cold.time(&mut rounds, &opened_cold, watch)?;
+    let unique_cold_passes = unique_cold.time(&mut rounds, &opened_unique_cold, watch)?;
+    let child_encode = child
+        .as_ref()
+        .zip(opened_child.as_ref())
+        .map(|((parent, _), opened)| passes::child(&mut rounds, &encoders[0], image, parent, opened, watch));
     let mut page_rounds = PageRounds::new(prepared.unique.bytes());
     let hot_pages = prepared.time_hot_pages(&mut page_rounds, &unique_chunks);
     let baseline_pages = prepared.time_baseline_pages(&mut page_rounds)?;
 
-    progress.start(rounds.bytes(plan.rounds) + page_rounds.bytes(plan.rounds));
-    rounds.run(plan.rounds, progress)?;
-    page_rounds.run(plan.rounds, progress)?;
+    watch.start(rounds.bytes(plan.rounds) + page_rounds.bytes(plan.rounds));
+    rounds.run(plan.rounds, watch)?;
+    page_rounds.run(plan.rounds, watch)?;
 
     let image_bytes = image.bytes().len() as u64;
     let rate = |pass: PassId| rounds.gigabytes_per_second(pass);

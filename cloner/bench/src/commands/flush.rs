@@ -9,14 +9,17 @@ use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 use serde::Serialize;
 
-use cloner::battery::{Battery, BatterySpec, RealClock};
+use cloner::battery::{Battery, BatterySpec};
 use cloner::flush::files::{BLOCK_BYTES, Files, RealFiles, read_exact_at, write_all_at};
-use cloner::flush::{Cleaning, FlushSettings, Flusher, FolderOptions, Form, Gauge, Recoverer, this_host};
+use cloner::flush::{
+    FlushSettings, Flusher, FolderOptions, Form, Gauge, RecoverOptions, Recoverer, this_host,
+};
 use cloner::image::buffer::Target;
 use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::progress::Watch;
 use cloner::rate::Rate;
 use cloner::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, SnapshotId};
-use cloner::walk::Progress;
+use cloner::walk::Threads;
 
 use cloner_cli::folder;
 use cloner_cli::numbers::as_f64;
@@ -111,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     let form = args.form.as_deref().map(|form| if form == "hot" { Form::Hot } else { Form::Cold });
 
     let _spinner = Spinner::new(String::from("measuring"));
-    let recoverer = Recoverer::new(threads() * 2)?;
+    let recoverer = Recoverer::new(&Threads::new(threads() * 2)?);
     let mut rounds = Vec::new();
     for number in 0..args.rounds {
         if interrupt::requested() {
@@ -169,15 +172,14 @@ fn round(
         files.remove(PLAIN).map_err(failed)?;
         seconds
     };
-    let progress = interrupt::progress();
     let bytes_per_second = as_f64(stored.len_bytes() as u64) / write;
     let gauge = Gauge::new(Rate { bytes_per_second, commit: Duration::ZERO }, 16 << 20);
-    let settings = FlushSettings { form, ..FlushSettings::new(threads()) };
+    let settings = FlushSettings { form, ..FlushSettings::default() };
     let (flush, safe) = {
         let folder = Arc::new(folder::open(path, &options)?);
-        let flusher = Flusher::new(Arc::clone(source), folder, gauge, Arc::new(RealClock::new()), settings)?;
+        let flusher = Flusher::new(&Threads::new(threads())?, Arc::clone(source), folder, gauge, settings)?;
         let started = Instant::now();
-        let safe = flusher.flush_snapshot(&stored, &progress);
+        let safe = flusher.flush_snapshot(&stored, Watch::default().cancel(interrupt::cancel()));
         let safe = safe.map_err(|failure| Error::NotSafe { name: failure.name, source: failure.why })?;
         (started.elapsed().as_secs_f64(), safe)
     };
@@ -187,8 +189,7 @@ fn round(
     };
     let folder = folder::open(path, &options)?;
     let started = Instant::now();
-    let report =
-        recoverer.recover(&folder, target, (|_: &str| true, Cleaning::Keep), &Progress::default())?;
+    let report = recoverer.recover(&folder, target, &RecoverOptions::default())?;
     let recover = started.elapsed().as_secs_f64();
     if let Some(dropped) = report.dropped.into_iter().next() {
         return Err(Error::NotSafe { name: dropped.file, source: dropped.why });

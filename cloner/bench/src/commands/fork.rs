@@ -21,10 +21,11 @@ use crate::sys::end_at_once;
 use cloner::moment::Moment;
 use cloner::pool::Pool;
 use cloner::process::GuestProcess;
-use cloner::process::fork::{Template, Zygote};
-use cloner::restore::eager::EagerRestorer;
+use cloner::process::fork::Zygote;
+use cloner::progress::Watch;
+use cloner::restore::{Restorer, Template};
 use cloner::save::{SaveOptions, Saver};
-use cloner::walk::Progress;
+use cloner::walk::Threads;
 use cloner_cli::columns::Columns;
 use cloner_cli::console::Console;
 use cloner_cli::guest::{default_touched, random_nonce};
@@ -183,13 +184,13 @@ fn dots_template(args: &Args, pool: &Pool) -> Result<Template, Error> {
 }
 
 fn template_of(source: &Vm, pool: &Pool) -> Result<Template, Error> {
-    let progress = Progress::default();
     let reservation = pool.reserve("template")?;
     let paused = source.pause().map_err(Error::source_vm)?;
-    let saver = Saver::new(threads())?;
+    let threads = Threads::new(threads())?;
+    let saver = Saver::new(&threads);
     let snapshot = saver.save(Moment::of(&paused)?, reservation, &SaveOptions::default())?.snapshot;
     drop(paused);
-    let template = Template::new(&EagerRestorer::new(threads())?, &snapshot, &progress)?;
+    let template = Restorer::new(&threads).template(&snapshot, Watch::default())?;
     drop(snapshot);
     pool.remove("template")?;
     Ok(template)
@@ -300,7 +301,7 @@ pub(crate) fn serve_floor(memory: &str, state: &str) -> Result<u8, Error> {
     while socket.read(&mut request).map_err(Error::Program)? == 1 {
         let Side::Parent(child) = fork()? else {
             let mut run = || -> Result<(), Error> {
-                let memory = template.memory().map_err(|error| Error::Fork(error.into()))?;
+                let memory = template.memory().map_err(|error| Error::source_vm(error.into()))?;
                 let mut told = Ok(());
                 vmm::machine::floor::run_to_first_output(template.state(), memory, || {
                     told = socket.write_all(&[0]);

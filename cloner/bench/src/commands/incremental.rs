@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use cloner::compare::Comparer;
 use cloner::moment::{Moment, Series};
-use cloner::restore::eager::EagerRestorer;
+use cloner::progress::Watch;
+use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saved, Saver};
+use cloner::walk::Threads;
 
 use super::pulse::Pulse;
 use super::spread::Spread;
@@ -93,14 +95,15 @@ fn measure(args: &Args) -> Result<Report, Error> {
 
     // A full snapshot for the series and one for the baseline, in case nothing can be compressed.
     let pool = args.pool.open(2 * touched + (64 << 20))?;
-    let saver = Saver::new(threads())?;
-    let (restorer, comparer) = (EagerRestorer::new(threads())?, Comparer::new(threads())?);
+    let threads = Threads::new(threads())?;
+    let (saver, restorer, comparer) =
+        (Saver::new(&threads), Restorer::new(&threads), Comparer::new(&threads));
     let source = Pulse::boot(&args.machine, &params)?;
-    let progress = interrupt::progress();
+    let watch = Watch::default().cancel(interrupt::cancel());
 
     let paused = source.vm.pause().map_err(Error::source_vm)?;
     let mut series = Series::begin(&paused)?;
-    let options = SaveOptions::default().progress(&progress);
+    let options = SaveOptions::default().cancel(interrupt::cancel());
     let first = saver.save(series.next(&paused)?, pool.pool.reserve("first")?, &options)?.report;
     paused.resume();
 
@@ -120,7 +123,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
         let baseline = saver.save(Moment::of(&paused)?, full, &options)?.snapshot;
         full_times.push(started.elapsed());
 
-        let (memory, _) = restorer.memory_for(&snapshot, args.machine.backing(), &progress)?;
+        let memory = restorer.eager(&snapshot, args.machine.backing(), watch)?.memory;
         equal &= comparer.first_difference(paused.memory(), &memory)?.is_none();
         paused.resume();
         dirtied.push(report.changed.expect("not the first of the series").dirty_bytes);

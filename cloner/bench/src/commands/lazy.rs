@@ -10,10 +10,12 @@ use vmm::memory::GuestMemory;
 
 use cloner::compare::Comparer;
 use cloner::moment::Moment;
-use cloner::restore::eager::EagerRestorer;
-use cloner::restore::lazy::{self, Fill, Options, WorkingSet};
+use cloner::progress::Watch;
+use cloner::restore::Restorer;
+use cloner::restore::lazy::{self, Options, Restored, WorkingSet};
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
+use cloner::walk::Threads;
 
 use super::pulse::Pulse;
 use super::spread::Spread;
@@ -122,12 +124,12 @@ fn measure(args: &Args) -> Result<Report, Error> {
     // For the source and one clone at a time.
     let huge = args.machine.hugepages.then(|| pages::for_guests(args.machine.memory, 2));
     let _huge = huge.transpose()?;
-    let (saver, restorer) = (Saver::new(threads())?, EagerRestorer::new(threads())?);
-    let comparer = Comparer::new(threads())?;
+    let threads = Threads::new(threads())?;
+    let (saver, restorer, comparer) =
+        (Saver::new(&threads), Restorer::new(&threads), Comparer::new(&threads));
     let source = Pulse::boot(&args.machine, &params)?;
     let paused = source.vm.pause().map_err(Error::source_vm)?;
-    let progress = interrupt::progress();
-    let options = SaveOptions::default().progress(&progress);
+    let options = SaveOptions::default().cancel(interrupt::cancel());
     let Saved { snapshot, report: saved } =
         saver.save(Moment::of(&paused)?, pool.pool.reserve("template")?, &options)?;
 
@@ -141,7 +143,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let (faults, working_set) = stage.working_set()?;
     drop(spinner);
 
-    let (memory, fill) = stage.lazy(&stage.options)?;
+    let Restored { memory, fill } = stage.lazy(&stage.options)?;
     fill.wait().map_err(lazy::Error::from)?;
     let equal = comparer.first_difference(paused.memory(), &memory)?.is_none();
     let median_ms = |times: &[_]| Spread::milliseconds(times).expect("at least one round").p50;
@@ -164,7 +166,7 @@ fn measure(args: &Args) -> Result<Report, Error> {
 struct Stage<'a> {
     args: &'a Args,
     snapshot: Snapshot,
-    restorer: EagerRestorer,
+    restorer: Restorer,
     options: Options,
 }
 
@@ -178,8 +180,8 @@ struct Rounds {
 }
 
 impl Stage<'_> {
-    fn lazy(&self, options: &Options) -> Result<(GuestMemory, Fill), Error> {
-        Ok(lazy::memory_for(&self.snapshot, self.args.machine.backing(), options)?)
+    fn lazy(&self, options: &Options) -> Result<Restored, Error> {
+        Ok(self.restorer.lazy(&self.snapshot, self.args.machine.backing(), options)?)
     }
 
     /// Starts a clone that has been asked to do something.
@@ -204,7 +206,7 @@ impl Stage<'_> {
         for round in 0..self.args.count.max(self.args.eager) {
             if round < self.args.count {
                 let requested = Instant::now();
-                let (memory, fill) = self.lazy(&self.options)?;
+                let Restored { memory, fill } = self.lazy(&self.options)?;
                 rounds.memory.push(requested.elapsed());
                 let started = Instant::now();
                 let clone = self.start(memory, b"n")?;
@@ -216,8 +218,8 @@ impl Stage<'_> {
             if round < self.args.eager {
                 let requested = Instant::now();
                 let backing = self.args.machine.backing();
-                let (memory, _) =
-                    self.restorer.memory_for(&self.snapshot, backing, &interrupt::progress())?;
+                let watch = Watch::default().cancel(interrupt::cancel());
+                let memory = self.restorer.eager(&self.snapshot, backing, watch)?.memory;
                 let clone = self.start(memory, b"n")?;
                 rounds.eager_first_output.push(self.first_output(&clone, requested)?);
             }
@@ -230,7 +232,7 @@ impl Stage<'_> {
         let sum = |working_set| {
             let options = Options { background: None, working_set, ..self.options.clone() };
             let requested = Instant::now();
-            let (memory, fill) = self.lazy(&options)?;
+            let Restored { memory, fill } = self.lazy(&options)?;
             let clone = self.start(memory, b"s")?;
             clone.wait_for(0, "pulse: sum=")?;
             Ok::<_, Error>((fill.faults(), requested.elapsed().as_secs_f64() * 1e3))

@@ -14,9 +14,11 @@ use super::times::Milliseconds;
 use cloner::admission::Limits;
 use cloner::moment::Moment;
 use cloner::pool::{Provided, hugepages};
-use cloner::restore::eager::EagerRestorer;
+use cloner::progress::{Progress, Watch};
+use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
+use cloner::walk::Threads;
 use cloner_cli::columns::{Columns, number};
 use cloner_cli::console::Console;
 use cloner_cli::pages::PoolArgs;
@@ -78,7 +80,7 @@ struct Bench {
     source: Vm,
     pool: Provided,
     saver: Saver,
-    restorer: EagerRestorer,
+    restorer: Restorer,
     // Last, so that the guest is gone when its pages are given back.
     _reserved: Option<hugepages::Reserved>,
 }
@@ -139,7 +141,8 @@ impl Bench {
                 console.wait_for(&source, 0, BOOT_LIMIT, |line| line.starts_with(READY).then_some(()));
             ready.ok_or_else(|| Error::silent("the guest", READY, BOOT_LIMIT, source.ending()))?;
         }
-        let (saver, restorer) = (Saver::new(threads())?, EagerRestorer::new(threads())?);
+        let threads = Threads::new(threads())?;
+        let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
         Ok(Self { params, pages, source, pool, saver, restorer, _reserved: reserved })
     }
 
@@ -151,8 +154,8 @@ impl Bench {
         })?;
         let name = format!("live-{round}");
         let reservation = self.pool.pool.reserve(&name)?;
-        let progress = interrupt::progress();
-        let options = SaveOptions::default().progress(&progress);
+        let progress = Progress::default();
+        let options = SaveOptions::default().progress(&progress).cancel(interrupt::cancel());
         let Saved { snapshot, report } = self.measured(&mut collected.during, || {
             let moment = Moment::live(&self.source, Limits::default())?;
             let save = || self.saver.save(moment, reservation, &options);
@@ -169,9 +172,8 @@ impl Bench {
 
         if round.is_multiple_of(5) {
             let reservation = self.pool.pool.reserve("stop")?;
-            let progress = interrupt::progress();
             let paused = self.source.pause().map_err(Error::source_vm)?;
-            let options = SaveOptions::default().progress(&progress);
+            let options = SaveOptions::default().cancel(interrupt::cancel());
             self.saver.save(Moment::of(&paused)?, reservation, &options)?;
             collected.stop_pauses.push(paused.resume());
             self.pool.pool.remove("stop")?;
@@ -195,9 +197,9 @@ impl Bench {
 
     /// Checks that every word of the snapshot is of one instant.
     fn check(&self, snapshot: &Snapshot) -> Result<Result<(), check::Violation>, Error> {
-        let progress = interrupt::progress();
+        let watch = Watch::default().cancel(interrupt::cancel());
         let backing = Backing::Private(PageSize::Transparent);
-        let (memory, _) = self.restorer.memory_for(snapshot, backing, &progress)?;
+        let memory = self.restorer.eager(snapshot, backing, watch)?.memory;
         let status = status(&memory)?;
         let read = |address, buffer: &mut [u8]| {
             memory.read(address, buffer).expect("the guest had memory at all addresses it filled");

@@ -5,10 +5,10 @@ use cloner_codec::cold::{self, VerifiedColdChunk};
 use cloner_codec::hot::{Encoder, Options, VerifiedChunk, decode_page};
 
 use crate::measure::{
-    self, Baseline, BlockCoder, Blocks, ColdCoder, Error, HotEncoder, Image, OpenImage, PagePassId,
-    PageRounds, Pages, PassId, Rounds, Stored, quotient,
+    self, Baseline, BlockCoder, Blocks, ColdCoder, EncodeOptions, Error, HotEncoder, Image, OpenImage,
+    PagePassId, PageRounds, Pages, PassId, Rounds, Stored, quotient,
 };
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 /// The encoding and the decoding pass of a coder.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +38,11 @@ pub(super) fn whole<'a>(
     encoder: &'a HotEncoder,
     image: &'a Image,
     opened: &'a OpenImage<'a>,
-    progress: &'a Progress,
+    watch: Watch<'a>,
 ) -> Both {
-    let encode = move || Ok(encoder.encode_only(image, None, progress)?);
-    let decode = move |target: &mut [u8]| Ok(encoder.decode(opened, target, progress)?);
+    let options = EncodeOptions { watch, ..EncodeOptions::default() };
+    let encode = move || Ok(encoder.encode_only(image, &options)?);
+    let decode = move |target: &mut [u8]| Ok(encoder.decode(opened, target, watch)?);
     Both {
         encode: rounds.encode("hot form", image.bytes().len(), encode),
         decode: rounds.decode("hot form", image.bytes(), decode),
@@ -55,10 +56,11 @@ pub(super) fn child<'a>(
     image: &'a Image,
     parent: &'a Image,
     opened: &'a OpenImage<'a>,
-    progress: &'a Progress,
+    watch: Watch<'a>,
 ) -> PassId {
-    rounds.decode("child", image.bytes(), move |target| Ok(encoder.decode(opened, target, progress)?));
-    let encode = move || Ok(encoder.encode_only(image, Some(parent), progress)?);
+    rounds.decode("child", image.bytes(), move |target| Ok(encoder.decode(opened, target, watch)?));
+    let options = EncodeOptions { parent: Some(parent), watch };
+    let encode = move || Ok(encoder.encode_only(image, &options)?);
     rounds.encode("child", image.bytes().len(), encode)
 }
 
@@ -75,10 +77,10 @@ impl<'a> ColdChunks<'a> {
         hot: &'a [VerifiedChunk<'a>],
         pages: &'a [u8],
         options: cold::Options,
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<Self, Error> {
-        progress.start(pages.len() as u64);
-        Ok(Self { hot, pages, options, cold: ColdCoder::new(options)?.encode(hot, progress)? })
+        watch.start(pages.len() as u64);
+        Ok(Self { hot, pages, options, cold: ColdCoder::new(options)?.encode(hot, watch)? })
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -98,12 +100,12 @@ impl<'a> ColdChunks<'a> {
         &'r self,
         rounds: &mut Rounds<'r>,
         opened: &'r [VerifiedColdChunk<'r>],
-        progress: &'r Progress,
+        watch: Watch<'r>,
     ) -> Result<Both, Error> {
         let Self { hot, pages, options, .. } = *self;
         let (mut encoder, mut decoder) = (ColdCoder::new(options)?, ColdCoder::new(options)?);
-        let encode = move || encoder.encode_only(hot, progress);
-        let decode = move |target: &mut [u8]| decoder.decode(opened, target, progress);
+        let encode = move || encoder.encode_only(hot, watch);
+        let decode = move |target: &mut [u8]| decoder.decode(opened, target, watch);
         Ok(Both {
             encode: rounds.encode("cold form", pages.len(), encode),
             decode: rounds.decode("cold form", pages, decode),
@@ -124,23 +126,23 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(image: &Image, opened: &OpenImage<'_>, progress: &Progress) -> Result<Self, Error> {
+    pub(super) fn new(image: &Image, opened: &OpenImage<'_>, watch: Watch<'_>) -> Result<Self, Error> {
         let unique = Pages::select(image, opened, |kind| {
             matches!(kind, PageKind::WordMarked | PageKind::ByteMarked | PageKind::Raw)
         });
         let word = Pages::select(image, opened, |kind| kind == PageKind::WordMarked);
         let coded = unique.bytes().len() * (1 + Baseline::ALL.len()) + word.bytes().len();
-        progress.start(coded as u64);
+        watch.start(coded as u64);
         let mut hot = Vec::new();
-        unique.encode(&mut encoder(), &mut Pages::scratch(), progress, |chunk| hot.push(chunk.to_vec()))?;
+        unique.encode(&mut encoder(), &mut Pages::scratch(), watch, |chunk| hot.push(chunk.to_vec()))?;
         let baselines = Baseline::ALL.into_iter().map(|baseline| {
-            let blocks = BlockCoder::new(baseline)?.encode(unique.bytes(), progress)?;
+            let blocks = BlockCoder::new(baseline)?.encode(unique.bytes(), watch)?;
             Ok((baseline, blocks))
         });
         Ok(Self {
             unique_hot: Stored::of(&hot),
             word_hot: measure::only(opened.chunks(), PageKind::WordMarked),
-            word_lz4: BlockCoder::new(Baseline::LZ4_PAGE)?.encode(word.bytes(), progress)?,
+            word_lz4: BlockCoder::new(Baseline::LZ4_PAGE)?.encode(word.bytes(), watch)?,
             baselines: baselines.collect::<Result<_, Error>>()?,
             places: unique.places(),
             unique,
@@ -171,12 +173,12 @@ impl Prepared {
         &'a self,
         rounds: &mut Rounds<'a>,
         chunks: &'a [VerifiedChunk<'a>],
-        progress: &'a Progress,
+        watch: Watch<'a>,
     ) -> Both {
         let unique = &self.unique;
         let (mut encoder, mut scratch) = (encoder(), Pages::scratch());
-        let encode = move || unique.encode(&mut encoder, &mut scratch, progress, |_| {});
-        let decode = move |target: &mut [u8]| measure::decode(chunks, target, progress);
+        let encode = move || unique.encode(&mut encoder, &mut scratch, watch, |_| {});
+        let decode = move |target: &mut [u8]| measure::decode(chunks, target, watch);
         Both {
             encode: rounds.encode("hot form of unique pages", unique.bytes().len(), encode),
             decode: rounds.decode("hot form of unique pages", unique.bytes(), decode),
@@ -188,16 +190,15 @@ impl Prepared {
         &'a self,
         rounds: &mut Rounds<'a>,
         chunks: &'a [VerifiedChunk<'a>],
-        progress: &'a Progress,
+        watch: Watch<'a>,
     ) -> Result<Decodes, Error> {
         let (pages, blocks) = (self.word.bytes(), &self.word_lz4);
         let mut lz4 = BlockCoder::new(Baseline::LZ4_PAGE)?;
         Ok(Decodes {
             hot: rounds
-                .decode("word-marked pages", pages, move |target| measure::decode(chunks, target, progress)),
-            lz4: rounds.decode("lz4 of word-marked pages", pages, move |target| {
-                lz4.decode(blocks, target, progress)
-            }),
+                .decode("word-marked pages", pages, move |target| measure::decode(chunks, target, watch)),
+            lz4: rounds
+                .decode("lz4 of word-marked pages", pages, move |target| lz4.decode(blocks, target, watch)),
         })
     }
 
@@ -205,13 +206,13 @@ impl Prepared {
     pub(super) fn time_baselines<'a>(
         &'a self,
         rounds: &mut Rounds<'a>,
-        progress: &'a Progress,
+        watch: Watch<'a>,
     ) -> Result<Vec<Both>, Error> {
         let pages = self.unique.bytes();
         let both = self.baselines.iter().map(|(baseline, blocks)| {
             let (mut encoder, mut decoder) = (BlockCoder::new(*baseline)?, BlockCoder::new(*baseline)?);
-            let encode = move || encoder.encode_only(pages, progress);
-            let decode = move |target: &mut [u8]| decoder.decode(blocks, target, progress);
+            let encode = move || encoder.encode_only(pages, watch);
+            let decode = move |target: &mut [u8]| decoder.decode(blocks, target, watch);
             Ok(Both {
                 encode: rounds.encode(baseline.to_string(), pages.len(), encode),
                 decode: rounds.decode(baseline.to_string(), pages, decode),

@@ -3,7 +3,7 @@ use cloner_codec::cold;
 use serde_json::Value;
 
 use crate::measure::Image;
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 use cloner_testing::image;
 
 use super::codec::{Plan, measure, thread_counts};
@@ -14,7 +14,7 @@ const PAGES: usize = 600;
 
 fn report(parent: Option<&Image>) -> Report {
     let plan = Plan { threads: 3, rounds: 1, cold: cold::Options::default() };
-    measure("synthetic", &image(PAGES), parent, plan, &Progress::default()).unwrap()
+    measure("synthetic", &image(PAGES), parent, plan, Watch::default()).unwrap()
 }
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -136,7 +136,7 @@ fn a_parent_adds_a_child() {
 fn an_image_without_unique_pages_has_dashes_instead_of_figures() {
     let image = Image::from_bytes(vec![0; 4096]).unwrap();
     let plan = Plan { threads: 1, rounds: 2, cold: cold::Options { level: 19 } };
-    let report = measure("zero", &image, None, plan, &Progress::default()).unwrap();
+    let report = measure("zero", &image, None, plan, Watch::default()).unwrap();
     let json: Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!(json["unique"]["ratio"], Value::Null);
     assert_eq!(json["hot"]["page_us"], Value::Null);

@@ -3,7 +3,7 @@
 use cloner_codec::chunk::{CHUNK_BYTES, GROUP_BYTES};
 
 use crate::sys::lz4;
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 use super::{Error, Stored, advance, buffer};
 
@@ -131,9 +131,9 @@ impl BlockCoder {
     ///
     /// # Errors
     /// [`Error::Baseline`] if the compressor fails, or [`Error::Cancelled`].
-    pub(crate) fn encode(&mut self, bytes: &[u8], progress: &Progress) -> Result<Blocks, Error> {
+    pub(crate) fn encode(&mut self, bytes: &[u8], watch: Watch<'_>) -> Result<Blocks, Error> {
         let mut blocks = Stored::with_capacity(bytes.len());
-        self.encode_into(bytes, progress, |block| blocks.push(block))?;
+        self.encode_into(bytes, watch, |block| blocks.push(block))?;
         Ok(Blocks { blocks })
     }
 
@@ -141,14 +141,14 @@ impl BlockCoder {
     ///
     /// # Errors
     /// The same as those of [`BlockCoder::encode`].
-    pub(crate) fn encode_only(&mut self, bytes: &[u8], progress: &Progress) -> Result<(), Error> {
-        self.encode_into(bytes, progress, |_| {})
+    pub(crate) fn encode_only(&mut self, bytes: &[u8], watch: Watch<'_>) -> Result<(), Error> {
+        self.encode_into(bytes, watch, |_| {})
     }
 
     fn encode_into(
         &mut self,
         bytes: &[u8],
-        progress: &Progress,
+        watch: Watch<'_>,
         mut keep: impl FnMut(&[u8]),
     ) -> Result<(), Error> {
         for span in bytes.chunks(CHUNK_BYTES) {
@@ -163,7 +163,7 @@ impl BlockCoder {
                 keep(&self.scratch[start..end]);
                 start = end;
             }
-            advance(progress, span.len())?;
+            advance(watch, span.len())?;
         }
         Ok(())
     }
@@ -193,14 +193,14 @@ impl BlockCoder {
         &mut self,
         blocks: &Blocks,
         target: &mut [u8],
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<(), Error> {
         let each_span = CHUNK_BYTES / self.baseline.block_bytes;
         for (span_index, span) in target.chunks_mut(CHUNK_BYTES).enumerate() {
             for (index, place) in span.chunks_mut(self.baseline.block_bytes).enumerate() {
                 self.decode_block(blocks, span_index * each_span + index, place)?;
             }
-            advance(progress, span.len())?;
+            advance(watch, span.len())?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use cloner_codec::cold::{
 };
 use cloner_codec::hot::VerifiedChunk;
 
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 use super::{Error, Stored, advance, buffer};
 
@@ -38,13 +38,9 @@ impl ColdCoder {
     ///
     /// # Errors
     /// [`Error::Codec`] if a chunk cannot be transcoded, or [`Error::Cancelled`].
-    pub(crate) fn encode(
-        &mut self,
-        chunks: &[VerifiedChunk<'_>],
-        progress: &Progress,
-    ) -> Result<Stored, Error> {
+    pub(crate) fn encode(&mut self, chunks: &[VerifiedChunk<'_>], watch: Watch<'_>) -> Result<Stored, Error> {
         let mut kept = Vec::with_capacity(chunks.len());
-        self.encode_into(chunks, progress, |chunk| kept.push(chunk.to_vec()))?;
+        self.encode_into(chunks, watch, |chunk| kept.push(chunk.to_vec()))?;
         Ok(Stored::of(&kept))
     }
 
@@ -55,22 +51,22 @@ impl ColdCoder {
     pub(crate) fn encode_only(
         &mut self,
         chunks: &[VerifiedChunk<'_>],
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<(), Error> {
-        self.encode_into(chunks, progress, |_| {})
+        self.encode_into(chunks, watch, |_| {})
     }
 
     fn encode_into(
         &mut self,
         chunks: &[VerifiedChunk<'_>],
-        progress: &Progress,
+        watch: Watch<'_>,
         mut keep: impl FnMut(&[u8]),
     ) -> Result<(), Error> {
         for chunk in chunks {
             self.encoded.clear();
             transcode_to_cold(chunk, &mut self.encoder, &mut self.encoded)?;
             keep(&self.encoded);
-            advance(progress, chunk.page_count() * PAGE_BYTES)?;
+            advance(watch, chunk.page_count() * PAGE_BYTES)?;
         }
         Ok(())
     }
@@ -89,14 +85,14 @@ impl ColdCoder {
         &mut self,
         chunks: &[VerifiedColdChunk<'_>],
         target: &mut [u8],
-        progress: &Progress,
+        watch: Watch<'_>,
     ) -> Result<(), Error> {
         let later = Later::default();
         let mut rest = &mut *target;
         for chunk in chunks {
             let (place, after) = rest.split_at_mut(chunk.page_count() * PAGE_BYTES);
             decode_chunk(chunk, &mut self.decoder, &later, TargetContents::Unknown, place)?;
-            advance(progress, place.len())?;
+            advance(watch, place.len())?;
             rest = after;
         }
         let kinds = chunks.iter().flat_map(|chunk| chunk.page_indices().map(|page| chunk.kind(page)));

@@ -23,12 +23,13 @@ mod rounds;
 use std::io;
 
 use cloner::image::buffer;
-use cloner::walk::Progress;
+use cloner::progress::Watch;
+use cloner::walk::StartError;
 use cloner_codec::chunk::{CodecError, FormatError};
 use serde::Serialize;
 
 pub(crate) use baseline::{Baseline, BlockCoder, Blocks};
-pub(crate) use cloner::image::{HotEncoder, Image, OpenImage, Stored};
+pub(crate) use cloner::image::{EncodeOptions, HotEncoder, Image, OpenImage, Stored};
 pub(crate) use cloner_cli::numbers::{PageCounts, gigabytes_per_second, median, percentile, quotient};
 pub(crate) use cold::ColdCoder;
 pub(crate) use page_rounds::{PagePassId, PageRounds};
@@ -41,6 +42,9 @@ pub(crate) enum Error {
     /// An image cannot be read or encoded.
     #[error(transparent)]
     Image(#[from] cloner::image::Error),
+    /// The threads that encode cannot be started.
+    #[error("cannot prepare the encoder")]
+    Threads(#[from] StartError),
     /// A chunk does not encode, or what was encoded does not decode.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -81,9 +85,9 @@ pub(crate) struct PageTimes {
 }
 
 /// Counts bytes as done; fails if the user asked to stop.
-fn advance(progress: &Progress, bytes: usize) -> Result<(), Error> {
-    progress.add(bytes as u64);
-    if progress.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+fn advance(watch: Watch<'_>, bytes: usize) -> Result<(), Error> {
+    watch.add(bytes as u64);
+    if watch.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 impl From<Error> for cloner_cli::Error {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::{PAGE_BYTES, Page};
 
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 use super::percentile;
 use super::{Error, PageTimes, advance, buffer, median};
@@ -67,7 +67,7 @@ impl<'a> PageRounds<'a> {
     ///
     /// # Errors
     /// The error of a pass; [`Error::NotEqual`] if it decodes other bytes; or [`Error::Cancelled`].
-    pub(crate) fn run(&mut self, rounds: usize, progress: &Progress) -> Result<(), Error> {
+    pub(crate) fn run(&mut self, rounds: usize, watch: Watch<'_>) -> Result<(), Error> {
         let mut target = buffer::Target::new(self.expected.len());
         let places: &mut [Page] = target.as_chunks_mut().0;
         let expected: &[Page] = self.expected.as_chunks().0;
@@ -95,7 +95,7 @@ impl<'a> PageRounds<'a> {
                     pass.p50.push(percentile(&times, 50));
                     pass.p99.push(percentile(&times, 99));
                 }
-                advance(progress, order.len() * PAGE_BYTES)?;
+                advance(watch, order.len() * PAGE_BYTES)?;
             }
         }
         Ok(())

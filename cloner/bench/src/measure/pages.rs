@@ -3,7 +3,7 @@
 use cloner_codec::chunk::{ENCODED_BYTES_MAX, NoResolve, PAGE_BYTES, PageIndex, PageKind, TargetContents};
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, PageSet, VerifiedChunk, decode_chunk, only_kind};
 
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 use super::{Error, Image, OpenImage, Stored, advance, buffer};
 
@@ -62,14 +62,14 @@ impl Pages {
         &self,
         encoder: &mut Encoder,
         scratch: &mut Vec<u8>,
-        progress: &Progress,
+        watch: Watch<'_>,
         mut keep: impl FnMut(&[u8]),
     ) -> Result<(), Error> {
         for group in self.groups() {
             scratch.clear();
             encoder.encode_chunk(&ChunkInput::new(group, &PageSet::ALL)?, &mut NoDedup, scratch);
             keep(scratch);
-            advance(progress, group.len())?;
+            advance(watch, group.len())?;
         }
         Ok(())
     }
@@ -106,16 +106,12 @@ pub(crate) fn only(chunks: &[VerifiedChunk<'_>], kind: PageKind) -> Stored {
 ///
 /// # Panics
 /// If `target` is shorter than what the chunks decode to.
-pub(crate) fn decode(
-    chunks: &[VerifiedChunk<'_>],
-    target: &mut [u8],
-    progress: &Progress,
-) -> Result<(), Error> {
+pub(crate) fn decode(chunks: &[VerifiedChunk<'_>], target: &mut [u8], watch: Watch<'_>) -> Result<(), Error> {
     let mut rest = target;
     for chunk in chunks {
         let (place, after) = rest.split_at_mut(chunk.page_count() * PAGE_BYTES);
         decode_chunk(chunk, &NoResolve, TargetContents::Unknown, place)?;
-        advance(progress, place.len())?;
+        advance(watch, place.len())?;
         rest = after;
     }
     Ok(())

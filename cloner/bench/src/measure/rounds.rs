@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::PAGE_BYTES;
 
-use cloner::walk::Progress;
+use cloner::progress::Watch;
 
 use super::{Error, buffer, gigabytes_per_second, median};
 
@@ -71,7 +71,7 @@ impl<'a> Rounds<'a> {
     ///
     /// # Errors
     /// The error of a pass; [`Error::NotEqual`] if it decodes other bytes; or [`Error::Cancelled`].
-    pub(crate) fn run(&mut self, rounds: usize, progress: &Progress) -> Result<(), Error> {
+    pub(crate) fn run(&mut self, rounds: usize, watch: Watch<'_>) -> Result<(), Error> {
         let mut target = buffer::Target::new(self.target_bytes);
         for pass in &mut self.passes {
             // The pass before may have decoded exactly the bytes that this one must decode.
@@ -86,7 +86,7 @@ impl<'a> Rounds<'a> {
                 let started = Instant::now();
                 (pass.work)(target)?;
                 pass.times.push(started.elapsed());
-                if progress.is_cancelled() {
+                if watch.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
             }

@@ -5,6 +5,8 @@ use cloner_codec::chunk::{CodecError, PAGE_BYTES, PageKind};
 use cloner_codec::cold::{self, VerifiedColdChunk};
 use cloner_codec::hot::{Encoder, Options, VerifiedChunk};
 
+use cloner::progress::Cancel;
+use cloner::walk::Threads;
 use cloner_testing::image;
 
 use super::*;
@@ -69,14 +71,14 @@ fn what_is_no_image_is_refused_by_name() {
 #[test]
 fn images_survive_any_number_of_threads() {
     // Two chunks, the second of them short, with pages of equal content in both.
-    let (image, progress) = (image(700), Progress::default());
+    let (image, watch) = (image(700), Watch::default());
     for threads in [1, 3] {
-        let encoder = HotEncoder::new(threads).unwrap();
-        let hot = encoder.encode(&image, None, &progress).unwrap();
+        let encoder = HotEncoder::new(&Threads::new(threads).unwrap());
+        let hot = encoder.encode(&image, &EncodeOptions::default()).unwrap();
         assert_eq!(hot.stats().encoded_bytes, hot.bytes());
         assert_eq!(hot.stats()[PageKind::Dup].pages, 700 / 6 - 1, "all pages 6 n + 5 except the first");
         let mut target = vec![1; image.bytes().len()];
-        encoder.decode(&hot.open(None).unwrap(), &mut target, &progress).unwrap();
+        encoder.decode(&hot.open(None).unwrap(), &mut target, watch).unwrap();
         assert!(target == image.bytes());
     }
 }
@@ -84,27 +86,29 @@ fn images_survive_any_number_of_threads() {
 #[test]
 fn cold_images_survive() {
     // A hundred pages occur twice, most of them in another chunk than the first time.
-    let (image, progress) = (image(700), Progress::default());
-    let hot = HotEncoder::new(1).unwrap().encode(&image, None, &progress).unwrap();
+    let (image, watch) = (image(700), Watch::default());
+    let hot = HotEncoder::new(&Threads::new(1).unwrap()).encode(&image, &EncodeOptions::default()).unwrap();
     let opened = hot.open(None).unwrap();
     let mut coder = ColdCoder::new(cold::Options { level: 3 }).unwrap();
-    let cold = coder.encode(opened.chunks(), &progress).unwrap();
+    let cold = coder.encode(opened.chunks(), watch).unwrap();
     assert!(cold.bytes() < hot.bytes(), "{} {}", cold.bytes(), hot.bytes());
     let chunks: Vec<_> = cold.iter().map(|chunk| VerifiedColdChunk::verify(chunk).unwrap()).collect();
     for held_before in [1, 2] {
         let mut target = vec![held_before; image.bytes().len()];
-        coder.decode(&chunks, &mut target, &progress).unwrap();
+        coder.decode(&chunks, &mut target, watch).unwrap();
         assert!(target == image.bytes());
     }
-    progress.cancel();
-    assert!(matches!(coder.encode_only(opened.chunks(), &progress), Err(Error::Cancelled)));
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let watch = Watch::default().cancel(&cancel);
+    assert!(matches!(coder.encode_only(opened.chunks(), watch), Err(Error::Cancelled)));
     let wrong = ColdCoder::new(cold::Options { level: 23 });
     assert!(matches!(wrong, Err(Error::Codec(CodecError::Level { level: 23, .. }))), "{wrong:?}");
 }
 
 #[test]
 fn children_survive_beside_their_parent() {
-    let (parent, progress) = (image(600), Progress::default());
+    let (parent, watch) = (image(600), Watch::default());
     let mut bytes = parent.bytes().to_vec();
     // One patch, twice the same, so that a duplicate refers to a page that is itself a patch; and one page that has moved.
     let (first, second) = (5 * PAGE_BYTES, 11 * PAGE_BYTES);
@@ -112,23 +116,23 @@ fn children_survive_beside_their_parent() {
     bytes[second + 100] ^= 1;
     bytes.copy_within(4 * PAGE_BYTES..5 * PAGE_BYTES, 0);
     let child = Image::from_bytes(bytes).unwrap();
-    let encoder = HotEncoder::new(1).unwrap();
-    let hot = encoder.encode(&child, Some(&parent), &progress).unwrap();
+    let encoder = HotEncoder::new(&Threads::new(1).unwrap());
+    let hot = encoder.encode(&child, &EncodeOptions { parent: Some(&parent), watch }).unwrap();
     let stats = hot.stats();
     assert!(stats[PageKind::Parent].pages > 390, "{stats:?}");
     assert_eq!(stats[PageKind::Patch].pages + stats[PageKind::Dup].pages, 2, "{stats:?}");
     let mut target = vec![1; child.bytes().len()];
-    encoder.decode(&hot.open(Some(&parent)).unwrap(), &mut target, &progress).unwrap();
+    encoder.decode(&hot.open(Some(&parent)).unwrap(), &mut target, watch).unwrap();
     assert!(target == child.bytes());
-    let other = encoder.encode(&child, Some(&image(1)), &progress);
+    let other = encoder.encode(&child, &EncodeOptions { parent: Some(&image(1)), watch });
     assert!(matches!(other, Err(cloner::image::Error::ParentSize { .. })), "{other:?}");
 }
 
 #[test]
 fn selected_pages_decode_alone() {
-    let (image, progress) = (image(600), Progress::default());
-    let encoder = HotEncoder::new(1).unwrap();
-    let hot = encoder.encode(&image, None, &progress).unwrap();
+    let (image, watch) = (image(600), Watch::default());
+    let encoder = HotEncoder::new(&Threads::new(1).unwrap());
+    let hot = encoder.encode(&image, &EncodeOptions::default()).unwrap();
     let opened = hot.open(None).unwrap();
     for kind in [PageKind::WordMarked, PageKind::ByteMarked, PageKind::Raw] {
         let pages = Pages::select(&image, &opened, |found| found == kind);
@@ -137,31 +141,31 @@ fn selected_pages_decode_alone() {
         let filtered = only(opened.chunks(), kind);
         let chunks: Vec<_> = filtered.iter().map(|chunk| VerifiedChunk::verify(chunk).unwrap()).collect();
         let mut target = vec![1; pages.bytes().len()];
-        decode(&chunks, &mut target, &progress).unwrap();
+        decode(&chunks, &mut target, watch).unwrap();
         assert!(target == pages.bytes(), "{kind}");
         assert_eq!(pages.places().len(), pages.count());
 
         let mut encoded = Vec::new();
         let mut encoder = Encoder::new(Options::default());
         pages
-            .encode(&mut encoder, &mut Pages::scratch(), &progress, |chunk| encoded.push(chunk.to_vec()))
+            .encode(&mut encoder, &mut Pages::scratch(), watch, |chunk| encoded.push(chunk.to_vec()))
             .unwrap();
         let chunks: Vec<_> = encoded.iter().map(|chunk| VerifiedChunk::verify(chunk).unwrap()).collect();
         target.fill(1);
-        decode(&chunks, &mut target, &progress).unwrap();
+        decode(&chunks, &mut target, watch).unwrap();
         assert!(target == pages.bytes(), "{kind}");
     }
 }
 
 #[test]
 fn baselines_give_back_what_they_were_given() {
-    let (image, progress) = (image(600), Progress::default());
+    let (image, watch) = (image(600), Watch::default());
     for baseline in Baseline::ALL {
         let mut coder = BlockCoder::new(baseline).unwrap();
-        let blocks = coder.encode(image.bytes(), &progress).unwrap();
+        let blocks = coder.encode(image.bytes(), watch).unwrap();
         assert!(blocks.bytes() > 0 && blocks.bytes() < image.bytes().len() as u64, "{baseline}");
         let mut target = vec![1; image.bytes().len()];
-        coder.decode(&blocks, &mut target, &progress).unwrap();
+        coder.decode(&blocks, &mut target, watch).unwrap();
         assert!(target == image.bytes(), "{baseline}");
         if baseline.decodes_pages() {
             coder.decode_block(&blocks, 3, &mut target[..PAGE_BYTES]).unwrap();
@@ -174,7 +178,7 @@ fn baselines_give_back_what_they_were_given() {
 
 #[test]
 fn a_pass_that_decodes_nothing_or_wrongly_is_found_out() {
-    let (image, progress) = (image(20), Progress::default());
+    let (image, watch) = (image(20), Watch::default());
     let expected = image.bytes();
     let right = |target: &mut [u8]| -> Result<(), Error> {
         target.copy_from_slice(expected);
@@ -182,12 +186,12 @@ fn a_pass_that_decodes_nothing_or_wrongly_is_found_out() {
     };
     let mut rounds = Rounds::default();
     let pass = rounds.decode("right", expected, right);
-    rounds.run(2, &progress).unwrap();
+    rounds.run(2, watch).unwrap();
     assert!(rounds.gigabytes_per_second(pass).unwrap() > 0.0);
 
     // After the first pass the target holds the right bytes, and the second pass must not profit from them.
     rounds.decode("idle", expected, |_| Ok(()));
-    let found = rounds.run(1, &progress);
+    let found = rounds.run(1, watch);
     assert!(matches!(&found, Err(Error::NotEqual { what, page: 0 }) if what == "idle"), "{found:?}");
 
     let mut rounds = PageRounds::new(expected);
@@ -195,19 +199,21 @@ fn a_pass_that_decodes_nothing_or_wrongly_is_found_out() {
         out.copy_from_slice(&expected[page * PAGE_BYTES..][..PAGE_BYTES]);
         Ok(())
     });
-    rounds.run(2, &progress).unwrap();
+    rounds.run(2, watch).unwrap();
     let times = rounds.times(pass).unwrap();
     assert!(times.p50 <= times.p99, "{times:?}");
     rounds.add("idle", |_, _| Ok(()));
-    assert!(matches!(rounds.run(1, &progress), Err(Error::NotEqual { .. })));
+    assert!(matches!(rounds.run(1, watch), Err(Error::NotEqual { .. })));
 }
 
 #[test]
 fn whoever_asks_to_stop_is_heard() {
-    let (image, progress) = (image(20), Progress::default());
-    progress.cancel();
-    let encoder = HotEncoder::new(1).unwrap();
-    assert!(matches!(encoder.encode(&image, None, &progress), Err(cloner::image::Error::Cancelled)));
+    let (image, cancel) = (image(20), Cancel::new());
+    cancel.cancel();
+    let watch = Watch::default().cancel(&cancel);
+    let encoder = HotEncoder::new(&Threads::new(1).unwrap());
+    let options = EncodeOptions { watch, ..EncodeOptions::default() };
+    assert!(matches!(encoder.encode(&image, &options), Err(cloner::image::Error::Cancelled)));
     let mut coder = BlockCoder::new(Baseline::LZ4_PAGE).unwrap();
-    assert!(matches!(coder.encode(image.bytes(), &progress), Err(Error::Cancelled)));
+    assert!(matches!(coder.encode(image.bytes(), watch), Err(Error::Cancelled)));
 }

@@ -23,9 +23,12 @@ use cloner::compare::Comparer;
 use cloner::moment::Moment;
 use cloner::pool::Provided;
 use cloner::pool::hugepages::Reserved;
-use cloner::restore::eager::EagerRestorer;
+use cloner::progress::{Progress, Watch};
+use cloner::restore::Restorer;
+use cloner::restore::eager::Restored;
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
+use cloner::walk::Threads;
 
 /// Longest wait for a guest to boot, long enough for hosts that emulate ring 0.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -89,7 +92,7 @@ struct Stage<'a> {
     guest: Guest,
     pool: Provided,
     saver: Saver,
-    restorer: EagerRestorer,
+    restorer: Restorer,
     comparer: Comparer,
 }
 
@@ -161,13 +164,14 @@ impl<'a> Stage<'a> {
         let guests = 1 + u64::from(args.clones) * u64::from(args.generations);
         let reserved =
             if args.machine.hugepages { pages::for_guests(args.machine.memory, guests)? } else { None };
+        let threads = Threads::new(threads())?;
         let stage = Self {
             args,
             guest,
             pool,
-            saver: Saver::new(threads())?,
-            restorer: EagerRestorer::new(threads())?,
-            comparer: Comparer::new(threads())?,
+            saver: Saver::new(&threads),
+            restorer: Restorer::new(&threads),
+            comparer: Comparer::new(&threads),
         };
         Ok((stage, reserved))
     }
@@ -191,10 +195,10 @@ impl<'a> Stage<'a> {
     /// Takes a snapshot, and a copy of the memory to compare clones with.
     fn take(&self, source: &Running, generation: u16) -> Result<Taken, Error> {
         let reservation = self.pool.pool.reserve(&format!("generation-{generation}"))?;
-        let progress = interrupt::progress();
+        let progress = Progress::default();
         let paused = source.vm.pause().map_err(Error::source_vm)?;
         let beat = source.console.last(|line| self.guest.beat(line)).unwrap_or(0);
-        let options = SaveOptions::default().progress(&progress);
+        let options = SaveOptions::default().progress(&progress).cancel(interrupt::cancel());
         let moment = Moment::of(&paused)?;
         let save = || self.saver.save(moment, reservation, &options);
         let Saved { snapshot, report } = progress::bar("encoding", &progress, save)?;
@@ -208,11 +212,11 @@ impl<'a> Stage<'a> {
 
     fn clone_of(&self, taken: &Taken, nonce: &str) -> Result<(Running, CloneReport), Error> {
         let Taken { snapshot, memory: expected, beat, generation } = taken;
-        let progress = interrupt::progress();
+        let progress = Progress::default();
+        let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
         let requested = Instant::now();
-        let (memory, restored) = progress::bar("decoding", &progress, || {
-            self.restorer.memory_for(snapshot, self.args.machine.backing(), &progress)
-        })?;
+        let decode = || self.restorer.eager(snapshot, self.args.machine.backing(), watch);
+        let Restored { memory, report: restored } = progress::bar("decoding", &progress, decode)?;
         let compared = Instant::now();
         let difference = match expected {
             Some(expected) => Some(self.comparer.first_difference(expected, &memory)?),

@@ -37,9 +37,11 @@ use cloner::durable::{Admitted, DurablePool, Settings};
 use cloner::flush::{FolderOptions, RecoverReport, this_host};
 use cloner::moment::Moment;
 use cloner::pool::{Labels, Priority, Provided};
-use cloner::restore::eager::EagerRestorer;
+use cloner::progress::{Progress, Watch};
+use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
+use cloner::walk::Threads;
 
 /// Name of the only snapshot.
 const NAME: &str = "before-the-power-loss";
@@ -122,9 +124,9 @@ fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Resu
         ..BatterySpec::default()
     })?;
     let settings = Settings { poll: Duration::from_millis(20), ..Settings::new(threads()) };
-    let progress = interrupt::progress();
+    let watch = Watch::default().cancel(interrupt::cancel());
     let source = Box::new(power.source());
-    let opened = DurablePool::open(Arc::clone(&pool.pool), folder, (battery, source), settings, &progress)?;
+    let opened = DurablePool::open(Arc::clone(&pool.pool), folder, (battery, source), settings, watch)?;
     let (durable, report) = opened;
     Ok(Opened { durable, report, pool })
 }
@@ -143,7 +145,7 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     let power = SimulatedPower::new();
     let opened = open(args, &guest, path, &power)?;
     let durable = &opened.durable;
-    let saver = Saver::new(threads())?;
+    let saver = Saver::new(&Threads::new(threads())?);
 
     let started = Instant::now();
     let console = Console::new();
@@ -157,10 +159,10 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     beat.ok_or_else(|| silent("a beat", ANSWER_LIMIT))?;
 
     let labels = Labels { priority: Priority(1), ..Labels::default() };
-    let Admitted { reservation, progress } = durable.reserve(NAME, 0, labels, |_| !interrupt::requested())?;
+    let Admitted { reservation, cancel } = durable.reserve(NAME, 0, labels, |_| !interrupt::requested())?;
     let paused = vm.pause().map_err(Error::source_vm)?;
     let beat = console.last(|line| guest.beat(line)).unwrap_or(0);
-    let options = SaveOptions::default().progress(&progress);
+    let options = SaveOptions::default().cancel(&cancel);
     let Saved { snapshot, report } = saver.save(Moment::of(&paused)?, reservation, &options)?;
     let pause_ms = milliseconds(paused.elapsed());
     let memory = checksum(paused.memory())?;
@@ -320,11 +322,11 @@ fn recover_and_clone(
     let Opened { durable, report: found, .. } = &opened;
     let requested = Instant::now();
     let snapshot = Snapshot::open(durable.pool().get(NAME)?)?;
-    let progress = interrupt::progress();
-    let restorer = EagerRestorer::new(threads())?;
-    let (memory, _) = progress::bar("decoding", &progress, || {
-        restorer.memory_for(&snapshot, args.machine.backing(), &progress)
-    })?;
+    let progress = Progress::default();
+    let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
+    let restorer = Restorer::new(&Threads::new(threads())?);
+    let decode = || restorer.eager(&snapshot, args.machine.backing(), watch);
+    let memory = progress::bar("decoding", &progress, decode)?.memory;
     let compared = Instant::now();
     let memory_equal = checksum(&memory)? == before.memory;
     let compared = compared.elapsed();

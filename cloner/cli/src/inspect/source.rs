@@ -12,9 +12,11 @@ use cloner_codec::hot::{ChunkStats, VerifiedChunk};
 use serde::Serialize;
 
 use cloner::flush::{self, Recoverer};
-use cloner::image::{self, HotEncoder, Image};
+use cloner::image::{self, EncodeOptions, HotEncoder, Image};
 use cloner::layout;
+use cloner::progress::{Progress, Watch};
 use cloner::snapshot::{self, Snapshot};
+use cloner::walk::{StartError, Threads};
 
 use crate::folder::{self, FolderArgs};
 use crate::interrupt;
@@ -40,6 +42,8 @@ pub(crate) enum Error {
     Chunk { name: String, index: u32, source: CodecError },
     #[error(transparent)]
     Image(#[from] image::Error),
+    #[error("cannot prepare the encoder")]
+    Threads(#[from] StartError),
 }
 
 fn list(names: &[String]) -> String {
@@ -110,7 +114,7 @@ impl Source {
             return Err(Error::NoFolder { path: path.to_owned() }.into());
         }
         let folder = args.open(path)?;
-        let recoverer = Recoverer::new(threads() * 2)?;
+        let recoverer = Recoverer::new(&Threads::new(threads() * 2)?);
         let survey = recoverer.survey(&folder)?;
         let listed = survey.snapshots.iter().filter(|one| one.listed).map(|one| one.name.clone());
         let names: Vec<String> = listed.collect();
@@ -145,7 +149,7 @@ impl Source {
     /// The figures of every chunk. An image is encoded for this, a chunk is checked. `path` is for messages.
     pub(super) fn chunks(&self, path: &Path) -> Result<Vec<ChunkStats>, Error> {
         match self {
-            Self::Image(image) => Ok(encoded(image)?),
+            Self::Image(image) => encoded(image),
             Self::Hot(bytes) => {
                 let wrong = |source| Error::File { path: path.to_owned(), form: Form::Hot, source };
                 let chunk = VerifiedChunk::verify(bytes).map_err(|error| wrong(error.into()))?;
@@ -182,11 +186,13 @@ fn read_chunk(path: &Path, form: Form) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(failed)
 }
 
-fn encoded(image: &Image) -> Result<Vec<ChunkStats>, image::Error> {
-    let encoder = HotEncoder::new(threads())?;
-    let progress = interrupt::progress();
+fn encoded(image: &Image) -> Result<Vec<ChunkStats>, Error> {
+    let encoder = HotEncoder::new(&Threads::new(threads())?);
+    let progress = Progress::default();
+    let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
+    let options = EncodeOptions { watch, ..EncodeOptions::default() };
     progress.start(image.bytes().len() as u64);
-    let hot = progress::bar("encoding", &progress, || encoder.encode(image, None, &progress))?;
+    let hot = progress::bar("encoding", &progress, || encoder.encode(image, &options))?;
     Ok(hot.chunk_stats().to_vec())
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use cloner_codec::chunk::Form;
 use serde_json::Value;
 
-use cloner::image::HotEncoder;
-use cloner::walk::Progress;
+use cloner::image::{EncodeOptions, HotEncoder};
+use cloner::walk::Threads;
 use cloner_testing::image;
 
 use super::escape::escape;
@@ -16,7 +16,8 @@ use super::{html, map, table};
 const PAGES: usize = 1100;
 
 fn report(name: &str) -> Report {
-    let hot = HotEncoder::new(2).unwrap().encode(&image(PAGES), None, &Progress::default()).unwrap();
+    let hot =
+        HotEncoder::new(&Threads::new(2).unwrap()).encode(&image(PAGES), &EncodeOptions::default()).unwrap();
     Report::new(name.to_owned(), What::Image, hot.chunk_stats())
 }
 

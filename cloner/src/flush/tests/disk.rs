@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::files::faulty::{Fault, FaultyFiles};
 use super::super::*;
 use super::scene::{Content, Scene, contents, recover};
-use crate::walk::Progress;
+use crate::progress::{Cancel, Watch};
 
 fn here() -> FolderOptions {
     FolderOptions { host: String::from("here"), ..FolderOptions::default() }
@@ -199,9 +199,10 @@ fn what_is_no_snapshot_is_not_flushed_and_a_cancelled_flush_leaves_nothing() {
     assert!(report.safe.is_empty() && report.failed.is_empty(), "{report:?}");
 
     scene.put("a", 1, (40, 1), &[]);
-    let progress = Progress::default();
-    progress.cancel();
-    let outcome = scene.flusher().flush_next(&mut std::collections::BTreeSet::new(), &progress);
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let watch = Watch::default().cancel(&cancel);
+    let outcome = scene.flusher().flush_next(&mut std::collections::BTreeSet::new(), watch);
     assert!(matches!(outcome, Some(Err(Failure { why: Error::Cancelled, .. }))), "{outcome:?}");
     assert_eq!(files.names(), ["folder"]);
     assert_eq!(scene.flush().safe.len(), 1);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use cloner_codec::chunk::PAGE_BYTES;
 use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
 
-use crate::battery::RealClock;
 use crate::pool::{Labels, Ledger, Limit, Pages, Pool, PoolConfig, Populate, Priority, PutOptions, Stored};
+use crate::progress::Watch;
 use crate::rate::Rate;
 use crate::snapshot::{ChunkEntryV1, MANIFEST_LABEL, ManifestV1, STATE_LABEL, SnapshotId};
-use crate::walk::Progress;
+use crate::walk::Threads;
 
 use super::super::files::Files;
 use super::super::files::faulty::{FaultyFiles, Random};
@@ -48,7 +48,7 @@ pub(super) struct Scene {
 }
 
 /// One recoverer, shared by all cases of all tests.
-static RECOVERER: LazyLock<Recoverer> = LazyLock::new(|| Recoverer::new(2).unwrap());
+static RECOVERER: LazyLock<Recoverer> = LazyLock::new(|| Recoverer::new(&Threads::new(2).unwrap()));
 
 pub(super) fn pool(mib: usize) -> Arc<Pool> {
     let config =
@@ -78,9 +78,9 @@ impl Scene {
     pub(super) fn flusher(&self) -> &Flusher {
         self.flusher.get_or_init(|| {
             let gauge = Gauge::new(RATE, 1 << 20);
-            let clock = Arc::new(RealClock::new());
-            let settings = FlushSettings { threads: 1, form: self.form, buffer_bytes: 8192 };
-            Flusher::new(Arc::clone(&self.pool), Arc::clone(&self.folder), gauge, clock, settings).unwrap()
+            let settings = FlushSettings { form: self.form, buffer_bytes: 8192, ..FlushSettings::default() };
+            let (pool, folder) = (Arc::clone(&self.pool), Arc::clone(&self.folder));
+            Flusher::new(&Threads::new(1).unwrap(), pool, folder, gauge, settings).unwrap()
         })
     }
 
@@ -114,7 +114,7 @@ impl Scene {
     }
 
     pub(super) fn flush(&self) -> FlushReport {
-        self.flusher().flush_all(&Progress::default())
+        self.flusher().flush_all(Watch::default())
     }
 }
 
@@ -172,12 +172,8 @@ pub(super) fn recover_over(
     options: &FolderOptions,
 ) -> Result<(Scene, RecoverReport), Error> {
     let scene = Scene::over(files, options, None)?;
-    let report = RECOVERER.recover(
-        &scene.folder,
-        &scene.pool,
-        (|_: &str| true, Cleaning::Delete),
-        &Progress::default(),
-    )?;
+    let options = RecoverOptions { cleaning: Cleaning::Delete, ..RecoverOptions::default() };
+    let report = RECOVERER.recover(&scene.folder, &scene.pool, &options)?;
     scene.pool.check().unwrap();
     Ok((scene, report))
 }

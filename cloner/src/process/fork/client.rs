@@ -6,9 +6,10 @@ use std::path::Path;
 
 use vmm::Announce;
 
+use super::Error;
 use super::wire::{Answer, Request};
-use super::{Error, Template};
 use crate::process::{Channel, GuestProcess, Reaped};
+use crate::restore::Template;
 
 /// The sub-command by which the `cloner` program becomes a zygote.
 pub(super) const SUBCOMMAND: &str = "zygote";

@@ -3,7 +3,7 @@
 //! ```text
 //!  this process                     zygote, one per template            forks
 //!  ────────────                     ──────────────────────────          ─────────────────────────────────
-//!  Template::new: decode, seal ───► maps nothing, parses the state
+//!  Restorer::template ────────────► maps nothing, parses the state
 //!  Zygote::fork  ── console ──────► fork() ───────────────────────────► map the template privately,
 //!       │           control                 │                           build VM, vCPUs and devices, run
 //!       ◄──────── pidfd ────────────────────┘                               │
@@ -17,47 +17,25 @@
 //! them slow each other down. The zygote has a single thread, so that its `fork()` is safe; it never runs a guest.
 //!
 //! A fork is a [guest process](crate::process): it ends when its control channel is closed, from either side, and can be branched.
-//! To run a fork inside the calling process instead, use [`Template::memory`].
+//! To run a fork inside the calling process instead, use [`Template::memory`](crate::restore::Template::memory).
 
 mod client;
-mod template;
 mod wire;
 mod zygote;
 
 use std::io;
 
-use vmm::{memory, state};
-
 pub use client::Zygote;
-pub use template::Template;
 pub use zygote::serve;
 
-use crate::process;
-use crate::restore::eager;
+use crate::restore::template;
 
-/// Why there is no template, no zygote or no fork.
+/// Why there is no zygote or no fork.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The snapshot cannot be decoded.
-    #[error("cannot decode the template")]
-    Decode(#[from] eager::Error),
-    /// The memfds with the template's memory and state cannot be made, written or read.
-    #[error("cannot make or read the template")]
-    Template(#[source] io::Error),
-    /// The template's memory and state do not belong together.
-    #[error("the template has {found} bytes of memory, but its state is of a guest with {wanted} bytes")]
-    TemplateSize {
-        /// Bytes of guest memory according to the state.
-        wanted: u64,
-        /// Bytes of the file that holds the memory.
-        found: u64,
-    },
-    /// The template's state is not a valid one.
-    #[error("the template's state is not valid")]
-    State(#[from] state::DecodeError),
-    /// The fork's memory cannot be mapped over the template, or does not exist where its guest is to be told who it is.
-    #[error("cannot map or write the memory of the fork")]
-    Memory(#[from] memory::Error),
+    /// The zygote was given a template that cannot be used.
+    #[error(transparent)]
+    Template(#[from] template::Error),
     /// The program that was to become the zygote does not start.
     #[error("cannot start {program} as a zygote")]
     Start {
@@ -75,7 +53,4 @@ pub enum Error {
     /// The zygote refused or failed. This is the reason that it gave, or what is wrong with its answer.
     #[error("{0}")]
     Refused(String),
-    /// The process of the fork failed.
-    #[error("the process of the fork failed")]
-    Process(#[from] process::Error),
 }

@@ -7,19 +7,20 @@ use std::os::unix::net::UnixStream;
 use vmm::host::Host;
 use vmm::host::fork::{Child, Side, fork};
 
+use super::Error;
 use super::wire::{Answer, Request};
-use super::{Error, Template};
 use crate::chain;
 use crate::process::{self, Channel};
+use crate::restore::Template;
 use crate::sys::fork::forget_children;
 
 /// Makes this process a zygote: takes a template and then requests over `channel`, and returns once the other end is closed.
 /// The process must have no other thread. In forks this does not return.
 ///
 /// # Errors
-/// [`Error::Channel`] if no valid request can be received or no answer sent. If the template cannot be used:
-/// [`Error::Template`], [`Error::State`] or [`Error::TemplateSize`]. [`Error::Refused`] if this host cannot run guests, or the
-/// first request is not the one that brings the template. Errors that concern one fork are reported to its caller instead.
+/// [`Error::Channel`] if no valid request can be received or no answer sent. [`Error::Template`] if
+/// the template cannot be used, [`Error::Refused`] if this host cannot run guests, or the first request is not the one that brings
+/// the template. Errors that concern one fork are reported to its caller instead.
 pub fn serve(channel: OwnedFd) -> Result<(), Error> {
     let channel = Channel::from_fd(channel);
     let template = match set_up(&channel) {

@@ -1,4 +1,4 @@
-//! Lazy restore: memory arrives while the target runs.
+//! Lazy restore: memory arrives while the target runs. See [`Restorer::lazy`](super::Restorer::lazy).
 //!
 //! ```text
 //!   guest touches a missing page ─► kernel ─► server ─┐                   ┌─► UFFDIO_COPY, UFFDIO_ZEROPAGE
@@ -36,15 +36,14 @@ use vmm::memory::userfault;
 use vmm::memory::{self, Backing, GuestMemory, Lost};
 
 use crate::layout::PageNumber;
-use crate::snapshot::Snapshot;
 
+pub(super) use source::SnapshotSource;
 pub use source::{Source, SourceError};
 pub use status::{Fault, Fill};
 pub use working_set::WorkingSet;
 
 use pager::Pager;
 use service::Service;
-use source::SnapshotSource;
 
 /// Why the target's memory could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +136,15 @@ impl Default for Options {
     }
 }
 
+/// Memory that arrives while the target runs, and a view of how far that has come.
+#[derive(Debug)]
+pub struct Restored {
+    /// The memory. Dropping it, or the VM that has it, ends the threads that bring its pages.
+    pub memory: GuestMemory,
+    /// Watches how the pages arrive.
+    pub fill: Fill,
+}
+
 /// Checks whether this process can restore lazily on this host. Call it early, before there is anything to restore.
 ///
 /// # Errors
@@ -146,30 +154,13 @@ pub fn check() -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes memory into which the pages of the snapshot arrive as they are needed. Returns when the working set, if there is one, has
-/// arrived.
+/// Does the same as [`Restorer::lazy`](super::Restorer::lazy) for a snapshot, with any source of pages.
 ///
 /// # Errors
 /// [`Error::NotOwn`] or [`Error::Granule`] if `backing` or `options` do not fit, [`Error::Userfault`] if this host does not allow
 /// it, [`Error::Lost`] if a page of the working set cannot be brought, and otherwise the resource that the host refused. Memory and
 /// threads are gone then.
-pub fn memory_for(
-    snapshot: &Snapshot,
-    backing: Backing,
-    options: &Options,
-) -> Result<(GuestMemory, Fill), Error> {
-    memory_from(Box::new(SnapshotSource::new(snapshot)), backing, options)
-}
-
-/// Does the same as [`memory_for`], with any source of pages.
-///
-/// # Errors
-/// Those of [`memory_for`].
-pub fn memory_from(
-    source: Box<dyn Source>,
-    backing: Backing,
-    options: &Options,
-) -> Result<(GuestMemory, Fill), Error> {
+pub fn memory_from(source: Box<dyn Source>, backing: Backing, options: &Options) -> Result<Restored, Error> {
     let started = Instant::now();
     if matches!(backing, Backing::OverTemplate(_)) {
         return Err(Error::NotOwn(backing.to_string()));
@@ -186,5 +177,5 @@ pub fn memory_from(
     let memory = memory.supplied_by(&(Arc::new(service) as _));
     fill.wait_prefetched()?;
     tracing::info!(held_chunks, backing = %memory.backing(), "made memory that arrives lazily");
-    Ok((memory, fill))
+    Ok(Restored { memory, fill })
 }

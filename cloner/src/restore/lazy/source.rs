@@ -28,13 +28,13 @@ pub trait Source: fmt::Debug + Send + Sync {
 
 /// A snapshot in the pool. Its chunks are verified when they are first used.
 #[derive(Debug)]
-pub(super) struct SnapshotSource {
+pub(in crate::restore) struct SnapshotSource {
     snapshot: Snapshot,
     checks: Checks,
 }
 
 impl SnapshotSource {
-    pub(super) fn new(snapshot: &Snapshot) -> Self {
+    pub(in crate::restore) fn new(snapshot: &Snapshot) -> Self {
         Self { snapshot: snapshot.clone(), checks: Checks::new(snapshot) }
     }
 }

@@ -1,4 +1,4 @@
-//! A snapshot decoded once, for any number of clones to run over.
+//! A snapshot decoded once, for any number of clones to run over. See [`Restorer::template`](super::Restorer::template).
 
 use std::fs::File;
 use std::io;
@@ -8,15 +8,34 @@ use std::sync::Arc;
 use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use vmm::VmState;
 use vmm::memory::memfd;
-use vmm::memory::{self, Backing, GuestMemory, Layout, PageSize};
+use vmm::memory::{self, Backing, GuestMemory, Layout};
+use vmm::state::DecodeError;
 
+use super::eager;
+use super::state_file::{read_state, state_file};
 use crate::layout;
-use crate::process::{read_state, state_file};
-use crate::restore::eager::EagerRestorer;
-use crate::snapshot::Snapshot;
-use crate::walk::Progress;
 
-use super::Error;
+/// Why there is no template.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The snapshot cannot be decoded.
+    #[error("cannot decode the template")]
+    Decode(#[from] eager::Error),
+    /// The memfds with the template's memory and state cannot be made, written or read.
+    #[error("cannot make or read the template")]
+    File(#[source] io::Error),
+    /// The template's memory and state do not belong together.
+    #[error("the template has {found} bytes of memory, but its state is of a guest with {wanted} bytes")]
+    Size {
+        /// Bytes of guest memory according to the state.
+        wanted: u64,
+        /// Bytes of the file that holds the memory.
+        found: u64,
+    },
+    /// The template's state is not a valid one.
+    #[error("the template's state is not valid")]
+    State(#[from] DecodeError),
+}
 
 /// Memory and state of a snapshot, ready to be forked. The memory is a sealed memfd, which can no longer be changed.
 #[derive(Debug)]
@@ -28,30 +47,24 @@ pub struct Template {
 }
 
 impl Template {
-    /// Decodes a snapshot. This takes as long as an eager restore, and while it lasts needs memory for two copies.
-    ///
-    /// # Errors
-    /// [`Error::Decode`] if the snapshot cannot be decoded or the caller cancels through `progress`, [`Error::Template`] if the
-    /// memfds cannot be made or written.
-    pub fn new(restorer: &EagerRestorer, snapshot: &Snapshot, progress: &Progress) -> Result<Self, Error> {
-        let (decoded, _) =
-            restorer.memory_for(snapshot, Backing::Private(PageSize::Transparent), progress)?;
-        let memory = copy_to_file(&decoded).map_err(Error::Template)?;
-        let saved_state = state_file(snapshot.state()).map_err(Error::Template)?;
-        Ok(Self { state: snapshot.state().clone(), memory: Arc::new(memory), saved_state })
+    /// Copies decoded memory and its state into sealed memfds.
+    pub(super) fn seal(memory: &GuestMemory, state: &VmState) -> Result<Self, Error> {
+        let file = copy_to_file(memory).map_err(Error::File)?;
+        let saved_state = state_file(state).map_err(Error::File)?;
+        Ok(Self { state: state.clone(), memory: Arc::new(file), saved_state })
     }
 
     /// The template that another process has passed on as its [`file`](Self::file) and its [`saved_state`](Self::saved_state).
     ///
     /// # Errors
-    /// [`Error::Template`] if they cannot be read, [`Error::State`] if the state is not valid, [`Error::TemplateSize`] if they do
+    /// [`Error::File`] if they cannot be read, [`Error::State`] if the state is not valid, [`Error::Size`] if they do
     /// not belong together.
     pub fn received(memory: File, saved_state: File) -> Result<Self, Error> {
-        let state = read_state(&saved_state).map_err(Error::Template)??;
+        let state = read_state(&saved_state).map_err(Error::File)??;
         let wanted = state.layout().size_bytes();
-        let found = memory.metadata().map_err(Error::Template)?.len();
+        let found = memory.metadata().map_err(Error::File)?.len();
         if wanted != found {
-            return Err(Error::TemplateSize { wanted, found });
+            return Err(Error::Size { wanted, found });
         }
         Ok(Self { state, memory: Arc::new(memory), saved_state })
     }
