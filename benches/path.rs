@@ -4,7 +4,6 @@
 
 use cloner::moment::Moment;
 use cloner::save::SaveOptions;
-use std::borrow::Cow;
 use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -14,10 +13,10 @@ use cloner::progress::Watch;
 use cloner::restore::Restorer;
 use cloner::save::Saver;
 use cloner::walk::Threads;
+use cloner_testing::{Guest, guest};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use guest_images::pulse;
+use guest_images::pulse::Params;
 use vmm::Vm;
-use vmm::config::{Config, Kernel};
 use vmm::memory::{Backing, PageSize};
 
 const MEMORY_BYTES: u64 = 256 << 20;
@@ -41,15 +40,11 @@ impl io::Write for Bytes {
     }
 }
 
-fn boot() -> Vm {
-    let params = pulse::Params { beat_ms: 0, ..pulse::Params::new(1, TOUCHED_BYTES) };
-    let image = pulse::image(&params).expect("constant parameters");
-    let config = Config::new(MEMORY_BYTES, Kernel::Flat { image: Cow::Owned(image) });
-    let (sender, console) = mpsc::channel();
-    let vm = Vm::boot(&config, Box::new(Bytes(sender))).expect("this bench needs KVM");
-    vm.start();
-    while console.recv_timeout(Duration::from_secs(60)).expect("pulse becomes ready") != b'\n' {}
-    vm
+fn boot() -> Guest {
+    let params = Params { beat_ms: 0, ..Params::new(1, TOUCHED_BYTES) };
+    let guest = Guest::boot(&guest::pulse(&params, MEMORY_BYTES, 1));
+    guest.line("pulse: ready");
+    guest
 }
 
 fn path(criterion: &mut Criterion) {
@@ -58,7 +53,7 @@ fn path(criterion: &mut Criterion) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(threads).expect("threads can be started");
     let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
-    let vm = boot();
+    let guest = boot();
 
     let mut group = criterion.benchmark_group("path");
     group.sample_size(20);
@@ -68,7 +63,7 @@ fn path(criterion: &mut Criterion) {
             let mut paused_for = Duration::ZERO;
             for _ in 0..rounds {
                 let reservation = pool.reserve("bench").expect("the name is free");
-                let paused = vm.pause().expect("the guest runs");
+                let paused = guest.pause();
                 let moment = Moment::of(&paused).expect("a state");
                 let snapshot =
                     saver.save(moment, reservation, &SaveOptions::default()).expect("a save").snapshot;
@@ -80,7 +75,7 @@ fn path(criterion: &mut Criterion) {
     });
 
     let reservation = pool.reserve("source").expect("the name is free");
-    let paused = vm.pause().expect("the guest runs");
+    let paused = guest.pause();
     let moment = Moment::of(&paused).expect("a state");
     let snapshot = saver.save(moment, reservation, &SaveOptions::default()).expect("a save").snapshot;
     paused.resume();

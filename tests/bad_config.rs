@@ -3,17 +3,16 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use cloner_testing::elf::Elf;
+use cloner_testing::folder::Folder;
+use cloner_testing::host::{self, Holdings};
+use cloner_testing::linux::{MEMORY_BYTES, command_line, image};
+use cloner_testing::{alone, assert_names, guest, huge_pages, room_for};
 use guest_images::pulse::Params;
 use vmm::config::{self, Config, Kernel};
 use vmm::memory::{self, Backing, PageSize, layout};
 use vmm::{Error, Vm, boot};
 
-use crate::support::alone;
-use crate::support::elf::Elf;
-use crate::support::folder::Folder;
-use crate::support::host::{self, Holdings};
-use crate::support::linux::{MEMORY_BYTES, command_line, image};
-use crate::support::{assert_names, guest, huge_pages, room_for};
 use crate::{GIB, KIB, MIB};
 
 /// The error for a machine that must not boot.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use cloner_testing::linux::{self, command_line};
+use cloner_testing::{Guest, guest, huge_pages, room_for, value};
 use guest_images::pulse::{Params, Work, check};
 use vmm::Config;
 use vmm::config::Kernel;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
-use crate::support::linux::{self, command_line};
-use crate::support::{Guest, guest, huge_pages, room_for, value};
 use crate::{GIB, MIB};
 
 const NONCE: u64 = 0x0123_4567_89ab_cdef;

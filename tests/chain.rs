@@ -1,11 +1,11 @@
 //! Clones of clones of clones, where each way to make them follows every other.
 
+use cloner_testing::modes::{TAKES, builds, only_holder};
+use cloner_testing::{Guest, Studio, guest, room_for, value};
 use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work};
 use vmm::Announce;
 
 use crate::MIB;
-use crate::support::modes::{TAKES, builds, only_holder};
-use crate::support::{Guest, Studio, guest, room_for, value};
 
 const NONCE: u64 = 0xc4a1_c4a1_c4a1_0001;
 

@@ -5,11 +5,11 @@ use cloner::save::SaveOptions;
 use cloner::snapshot::Snapshot;
 use cloner_codec::chunk::PageKind;
 use cloner_codec::hot::ChunkStats;
+use cloner_testing::{Guest, Studio, guest, note, room_for};
 use guest_images::pulse::{Params, check};
 use vmm::Paused;
 
 use crate::MIB;
-use crate::support::{Guest, Studio, guest, note, room_for};
 
 const NONCE: u64 = 0x0c41_1d00_0c41_1d00;
 const TOUCHED: u64 = 16 * MIB;

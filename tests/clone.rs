@@ -10,13 +10,13 @@ use cloner::pool::{Backing as PoolBacking, Pages, Populate};
 use cloner::progress::{Progress, Watch};
 use cloner::restore::eager::{self, Restored};
 use cloner::save::{SaveOptions, Saved};
+use cloner_testing::folder::Folder;
+use cloner_testing::linux::milliseconds;
+use cloner_testing::{Guest, Studio, guest, huge_pages, note, room_for, value};
 use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Status, Work, check};
 use vmm::memory::{Backing, GuestMemory, PageSize};
 use vmm::{Announce, Config};
 
-use crate::support::folder::Folder;
-use crate::support::linux::milliseconds;
-use crate::support::{Guest, Studio, guest, huge_pages, note, room_for, value};
 use crate::{GIB, KIB, MIB};
 
 const NONCE: u64 = 0xfeed_f00d_0bad_cafe;

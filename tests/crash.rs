@@ -1,5 +1,6 @@
 //! However a guest ends, only that guest ends: the reason is reported, and the process goes on.
 
+use cloner_testing::{Guest, Studio, guest, room_for, value};
 use guest_images::pulse::{
     Dirty, EXIT_BAD_PARAMS, EXIT_FAULT, EXIT_QUIT, EXIT_SEQUENCE, Order, Params, Rate, Work, layout,
 };
@@ -7,7 +8,6 @@ use vmm::host::{Host, Virtualization};
 use vmm::{Ending, VmState};
 
 use crate::MIB;
-use crate::support::{Guest, Studio, guest, room_for, value};
 
 fn booted() -> Guest {
     let guest = Guest::boot(&guest::pulse(&Params { beat_ms: 0, ..Params::new(1, MIB) }, 4 * MIB, 1));

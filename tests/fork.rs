@@ -7,13 +7,13 @@ use cloner::process::fork::{Error, Zygote};
 use cloner::process::{self, End};
 use cloner::progress::Watch;
 use cloner::restore::Template;
+use cloner_testing::linux::linux;
+use cloner_testing::process::{IN_STATUS, PATIENCE, Process, eventually, is_running, kill};
+use cloner_testing::{Guest, Studio, guest, room_for};
 use guest_images::pulse::{Params, check};
 use vmm::Announce;
 
-use crate::MIB;
-use crate::support::linux::linux;
-use crate::support::process::{IN_STATUS, PATIENCE, Process, eventually, is_running, kill};
-use crate::support::{Guest, Studio, guest, program, room_for};
+use crate::{MIB, PROGRAM, run};
 
 const NONCE: u64 = 0xf0f0_0000_f0f0_0001;
 
@@ -37,7 +37,7 @@ fn template() -> Template {
 }
 
 fn zygote(template: &Template) -> Zygote {
-    Zygote::start(Path::new(crate::PROGRAM), template).unwrap()
+    Zygote::start(PROGRAM.path(), template).unwrap()
 }
 
 fn template_bytes(template: &Template) -> Vec<u8> {
@@ -119,7 +119,7 @@ fn what_goes_wrong_is_named() {
 
 #[test]
 fn the_zygote_command_wants_a_socket() {
-    let outcome = program::run(&["zygote"]);
+    let outcome = run(&["zygote"]);
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(outcome.stderr.contains("cloner: "), "{outcome:?}");
 }

@@ -1,19 +1,18 @@
 //! Clones know that they are clones and which: they have a generation and an id, and do not draw each other's random numbers.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use cloner::process::fork::Zygote;
 use cloner::progress::Watch;
 use cloner::restore::lazy;
 use cloner::snapshot::Snapshot;
+use cloner_testing::linux::{Linux, linux};
+use cloner_testing::{Guest, Studio, can_restore_lazily_too, guest, note, room_for};
 use guest_images::pulse::{Params, Status};
 use vmm::memory::{self, Backing, PageSize};
 use vmm::{Announce, VmState};
 
-use crate::MIB;
-use crate::support::linux::{Linux, linux};
-use crate::support::{Guest, Studio, can_restore_lazily_too, guest, note, room_for};
+use crate::{MIB, PROGRAM};
 
 /// However a clone is made, it is one generation after its source, and no two clones have the same id.
 #[test]
@@ -39,7 +38,7 @@ fn every_way_to_clone_gives_a_generation_and_an_id() {
         });
         let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
         let over_template = Guest::restore(template.state(), template.memory().unwrap());
-        let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
+        let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
         let forks = [zygote.fork(None).unwrap(), zygote.fork(None).unwrap()];
         let forked = forks.iter().map(|fork| fork.wait_running().unwrap());
 

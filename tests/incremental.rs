@@ -5,13 +5,13 @@ use cloner::pool;
 use cloner::progress::Cancel;
 use cloner::save::{self, Report, SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
+use cloner_testing::studio::Failed;
+use cloner_testing::{Guest, Studio, assert_names, guest, room_for};
 use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Work};
 use vmm::memory::{Backing, PageSize, dirty};
 use vmm::{Config, Paused};
 
 use crate::MIB;
-use crate::support::studio::Failed;
-use crate::support::{Guest, Studio, assert_names, guest, room_for};
 
 const NONCE: u64 = 0x1c2e_0001_1c2e_0001;
 const TOUCHED: u64 = 16 * MIB;

@@ -1,14 +1,14 @@
 //! Building, cloning and dropping machines leaves nothing behind in the process.
 
 use cloner::pool::{Pages, Populate, hugepages};
+use cloner_testing::host::Holdings;
+use cloner_testing::room::can_set_huge_pages_aside;
+use cloner_testing::{Guest, Studio, alone, guest, huge_pages, room_for};
 use guest_images::pulse::Params;
 use vmm::Config;
 use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
-use crate::support::host::Holdings;
-use crate::support::room::can_set_huge_pages_aside;
-use crate::support::{Guest, Studio, alone, guest, huge_pages, room_for};
 
 const CYCLES: usize = 20;
 

@@ -1,12 +1,12 @@
 //! A running Linux is cloned.
 
+use cloner_testing::linux::{Linux, Tick, linux, milliseconds};
+use cloner_testing::modes::{Build, Take, builds, only_holder};
+use cloner_testing::{Guest, Studio, note, room_for};
 use vmm::host::{Host, Virtualization};
 use vmm::{Announce, Ending};
 
 use crate::MIB;
-use crate::support::linux::{Linux, Tick, linux, milliseconds};
-use crate::support::modes::{Build, Take, builds, only_holder};
-use crate::support::{Guest, Studio, note, room_for};
 
 /// Builds a clone and waits for its first tick.
 fn clone_of(linux: &Linux) -> Guest {

@@ -9,15 +9,15 @@ use cloner::moment::{self, LiveReport, Moment};
 use cloner::progress::Cancel;
 use cloner::save::{self, SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
+use cloner_testing::linux::{linux, milliseconds};
+use cloner_testing::modes::only_holder;
+use cloner_testing::studio::Failed;
+use cloner_testing::{Guest, Studio, assert_names, guest, huge_pages, note, room_for};
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
 use vmm::Config;
 use vmm::memory::{Backing, PageSize, ReadError, frozen};
 
 use crate::MIB;
-use crate::support::linux::{linux, milliseconds};
-use crate::support::modes::only_holder;
-use crate::support::studio::Failed;
-use crate::support::{Guest, Studio, assert_names, guest, huge_pages, note, room_for};
 
 const NONCE: u64 = 0x11fe_11fe_0000_0001;
 
@@ -304,7 +304,7 @@ fn shared_memory_is_refused_by_name() {
         matches!(error, Failed::Moment(moment::Error::Freeze(frozen::Error::NotPrivate(_)))),
         "{error:?}"
     );
-    assert!(crate::support::chain(&error).contains("shared memfd"), "{error:?}");
+    assert!(cloner::chain(&error).contains("shared memfd"), "{error:?}");
     assert_unharmed(&studio, &source, &params);
 }
 

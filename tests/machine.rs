@@ -1,18 +1,16 @@
 //! The handle for a machine: the same operations, whether it runs in this process or in one of its own.
 
-use std::path::Path;
-
 use cloner::admission::{self, Limits};
 use cloner::machine::{Error, Machine};
 use cloner::process::GuestProcess;
 use cloner::save::SaveOptions;
+use cloner_testing::console::Console;
+use cloner_testing::process::{PATIENCE, eventually, is_running, kill};
+use cloner_testing::{Studio, guest, room_for, value};
 use guest_images::pulse::Params;
 use vmm::Config;
 
-use crate::MIB;
-use crate::support::console::Console;
-use crate::support::process::{PATIENCE, eventually, is_running, kill};
-use crate::support::{Studio, guest, room_for, value};
+use crate::{MIB, PROGRAM};
 
 const NONCE: u64 = 0x00ac_4e00_00ac_4e00;
 
@@ -38,7 +36,7 @@ fn boot(kind: Kind) -> Guest {
     let machine = match kind {
         Kind::Here => Machine::boot(&config(), output),
         Kind::Apart => {
-            let process = GuestProcess::boot(Path::new(crate::PROGRAM), &config()).unwrap();
+            let process = GuestProcess::boot(PROGRAM.path(), &config()).unwrap();
             Machine::apart(process, output)
         }
     };

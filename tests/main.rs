@@ -1,8 +1,8 @@
 //! Tests of the whole, on a real KVM: boot, clone, refuse, crash, clean up.
 //!
-//! There is one binary, so that Linux boots once per run (`support::linux`): use `cargo test`, not a runner that starts a process
-//! per test. Tests that run machines begin with [`support::room_for`], which skips them loudly where `/dev/kvm` cannot be used,
-//! or fails them there if `CLONER_REQUIRE_KVM=1`.
+//! There is one binary, so that Linux boots once per run (`cloner_testing::linux`): use `cargo test`, not a runner that starts a
+//! process per test. Tests that run machines begin with [`cloner_testing::room_for`], which skips them loudly where `/dev/kvm`
+//! cannot be used, or fails them there if `CLONER_REQUIRE_KVM=1`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
@@ -29,10 +29,17 @@ mod refused;
 mod registers;
 mod state;
 mod stock;
-mod support;
+
+use cloner_testing::program::{Executable, Outcome};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// The program under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_cloner");
+const PROGRAM: Executable = Executable::at(env!("CARGO_BIN_EXE_cloner"));
+
+/// Runs the program to its end.
+#[track_caller]
+fn run(args: &[&str]) -> Outcome {
+    PROGRAM.run(args)
+}

@@ -4,12 +4,12 @@ use cloner::pool::{self, Pages, Pool, PoolConfig, Populate, Stats};
 use cloner::progress::{Cancel, Progress, Watch};
 use cloner::restore::eager;
 use cloner::save::{self, SaveOptions};
+use cloner_testing::studio::Failed;
+use cloner_testing::{Guest, Studio, assert_names, guest, huge_pages, room_for};
 use guest_images::pulse::{Mix, Params};
 use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
-use crate::support::studio::Failed;
-use crate::support::{Guest, Studio, assert_names, guest, huge_pages, room_for};
 
 /// A guest with 8 MiB of memory that no coder can make smaller.
 fn incompressible() -> Guest {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use cloner_testing::{Guest, Studio, guest, room_for, value};
 use guest_images::pulse::{Params, Work};
 use vmm::VmState;
 use vmm::vcpu::state::VcpuStateV1;
 
 use crate::MIB;
-use crate::support::{Guest, Studio, guest, room_for, value};
 
 /// Selector of ring-3 code in the guest: the registers hold the self-test's values whenever the guest runs there.
 const RING3_CODE: u16 = 0x33;

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use cloner_testing::json::{any_index, leaves};
+use cloner_testing::linux::linux;
+use cloner_testing::{Guest, Studio, guest, room_for};
 use guest_images::pulse::{Params, Work};
 use serde_json::Value;
 use vmm::VmState;
@@ -11,9 +14,6 @@ use vmm::vcpu::cpuid::shows_virtualization;
 use vmm::vcpu::state::{MsrStateV1, VcpuStateV1};
 
 use crate::MIB;
-use crate::support::json::{any_index, leaves};
-use crate::support::linux::linux;
-use crate::support::{Guest, Studio, guest, room_for};
 
 const TSC_DEADLINE: u32 = 0x6e0;
 

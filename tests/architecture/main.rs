@@ -233,9 +233,57 @@ fn no_file_is_long() {
 /// What the library does not carry: the command line, the baselines it is measured with, the guests it is tested with.
 #[test]
 fn the_library_depends_on_no_part_of_the_programs() {
-    let manifest = fs::read_to_string(root().join("cloner/Cargo.toml")).unwrap();
-    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let dependencies = dependencies("cloner");
     for name in ["clap", "ctrlc", "guest-images", "indicatif", "lz4-sys", "regex", "tracing-subscriber"] {
-        assert!(!dependencies.lines().any(|line| line.starts_with(name)), "cloner depends on {name}");
+        assert!(!dependencies.contains(name), "cloner depends on {name}");
     }
+}
+
+#[test]
+fn only_tests_and_benches_depend_on_what_they_share() {
+    let mut wrong = BTreeSet::new();
+    for folder in PACKAGES.iter().map(|rules| rules.folder).chain(PROGRAMS.iter().map(|(folder, _)| *folder))
+    {
+        let dependencies = dependencies(folder);
+        assert!(!dependencies.is_empty(), "{folder} depends on nothing");
+        if dependencies.contains("cloner-testing") {
+            wrong.insert(folder.to_owned());
+        }
+    }
+    assert_none("packages whose product depends on cloner-testing", &wrong);
+}
+
+/// The packages that the product of the package in this folder depends on: what its tests and benches need is left out.
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    dependencies_in(&fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap())
+}
+
+/// Reads `[dependencies]`, `[build-dependencies]`, both of a target, and the form `[dependencies.NAME]`.
+fn dependencies_in(manifest: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut is_list = false;
+    for line in manifest.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        if let Some(section) = line.strip_prefix('[') {
+            let section = section.split(']').next().unwrap();
+            let tables: Vec<&str> = section.split('.').collect();
+            let is_table = |table: &&str| ["dependencies", "build-dependencies"].contains(table);
+            is_list = tables.last().is_some_and(is_table);
+            if let [.., table, name] = tables[..]
+                && is_table(&table)
+            {
+                names.insert(name.to_owned());
+            }
+        } else if is_list && let Some((name, _)) = line.split_once(['.', '=', ' ']) {
+            names.insert(name.to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn every_form_of_a_dependency_is_found() {
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\n# a = \"1\"\n#b = \"1\"\none.workspace = true\ntwo = \"1\"\n\n\
+        [dev-dependencies]\nnot = \"1\"\n[dependencies.three]\nversion = \"1\"\n[build-dependencies]\nfour=\"1\"\n\
+        [target.'cfg(unix)'.dependencies]\nfive = { path = \".\" }\n[lints]\nworkspace = true\n";
+    assert_eq!(dependencies_in(manifest), ["five", "four", "one", "three", "two"].map(String::from).into());
 }

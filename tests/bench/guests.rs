@@ -1,10 +1,9 @@
 //! Benches of snapshots and clones: a successful run prints every promised field.
 
+use cloner_testing::{can_restore_lazily, huge_pages, room_for};
 use serde_json::Value;
 
-use crate::MIB;
-use crate::support::program::run;
-use crate::support::{can_restore_lazily, huge_pages, room_for};
+use crate::{MIB, run};
 
 /// The report that the bench prints under its name.
 #[track_caller]
@@ -61,7 +60,7 @@ fn of_forks_of_linux() {
     let Some(_room) = room_for(3) else { return };
     let Some(huge) = huge_pages(0) else { return };
     // The image is built first if necessary, because the bench would not wait that long.
-    if crate::support::linux::image().is_none() {
+    if cloner_testing::linux::image().is_none() {
         return;
     }
     let args = ["fork", "--linux", "--memory", "128M", "--count", "3", "--json"];

@@ -4,10 +4,15 @@
 mod guests;
 mod ordinary_user;
 mod others;
-#[path = "../support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "most of it is for the tests of `cloner`")]
-mod support;
+
+use cloner_testing::program::{Executable, Outcome};
 
 const MIB: u64 = 1 << 20;
 /// The program under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_cloner-bench");
+const PROGRAM: Executable = Executable::at(env!("CARGO_BIN_EXE_cloner-bench"));
+
+/// Runs the program to its end.
+#[track_caller]
+fn run(args: &[&str]) -> Outcome {
+    PROGRAM.run(args)
+}

@@ -2,14 +2,16 @@
 
 use std::fs;
 
-use crate::support::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev};
-use crate::support::{huge_pages, room_for};
+use cloner_testing::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev};
+use cloner_testing::{huge_pages, room_for};
+
+use crate::PROGRAM;
 
 /// Huge pages that were asked for by name and are not there are an error with its remedy, and nothing has booted.
 #[test]
 fn is_refused_huge_pages_that_are_not_there() {
     let Some(_room) = room_for(1) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let Some(huge) = huge_pages(0) else { return };
     let parts = ["huge pages of 2 MiB are needed, 0 of the host's", "as root, `sysctl vm.nr_hugepages="];
     for (args, what) in [
@@ -30,7 +32,7 @@ fn is_refused_huge_pages_that_are_not_there() {
 #[test]
 fn is_told_what_lazy_clones_take() {
     let Some(_room) = room_for(1) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     if fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").is_ok_and(|setting| setting.trim() == "1")
     {
         return;

@@ -2,10 +2,10 @@
 
 use std::fs;
 
+use cloner_testing::folder::Folder;
 use serde_json::Value;
 
-use crate::support::folder::Folder;
-use crate::support::program::run;
+use crate::run;
 
 #[test]
 fn of_a_flush_in_both_forms() {

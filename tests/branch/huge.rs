@@ -2,6 +2,8 @@
 
 use cloner::save::SaveOptions;
 use cloner::save::Saved;
+use cloner_testing::process::eventually;
+use cloner_testing::{Studio, assert_names, guest, huge_pages, note, room_for};
 use std::fs;
 
 use cloner::admission::Limits;
@@ -11,8 +13,6 @@ use guest_images::pulse::Order;
 use vmm::memory::{Backing, PageSize, ReadError};
 
 use super::{NONCE, boot, dirtying, freeze, private, verify, verify_frozen};
-use crate::support::process::eventually;
-use crate::support::{Studio, assert_names, guest, huge_pages, note, room_for};
 use crate::{KIB, MIB};
 
 /// Copy-on-write splits the huge pages of a machine that was branched. Where the machine has written enough, they come back while

@@ -5,8 +5,10 @@ mod trouble;
 
 use cloner::save::SaveOptions;
 use cloner::save::Saved;
+use cloner_testing::linux::{linux, milliseconds};
+use cloner_testing::process::{IN_STATUS, PATIENCE, Process, eventually};
+use cloner_testing::{Studio, guest, note, room_for, value};
 use std::fs;
-use std::path::Path;
 
 use cloner::admission::Limits;
 use cloner::process::FrozenGuest;
@@ -17,10 +19,7 @@ use vmm::Config;
 use vmm::config::Kernel;
 use vmm::memory::{Backing, PageSize, StillMemory};
 
-use crate::MIB;
-use crate::support::linux::{linux, milliseconds};
-use crate::support::process::{IN_STATUS, PATIENCE, Process, eventually};
-use crate::support::{Studio, guest, note, program, room_for, value};
+use crate::{MIB, PROGRAM, run};
 
 const NONCE: u64 = 0xb2a2_c400_b2a2_c400;
 
@@ -36,7 +35,7 @@ fn idle() -> Params {
 
 #[track_caller]
 fn boot(params: &Params, memory_bytes: u64, vcpus: u8, backing: Backing) -> Process {
-    let source = Process::boot(&Config { backing, ..guest::pulse(params, memory_bytes, vcpus) });
+    let source = Process::boot(PROGRAM, &Config { backing, ..guest::pulse(params, memory_bytes, vcpus) });
     source.line("pulse: ready");
     source
 }
@@ -162,7 +161,7 @@ fn a_branch_begins_as_its_source_stood() {
     let mut image = vec![0x66, 0xba, 0xf8, 0x03, 0xb0, b'\n', 0xee, 0xeb, 0xfe];
     image.extend((0..MIB / 8).flat_map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()));
     let kernel = Kernel::Flat { image: image.clone().into() };
-    let source = Process::boot(&Config { vcpus: 1, ..Config::new(8 * MIB, kernel) });
+    let source = Process::boot(PROGRAM, &Config { vcpus: 1, ..Config::new(8 * MIB, kernel) });
     // By then the source's page tables are marked as accessed.
     source.line("");
     let [one, other] = [freeze(&source), freeze(&source)];
@@ -221,7 +220,7 @@ fn generations_of_all_kinds() {
     guest::verify(&params, &memory);
 
     let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
-    let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
+    let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
     let fork = Process::of(zygote.fork(None).unwrap());
     let (branch, _) = fork.branch(Some(IN_STATUS));
     let (grandchild, _) = branch.branch(Some(IN_STATUS));
@@ -240,7 +239,7 @@ fn linux_branches() {
     let Some(_room) = room_for(3) else { return };
     let Some(linux) = linux() else { return };
     let template = linux.studio.restorer.template(&linux.snapshot, Watch::default()).unwrap();
-    let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
+    let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
     let source = Process::of(zygote.fork(None).unwrap());
     source.line("tick ");
     let (branch, report) = source.branch(None);
@@ -262,7 +261,7 @@ fn linux_branches() {
 
 #[test]
 fn the_guest_command_wants_a_socket() {
-    let outcome = program::run(&["guest"]);
+    let outcome = run(&["guest"]);
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(outcome.stderr.contains("cloner: "), "{outcome:?}");
 }

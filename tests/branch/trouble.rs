@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
 
 use cloner::admission::Limits;
 use cloner::process::{Error, GuestProcess};
 use cloner::restore::lazy;
+use cloner_testing::process::{PATIENCE, Process, eventually, is_running, kill};
+use cloner_testing::{Guest, Studio, alone, can_restore_lazily_too, guest, room_for};
 use guest_images::pulse::Order;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use vmm::config::Kernel;
@@ -16,9 +17,7 @@ use vmm::memory::{Backing, PageSize, StillMemory};
 use vmm::{Announce, Config};
 
 use super::{NONCE, boot, dirtying, freeze, idle, private, verify};
-use crate::support::process::{PATIENCE, Process, eventually, is_running, kill};
-use crate::support::{Guest, Studio, alone, can_restore_lazily_too, guest, room_for};
-use crate::{KIB, MIB};
+use crate::{KIB, MIB, PROGRAM};
 
 #[test]
 fn what_cannot_be_branched_is_refused_by_name() {
@@ -149,7 +148,7 @@ fn a_console_that_nobody_reads_stops_nobody() {
     // mov dx, 0x3f8; mov al, '.'; again: out dx, al; jmp again.
     let image = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 0xee, 0xeb, 0xfd].as_slice().into();
     let config = Config::new(2 * MIB, Kernel::Flat { image });
-    let source = GuestProcess::boot(Path::new(crate::PROGRAM), &config).unwrap();
+    let source = GuestProcess::boot(PROGRAM.path(), &config).unwrap();
     source.wait_running().unwrap();
     // The console is full when it holds as much as a moment ago, and not nothing.
     let mut before = 0;

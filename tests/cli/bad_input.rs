@@ -1,11 +1,10 @@
 //! Command lines that cannot work: each gives an exit code and a message that names value and limit, and leaves nothing behind.
 
-use crate::support::elf::Elf;
-use crate::support::folder::Folder;
-use crate::support::host;
-use crate::support::program::run;
-use crate::support::{huge_pages, note, room_for};
-use crate::{GIB, MIB};
+use cloner_testing::elf::Elf;
+use cloner_testing::folder::Folder;
+use cloner_testing::{host, huge_pages, note, room_for};
+
+use crate::{GIB, MIB, run};
 
 #[test]
 fn usage() {

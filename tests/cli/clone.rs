@@ -1,9 +1,10 @@
 //! `cloner clone`.
 
+use cloner_testing::program::{Outcome, is_quiet};
+use cloner_testing::{can_restore_lazily, huge_pages, linux, room_for, value};
 use guest_images::pulse::{self, Params};
 
-use crate::support::program::{Outcome, is_quiet, run};
-use crate::support::{can_restore_lazily, huge_pages, linux, room_for, value};
+use crate::run;
 
 /// The beats of the guest whose lines start with `prefix`.
 fn beats(stdout: &str, prefix: &str) -> Vec<u64> {
@@ -110,7 +111,7 @@ fn linux_clones_are_told_who_they_are() {
 fn a_guest_that_crashes_instead_of_confirming_who_it_is() {
     let Some(_room) = room_for(2) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    let folder = crate::support::folder::Folder::new();
+    let folder = cloner_testing::folder::Folder::new();
     let image = pulse::image(&Params { beat_ms: 20, ..Params::new(1, 0) }).unwrap();
     let image = folder.file("pulse", &image);
     let args =
@@ -138,7 +139,7 @@ fn gives_up_when_the_console_never_matches() {
 fn a_source_that_crashes_before_it_is_cloned() {
     let Some(_room) = room_for(1) else { return };
     let Some(huge) = huge_pages(0) else { return };
-    let folder = crate::support::folder::Folder::new();
+    let folder = cloner_testing::folder::Folder::new();
     // An interrupt table without entries, then an invalid instruction: push 0; push 0; lidt [rsp]; ud2 (on a stack).
     let image = folder.file("crash", &[0xbc, 0, 0, 1, 0, 0x6a, 0, 0x6a, 0, 0x0f, 1, 0x1c, 0x24, 0x0f, 0x0b]);
     let args = ["clone", "--flat", image.to_str().unwrap(), "--memory", "2M", "--when", "x", "--wait", "60"];

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
+use cloner_testing::program::Outcome;
+use cloner_testing::room::{can_set_huge_pages_aside, may_set_huge_pages_aside};
+use cloner_testing::{huge_pages, room_for};
 use serde_json::Value;
 
-use crate::MIB;
-use crate::support::program::{Outcome, run};
-use crate::support::room::{can_set_huge_pages_aside, may_set_huge_pages_aside};
-use crate::support::{huge_pages, room_for};
+use crate::{MIB, run};
 
 /// The only JSON object on standard output of a successful demo.
 #[track_caller]
@@ -130,7 +130,7 @@ fn clones_a_running_linux_for_three_generations() {
     let Some(_room) = room_for(4) else { return };
     let Some(huge) = huge_pages(0) else { return };
     // The image is built first if necessary, because the demo would not wait that long.
-    if crate::support::linux::image().is_none() {
+    if cloner_testing::linux::image().is_none() {
         return;
     }
     let args = ["demo", "--linux", "--json", "--memory", "128M", "--clones", "2", "--generations", "3"];

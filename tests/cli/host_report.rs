@@ -4,15 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use cloner_testing::folder::Folder;
+use cloner_testing::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
+use cloner_testing::program::{Outcome, Program};
+use cloner_testing::{room_for, skip};
 use serde_json::Value;
 
 use super::host::{NO_KVM, ROOTS_KVM};
-use crate::GIB;
-use crate::support::folder::Folder;
-use crate::support::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, ROOT};
-use crate::support::program::{Outcome, Program, cloner, run};
-use crate::support::room::skip;
-use crate::support::room_for;
+use crate::{GIB, PROGRAM, run};
 use vmm::host::{Host, Virtualization};
 
 const VERDICTS: [&str; 3] = ["ok", "works, slower", "missing"];
@@ -86,7 +85,7 @@ fn the_table_fits_a_terminal_and_says_what_mends() {
 #[test]
 fn as_nobody() {
     let Some(_room) = room_for(2) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let object = object(&host.run(EVERYBODYS_KVM, NOBODY, "host --json"));
     assert_eq!(object["usable"], true);
     assert_eq!(object["facts"]["user"]["id"], 65534);
@@ -102,7 +101,7 @@ fn as_nobody() {
 
 #[test]
 fn without_kvm() {
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let object = object(&host.run(NO_KVM, ROOT, "host --json"));
     let device = check(&object, "kvm-device");
     assert_eq!((&device["verdict"], &object["facts"]["kvm"]), (&Value::from("missing"), &Value::Null));
@@ -115,7 +114,7 @@ fn without_kvm() {
 
 #[test]
 fn without_permission() {
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let object = object(&host.run(ROOTS_KVM, NOBODY, "host --json"));
     let device = check(&object, "kvm-device");
     let value = device["value"].as_str().unwrap();
@@ -127,7 +126,7 @@ fn without_permission() {
 #[test]
 fn without_proc_and_sys() {
     let hidden = format!("{EVERYBODYS_KVM} && mount -t tmpfs none /proc && mount -t tmpfs none /sys");
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let object = object(&host.run(&hidden, ROOT, "host --json"));
     assert_eq!(object["usable"], false, "the host's memory is unknown");
     assert!(check(&object, "memory")["remedy"].as_str().unwrap().contains("mount -t proc"));
@@ -158,7 +157,7 @@ fn in_a_control_group() {
     }
     let name = format!("cloner-test-{}", std::process::id());
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", IN_A_GROUP]).env("NAME", &name).env("PROGRAM", crate::PROGRAM);
+    command.args(["--mount", "sh", "-ec", IN_A_GROUP]).env("NAME", &name).env("PROGRAM", PROGRAM.path());
     let object = object(&Program::start(command.env("BYTES", GIB.to_string())).finish());
     let limit = &object["facts"]["cgroups"]["memory_bytes"];
     assert_eq!(limit["limit"], GIB, "{limit:#}");
@@ -202,7 +201,7 @@ fn a_compressed_kernel_is_warned_of_where_ring_0_is_emulated() {
         [(file("bzImage", 0x202, b"HdrS"), true), (file("vmlinux", 0, b"\x7fELF"), false)]
     {
         for command in [&["run"][..], &["clone", "--when", "x"], &["clone", "--when", "x", "--branch"]] {
-            let outcome = Program::start(cloner(command).arg("--kernel").arg(&path)).finish();
+            let outcome = Program::start(PROGRAM.command(command).arg("--kernel").arg(&path)).finish();
             outcome.assert_failed(1, &[path.to_str().unwrap()]);
             let warnings = outcome.stderr.matches("emulates the guest's ring 0").count();
             assert_eq!(warnings, usize::from(emulated && is_compressed), "{command:?}: {outcome:?}");

@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
+use cloner_testing::{huge_pages, note, room_for};
 use rustix::process::Signal;
 
-use crate::support::program::{Program, cloner};
-use crate::support::{huge_pages, note, room_for};
+use crate::PROGRAM;
 
 const DEMO: &[&str] = &["demo", "--json", "--memory", "512M", "--touched", "256M", "--clones", "4"];
 
@@ -24,7 +24,7 @@ fn ends_a_demo_at_any_moment() {
         (1000, Signal::TERM),
         (1500, Signal::INT),
     ] {
-        let program = Program::start(&mut cloner(DEMO));
+        let program = PROGRAM.start(DEMO);
         thread::sleep(Duration::from_millis(delay_ms));
         program.signal(signal);
         // Before the program catches signals, the signal ends it like any other program.
@@ -48,7 +48,7 @@ fn ends_guests_that_run_side_by_side() {
     let Some(_room) = room_for(3) else { return };
     let Some(huge) = huge_pages(0) else { return };
     let args = ["clone", "--pulse", "--memory", "16M", "--when", "beat 2 ", "--clones", "2"];
-    let program = Program::start(&mut cloner(&args));
+    let program = PROGRAM.start(&args);
     program.stdout.line("clone 2 | pulse: beat");
     program.signal(Signal::INT);
     let outcome = program.finish();
@@ -61,7 +61,7 @@ fn ends_the_wait_for_a_console() {
     let Some(_room) = room_for(1) else { return };
     let Some(huge) = huge_pages(0) else { return };
     let args = ["clone", "--pulse", "--memory", "8M", "--when", "never said"];
-    let program = Program::start(&mut cloner(&args));
+    let program = PROGRAM.start(&args);
     program.stdout.line("source  | pulse: beat");
     program.signal(Signal::INT);
     program.finish().assert_failed(130, &["interrupted"]);
@@ -74,7 +74,7 @@ fn twice_leaves_no_huge_pages_either() {
     let Some(_room) = room_for(4) else { return };
     let Some(huge) = huge_pages(0) else { return };
     for delay_ms in [150, 400, 800] {
-        let program = Program::start(&mut cloner(DEMO));
+        let program = PROGRAM.start(DEMO);
         thread::sleep(Duration::from_millis(delay_ms));
         program.signal(Signal::INT);
         thread::sleep(Duration::from_millis(1));

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use cloner_testing::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev};
+use cloner_testing::program::Outcome;
+use cloner_testing::{huge_pages, note, room_for};
 use serde_json::Value;
 
-use crate::support::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev};
-use crate::support::program::Outcome;
-use crate::support::{huge_pages, note, room_for};
+use crate::PROGRAM;
 
 /// Limits as low as a distribution's, and lower.
 const LIMITED: &str = "ulimit -l 64 && ulimit -n 1024 && :";
@@ -30,7 +31,7 @@ fn assert_ordinary_pages(outcome: &Outcome) {
 #[test]
 fn runs_the_demo() {
     let Some(_room) = room_for(3) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let Some(huge) = huge_pages(0) else { return };
     let outcome = host.run(EVERYBODYS_KVM, NOBODY, "demo");
     assert_ordinary_pages(&outcome);
@@ -58,7 +59,7 @@ fn runs_the_demo() {
 #[test]
 fn has_the_huge_pages_that_are_free() {
     let Some(_room) = room_for(3) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let Some(huge) = huge_pages(32) else { return };
     for pages in ["auto", "huge"] {
         let args = format!("demo --json --memory 16M --clones 1 --pages {pages}");
@@ -74,7 +75,7 @@ fn has_the_huge_pages_that_are_free() {
 #[test]
 fn needs_no_kernel_with_huge_pages() {
     let Some(_room) = room_for(2) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let Some(huge) = huge_pages(0) else { return };
     let devices = format!("{EVERYBODYS_KVM} && mount -t tmpfs none /sys/kernel/mm/hugepages");
     for args in ["demo --json --memory 16M --clones 1", "demo --json --memory 64M --power-loss"] {
@@ -92,7 +93,7 @@ fn needs_no_kernel_with_huge_pages() {
 #[test]
 fn is_refused_huge_pages_that_are_not_there() {
     let Some(_room) = room_for(1) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let Some(huge) = huge_pages(0) else { return };
     let parts = ["huge pages of 2 MiB are needed, 0 of the host's", "as root, `sysctl vm.nr_hugepages="];
     for (args, what) in [
@@ -111,7 +112,7 @@ fn is_refused_huge_pages_that_are_not_there() {
 #[test]
 fn runs_clones_of_every_kind() {
     let Some(_room) = room_for(3) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     let Some(huge) = huge_pages(0) else { return };
     let devices = format!("{EVERYBODYS_KVM} && {LIMITED}");
     let clone = "clone --pulse --memory 16M --when beat --clones 2 --for 1 --pages ordinary";
@@ -133,7 +134,7 @@ fn runs_clones_of_every_kind() {
 #[test]
 fn is_told_what_lazy_clones_take() {
     let Some(_room) = room_for(3) else { return };
-    let Some(host) = OwnDev::new() else { return };
+    let Some(host) = OwnDev::new(PROGRAM) else { return };
     const CLONE: &str = "clone --pulse --memory 16M --when beat --clones 1 --for 1 --pages ordinary --lazy";
     let assert_works = |devices: &str, user: &str| {
         let outcome = host.run(devices, user, CLONE);

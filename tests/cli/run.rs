@@ -1,11 +1,11 @@
 //! `cloner run`.
 
+use cloner_testing::folder::Folder;
+use cloner_testing::room_for;
+use cloner_testing::terminal::Terminal;
 use rustix::process::Signal;
 
-use crate::support::folder::Folder;
-use crate::support::program::{run, run_with_input};
-use crate::support::room_for;
-use crate::support::terminal::Terminal;
+use crate::{PROGRAM, run};
 
 #[test]
 fn ends_with_the_guests_code() {
@@ -26,7 +26,7 @@ fn ends_with_the_guests_code() {
 #[test]
 fn passes_the_console_both_ways() {
     let Some(_room) = room_for(1) else { return };
-    let outcome = run_with_input(&["run", "--pulse", "--memory", "4M"], "nq");
+    let outcome = PROGRAM.run_with_input(&["run", "--pulse", "--memory", "4M"], "nq");
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
     assert!(outcome.stdout.contains("pulse: ready nonce="), "{outcome:?}");
     assert!(outcome.stdout.contains("pulse: nonce="), "{outcome:?}");
@@ -35,9 +35,9 @@ fn passes_the_console_both_ways() {
 #[test]
 fn reports_a_crash_with_rip_and_bytes() {
     let Some(_room) = room_for(1) else { return };
-    let outcome = run_with_input(&["run", "--pulse", "--memory", "4M"], "t");
+    let outcome = PROGRAM.run_with_input(&["run", "--pulse", "--memory", "4M"], "t");
     outcome.assert_failed(125, &["cloner: the guest crashed: vCPU 0 took a triple fault at RIP 0x", "bytes"]);
-    let outcome = run_with_input(&["run", "--pulse", "--memory", "4M"], "e");
+    let outcome = PROGRAM.run_with_input(&["run", "--pulse", "--memory", "4M"], "e");
     // FBLD, which the guest has sent to an address where there is no memory.
     outcome.assert_failed(125, &["cloner: the guest crashed: vCPU 0 at RIP 0x", "cannot emulate", "df 23"]);
 }
@@ -63,7 +63,7 @@ fn restores_the_terminal() {
     ];
     for (name, code, end) in ends {
         let terminal = Terminal::new();
-        let program = terminal.start(&["run", "--pulse", "--memory", "4M"]);
+        let program = terminal.start(PROGRAM, &["run", "--pulse", "--memory", "4M"]);
         terminal.screen.line("pulse: ready");
         assert!(terminal.is_raw(), "{name}");
         // Every key goes to the guest, Ctrl-C included.
@@ -83,7 +83,7 @@ fn restores_the_terminal_when_told_twice() {
     let Some(_room) = room_for(1) else { return };
     for _ in 0..5 {
         let terminal = Terminal::new();
-        let program = terminal.start(&["run", "--pulse", "--memory", "4M"]);
+        let program = terminal.start(PROGRAM, &["run", "--pulse", "--memory", "4M"]);
         terminal.screen.line("pulse: ready");
         program.signal(Signal::TERM);
         program.signal(Signal::INT);
@@ -96,7 +96,7 @@ fn restores_the_terminal_when_told_twice() {
 fn restores_the_terminal_when_the_guest_cannot_boot() {
     let Some(_room) = room_for(1) else { return };
     let terminal = Terminal::new();
-    let program = terminal.start(&["run", "--kernel", "/nonexistent"]);
+    let program = terminal.start(PROGRAM, &["run", "--kernel", "/nonexistent"]);
     assert_eq!(program.finish(), 1);
     terminal.assert_restored();
 }

@@ -5,7 +5,7 @@ use cloner::snapshot::{Error, MANIFEST_LABEL, ManifestError, ManifestV2, RegionV
 use vmm::schema::envelope::Error as EnvelopeError;
 
 use crate::MIB;
-use crate::support::{assert_names, room_for};
+use cloner_testing::{assert_names, room_for};
 
 use super::{real, studio};
 

@@ -10,13 +10,13 @@ use cloner::restore::eager;
 use cloner::snapshot::{Error, MANIFEST_LABEL, MEMORY_REGION, ManifestV2, STATE_LABEL, Snapshot};
 use cloner_codec::chunk::{Page, PageIndex, PageRef};
 use cloner_codec::hot::{ChunkInput, Dedup, Encoder, Options, PageSet, VerifiedChunk};
+use cloner_testing::{Guest, Studio, assert_names, guest, room_for};
 use guest_images::pulse::{Mix, Params};
 use vmm::VmState;
 use vmm::memory::GuestMemory;
 use vmm::schema::envelope::Schema;
 
 use crate::MIB;
-use crate::support::{Guest, Studio, assert_names, guest, room_for};
 
 const PAGE_BYTES: usize = 4096;
 

@@ -1,11 +1,11 @@
 //! Devices that this build does not have, or has in another version.
 
+use cloner_testing::{assert_names, room_for};
 use serde_json::{Value, json};
 use vmm::schema::envelope::Error as EnvelopeError;
 use vmm::state::DecodeError;
 
 use super::{from_json, from_text, real};
-use crate::support::{assert_names, room_for};
 
 /// The error of a state whose devices were changed.
 fn refused(state: &Value, change: impl FnOnce(&mut Value)) -> DecodeError {

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use cloner::chain;
+use cloner_testing::host::Holdings;
+use cloner_testing::json::{any_index, leaves};
+use cloner_testing::{alone, assert_names, note, room_for};
 use serde_json::json;
 use vmm::host::{Host, Virtualization};
 use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
@@ -15,9 +19,6 @@ use vmm::{Vm, VmState};
 use super::ranges::{NUMBERS, fits};
 use super::{from_json, no_inner_guest, real, with};
 use crate::MIB;
-use crate::support::host::Holdings;
-use crate::support::json::{any_index, leaves};
-use crate::support::{alone, assert_names, chain, note, room_for};
 
 /// Tries to restore a state that is valid, but not for this memory or this host; returns the error.
 #[track_caller]

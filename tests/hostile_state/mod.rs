@@ -6,6 +6,8 @@ mod ranges;
 
 use std::collections::BTreeSet;
 
+use cloner_testing::json::any_index;
+use cloner_testing::{Guest, assert_names, guest, note, room_for};
 use guest_images::pulse::Params;
 use serde_json::{Value, json};
 use vmm::VmState;
@@ -15,8 +17,6 @@ use vmm::vcpu::cpuid::shows_virtualization;
 use vmm::vcpu::state::NestedStateV1;
 
 use crate::MIB;
-use crate::support::json::any_index;
-use crate::support::{Guest, assert_names, guest, note, room_for};
 
 /// The envelope of a VM's state, repeated here on purpose: an attacker needs no access to the constant.
 const VM_STATE: Schema = Schema { magic: *b"CLNVMST\0", version: 2, name: "VM state" };

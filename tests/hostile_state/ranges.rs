@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use cloner::chain;
+use cloner_testing::json::leaves;
+use cloner_testing::{assert_names, room_for};
 use serde_json::json;
 use vmm::VmState;
 use vmm::schema::envelope::Error as EnvelopeError;
@@ -9,8 +12,6 @@ use vmm::state::{self, DecodeError, VmStateV2};
 
 use super::{from_json, real, with};
 use crate::MIB;
-use crate::support::json::leaves;
-use crate::support::{assert_names, chain, room_for};
 
 /// The values that a number may have.
 #[derive(Debug, Clone, Copy)]

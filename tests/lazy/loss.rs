@@ -9,11 +9,11 @@ use cloner::restore::lazy::{self, Fill, Options, Restored, Source, SourceError, 
 use cloner::save::SaveOptions;
 use cloner::snapshot::Snapshot;
 use cloner_codec::chunk::{Page, PageIndex};
+use cloner_testing::{Guest, Studio, assert_names, can_restore_lazily, guest, room_for};
 use vmm::Ending;
 use vmm::memory::{self, GuestMemory, Layout};
 
 use crate::MIB;
-use crate::support::{Guest, Studio, assert_names, can_restore_lazily, guest, room_for};
 
 use super::{MEMORY, NONCE, TRANSPARENT, on_demand, params, restore, source};
 

@@ -9,13 +9,13 @@ use cloner::moment::{Moment, Series};
 use cloner::restore::lazy::{self, Options, Restored, WorkingSet};
 use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
+use cloner_testing::host::Holdings;
+use cloner_testing::linux::{MEMORY_BYTES, linux};
+use cloner_testing::{Guest, Studio, alone, assert_names, can_restore_lazily, guest, huge_pages, room_for};
 use guest_images::pulse::{Dirty, Order, Params, Rate, Work, check};
 use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
-use crate::support::host::Holdings;
-use crate::support::linux::{MEMORY_BYTES, linux};
-use crate::support::{Guest, Studio, alone, assert_names, can_restore_lazily, guest, huge_pages, room_for};
 
 const NONCE: u64 = 0x1a2a_1a2a_0b0b_0b0b;
 const TOUCHED: u64 = 16 * MIB;

@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cloner::progress::Watch;
+use cloner_testing::folder::Folder as Temporary;
+use cloner_testing::note;
 
 use super::snapshots::{assert_is, fill, flusher, folder, pool, recover};
-use crate::support::folder::Folder as Temporary;
-use crate::support::note;
 
 const WORK_IN: &str = "CLONER_TEST_FLUSH_IN";
 const START: &str = "CLONER_TEST_FLUSH_START";

@@ -13,11 +13,10 @@ use cloner::battery::{Battery, BatterySpec, Mains, NutSource, PowerSource, Power
 use cloner::durable::{DurablePool, Settings, Status};
 use cloner::pool::Labels;
 use cloner::progress::Watch;
+use cloner_testing::folder::Folder as Temporary;
+use cloner_testing::{note, skip};
 
 use super::snapshots::{assert_is, fill, folder, pool, recover};
-use crate::support::folder::Folder as Temporary;
-use crate::support::note;
-use crate::support::room::skip;
 
 /// Debian's server itself; /usr/sbin/upsd is a script that checks whether NUT is configured on this host.
 const UPSD: &str = "/lib/nut/upsd";

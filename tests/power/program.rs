@@ -2,13 +2,14 @@
 
 use std::fs;
 
+use cloner_testing::folder::Folder as Temporary;
+use cloner_testing::program::Outcome;
+use cloner_testing::{huge_pages, note, room_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use super::snapshots::{fill, flusher, folder, pool};
-use crate::support::folder::Folder as Temporary;
-use crate::support::program::{Outcome, Program, cloner, run};
-use crate::support::{huge_pages, note, room_for};
+use crate::{PROGRAM, run};
 
 #[track_caller]
 fn object(outcome: &Outcome) -> Value {
@@ -58,7 +59,7 @@ fn a_linux_survives_a_power_loss() {
     let Some(_room) = room_for(2) else { return };
     let Some(huge) = huge_pages(0) else { return };
     // The image is built first if necessary, because the demo would not wait that long.
-    if crate::support::linux::image().is_none() {
+    if cloner_testing::linux::image().is_none() {
         return;
     }
     let args = ["demo", "--power-loss", "--linux", "--json", "--memory", "128M"];
@@ -161,7 +162,7 @@ fn ends_a_power_loss_when_interrupted() {
     let folder = Temporary::new();
     let dir = folder.path().to_str().unwrap();
     let args = ["demo", "--power-loss", "--memory", "512M", "--dir", dir];
-    let program = Program::start(&mut cloner(&args));
+    let program = PROGRAM.start(&args);
     program.stdout.line("folder");
     program.signal(Signal::INT);
     let outcome = program.finish();

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cloner_testing::stock::{image, room_for_ring_0};
+use cloner_testing::{Guest, note};
 use guest_images::stock_linux::COMMAND_LINE;
 use vmm::config::{Config, Kernel};
 
 use crate::MIB;
-use crate::support::stock::image;
-use crate::support::{Guest, note, room_for_ring_0};
 
 /// The newest kernel of this host that has an initrd beside it.
 fn of_this_host() -> Option<(PathBuf, PathBuf)> {

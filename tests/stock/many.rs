@@ -1,16 +1,15 @@
 //! Many clones of one stock Linux, all alive.
 
-use std::path::Path;
 use std::time::Instant;
 
 use cloner::process::fork::Zygote;
 use cloner::progress::Watch;
+use cloner_testing::process::Process;
+use cloner_testing::stock::{Flavour, Talks, room_for_ring_0};
+use cloner_testing::{Studio, note};
 use vmm::memory::{Backing, PageSize};
 
-use crate::MIB;
-use crate::support::process::Process;
-use crate::support::stock::{Flavour, Talks};
-use crate::support::{Studio, note, room_for_ring_0};
+use crate::{MIB, PROGRAM};
 
 const CLONES: usize = 100;
 
@@ -26,7 +25,7 @@ fn a_hundred_clones() {
     let snapshot = studio.snapshot(&source, "debian");
     drop(source);
     let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
-    let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
+    let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
     let started = Instant::now();
     let clones: Vec<Process> = (0..CLONES).map(|_| Process::of(zygote.fork(None).unwrap())).collect();
     let forked = started.elapsed();

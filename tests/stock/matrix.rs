@@ -1,19 +1,18 @@
 //! Every way to take a snapshot and every way to build a clone, on pages of every size, in three generations.
 
-use std::path::Path;
 use std::time::Instant;
 
 use cloner::process::fork::Zygote;
 use cloner::progress::Watch;
 use cloner::snapshot::Snapshot;
+use cloner_testing::modes::{Build, TAKES, Take, only_holder};
+use cloner_testing::process::Process;
+use cloner_testing::stock::{Flavour, MEMORY_BYTES, Talks};
+use cloner_testing::{Guest, Studio, huge_pages, note};
 use vmm::memory::{Backing, PageSize};
 
 use super::{BUILDS, Before, assert_unnoticed, features, room_for_every_way, watch};
-use crate::MIB;
-use crate::support::modes::{Build, TAKES, Take, only_holder};
-use crate::support::process::Process;
-use crate::support::stock::{Flavour, MEMORY_BYTES, Talks};
-use crate::support::{Guest, Studio, huge_pages, note};
+use crate::{MIB, PROGRAM};
 
 const PAGES: [PageSize; 3] = [PageSize::Base, PageSize::Transparent, PageSize::Huge];
 
@@ -134,7 +133,7 @@ impl Line {
     /// Forks the snapshot into a process of its own, and makes a branch of a branch of a branch of the fork.
     fn branches(&self, snapshot: &Snapshot, before: &Before) {
         let template = self.studio.restorer.template(snapshot, Watch::default()).unwrap();
-        let zygote = Zygote::start(Path::new(crate::PROGRAM), &template).unwrap();
+        let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
         let started = Instant::now();
         let mut source = Process::of(zygote.fork(None).unwrap());
         watch(&source, started, before, self.processors());

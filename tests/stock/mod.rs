@@ -13,12 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cloner::snapshot::Snapshot;
+use cloner_testing::modes::Build;
+use cloner_testing::room::Room;
+use cloner_testing::stock::{Report, Talks, room_for_ring_0};
+use cloner_testing::{Guest, can_restore_lazily, note};
 use vmm::VmState;
-
-use crate::support::modes::Build;
-use crate::support::room::Room;
-use crate::support::stock::{Report, Talks};
-use crate::support::{Guest, can_restore_lazily, note, room_for_ring_0};
 
 /// Every way to build a clone: these tests need all of them.
 const BUILDS: [Build; 3] = [Build::Eager, Build::Fork, Build::Lazy];

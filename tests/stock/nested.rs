@@ -1,5 +1,8 @@
 //! A guest that runs a guest of its own is cloned while the inner one runs.
 
+use cloner_testing::modes::{Build, TAKES, Take, only_holder};
+use cloner_testing::stock::{self, MEMORY_BYTES};
+use cloner_testing::{Guest, Studio, note, skip};
 use guest_images::stock_linux::COMMAND_LINE;
 use vmm::Config;
 use vmm::config::Kernel;
@@ -7,10 +10,7 @@ use vmm::host::Host;
 use vmm::vcpu::cpuid;
 
 use super::{BUILDS, room_for_every_way};
-use crate::support::modes::{Build, TAKES, Take, only_holder};
-use crate::support::stock::MEMORY_BYTES;
-use crate::support::{Guest, Studio, note};
-use crate::{MIB, support};
+use crate::MIB;
 
 /// `KVM_STATE_NESTED_GUEST_MODE`: the vCPU is in the inner guest.
 const IN_INNER_GUEST: u16 = 1;
@@ -35,10 +35,10 @@ fn last_turn(guest: &Guest) -> u64 {
 fn a_guest_that_runs_a_guest() {
     let Some(_room) = room_for_every_way() else { return };
     if !cpuid::offers_virtualization(Host::get().unwrap()) {
-        support::room::skip("it shows a guest VT-x or SVM, which this host's KVM does not offer");
+        skip("it shows a guest VT-x or SVM, which this host's KVM does not offer");
         return;
     }
-    let image = support::stock::image();
+    let image = stock::image();
     let kernel = Kernel::Linux {
         path: image.generic.clone(),
         initramfs: Some(image.nested.clone()),

@@ -1,38 +1,55 @@
-//! Test data that several packages share.
+//! What the tests of several packages share, compiled once. The product never depends on it.
+//!
+//! A test that runs machines begins with [`room_for`], which waits until the host has room for them, skips the test loudly where
+//! `/dev/kvm` cannot be used, and fails it there if `CLONER_REQUIRE_KVM=1`. [`huge_pages`] and [`can_restore_lazily`] ask in the
+//! same way for what else a test may need.
+//!
+//! * **Guests.** A [`Guest`] is a machine in this process and its [`console`]; a [`process::Process`] is one in a process of its
+//!   own. [`guest`] configures and checks `pulse`, [`mod@linux`] boots the Linux that the tests of one process share, and [`stock`]
+//!   boots Debian's kernels. [`elf`] makes kernels that a loader must refuse.
+//! * **Clones.** A [`Studio`] is a pool with the tools around it. [`modes`] lists the ways to take a snapshot and to build a clone.
+//! * **Programs.** An [`Executable`] is the program under test, whose path only the test itself knows. [`program`] runs it as a
+//!   user does, [`terminal`] on a terminal, and [`own_dev`] as another user on a host with other devices.
+//! * **The host.** [`room`] says what this host and user can do, [`host`] what this process holds. [`alone`](alone()) runs a test
+//!   in a process of its own, and [`folder`] keeps its files.
+//! * **Data.** [`image`] makes up memory, and [`json`] takes saved state apart.
+//!
+//! What is not here: the disk that forgets (`cloner::flush::files::faulty`) belongs to unit tests of `cloner`, which a package
+//! that depends on `cloner` cannot serve, and simulated power (`cloner::battery`) is part of the library, because the demo uses it.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::new_without_default,
+    reason = "`new` makes a folder or a terminal, which nothing has by default"
+)]
 
-use cloner::image::Image;
-use cloner_codec::chunk::PAGE_BYTES;
+mod alone;
+pub mod console;
+pub mod elf;
+mod errors;
+pub mod folder;
+pub mod guest;
+pub mod host;
+mod image;
+pub mod json;
+pub mod linux;
+pub mod modes;
+mod note;
+pub mod own_dev;
+pub mod process;
+pub mod program;
+pub mod room;
+pub mod stock;
+pub mod studio;
+pub mod terminal;
 
-/// An image of this many pages. The remainder of a page's number divided by 6 decides its content: zero, fill, pointers, text,
-/// noise, or the same as in all other pages with this remainder.
-#[must_use]
-pub fn image(pages: usize) -> Image {
-    let mut bytes = vec![0; pages * PAGE_BYTES];
-    let mut random = 1_u64;
-    for (number, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
-        let mut next = || {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            random >> 33
-        };
-        match number % 6 {
-            0 => {}
-            1 => page.fill(7),
-            2 => {
-                for vector in page.chunks_mut(8) {
-                    let pointer = if next() % 3 == 0 { 0 } else { 0xffff_8881_0000_0000 + next() % 512 * 64 };
-                    vector.copy_from_slice(&pointer.to_le_bytes());
-                }
-            }
-            3 => {
-                const WORDS: [&[u8]; 5] = [b"vector ", b"marker ", b"pool, ", b"snapshot of ", b"chunk; "];
-                let text =
-                    std::iter::repeat_with(|| WORDS[usize::from(next().to_le_bytes()[0]) % WORDS.len()])
-                        .flatten();
-                page.iter_mut().zip(text).for_each(|(byte, letter)| *byte = *letter);
-            }
-            4 => page.iter_mut().for_each(|byte| *byte = next().to_le_bytes()[0]),
-            _ => page.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * i / 3).to_le_bytes()[0]),
-        }
-    }
-    Image::from_bytes(bytes).expect("whole pages")
-}
+pub use alone::alone;
+pub use console::value;
+pub use errors::assert_names;
+pub use guest::Guest;
+pub use image::image;
+pub use note::{note, skip};
+pub use program::Executable;
+pub use room::{can_restore_lazily, can_restore_lazily_too, huge_pages, room_for};
+pub use studio::Studio;
+
+const MIB: u64 = 1 << 20;

@@ -7,29 +7,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cloner::chain;
 use cloner::pool::hugepages::{self, HugePages, Reserved};
 use cloner::pool::{self, Pages, Pool, PoolConfig, Populate};
 use cloner::restore::lazy;
-use vmm::host::{Host, Virtualization};
+use vmm::host::Host;
 use vmm::memory::userfault::OpenError;
 
-use super::{chain, note};
-
-/// Set to 1 where KVM must be available, such as in CI: tests that would be skipped then fail.
-const REQUIRE_KVM: &str = "CLONER_REQUIRE_KVM";
-
-/// Notes that the test is skipped, and why.
-///
-/// # Panics
-/// If the environment says that no test may be skipped.
-pub(crate) fn skip(why: &str) {
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    assert!(
-        env::var_os(REQUIRE_KVM).is_none_or(|value| value != "1"),
-        "{REQUIRE_KVM}=1, but would skip this: {why}"
-    );
-    note(format_args!("\nSKIPPED: {test}: {why}\n"));
-}
+use crate::skip;
 
 /// Number of machines that run at the moment. If a guest's ring 0 is emulated, a machine takes a whole core.
 static RUNNING: Mutex<usize> = Mutex::new(0);
@@ -37,7 +22,7 @@ static LEFT: Condvar = Condvar::new();
 
 /// Room for a number of machines, until this is dropped.
 #[must_use = "the machines may run only as long as this lives"]
-pub(crate) struct Room {
+pub struct Room {
     machines: usize,
 }
 
@@ -45,7 +30,7 @@ pub(crate) struct Room {
 ///
 /// # Panics
 /// Instead of returning `None`, if the environment says that KVM is required; and whenever KVM is there but cannot be used.
-pub(crate) fn room_for(machines: usize) -> Option<Room> {
+pub fn room_for(machines: usize) -> Option<Room> {
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         skip(&format!("it runs virtual machines, and /dev/kvm cannot be used: {error}"));
         return None;
@@ -60,25 +45,9 @@ pub(crate) fn room_for(machines: usize) -> Option<Room> {
     Some(Room { machines })
 }
 
-/// The same as [`room_for`], for guests whose kernel only a real processor can run in reasonable time.
-///
-/// Where ring 0 is emulated, returns `None` after a line that says so. That is not a skip: nothing is missing here that could be
-/// installed, and `tests/ordinary-host` runs these tests on the same machine.
-pub(crate) fn room_for_ring_0(machines: usize) -> Option<Room> {
-    let room = room_for(machines)?;
-    if Host::get().unwrap().virtualization() == Virtualization::Hardware {
-        return super::stock::is_there().then_some(room);
-    }
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    note(format_args!(
-        "{test}: ring 0 is emulated here, so tests/ordinary-host runs it instead of this host"
-    ));
-    None
-}
-
 /// The host's huge pages. One test at a time uses them, so that it can tell whether all of its own came back.
 #[must_use = "the pages are set aside only as long as this lives"]
-pub(crate) struct HugePagesAlone {
+pub struct HugePagesAlone {
     /// The pages that the host had free, held so that nothing else finds them. They go back before the setting is lowered.
     taken: Vec<Pool>,
     reserved: Option<Reserved>,
@@ -94,7 +63,7 @@ pub(crate) struct HugePagesAlone {
 /// [`room_for`].
 ///
 /// What was taken is only promised to a mapping, so it goes back however the test ends, even if it is killed.
-pub(crate) fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
+pub fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     static ALONE: Mutex<()> = Mutex::new(());
     // Even if a test that had the pages failed, it has given them back.
     let others_wait = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,23 +109,23 @@ fn take_free_but(left: usize) -> Vec<Pool> {
 }
 
 /// Whether this user may set huge pages aside; the error is the kernel's reason if not.
-pub(crate) fn may_set_huge_pages_aside() -> io::Result<()> {
+pub fn may_set_huge_pages_aside() -> io::Result<()> {
     OpenOptions::new().write(true).open(hugepages::SETTING).map(drop)
 }
 
 /// The same; if not, a note says that the test is skipped.
-pub(crate) fn can_set_huge_pages_aside() -> bool {
+pub fn can_set_huge_pages_aside() -> bool {
     let may = may_set_huge_pages_aside();
     may.inspect_err(|error| skip(&format!("it sets huge pages aside, and this user cannot: {error}"))).is_ok()
 }
 
 /// Whether this user may serve page faults, which lazy clones need. If not, a note says that the test is skipped.
-pub(crate) fn can_restore_lazily() -> bool {
+pub fn can_restore_lazily() -> bool {
     lazily("it restores lazily")
 }
 
 /// The same for a test that also does other things, which it does in any case.
-pub(crate) fn can_restore_lazily_too() -> bool {
+pub fn can_restore_lazily_too() -> bool {
     lazily("only its lazy clones")
 }
 
@@ -183,7 +152,7 @@ fn lock_file() -> io::Result<File> {
 impl HugePagesAlone {
     /// Gives the pages back and asserts that the host has as many as before, and as many of them free.
     #[track_caller]
-    pub(crate) fn assert_all_back(mut self) {
+    pub fn assert_all_back(mut self) {
         self.taken.clear();
         self.reserved = None;
         self.assert_there_are(self.before.total, self.before.available());
@@ -191,7 +160,7 @@ impl HugePagesAlone {
 
     /// Asserts that the host has the pages set aside here beyond its own, and that all that this left free are free again.
     #[track_caller]
-    pub(crate) fn assert_as_before(&self) {
+    pub fn assert_as_before(&self) {
         let own = self.reserved.as_ref().map_or(0, Reserved::pages);
         self.assert_there_are(self.before.total + own, self.free);
     }

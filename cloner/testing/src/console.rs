@@ -8,14 +8,16 @@ use vmm::devices::serial::ConsoleOutput;
 
 /// A line that the guest has ended, without its CR LF.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) at: Instant,
-    pub(crate) text: String,
+pub struct Line {
+    /// When the guest ended it.
+    pub at: Instant,
+    /// The line, without what ends it.
+    pub text: String,
 }
 
 /// A guest's console: collects lines, and reads them forward as a person would.
 #[derive(Debug)]
-pub(crate) struct Console {
+pub struct Console {
     collected: Arc<Collected>,
     /// Number of lines that were read.
     read: Mutex<usize>,
@@ -38,7 +40,7 @@ struct Writer(Arc<Collected>);
 
 impl Console {
     /// Makes a console, and the end of it that a VM writes to. Waiting for a line fails after `patience`.
-    pub(crate) fn new(patience: Duration) -> (Self, ConsoleOutput) {
+    pub fn new(patience: Duration) -> (Self, ConsoleOutput) {
         let collected = Arc::<Collected>::default();
         let console = Self { collected: Arc::clone(&collected), read: Mutex::new(0), patience };
         (console, Box::new(Writer(collected)))
@@ -46,19 +48,19 @@ impl Console {
 
     /// Waits for the next unread line that starts with `start`; lines before it then count as read.
     #[track_caller]
-    pub(crate) fn line(&self, start: &str) -> Line {
+    pub fn line(&self, start: &str) -> Line {
         self.find(|line| line.starts_with(start)).unwrap_or_else(|| {
             panic!("no line starts with {start:?} within {:?}:\n{}", self.patience, self.transcript())
         })
     }
 
     /// All lines so far, read or not.
-    pub(crate) fn lines(&self) -> Vec<Line> {
+    pub fn lines(&self) -> Vec<Line> {
         self.collected.lock().lines.clone()
     }
 
     /// Everything the guest has written, including the unfinished line.
-    pub(crate) fn transcript(&self) -> String {
+    pub fn transcript(&self) -> String {
         let state = self.collected.lock();
         let mut text: String = state.lines.iter().flat_map(|line| [line.text.as_str(), "\n"]).collect();
         text.push_str(&String::from_utf8_lossy(&state.unfinished));
@@ -80,6 +82,16 @@ impl Console {
             state = self.collected.changed.wait_timeout(state, left).unwrap().0;
         }
     }
+}
+
+/// The number in `radix` that follows `key=` in a line from a guest.
+#[track_caller]
+#[must_use]
+pub fn value(line: &str, key: &str, radix: u32) -> u64 {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        .and_then(|digits| u64::from_str_radix(digits, radix).ok())
+        .unwrap_or_else(|| panic!("no {key}= in {line:?}"))
 }
 
 impl Collected {

@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 
 /// Descriptors, threads and mappings of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Holdings {
-    pub(crate) descriptors: usize,
-    pub(crate) threads: usize,
-    pub(crate) mappings: usize,
+pub struct Holdings {
+    /// Number of open file descriptors.
+    pub descriptors: usize,
+    /// Number of threads.
+    pub threads: usize,
+    /// Number of mappings in the address space.
+    pub mappings: usize,
 }
 
 impl Holdings {
-    pub(crate) fn now() -> Self {
+    /// Counts.
+    pub fn now() -> Self {
         // The folder being read is a descriptor itself, each time.
         let entries = |path| fs::read_dir(path).unwrap().count();
         Self {
@@ -24,7 +28,7 @@ impl Holdings {
     }
 
     /// Counts again until `condition` holds or some seconds have passed: a thread pool's threads end a little after it is dropped.
-    pub(crate) fn when(condition: impl Fn(&Self) -> bool) -> Self {
+    pub fn when(condition: impl Fn(&Self) -> bool) -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let now = Self::now();
@@ -37,7 +41,7 @@ impl Holdings {
 }
 
 /// Size of the host's memory, in bytes.
-pub(crate) fn memory_bytes() -> u64 {
+pub fn memory_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10

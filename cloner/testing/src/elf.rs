@@ -4,25 +4,26 @@ const EHDR_BYTES: u64 = 64;
 const PHDR_BYTES: u64 = 56;
 
 /// An ELF executable with one segment.
-pub(crate) struct Elf {
+pub struct Elf {
     /// Guest-physical address at which the segment is loaded.
-    pub(crate) address: u64,
+    pub address: u64,
     /// Content of the segment.
-    pub(crate) content: Vec<u8>,
+    pub content: Vec<u8>,
     /// Length of the segment in memory, in bytes.
-    pub(crate) memory_bytes: u64,
+    pub memory_bytes: u64,
     /// Guest-physical address at which the kernel is entered.
-    pub(crate) entry: u64,
+    pub entry: u64,
 }
 
 impl Elf {
     /// A kernel that fits any guest: 256 bytes of `hlt` at 1 MiB.
-    pub(crate) fn small() -> Self {
+    pub fn small() -> Self {
         let content = vec![0xf4; 256];
         Self { address: 0x10_0000, memory_bytes: content.len() as u64, content, entry: 0x10_0000 }
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    /// The file.
+    pub fn bytes(&self) -> Vec<u8> {
         let Self { address, content, memory_bytes, entry } = self;
         let content_at = EHDR_BYTES + PHDR_BYTES;
         // Magic, 64 bits, little-endian, version 1; executable, x86-64, version 1.

@@ -3,25 +3,28 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_images::stock_linux::{self, Image};
 use vmm::config::{Config, Kernel};
+use vmm::host::{Host, Virtualization};
 use vmm::memory::Backing;
 
-use super::console::Console;
-use super::process::Process;
-use super::room::skip;
-use super::{Guest, note};
-use crate::MIB;
+use crate::console::Console;
+use crate::process::Process;
+use crate::room::Room;
+use crate::{Guest, MIB, note, room_for, skip};
 
 /// Size of the guest's memory in bytes; the kernel needs most of it when unpacked.
-pub(crate) const MEMORY_BYTES: u64 = 160 * MIB;
+pub const MEMORY_BYTES: u64 = 160 * MIB;
 
 /// One of the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flavour {
+pub enum Flavour {
+    /// The kernel for any machine.
     Generic,
+    /// The kernel for virtual machines in clouds, with fewer drivers.
     Cloud,
 }
 
@@ -32,17 +35,33 @@ static IMAGE: LazyLock<Result<Image, String>> = LazyLock::new(|| match stock_lin
 });
 
 /// Whether the files are available. If this user cannot get them, a note says so.
-pub(crate) fn is_there() -> bool {
+fn is_there() -> bool {
     IMAGE.as_ref().map_err(|why| skip(why)).is_ok()
 }
 
-/// The files. Call [`room_for_ring_0`](super::room_for_ring_0) first.
-pub(crate) fn image() -> &'static Image {
+/// The same as [`room_for`], for guests whose kernel only a real processor can run in reasonable time.
+///
+/// Where ring 0 is emulated, returns `None` after a line that says so. That is not a skip: nothing is missing here that could be
+/// installed, and `tests/ordinary-host` runs these tests on the same machine.
+pub fn room_for_ring_0(machines: usize) -> Option<Room> {
+    let room = room_for(machines)?;
+    if Host::get().unwrap().virtualization() == Virtualization::Hardware {
+        return is_there().then_some(room);
+    }
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    note(format_args!(
+        "{test}: ring 0 is emulated here, so tests/ordinary-host runs it instead of this host"
+    ));
+    None
+}
+
+/// The files. Call [`room_for_ring_0`] first.
+pub fn image() -> &'static Image {
     IMAGE.as_ref().unwrap()
 }
 
 impl Flavour {
-    pub(crate) fn file(self) -> PathBuf {
+    fn file(self) -> PathBuf {
         match self {
             Self::Generic => image().generic.clone(),
             Self::Cloud => image().cloud.clone(),
@@ -50,14 +69,15 @@ impl Flavour {
     }
 
     /// Number of processors that the kernel finds: the cloud kernel reads no MP table, and so far there is no ACPI.
-    pub(crate) fn processors(self, vcpus: u8) -> u64 {
+    pub fn processors(self, vcpus: u8) -> u64 {
         match self {
             Self::Generic => u64::from(vcpus),
             Self::Cloud => 1,
         }
     }
 
-    pub(crate) fn config(self, vcpus: u8, backing: Backing) -> Config {
+    /// The configuration of a machine with this kernel and the witness.
+    pub fn config(self, vcpus: u8, backing: Backing) -> Config {
         let (path, initramfs) = (self.file(), Some(image().initramfs.clone()));
         let kernel = Kernel::Linux { path, initramfs, cmdline: stock_linux::COMMAND_LINE.to_owned() };
         Config { vcpus, backing, ..Config::new(MEMORY_BYTES, kernel) }
@@ -65,7 +85,7 @@ impl Flavour {
 
     /// Boots the kernel and waits for the witness.
     #[track_caller]
-    pub(crate) fn boot(self, vcpus: u8, backing: Backing) -> Guest {
+    pub fn boot(self, vcpus: u8, backing: Backing) -> Guest {
         let guest = Guest::boot(&self.config(vcpus, backing));
         guest.line(stock_linux::READY);
         let (name, seconds) = (format!("{self:?}").to_lowercase(), guest.since.elapsed().as_secs_f64());
@@ -75,8 +95,10 @@ impl Flavour {
 }
 
 /// A machine in this process or another, whose witness answers over the console.
-pub(crate) trait Talks {
+pub trait Talks {
+    /// Types this line on the console.
     fn type_line(&self, line: &str);
+    /// What the guest has printed.
     fn hears(&self) -> &Console;
 
     /// Sends a command that the witness confirms by repeating it.
@@ -120,32 +142,37 @@ impl Talks for Process {
 
 /// The witness's report, which describes one instant between question and answer.
 #[derive(Debug, Clone)]
-pub(crate) struct Report {
-    pub(crate) asked: Instant,
-    pub(crate) answered: Instant,
+pub struct Report {
+    /// When the question was sent; the instant described is not earlier.
+    pub asked: Instant,
+    /// When the answer had arrived; the instant described is not later.
+    pub answered: Instant,
     fields: BTreeMap<String, String>,
     console: String,
 }
 
 impl Report {
+    /// The field of this name.
     #[track_caller]
-    pub(crate) fn text(&self, key: &str) -> &str {
+    pub fn text(&self, key: &str) -> &str {
         self.fields.get(key).unwrap_or_else(|| panic!("no {key} in {self:?}"))
     }
 
+    /// The field of this name, as a number.
     #[track_caller]
-    pub(crate) fn number(&self, key: &str) -> u64 {
+    pub fn number(&self, key: &str) -> u64 {
         let text = self.text(key);
         text.parse().unwrap_or_else(|_| panic!("{key}={text} is not a number"))
     }
 
-    pub(crate) fn monotonic(&self) -> Duration {
+    /// The time by the `CLOCK_MONOTONIC` of the guest.
+    pub fn monotonic(&self) -> Duration {
         Duration::from_nanos(self.number("monotonic_ns"))
     }
 
     /// Asserts that nothing has been noticed that must not happen to any guest, cloned or not.
     #[track_caller]
-    pub(crate) fn assert_sound(&self, processors: u64) {
+    pub fn assert_sound(&self, processors: u64) {
         assert_eq!(self.number("cpus"), processors, "{self:?}");
         for never in ["back", "early", "wrong", "debug_wrong", "kmsg_bad"] {
             assert_eq!(self.number(never), 0, "{never}:\n{}", self.console);
@@ -160,7 +187,7 @@ impl Report {
     ///
     /// Returns how far the guest came by its own clock.
     #[track_caller]
-    pub(crate) fn assert_goes_on(&self, before: &Self, allowed: Duration) -> Duration {
+    pub fn assert_goes_on(&self, before: &Self, allowed: Duration) -> Duration {
         for same in ["nonce", "cpus", "has", "clock"] {
             assert_eq!(self.text(same), before.text(same));
         }

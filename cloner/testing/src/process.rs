@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,16 +12,19 @@ use cloner::process::{BranchReport, GuestProcess};
 use guest_images::pulse::Status;
 use vmm::{Announce, Config, Identity};
 
-use super::console::Console;
-use super::value;
+use crate::Executable;
+use crate::console::{Console, value};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+/// Longest wait for a line: far longer than anything takes on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A guest process and what its guest prints. The process ends when this is dropped.
-pub(crate) struct Process {
+pub struct Process {
     vm: Option<GuestProcess>,
-    pub(crate) identity: Identity,
-    pub(crate) console: Console,
+    /// Who the guest was told it is when it began to run.
+    pub identity: Identity,
+    /// What the guest has printed.
+    pub console: Console,
     typing: UnixStream,
     reader: Option<JoinHandle<()>>,
 }
@@ -30,7 +32,7 @@ pub(crate) struct Process {
 impl Process {
     /// Waits until the guest runs.
     #[track_caller]
-    pub(crate) fn of(vm: GuestProcess) -> Self {
+    pub fn of(vm: GuestProcess) -> Self {
         let identity = vm.wait_running().unwrap();
         let (console, mut output) = Console::new(PATIENCE);
         let mut reading = vm.console().try_clone().unwrap();
@@ -40,62 +42,69 @@ impl Process {
         Self { vm: Some(vm), identity, console, typing, reader: Some(reader) }
     }
 
+    /// Boots a machine in a process that runs `program`.
     #[track_caller]
-    pub(crate) fn boot(config: &Config) -> Self {
-        Self::of(GuestProcess::boot(Path::new(crate::PROGRAM), config).unwrap())
+    pub fn boot(program: Executable, config: &Config) -> Self {
+        Self::of(GuestProcess::boot(program.path(), config).unwrap())
     }
 
+    /// Branches the machine, which runs on.
     #[track_caller]
-    pub(crate) fn branch(&self, announce: Option<Announce>) -> (Self, BranchReport) {
+    pub fn branch(&self, announce: Option<Announce>) -> (Self, BranchReport) {
         let (vm, report) = self.vm().branch(announce, Limits::default()).unwrap();
         (Self::of(vm), report)
     }
 
-    pub(crate) fn vm(&self) -> &GuestProcess {
+    /// The handle of the process.
+    pub fn vm(&self) -> &GuestProcess {
         self.vm.as_ref().unwrap()
     }
 
+    /// Does the same as [`Console::line`], for the text only.
     #[track_caller]
-    pub(crate) fn line(&self, start: &str) -> String {
+    pub fn line(&self, start: &str) -> String {
         self.console.line(start).text
     }
 
-    pub(crate) fn send(&self, typed: &str) {
+    /// Types this on the console.
+    pub fn send(&self, typed: &str) {
         (&self.typing).write_all(typed.as_bytes()).unwrap();
     }
 
+    /// Types this and waits for the line that starts with `answer`.
     #[track_caller]
-    pub(crate) fn ask(&self, typed: &str, answer: &str) -> String {
+    pub fn ask(&self, typed: &str, answer: &str) -> String {
         self.send(typed);
         self.line(answer)
     }
 
     /// Asks `pulse` for its nonce.
     #[track_caller]
-    pub(crate) fn nonce(&self) -> u64 {
+    pub fn nonce(&self) -> u64 {
         value(&self.ask("n", "pulse: nonce="), "nonce", 16)
     }
 
     /// Asks `pulse` for the checksum of its memory.
     #[track_caller]
-    pub(crate) fn sum(&self) -> u64 {
+    pub fn sum(&self) -> u64 {
         value(&self.ask("s", "pulse: sum="), "sum", 16)
     }
 
     /// The number of the next beat of `pulse`.
     #[track_caller]
-    pub(crate) fn beat(&self) -> u64 {
+    pub fn beat(&self) -> u64 {
         let line = self.line("pulse: beat ");
         line.split(' ').nth(2).and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Number of the process.
+    pub fn pid(&self) -> u32 {
         self.vm().pid()
     }
 
     /// Ends the process and makes sure that it is gone.
     #[track_caller]
-    pub(crate) fn end(mut self) {
+    pub fn end(mut self) {
         let pid = self.pid();
         self.vm.take().unwrap().end().unwrap();
         assert!(!is_running(pid));
@@ -111,19 +120,20 @@ impl Drop for Process {
 }
 
 /// Whether the process is neither gone nor about to be, as a zombie or a dead process is.
-pub(crate) fn is_running(pid: u32) -> bool {
+pub fn is_running(pid: u32) -> bool {
     let gone = |stat: &str| stat.contains(") Z ") || stat.contains(") X ");
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !gone(&stat))
 }
 
-pub(crate) fn kill(pid: u32) {
+/// Ends a process with SIGKILL.
+pub fn kill(pid: u32) {
     let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     assert!(status.success());
 }
 
 /// The first result that `attempt` has within ten seconds.
 #[track_caller]
-pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     (0..10_000)
         .find_map(|_| {
             attempt().or_else(|| {
@@ -135,4 +145,4 @@ pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The address at which `pulse` looks for its identity.
-pub(crate) const IN_STATUS: Announce = Announce::InMemory { address: Status::IDENTITY };
+pub const IN_STATUS: Announce = Announce::InMemory { address: Status::IDENTITY };

@@ -8,36 +8,41 @@ use guest_images::tiny_linux::{self, Image};
 use vmm::config::{Config, Kernel};
 use vmm::host::{Host, Virtualization};
 
-use super::console::Line;
-use super::room::skip;
-use super::{Guest, Studio, note};
-use crate::MIB;
+use crate::console::Line;
+use crate::{Guest, MIB, Studio, note, skip};
 
 /// Size of the guest's memory, in bytes.
-pub(crate) const MEMORY_BYTES: u64 = 128 * MIB;
+pub const MEMORY_BYTES: u64 = 128 * MIB;
 
 /// A Linux that has booted and ticked, a snapshot that was then taken of it, and the machine itself, which runs on.
-pub(crate) struct Linux {
-    pub(crate) studio: Studio,
-    pub(crate) snapshot: Snapshot,
-    pub(crate) nonce: String,
+pub struct Linux {
+    /// The pool that holds the snapshot, and its tools.
+    pub studio: Studio,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// The number that the guest drew when it booted, as it prints it.
+    pub nonce: String,
     /// The last tick before the snapshot.
-    pub(crate) tick: Tick,
+    pub tick: Tick,
     /// The source, for the one test that looks at it; it ends when that test does.
-    pub(crate) source: Mutex<Option<Guest>>,
+    pub source: Mutex<Option<Guest>>,
 }
 
 /// A line such as `tick 7 up=12.34 nonce=…`.
 #[derive(Debug, Clone)]
-pub(crate) struct Tick {
-    pub(crate) at: Instant,
-    pub(crate) number: u64,
-    pub(crate) uptime: f64,
-    pub(crate) nonce: String,
+pub struct Tick {
+    /// When the guest ended the line.
+    pub at: Instant,
+    /// Number of the tick.
+    pub number: u64,
+    /// Seconds since the guest booted, by its own clock.
+    pub uptime: f64,
+    /// The number that the guest drew when it booted.
+    pub nonce: String,
 }
 
 /// The image's files, which are built first if necessary. `None`, after a note, for a user who cannot install what that takes.
-pub(crate) fn image() -> Option<&'static Image> {
+pub fn image() -> Option<&'static Image> {
     static IMAGE: LazyLock<Result<Image, String>> = LazyLock::new(|| match tiny_linux::image() {
         Err(error @ guest_images::Error::Missing { .. }) => Err(error.to_string()),
         image => Ok(image.unwrap()),
@@ -46,7 +51,7 @@ pub(crate) fn image() -> Option<&'static Image> {
 }
 
 /// The kernel command line for this host, without the parts that the VMM adds.
-pub(crate) fn command_line() -> String {
+pub fn command_line() -> String {
     match Host::get().unwrap().virtualization() {
         Virtualization::Hardware => tiny_linux::COMMAND_LINE.to_owned(),
         Virtualization::PageTableBased => {
@@ -55,8 +60,8 @@ pub(crate) fn command_line() -> String {
     }
 }
 
-/// The Linux that all tests share. Call [`room_for`](super::room_for) first. `None` under the same condition as [`image`].
-pub(crate) fn linux() -> Option<&'static Linux> {
+/// The Linux that all tests share. Call [`room_for`](crate::room_for) first. `None` under the same condition as [`image`].
+pub fn linux() -> Option<&'static Linux> {
     static LINUX: OnceLock<Linux> = OnceLock::new();
     let image = image()?;
     Some(LINUX.get_or_init(|| boot(image)))
@@ -81,7 +86,8 @@ fn boot(image: &Image) -> Linux {
 }
 
 impl Tick {
-    pub(crate) fn parse(line: &Line) -> Option<Self> {
+    /// `None` if the line is not a tick.
+    pub fn parse(line: &Line) -> Option<Self> {
         let mut words = line.text.strip_prefix("tick ")?.split(' ');
         Some(Self {
             at: line.at,
@@ -95,26 +101,27 @@ impl Tick {
 impl Guest {
     /// Waits for the next tick.
     #[track_caller]
-    pub(crate) fn tick(&self) -> Tick {
+    pub fn tick(&self) -> Tick {
         let line = self.line("tick ");
         Tick::parse(&line).unwrap_or_else(|| panic!("no tick: {line:?}"))
     }
 
     /// The last tick so far.
     #[track_caller]
-    pub(crate) fn last_tick(&self) -> Tick {
+    pub fn last_tick(&self) -> Tick {
         self.console.lines().iter().rev().find_map(Tick::parse).unwrap()
     }
 
     /// Sends a command and waits for its answer; returns the answer without the command's name.
     #[track_caller]
-    pub(crate) fn ask(&self, command: &str) -> String {
+    pub fn ask(&self, command: &str) -> String {
         self.send(&format!("{command}\n"));
         let name = command.split(' ').next().unwrap();
         self.line(name).text[name.len()..].trim_start().to_owned()
     }
 }
 
-pub(crate) fn milliseconds(duration: Duration) -> f64 {
+/// The duration in milliseconds.
+pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

@@ -3,12 +3,12 @@
 use std::env;
 use std::process::Command;
 
-use super::note;
+use crate::note;
 
 const ALONE: &str = "CLONER_TEST_ALONE";
 
 /// Runs `body` in a process that runs nothing else: this binary again, with only the calling test, whose name is `test`.
-pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+pub fn alone(test: &str, body: impl FnOnce()) {
     if env::var_os(ALONE).is_some() {
         return body();
     }

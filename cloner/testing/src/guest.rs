@@ -8,22 +8,23 @@ use vmm::config::{Config, Kernel};
 use vmm::memory::GuestMemory;
 use vmm::{Announce, Ending, Identity, Paused, Vm, VmState};
 
-use super::console::{Console, Line};
-use super::value;
+use crate::console::{Console, Line, value};
 
 /// Far longer than anything takes on an idle machine: tests share two cores with each other and with builds.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running machine, which ends when this is dropped.
-pub(crate) struct Guest {
-    pub(crate) vm: Vm,
-    pub(crate) console: Console,
+pub struct Guest {
+    /// The machine.
+    pub vm: Vm,
+    /// What the guest has printed.
+    pub console: Console,
     /// The time at which the machine was made.
-    pub(crate) since: Instant,
+    pub since: Instant,
 }
 
 /// The configuration of a `pulse` with `params`, in private memory.
-pub(crate) fn pulse(params: &Params, memory_bytes: u64, vcpus: u8) -> Config {
+pub fn pulse(params: &Params, memory_bytes: u64, vcpus: u8) -> Config {
     let image = Cow::Owned(pulse::image(params).unwrap());
     Config { vcpus, ..Config::new(memory_bytes, Kernel::Flat { image }) }
 }
@@ -31,7 +32,7 @@ pub(crate) fn pulse(params: &Params, memory_bytes: u64, vcpus: u8) -> Config {
 impl Guest {
     /// Boots the machine described by `config` and lets it run.
     #[track_caller]
-    pub(crate) fn boot(config: &Config) -> Self {
+    pub fn boot(config: &Config) -> Self {
         let (console, output) = Console::new(PATIENCE);
         let vm = Vm::boot(config, output).unwrap();
         vm.start();
@@ -40,14 +41,14 @@ impl Guest {
 
     /// Builds a machine that does not run yet.
     #[track_caller]
-    pub(crate) fn restore(state: &VmState, memory: GuestMemory) -> Self {
+    pub fn restore(state: &VmState, memory: GuestMemory) -> Self {
         let (console, output) = Console::new(PATIENCE);
         Self { vm: Vm::restore(state, memory, output).unwrap(), console, since: Instant::now() }
     }
 
     /// Builds a machine and lets it run.
     #[track_caller]
-    pub(crate) fn resume(state: &VmState, memory: GuestMemory) -> Self {
+    pub fn resume(state: &VmState, memory: GuestMemory) -> Self {
         let guest = Self::restore(state, memory);
         guest.vm.start();
         guest
@@ -55,29 +56,31 @@ impl Guest {
 
     /// Tells the guest who it is.
     #[track_caller]
-    pub(crate) fn tell(&self, announce: Announce) -> Identity {
+    pub fn tell(&self, announce: Announce) -> Identity {
         self.vm.announce(announce).unwrap();
         self.vm.identity()
     }
 
+    /// Pauses the machine until the result is dropped.
     #[track_caller]
-    pub(crate) fn pause(&self) -> Paused<'_> {
+    pub fn pause(&self) -> Paused<'_> {
         self.vm.pause().unwrap()
     }
 
-    pub(crate) fn send(&self, text: &str) {
+    /// Types this on the console.
+    pub fn send(&self, text: &str) {
         self.vm.console_input(text.as_bytes());
     }
 
     /// Does the same as [`Console::line`].
     #[track_caller]
-    pub(crate) fn line(&self, start: &str) -> Line {
+    pub fn line(&self, start: &str) -> Line {
         self.console.line(start)
     }
 
     /// Waits until the guest ends.
     #[track_caller]
-    pub(crate) fn end(&self) -> Ending {
+    pub fn end(&self) -> Ending {
         let end = self.vm.wait_timeout(PATIENCE);
         end.unwrap_or_else(|| {
             panic!("the guest has not ended within {PATIENCE:?}:\n{}", self.console.transcript())
@@ -86,26 +89,26 @@ impl Guest {
 
     /// Waits for the next beat of `pulse` and returns its number.
     #[track_caller]
-    pub(crate) fn beat(&self) -> u64 {
+    pub fn beat(&self) -> u64 {
         beat_of(&self.line("pulse: beat ").text)
     }
 
     /// Asks `pulse` for its nonce.
     #[track_caller]
-    pub(crate) fn nonce(&self) -> u64 {
+    pub fn nonce(&self) -> u64 {
         self.send("n");
         value(&self.line("pulse: nonce=").text, "nonce", 16)
     }
 
     /// Makes `pulse` compute the checksum of its filled memory.
     #[track_caller]
-    pub(crate) fn sum(&self) -> u64 {
+    pub fn sum(&self) -> u64 {
         self.send("s");
         value(&self.line("pulse: sum=").text, "sum", 16)
     }
 
     /// The numbers of all beats so far.
-    pub(crate) fn beats(&self) -> Vec<u64> {
+    pub fn beats(&self) -> Vec<u64> {
         let lines = self.console.lines();
         lines
             .iter()
@@ -124,7 +127,7 @@ fn beat_of(line: &str) -> u64 {
 
 /// The status block in the memory of a `pulse` that is ready.
 #[track_caller]
-pub(crate) fn status(memory: &GuestMemory) -> Status {
+pub fn status(memory: &GuestMemory) -> Status {
     let mut bytes = [0; Status::LEN];
     memory.read(layout::STATUS, &mut bytes).unwrap();
     Status::from_bytes(&bytes).unwrap()
@@ -132,7 +135,7 @@ pub(crate) fn status(memory: &GuestMemory) -> Status {
 
 /// Checks every word of the filled memory of a paused `pulse`.
 #[track_caller]
-pub(crate) fn verify(params: &Params, memory: &GuestMemory) {
+pub fn verify(params: &Params, memory: &GuestMemory) {
     let read = |address, buffer: &mut [u8]| memory.read(address, buffer).unwrap();
     check::verify(params, &status(memory), memory.layout().low_bytes(), read).unwrap();
 }

@@ -10,15 +10,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::console::Console;
-use super::program::cloner;
+use crate::console::Console;
+use crate::program::Executable;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A pseudo terminal: what a user would type into and read from.
-pub(crate) struct Terminal {
+pub struct Terminal {
     keyboard: File,
-    pub(crate) screen: Console,
+    /// What a user would see.
+    pub screen: Console,
     /// The program's end, to look at the terminal's settings.
     end: File,
     settings: Termios,
@@ -26,7 +27,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Opens a terminal with the default settings, but without echo.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&pty).unwrap();
         unlockpt(&pty).unwrap();
@@ -46,42 +47,45 @@ impl Terminal {
         Self { keyboard, screen, end, settings }
     }
 
-    /// Starts the program with all its streams on this terminal.
-    pub(crate) fn start(&self, args: &[&str]) -> OnTerminal<'_> {
+    /// Starts a program with all its streams on this terminal.
+    pub fn start(&self, program: Executable, args: &[&str]) -> OnTerminal<'_> {
         let end = || Stdio::from(self.end.try_clone().unwrap());
-        let child = cloner(args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let child = program.command(args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         OnTerminal { terminal: self, child }
     }
 
-    pub(crate) fn type_keys(&self, keys: &str) {
+    /// Types these keys.
+    pub fn type_keys(&self, keys: &str) {
         (&self.keyboard).write_all(keys.as_bytes()).unwrap();
     }
 
-    pub(crate) fn is_raw(&self) -> bool {
+    /// Whether the program gets every key at once, even Ctrl-C.
+    pub fn is_raw(&self) -> bool {
         !tcgetattr(&self.end).unwrap().local_modes.intersects(LocalModes::ICANON | LocalModes::ISIG)
     }
 
     /// Asserts that the terminal's settings are as they were before.
     #[track_caller]
-    pub(crate) fn assert_restored(&self) {
+    pub fn assert_restored(&self) {
         assert_eq!(format!("{:?}", tcgetattr(&self.end).unwrap()), format!("{:?}", self.settings));
     }
 }
 
 /// A program on a terminal. It is killed when this is dropped.
-pub(crate) struct OnTerminal<'t> {
+pub struct OnTerminal<'t> {
     terminal: &'t Terminal,
     child: Child,
 }
 
 impl OnTerminal<'_> {
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Sends the program a signal.
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits until the program has ended and returns its exit code.
     #[track_caller]
-    pub(crate) fn finish(mut self) -> i32 {
+    pub fn finish(mut self) -> i32 {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Pointer and value of everything that is neither an object nor a list.
-pub(crate) fn leaves(value: &impl Serialize) -> BTreeMap<String, Value> {
+pub fn leaves(value: &impl Serialize) -> BTreeMap<String, Value> {
     let mut leaves = BTreeMap::new();
     collect(String::new(), serde_json::to_value(value).unwrap(), &mut leaves);
     leaves
@@ -29,7 +29,7 @@ fn collect(pointer: String, value: Value, leaves: &mut BTreeMap<String, Value>) 
 }
 
 /// Replaces every index in a pointer by `*`.
-pub(crate) fn any_index(pointer: &str) -> String {
+pub fn any_index(pointer: &str) -> String {
     let part = |part: &str| {
         if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
             "*".to_owned()

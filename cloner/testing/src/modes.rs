@@ -10,12 +10,14 @@ use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
-use super::{Guest, Studio, can_restore_lazily_too};
+use crate::{Guest, Studio, can_restore_lazily_too};
 
 /// How a snapshot is taken.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Take {
+pub enum Take {
+    /// While the machine is paused.
     Stop,
+    /// While the machine runs on, after a short freeze.
     Live,
     /// As the second snapshot of a series.
     Incremental,
@@ -23,7 +25,8 @@ pub(crate) enum Take {
 
 /// How a clone is built in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Build {
+pub enum Build {
+    /// All of its memory is decoded first.
     Eager,
     /// As a fork of a template.
     Fork,
@@ -31,16 +34,17 @@ pub(crate) enum Build {
     Lazy,
 }
 
-pub(crate) const TAKES: [Take; 3] = [Take::Stop, Take::Live, Take::Incremental];
+/// All ways to take a snapshot.
+pub const TAKES: [Take; 3] = [Take::Stop, Take::Live, Take::Incremental];
 
 /// The ways to build that this user may use. If a lazy one is not among them, a note has said so.
-pub(crate) fn builds() -> Vec<Build> {
+pub fn builds() -> Vec<Build> {
     let lazily = can_restore_lazily_too().then_some(Build::Lazy);
     [Build::Eager, Build::Fork].into_iter().chain(lazily).collect()
 }
 
 /// Keeps other tests from taking live snapshots, because some tests count the processes that hold memory.
-pub(crate) fn only_holder() -> MutexGuard<'static, ()> {
+pub fn only_holder() -> MutexGuard<'static, ()> {
     static ONLY: Mutex<()> = Mutex::new(());
     ONLY.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -48,7 +52,7 @@ pub(crate) fn only_holder() -> MutexGuard<'static, ()> {
 impl Studio {
     /// Takes a snapshot of a machine that runs on. If it was paused meanwhile, a target is proven equal to it.
     #[track_caller]
-    pub(crate) fn take(&self, source: &Guest, how: Take, name: &str) -> Snapshot {
+    pub fn take(&self, source: &Guest, how: Take, name: &str) -> Snapshot {
         let reserve = |name: &str| self.pool.reserve(name).unwrap();
         let options = SaveOptions::default();
         match how {
@@ -81,13 +85,13 @@ impl Studio {
 
     /// Builds a clone that does not run yet. Its memory, or memory made in the same way, is proven equal to what was decoded.
     #[track_caller]
-    pub(crate) fn build(&self, snapshot: &Snapshot, how: Build) -> Guest {
+    pub fn build(&self, snapshot: &Snapshot, how: Build) -> Guest {
         self.build_on(snapshot, how, PageSize::Transparent)
     }
 
     /// Does the same on private memory in pages of this size; a template has pages of its own.
     #[track_caller]
-    pub(crate) fn build_on(&self, snapshot: &Snapshot, how: Build, pages: PageSize) -> Guest {
+    pub fn build_on(&self, snapshot: &Snapshot, how: Build, pages: PageSize) -> Guest {
         let memory = self.memory_by(snapshot, how, pages);
         self.assert_equal(&self.memory(snapshot), &memory);
         // For a lazy clone, the comparison has already fetched all of the memory.

@@ -13,33 +13,41 @@ use cloner::walk::Threads;
 use vmm::Paused;
 use vmm::memory::{Backing, GuestMemory, PageSize};
 
-use super::Guest;
+use crate::Guest;
 
 const THREADS: usize = 2;
 
-pub(crate) struct Studio {
-    pub(crate) pool: Pool,
-    pub(crate) saver: Saver,
-    pub(crate) restorer: Restorer,
-    pub(crate) comparer: Comparer,
+/// A pool, and the tools that work on it.
+pub struct Studio {
+    /// Where the snapshots are.
+    pub pool: Pool,
+    /// Takes snapshots.
+    pub saver: Saver,
+    /// Makes memory from snapshots.
+    pub restorer: Restorer,
+    /// Compares memory.
+    pub comparer: Comparer,
 }
 
 /// Why there was no snapshot.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failed {
+pub enum Failed {
+    /// There was no moment to save.
     #[error(transparent)]
     Moment(#[from] moment::Error),
+    /// The moment could not be saved.
     #[error(transparent)]
     Save(#[from] save::Error),
 }
 
 impl Studio {
     /// Makes a studio with a pool on ordinary pages, which any host can provide.
-    pub(crate) fn new(capacity_bytes: u64) -> Self {
+    pub fn new(capacity_bytes: u64) -> Self {
         Self::with_pool(capacity_bytes, Pages::Ordinary, Populate::OnFirstUse)
     }
 
-    pub(crate) fn with_pool(capacity_bytes: u64, pages: Pages, populate: Populate) -> Self {
+    /// Makes a studio with a pool on these pages.
+    pub fn with_pool(capacity_bytes: u64, pages: Pages, populate: Populate) -> Self {
         let capacity_bytes = usize::try_from(capacity_bytes).unwrap();
         let threads = Threads::new(THREADS).unwrap();
         Self {
@@ -51,7 +59,7 @@ impl Studio {
     }
 
     /// Saves a paused machine.
-    pub(crate) fn try_save(
+    pub fn try_save(
         &self,
         paused: &Paused<'_>,
         name: &str,
@@ -61,36 +69,39 @@ impl Studio {
         Ok(self.saver.save(Moment::of(paused)?, reservation, options)?)
     }
 
+    /// Does the same as [`Self::try_save`] with the default options, which must not fail.
     #[track_caller]
-    pub(crate) fn save(&self, paused: &Paused<'_>, name: &str) -> Snapshot {
+    pub fn save(&self, paused: &Paused<'_>, name: &str) -> Snapshot {
         self.try_save(paused, name, &SaveOptions::default()).unwrap().snapshot
     }
 
     /// Pauses a machine, takes a snapshot of it and lets it run on.
     #[track_caller]
-    pub(crate) fn snapshot(&self, source: &Guest, name: &str) -> Snapshot {
+    pub fn snapshot(&self, source: &Guest, name: &str) -> Snapshot {
         self.save(&source.pause(), name)
     }
 
-    pub(crate) fn try_memory(&self, snapshot: &Snapshot) -> Result<GuestMemory, eager::Error> {
+    /// Decodes the whole memory of a snapshot.
+    pub fn try_memory(&self, snapshot: &Snapshot) -> Result<GuestMemory, eager::Error> {
         let backing = Backing::Private(PageSize::Transparent);
         Ok(self.restorer.eager(snapshot, backing, Watch::default())?.memory)
     }
 
+    /// Does the same as [`Self::try_memory`], which must not fail.
     #[track_caller]
-    pub(crate) fn memory(&self, snapshot: &Snapshot) -> GuestMemory {
+    pub fn memory(&self, snapshot: &Snapshot) -> GuestMemory {
         self.try_memory(snapshot).unwrap()
     }
 
     /// Builds a clone and lets it run.
     #[track_caller]
-    pub(crate) fn clone_of(&self, snapshot: &Snapshot) -> Guest {
+    pub fn clone_of(&self, snapshot: &Snapshot) -> Guest {
         Guest::resume(snapshot.state(), self.memory(snapshot))
     }
 
     /// Saves a paused machine, and proves the memory of a target equal to its own.
     #[track_caller]
-    pub(crate) fn save_and_compare(&self, paused: &Paused<'_>, name: &str) -> (Snapshot, GuestMemory) {
+    pub fn save_and_compare(&self, paused: &Paused<'_>, name: &str) -> (Snapshot, GuestMemory) {
         let snapshot = self.save(paused, name);
         let memory = self.memory(&snapshot);
         assert_eq!(
@@ -103,7 +114,7 @@ impl Studio {
 
     /// Asserts that the pool's books agree.
     #[track_caller]
-    pub(crate) fn check(&self) {
+    pub fn check(&self) {
         self.pool.check().unwrap();
     }
 }
