@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::hint::black_box;
 
 use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, NoResolve, PAGE_BYTES, TargetContents};
-use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk, decode_chunk};
+use cloner_codec::hot::{ChunkInput, Encoder, EncoderOptions, NoDedup, PageSet, VerifiedChunk, decode_chunk};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Most pages measured of each image: enough to be typical, few enough for many rounds.
@@ -23,7 +23,7 @@ fn codec(criterion: &mut Criterion) {
 
         group.bench_function("memcpy", |bench| bench.iter(|| memory.copy_from_slice(black_box(&unique))));
         group.bench_function("encode", |bench| {
-            let mut encoder = Encoder::new(Options::default());
+            let mut encoder = Encoder::new(EncoderOptions::default());
             let mut encoded = Vec::with_capacity(ENCODED_BYTES_MAX);
             bench.iter(|| {
                 for chunk in unique.chunks(CHUNK_BYTES) {
@@ -34,7 +34,7 @@ fn codec(criterion: &mut Criterion) {
             });
         });
         group.bench_function("decode", |bench| {
-            let mut encoder = Encoder::new(Options::default());
+            let mut encoder = Encoder::new(EncoderOptions::default());
             let encoded: Vec<Vec<u8>> = unique
                 .chunks(CHUNK_BYTES)
                 .map(|chunk| {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cloner::pool::{PageChoice, Populate, Provided, provide};
+use cloner::pool::{PageChoice, Populate, ProvidedPool, provide};
 use cloner::progress::Watch;
 use cloner::restore::Restorer;
 use cloner::save::Saver;
@@ -48,7 +48,7 @@ fn boot() -> Guest {
 }
 
 fn path(criterion: &mut Criterion) {
-    let Provided { pool, .. } =
+    let ProvidedPool { pool, .. } =
         &provide(POOL_BYTES, PageChoice::Auto, Populate::AtOnce).expect("a small pool");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(threads).expect("threads can be started");

@@ -2,7 +2,7 @@
 
 use cloner_testing::modes::{TAKES, builds, only_holder};
 use cloner_testing::{Guest, Studio, guest, room_for, value};
-use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work};
+use guest_images::pulse::{DirtyRate, DirtyWork, Params, Status, Work, WriteOrder};
 use vmm::Announce;
 
 use crate::MIB;
@@ -16,10 +16,10 @@ const NONCE: u64 = 0xc4a1_c4a1_c4a1_0001;
 fn every_way_to_clone_follows_every_other() {
     let Some(_room) = room_for(2) else { return };
     let _only = only_holder();
-    let work = Work::Dirty(Dirty {
-        rate: Rate::FullSpeed,
+    let work = Work::Dirty(DirtyWork {
+        rate: DirtyRate::FullSpeed,
         working_set: 500,
-        order: Order::Random,
+        order: WriteOrder::Random,
         words_per_page: 8,
     });
     let params = Params { beat_ms: 20, work, ..Params::new(NONCE, 4 * MIB) };

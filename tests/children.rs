@@ -117,7 +117,7 @@ fn a_child_without_its_parent_is_refused() {
     for (label, bytes) in stored.blobs() {
         orphan.put_blob(label, bytes).unwrap();
     }
-    let error = Snapshot::open(orphan.seal()).unwrap_err();
+    let error = Snapshot::open(orphan.publish()).unwrap_err();
     assert!(matches!(error, cloner::snapshot::Error::Dependencies { .. }), "{error}");
 
     let stepchild = studio.pool.reserve("stepchild").unwrap();
@@ -129,7 +129,7 @@ fn a_child_without_its_parent_is_refused() {
     }
     let stranger = studio.snapshot(&source, "stranger");
     stepchild.depend_on(studio.pool.get(stranger.name()).unwrap());
-    let error = Snapshot::open(stepchild.seal()).unwrap_err();
+    let error = Snapshot::open(stepchild.publish()).unwrap_err();
     assert!(matches!(error, cloner::snapshot::Error::Dependencies { .. }), "{error}");
 }
 

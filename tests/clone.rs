@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cloner::pool::{Backing as PoolBacking, Pages, Populate};
+use cloner::pool::{PoolBacking, PoolPages, Populate};
 use cloner::progress::{Progress, Watch};
 use cloner::restore::eager::{self, Restored};
 use cloner::save::{SaveOptions, Saved};
 use cloner_testing::folder::Folder;
 use cloner_testing::linux::milliseconds;
 use cloner_testing::{Guest, Studio, guest, huge_pages, note, room_for, value};
-use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Status, Work, check};
+use guest_images::pulse::{DirtyRate, DirtyWork, Mix, Params, Status, Work, WriteOrder, check};
 use vmm::memory::{Backing, GuestMemory, PageSize};
 use vmm::{Announce, Config};
 
@@ -189,8 +189,8 @@ fn source_sum(params: &Params) -> String {
     format!("pulse: sum={:016x}", check::expected_sum(params))
 }
 
-fn dirtying(order: Order, words_per_page: u16) -> Params {
-    let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 500, order, words_per_page });
+fn dirtying(order: WriteOrder, words_per_page: u16) -> Params {
+    let work = Work::Dirty(DirtyWork { rate: DirtyRate::FullSpeed, working_set: 500, order, words_per_page });
     let mix = Mix { zero: 200, fill: 200, duplicate: 200, structured: 200, random: 200 };
     Params { beat_ms: 0, mix, work, ..Params::new(NONCE, 8 * MIB) }
 }
@@ -201,7 +201,7 @@ fn dirtying(order: Order, words_per_page: u16) -> Params {
 fn memory_is_of_one_instant_while_the_guest_writes() {
     let Some(_room) = room_for(2) else { return };
     for vcpus in [1, 4] {
-        for (order, words) in [(Order::Random, 512), (Order::Sequential, 8)] {
+        for (order, words) in [(WriteOrder::Random, 512), (WriteOrder::Sequential, 8)] {
             let params = dirtying(order, words);
             let studio = Studio::new(64 * MIB);
             let mut source = Guest::boot(&guest::pulse(&params, 12 * MIB, vcpus));
@@ -296,7 +296,7 @@ fn every_kind_of_memory_is_cloned_through_huge_pages() {
     // A source and a target, each counted twice: pages come back some time after a guest has ended.
     let pages = usize::try_from((POOL_BYTES + 4 * MEMORY_BYTES) / (2 * MIB)).unwrap();
     let Some(huge) = huge_pages(pages) else { return };
-    let studio = Studio::with_pool(POOL_BYTES, Pages::Huge, Populate::AtOnce);
+    let studio = Studio::with_pool(POOL_BYTES, PoolPages::Huge, Populate::AtOnce);
     assert_eq!(studio.pool.backing(), PoolBacking::Huge { pages: 8 });
     let params = Params { beat_ms: 20, ..Params::new(NONCE, 4 * MIB) };
     for pages in [PageSize::Base, PageSize::Transparent, PageSize::Huge] {

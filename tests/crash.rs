@@ -2,7 +2,8 @@
 
 use cloner_testing::{Guest, Studio, guest, room_for, value};
 use guest_images::pulse::{
-    Dirty, EXIT_BAD_PARAMS, EXIT_FAULT, EXIT_QUIT, EXIT_SEQUENCE, Order, Params, Rate, Work, layout,
+    DirtyRate, DirtyWork, EXIT_BAD_PARAMS, EXIT_FAULT, EXIT_QUIT, EXIT_SEQUENCE, Params, Work, WriteOrder,
+    layout,
 };
 use vmm::host::{Host, Virtualization};
 use vmm::{Ending, VmState};
@@ -113,10 +114,10 @@ fn too_little_memory_is_reported_by_the_guest() {
 #[test]
 fn a_clone_notices_a_page_from_the_past() {
     let Some(_room) = room_for(1) else { return };
-    let work = Work::Dirty(Dirty {
-        rate: Rate::FullSpeed,
+    let work = Work::Dirty(DirtyWork {
+        rate: DirtyRate::FullSpeed,
         working_set: 1000,
-        order: Order::Sequential,
+        order: WriteOrder::Sequential,
         words_per_page: 512,
     });
     let params = Params { beat_ms: 0, work, ..Params::new(1, MIB) };

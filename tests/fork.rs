@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use cloner::process::fork::{Error, Zygote};
-use cloner::process::{self, End};
+use cloner::process::{self, GuestEnding};
 use cloner::progress::Watch;
 use cloner::restore::Template;
 use cloner_testing::linux::linux;
@@ -140,7 +140,7 @@ fn linux_forks() {
         let end = fork.vm().wait_timeout(PATIENCE).unwrap();
         assert_eq!(
             end,
-            Some(End { message: format!("the guest shut down with code {code}"), orderly: true })
+            Some(GuestEnding { message: format!("the guest shut down with code {code}"), orderly: true })
         );
     }
 }

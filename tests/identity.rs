@@ -33,7 +33,7 @@ fn every_way_to_clone_gives_a_generation_and_an_id() {
         let eager = Guest::restore(&state, studio.memory(&snapshot));
         let backing = Backing::Private(PageSize::Transparent);
         let lazy = lazily.then(|| {
-            let restored = studio.restorer.lazy(&snapshot, backing, &lazy::Options::default()).unwrap();
+            let restored = studio.restorer.lazy(&snapshot, backing, &lazy::LazyOptions::default()).unwrap();
             Guest::restore(&state, restored.memory)
         });
         let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();

@@ -3,11 +3,11 @@
 use cloner::moment::{self, Series};
 use cloner::pool;
 use cloner::progress::Cancel;
-use cloner::save::{self, Report, SaveOptions, Saved};
+use cloner::save::{self, SaveOptions, SaveReport, Saved};
 use cloner::snapshot::Snapshot;
 use cloner_testing::studio::Failed;
 use cloner_testing::{Guest, Studio, assert_names, guest, room_for};
-use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Work};
+use guest_images::pulse::{DirtyRate, DirtyWork, Mix, Params, Work, WriteOrder};
 use vmm::memory::{Backing, PageSize, dirty};
 use vmm::{Config, Paused};
 
@@ -19,10 +19,10 @@ const POOL: u64 = 96 * MIB;
 
 /// A guest that rewrites the first quarter of the memory it filled, as fast as it can.
 fn dirtying() -> Params {
-    let work = Work::Dirty(Dirty {
-        rate: Rate::FullSpeed,
+    let work = Work::Dirty(DirtyWork {
+        rate: DirtyRate::FullSpeed,
         working_set: 250,
-        order: Order::Random,
+        order: WriteOrder::Random,
         words_per_page: 8,
     });
     Params { beat_ms: 20, work, ..Params::new(NONCE, TOUCHED) }
@@ -38,7 +38,7 @@ fn boot(params: &Params, backing: Backing) -> Guest {
     source
 }
 
-fn dirty_bytes(report: &Report) -> u64 {
+fn dirty_bytes(report: &SaveReport) -> u64 {
     report.changed.unwrap().dirty_bytes
 }
 
@@ -70,7 +70,7 @@ impl Film {
 
     /// Takes the next snapshot, and proves that its clones' memory equals the source's.
     #[track_caller]
-    fn take(&mut self, paused: &Paused<'_>, name: &str) -> (Snapshot, Report) {
+    fn take(&mut self, paused: &Paused<'_>, name: &str) -> (Snapshot, SaveReport) {
         let Saved { snapshot, report } = self.try_take(paused, name, &SaveOptions::default()).unwrap();
         self.assert_equal(paused, &snapshot);
         (snapshot, report)

@@ -1,6 +1,6 @@
 //! Building, cloning and dropping machines leaves nothing behind in the process.
 
-use cloner::pool::{Pages, Populate, hugepages};
+use cloner::pool::{PoolPages, Populate, hugepages};
 use cloner_testing::host::Holdings;
 use cloner_testing::room::can_set_huge_pages_aside;
 use cloner_testing::{Guest, Studio, alone, guest, huge_pages, room_for};
@@ -81,7 +81,7 @@ fn huge_pages_go_back_to_the_host() {
     let mut order: [usize; 3] = [0, 1, 2];
     for _ in 0..3 {
         let mut reserved = Some(hugepages::reserve(PAGES).unwrap());
-        let mut studio = Some(Studio::with_pool(16 * MIB, Pages::Huge, Populate::AtOnce));
+        let mut studio = Some(Studio::with_pool(16 * MIB, PoolPages::Huge, Populate::AtOnce));
         let backing = Backing::Private(PageSize::Huge);
         let mut source =
             Some(Guest::boot(&Config { backing, ..guest::pulse(&Params::new(1, MIB), 8 * MIB, 1) }));

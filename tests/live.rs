@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
-use cloner::admission::{self, Limits};
+use cloner::admission::{self, CopyLimits};
 use cloner::moment::{self, LiveReport, Moment};
 use cloner::progress::Cancel;
 use cloner::save::{self, SaveOptions, Saved};
@@ -13,7 +13,7 @@ use cloner_testing::linux::{linux, milliseconds};
 use cloner_testing::modes::only_holder;
 use cloner_testing::studio::Failed;
 use cloner_testing::{Guest, Studio, assert_names, guest, huge_pages, note, room_for};
-use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
+use guest_images::pulse::{DirtyRate, DirtyWork, Params, Work, WriteOrder};
 use vmm::Config;
 use vmm::memory::{Backing, PageSize, ReadError, frozen};
 
@@ -41,8 +41,9 @@ fn holders() -> Vec<u32> {
 }
 
 /// Each vCPU writes to its share of all memory as fast as it can, and numbers every write.
-fn dirtying(filled_bytes: u64, order: Order) -> Params {
-    let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
+fn dirtying(filled_bytes: u64, order: WriteOrder) -> Params {
+    let work =
+        Work::Dirty(DirtyWork { rate: DirtyRate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
     Params { beat_ms: 20, work, ..Params::new(NONCE, filled_bytes) }
 }
 
@@ -57,7 +58,7 @@ fn try_save(
     studio: &Studio,
     source: &Guest,
     name: &str,
-    limits: Limits,
+    limits: CopyLimits,
     options: &SaveOptions<'_>,
 ) -> Result<(Snapshot, LiveReport), Failed> {
     let reservation = studio.pool.reserve(name).unwrap();
@@ -68,7 +69,7 @@ fn try_save(
 
 #[track_caller]
 fn save(studio: &Studio, source: &Guest, name: &str) -> (Snapshot, LiveReport) {
-    try_save(studio, source, name, Limits::default(), &SaveOptions::default()).unwrap()
+    try_save(studio, source, name, CopyLimits::default(), &SaveOptions::default()).unwrap()
 }
 
 /// Asserts that the machine beats on, its memory is consistent, and a save has left nothing behind.
@@ -90,10 +91,10 @@ fn two_hundred_live_snapshots_are_each_of_one_instant() {
     let mut pauses = Vec::new();
     let mut copied = 0;
     for (vcpus, order, pages) in [
-        (1, Order::Random, PageSize::Transparent),
-        (2, Order::Sequential, PageSize::Transparent),
-        (2, Order::Random, PageSize::Base),
-        (4, Order::Random, PageSize::Transparent),
+        (1, WriteOrder::Random, PageSize::Transparent),
+        (2, WriteOrder::Sequential, PageSize::Transparent),
+        (2, WriteOrder::Random, PageSize::Base),
+        (4, WriteOrder::Random, PageSize::Transparent),
     ] {
         let params = dirtying(4 * MIB, order);
         let studio = Studio::new(32 * MIB);
@@ -130,7 +131,7 @@ fn two_hundred_live_snapshots_are_each_of_one_instant() {
 fn generations_in_both_modes() {
     let Some(_room) = room_for(2) else { return };
     let _only = only_holder();
-    let params = dirtying(4 * MIB, Order::Random);
+    let params = dirtying(4 * MIB, WriteOrder::Random);
     let studio = Studio::new(32 * MIB);
     let mut source = boot(&params, 8 * MIB, 2, PageSize::Transparent);
     for generation in 0..4 {
@@ -155,7 +156,7 @@ fn only_what_differs_is_saved_against_a_parent() {
     let source = boot(&params, 12 * MIB, 1, PageSize::Transparent);
     let (parent, _) = save(&studio, &source, "parent");
     let reservation = studio.pool.reserve("child").unwrap();
-    let moment = Moment::live(&source.vm, Limits::default()).unwrap();
+    let moment = Moment::live(&source.vm, CopyLimits::default()).unwrap();
     let options = SaveOptions::default().parent(&parent);
     let child = studio.saver.save(moment, reservation, &options).unwrap().snapshot;
     assert!(child.occupied_bytes() < parent.occupied_bytes() / 4, "{child:?}");
@@ -167,12 +168,12 @@ fn only_what_differs_is_saved_against_a_parent() {
 fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     let Some(_room) = room_for(1) else { return };
     let _only = only_holder();
-    let params = dirtying(32 * MIB, Order::Random);
+    let params = dirtying(32 * MIB, WriteOrder::Random);
     let studio = Studio::new(128 * MIB);
     let source = boot(&params, 48 * MIB, 2, PageSize::Transparent);
 
     // There is no room for copies.
-    let limits = Limits { copy_bytes: Some(MIB) };
+    let limits = CopyLimits { copy_bytes: Some(MIB) };
     let error = try_save(&studio, &source, "limited", limits, &SaveOptions::default()).unwrap_err();
     let refused = |error: &Failed| match error {
         Failed::Moment(moment::Error::Admission(admission::Error::TooLittleMemory {
@@ -186,7 +187,8 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
 
     // The pool is full half-way through.
     let small = Studio::new(2 * MIB);
-    let error = try_save(&small, &source, "full", Limits::default(), &SaveOptions::default()).unwrap_err();
+    let error =
+        try_save(&small, &source, "full", CopyLimits::default(), &SaveOptions::default()).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Pool(_))), "{error:?}");
     assert_unharmed(&small, &source, &params);
 
@@ -194,7 +196,7 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     let cancel = Cancel::new();
     cancel.cancel();
     let options = SaveOptions::default().cancel(&cancel);
-    let error = try_save(&studio, &source, "cancelled", Limits::default(), &options).unwrap_err();
+    let error = try_save(&studio, &source, "cancelled", CopyLimits::default(), &options).unwrap_err();
     assert!(matches!(error, Failed::Save(save::Error::Cancelled)), "{error:?}");
     assert_unharmed(&studio, &source, &params);
 
@@ -203,8 +205,8 @@ fn failures_leave_the_source_running_and_the_pool_as_it_was() {
     for attempt in 0..20 {
         let name = format!("killed-{attempt}");
         let result = thread::scope(|scope| {
-            let saving =
-                scope.spawn(|| try_save(&studio, &source, &name, Limits::default(), &SaveOptions::default()));
+            let saving = scope
+                .spawn(|| try_save(&studio, &source, &name, CopyLimits::default(), &SaveOptions::default()));
             while !saving.is_finished() {
                 if let [holder] = holders()[..] {
                     kill(holder);
@@ -244,13 +246,13 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
     let Some(huge) = huge_pages(PAGES) else { return };
     {
         let _only = only_holder();
-        let params = dirtying(24 * MIB, Order::Sequential);
+        let params = dirtying(24 * MIB, WriteOrder::Sequential);
         let studio = Studio::new(128 * MIB);
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, PageSize::Huge);
 
         // The source has all that are free. When asked beforehand, the host says that it has none left.
         let error =
-            try_save(&studio, &source, "asked", Limits::default(), &SaveOptions::default()).unwrap_err();
+            try_save(&studio, &source, "asked", CopyLimits::default(), &SaveOptions::default()).unwrap_err();
         let Failed::Moment(moment::Error::Admission(short)) = &error else { panic!("{error:?}") };
         let named = matches!(
             short,
@@ -260,7 +262,7 @@ fn huge_pages_that_run_out_end_the_snapshot_and_not_the_source() {
         assert_unharmed(&studio, &source, &params);
 
         // This time the pages are gone only after the question.
-        let limits = Limits { copy_bytes: Some(u64::MAX) };
+        let limits = CopyLimits { copy_bytes: Some(u64::MAX) };
         let mut failed = 0;
         for attempt in 0..20 {
             let name = format!("attempt-{attempt}");
@@ -299,7 +301,8 @@ fn shared_memory_is_refused_by_name() {
     let backing = Backing::Shared(PageSize::Base);
     let source = Guest::boot(&Config { backing, ..guest::pulse(&params, 4 * MIB, 1) });
     source.line("pulse: ready");
-    let error = try_save(&studio, &source, "shared", Limits::default(), &SaveOptions::default()).unwrap_err();
+    let error =
+        try_save(&studio, &source, "shared", CopyLimits::default(), &SaveOptions::default()).unwrap_err();
     assert!(
         matches!(error, Failed::Moment(moment::Error::Freeze(frozen::Error::NotPrivate(_)))),
         "{error:?}"

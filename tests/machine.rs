@@ -1,6 +1,6 @@
 //! The handle for a machine: the same operations, whether it runs in this process or in one of its own.
 
-use cloner::admission::{self, Limits};
+use cloner::admission::{self, CopyLimits};
 use cloner::machine::{Error, Machine};
 use cloner::process::GuestProcess;
 use cloner::save::SaveOptions;
@@ -64,7 +64,7 @@ fn both_kinds_are_used_in_the_same_way() {
         assert_eq!(source.machine.pid().is_some(), kind == Kind::Apart);
 
         // Taken at one instant, saved and restored, while it runs on.
-        let moment = source.machine.moment(Limits::default()).unwrap();
+        let moment = source.machine.moment(CopyLimits::default()).unwrap();
         let reservation = studio.pool.reserve(&format!("{kind:?}")).unwrap();
         let instant = studio.comparer.copy_of(moment.memory()).unwrap();
         let saved = studio.saver.save(moment, reservation, &SaveOptions::default()).unwrap();
@@ -80,7 +80,7 @@ fn both_kinds_are_used_in_the_same_way() {
         assert_eq!(source.nonce(), NONCE);
 
         // Refused, it goes on.
-        let error = source.machine.moment(Limits { copy_bytes: Some(0) }).unwrap_err();
+        let error = source.machine.moment(CopyLimits { copy_bytes: Some(0) }).unwrap_err();
         let chain = cloner::chain(&error);
         assert!(chain.contains("only 0 bytes are available"), "{chain}");
         if let Error::Moment(cloner::moment::Error::Admission(short)) = &error {
@@ -97,7 +97,7 @@ fn both_kinds_are_used_in_the_same_way() {
         let again = source.machine.wait_timeout(PATIENCE).unwrap();
         assert_eq!(again, Some(end));
         source.machine.console_input(b"n").unwrap();
-        assert!(source.machine.moment(Limits::default()).is_err());
+        assert!(source.machine.moment(CopyLimits::default()).is_err());
         clone.machine.end().unwrap();
     }
 }
@@ -106,13 +106,13 @@ fn both_kinds_are_used_in_the_same_way() {
 fn only_a_machine_with_a_process_of_its_own_is_branched() {
     let Some(_room) = room_for(2) else { return };
     let (console, output) = Console::new(PATIENCE);
-    let error = boot(Kind::Here).machine.branch(None, Limits::default(), output).unwrap_err();
+    let error = boot(Kind::Here).machine.branch(None, CopyLimits::default(), output).unwrap_err();
     assert!(matches!(error, Error::NotApart), "{error:?}");
     drop(console);
 
     let source = boot(Kind::Apart);
     let (console, output) = Console::new(PATIENCE);
-    let (branch, report) = source.machine.branch(None, Limits::default(), output).unwrap();
+    let (branch, report) = source.machine.branch(None, CopyLimits::default(), output).unwrap();
     assert!(report.fork_time <= report.pause, "{report:?}");
     let branch = Guest { machine: branch, console };
     assert_eq!(branch.nonce(), NONCE);

@@ -1,6 +1,6 @@
 //! A save or restore that cannot be finished leaves the source running and the pool as it was.
 
-use cloner::pool::{self, Pages, Pool, PoolConfig, Populate, Stats};
+use cloner::pool::{self, Pool, PoolConfig, PoolPages, PoolStats, Populate};
 use cloner::progress::{Cancel, Progress, Watch};
 use cloner::restore::eager;
 use cloner::save::{self, SaveOptions};
@@ -22,7 +22,7 @@ fn incompressible() -> Guest {
 /// Asserts that the source beats on, counting by one, that the pool's books agree and are as before, and that the name is
 /// free again.
 #[track_caller]
-fn assert_undone(source: &Guest, studio: &Studio, before: Stats, name: &str) {
+fn assert_undone(source: &Guest, studio: &Studio, before: PoolStats, name: &str) {
     let beat = source.beats().last().copied().unwrap_or(0);
     while source.beat() <= beat + 2 {}
     let beats = source.beats();
@@ -40,7 +40,7 @@ fn a_pool_too_small_for_the_snapshot() {
     // The pool already holds something, which must stay.
     let resident = studio.pool.reserve("resident").unwrap();
     resident.put_blob("text", b"stays").unwrap();
-    let resident = resident.seal();
+    let resident = resident.publish();
     let before = studio.pool.stats();
     for _ in 0..3 {
         let paused = source.pause();
@@ -83,7 +83,7 @@ fn a_pool_that_is_full_just_before_the_end() {
         let filler = studio.pool.reserve("filler").unwrap();
         let filler_bytes = studio.pool.capacity_bytes() - needed + missing;
         filler.put_blob("filler", &vec![0x55; filler_bytes]).unwrap();
-        let _filler = filler.seal();
+        let _filler = filler.publish();
         let before = studio.pool.stats();
         let error = studio.try_save(&paused, "late", &SaveOptions::default()).unwrap_err();
         drop(paused);
@@ -185,12 +185,12 @@ fn a_restore_without_enough_huge_pages() {
 fn a_pool_without_enough_huge_pages() {
     let Some(huge) = huge_pages(0) else { return };
     let capacity_bytes = 8 << 20;
-    let config = PoolConfig { capacity_bytes, pages: Pages::Huge, populate: Populate::OnFirstUse };
+    let config = PoolConfig { capacity_bytes, pages: PoolPages::Huge, populate: Populate::OnFirstUse };
     let error = Pool::new(&config).unwrap_err();
     let pool::Error::TooFewHugePages(shortage) = &error else { panic!("{error:?}") };
     assert_eq!((shortage.wanted, shortage.available), (4, 0));
     assert_names(&error, &["4 huge pages", "0 of the host's", "nr_hugepages"]);
     // Nor does the pool fall back by itself: `provide` does.
-    Pool::new(&PoolConfig { pages: Pages::Ordinary, ..config }).unwrap();
+    Pool::new(&PoolConfig { pages: PoolPages::Ordinary, ..config }).unwrap();
     huge.assert_all_back();
 }

@@ -10,9 +10,9 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::moment::Moment;
-use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::pool::{Pool, PoolConfig, PoolPages, Populate};
 use cloner::progress::Watch;
 use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saver};
@@ -33,10 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
     let pool = Pool::new(&PoolConfig {
         capacity_bytes: 32 << 20,
-        pages: Pages::Ordinary,
+        pages: PoolPages::Ordinary,
         populate: Populate::OnFirstUse,
     })?;
-    let moment = Moment::live(&source, Limits::default())?;
+    let moment = Moment::live(&source, CopyLimits::default())?;
     let saved = saver.save(moment, pool.reserve("template")?, &SaveOptions::default())?;
     let live = saved.report.live.expect("it was a live moment");
     println!("saved in {:?}, of which the source stood still for {:?}", live.total_time, live.pause);

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use cloner::moment::Moment;
-use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::pool::{Pool, PoolConfig, PoolPages, Populate};
 use cloner::restore::Restorer;
-use cloner::restore::lazy::{Options, Restored};
+use cloner::restore::lazy::{LazyOptions, Restored};
 use cloner::save::{SaveOptions, Saver};
 use cloner::walk::Threads;
 use vmm::Vm;
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let pool = Pool::new(&PoolConfig {
         capacity_bytes: 32 << 20,
-        pages: Pages::Ordinary,
+        pages: PoolPages::Ordinary,
         populate: Populate::OnFirstUse,
     })?;
     let threads = Threads::new(2)?;
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // What the guest touches arrives first; the rest follows in the background.
     let backing = Backing::Private(PageSize::Transparent);
-    let Restored { memory, fill } = restorer.lazy(&snapshot, backing, &Options::default())?;
+    let Restored { memory, fill } = restorer.lazy(&snapshot, backing, &LazyOptions::default())?;
     let clone = Vm::restore(snapshot.state(), memory, Box::new(io::stdout()))?;
     clone.start();
     while !fill.is_complete() && clone.ending().is_none() {

@@ -25,12 +25,12 @@ pub enum Error {
 
 /// How much memory the caller allows for copies.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Limits {
+pub struct CopyLimits {
     /// Most bytes to spend on pages that are kept twice. `None` allows everything that the host has available.
     pub copy_bytes: Option<u64>,
 }
 
-impl Limits {
+impl CopyLimits {
     /// Admits a copy that may need `needed_bytes` for pages of this backing.
     pub(crate) fn admit(self, needed_bytes: u64, backing: &Backing) -> Result<(), Error> {
         let available_bytes = self.available_bytes(backing)?;

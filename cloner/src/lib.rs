@@ -33,9 +33,9 @@
 //! A guest is booted, saved while it runs on, and cloned. `examples/clone_twice.rs` is this as a whole program.
 //!
 //! ```no_run
-//! use cloner::admission::Limits;
+//! use cloner::admission::CopyLimits;
 //! use cloner::moment::Moment;
-//! use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+//! use cloner::pool::{PoolPages, Pool, PoolConfig, Populate};
 //! use cloner::progress::Watch;
 //! use cloner::restore::Restorer;
 //! use cloner::save::{SaveOptions, Saver};
@@ -54,10 +54,10 @@
 //! let (saver, restorer) = (Saver::new(&threads), Restorer::new(&threads));
 //! let pool = Pool::new(&PoolConfig {
 //!     capacity_bytes: 64 << 20,
-//!     pages: Pages::Ordinary,
+//!     pages: PoolPages::Ordinary,
 //!     populate: Populate::OnFirstUse,
 //! })?;
-//! let moment = Moment::live(&source, Limits::default())?;
+//! let moment = Moment::live(&source, CopyLimits::default())?;
 //! let saved = saver.save(moment, pool.reserve("golden")?, &SaveOptions::default())?;
 //!
 //! let backing = Backing::Private(PageSize::Transparent);

@@ -12,11 +12,11 @@ use vmm::devices::serial::ConsoleOutput;
 use vmm::memory::GuestMemory;
 use vmm::{Announce, Config, Identity, Vm, VmState};
 
-use crate::admission::Limits;
+use crate::admission::CopyLimits;
 use crate::moment::{self, Moment};
 use crate::process::{self, BranchReport, GuestProcess};
 
-pub use crate::process::End;
+pub use crate::process::GuestEnding;
 
 /// Why a machine could not be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -153,11 +153,11 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error::Process`] if its process was killed, and so could not say how the guest ended.
-    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<End>, Error> {
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<GuestEnding>, Error> {
         match &self.0 {
             Kind::Here(vm) => Ok(vm
                 .wait_timeout(limit)
-                .map(|ending| End { message: ending.to_string(), orderly: ending.is_orderly() })),
+                .map(|ending| GuestEnding { message: ending.to_string(), orderly: ending.is_orderly() })),
             Kind::Apart(apart) => Ok(apart.process().wait_timeout(limit)?),
         }
     }
@@ -167,7 +167,7 @@ impl Machine {
     /// # Errors
     /// [`Error::Moment`] or [`Error::Process`], for a machine of either kind, if there is too little memory for what both may come
     /// to hold twice, if the memory is shared, or if the guest has ended.
-    pub fn moment(&self, limits: Limits) -> Result<Moment<'_>, Error> {
+    pub fn moment(&self, limits: CopyLimits) -> Result<Moment<'_>, Error> {
         match &self.0 {
             Kind::Here(vm) => Ok(Moment::live(vm, limits)?),
             Kind::Apart(apart) => Ok(apart.process().moment(limits)?),
@@ -183,7 +183,7 @@ impl Machine {
     pub fn branch(
         &self,
         announce: Option<Announce>,
-        limits: Limits,
+        limits: CopyLimits,
         output: ConsoleOutput,
     ) -> Result<(Self, BranchReport), Error> {
         let Kind::Apart(apart) = &self.0 else { return Err(Error::NotApart) };

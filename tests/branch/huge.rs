@@ -6,10 +6,10 @@ use cloner_testing::process::eventually;
 use cloner_testing::{Studio, assert_names, guest, huge_pages, note, room_for};
 use std::fs;
 
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::process::Error;
 use cloner::save;
-use guest_images::pulse::Order;
+use guest_images::pulse::WriteOrder;
 use vmm::memory::{Backing, PageSize, ReadError};
 
 use super::{NONCE, boot, dirtying, freeze, private, verify, verify_frozen};
@@ -20,7 +20,7 @@ use crate::{KIB, MIB};
 #[test]
 fn huge_pages_come_back_while_both_run() {
     let Some(_room) = room_for(2) else { return };
-    let params = dirtying(16 * MIB, Order::Random);
+    let params = dirtying(16 * MIB, WriteOrder::Random);
     let source = boot(&params, 24 * MIB, 1, private());
     let kib = |name: &str| {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", source.pid())).unwrap();
@@ -49,16 +49,16 @@ fn pages_taken_from_a_frozen_branch_are_not_zeros() {
     const PAGES: usize = 16;
     let Some(huge) = huge_pages(PAGES) else { return };
     {
-        let params = dirtying(24 * MIB, Order::Sequential);
+        let params = dirtying(24 * MIB, WriteOrder::Sequential);
         let studio = Studio::new(128 * MIB);
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, Backing::Private(PageSize::Huge));
 
         // The source has all that are free. When asked beforehand, the host says that it has none left.
-        let error = source.vm().branch(None, Limits::default()).unwrap_err();
+        let error = source.vm().branch(None, CopyLimits::default()).unwrap_err();
         assert!(matches!(&error, Error::Refused(why) if why.contains("0 bytes are available")), "{error:?}");
 
         // This time the pages are gone only after the question.
-        let limits = Limits { copy_bytes: Some(u64::MAX) };
+        let limits = CopyLimits { copy_bytes: Some(u64::MAX) };
         let mut failed = 0;
         for attempt in 0..10 {
             let (frozen, _) = source.vm().freeze(limits).unwrap();

@@ -10,11 +10,11 @@ use cloner_testing::process::{IN_STATUS, PATIENCE, Process, eventually};
 use cloner_testing::{Studio, guest, note, room_for, value};
 use std::fs;
 
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::process::FrozenGuest;
 use cloner::process::fork::Zygote;
 use cloner::progress::Watch;
-use guest_images::pulse::{Dirty, Order, Params, Rate, Status, Work, check, layout};
+use guest_images::pulse::{DirtyRate, DirtyWork, Params, Status, Work, WriteOrder, check, layout};
 use vmm::Config;
 use vmm::config::Kernel;
 use vmm::memory::{Backing, PageSize, StillMemory};
@@ -24,8 +24,9 @@ use crate::{MIB, PROGRAM, run};
 const NONCE: u64 = 0xb2a2_c400_b2a2_c400;
 
 /// Each vCPU writes to its share of all memory as fast as it can, and numbers every write.
-fn dirtying(filled_bytes: u64, order: Order) -> Params {
-    let work = Work::Dirty(Dirty { rate: Rate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
+fn dirtying(filled_bytes: u64, order: WriteOrder) -> Params {
+    let work =
+        Work::Dirty(DirtyWork { rate: DirtyRate::FullSpeed, working_set: 1000, order, words_per_page: 8 });
     Params { beat_ms: 20, work, ..Params::new(NONCE, filled_bytes) }
 }
 
@@ -46,7 +47,7 @@ fn private() -> Backing {
 
 #[track_caller]
 fn freeze(process: &Process) -> FrozenGuest {
-    process.vm().freeze(Limits::default()).unwrap().0
+    process.vm().freeze(CopyLimits::default()).unwrap().0
 }
 
 /// Checks every word of the filled memory of a machine at this instant, and returns the machine's status block.
@@ -97,9 +98,9 @@ fn branches_are_of_one_instant_and_apart() {
     let Some(_room) = room_for(4) else { return };
     let mut pauses = Vec::new();
     for (vcpus, order, pages) in [
-        (1, Order::Random, PageSize::Transparent),
-        (2, Order::Sequential, PageSize::Base),
-        (4, Order::Random, PageSize::Transparent),
+        (1, WriteOrder::Random, PageSize::Transparent),
+        (2, WriteOrder::Sequential, PageSize::Base),
+        (4, WriteOrder::Random, PageSize::Transparent),
     ] {
         let params = dirtying(4 * MIB, order);
         let mut line = vec![boot(&params, 8 * MIB, vcpus, Backing::Private(pages))];
@@ -207,7 +208,7 @@ fn a_frozen_guest_stays_as_it_is() {
 #[test]
 fn generations_of_all_kinds() {
     let Some(_room) = room_for(4) else { return };
-    let params = dirtying(4 * MIB, Order::Random);
+    let params = dirtying(4 * MIB, WriteOrder::Random);
     let studio = Studio::new(32 * MIB);
     let source = boot(&params, 8 * MIB, 2, private());
     let frozen = freeze(&source);

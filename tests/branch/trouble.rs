@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::Read;
 
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::process::{Error, GuestProcess};
 use cloner::restore::lazy;
 use cloner_testing::process::{PATIENCE, Process, eventually, is_running, kill};
 use cloner_testing::{Guest, Studio, alone, can_restore_lazily_too, guest, room_for};
-use guest_images::pulse::Order;
+use guest_images::pulse::WriteOrder;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use vmm::config::Kernel;
 use vmm::host::fork;
@@ -23,21 +23,21 @@ use crate::{KIB, MIB, PROGRAM};
 fn what_cannot_be_branched_is_refused_by_name() {
     let Some(_room) = room_for(2) else { return };
     let params = idle();
-    let refused = |process: &Process, limits: Limits, what: &[&str]| {
+    let refused = |process: &Process, limits: CopyLimits, what: &[&str]| {
         let error = process.vm().branch(None, limits).unwrap_err();
         let Error::Refused(why) = &error else { panic!("{error:?}") };
         assert!(what.iter().all(|part| why.contains(part)), "{why}");
         assert_eq!(process.nonce(), NONCE);
     };
     let shared = boot(&params, 4 * MIB, 1, Backing::Shared(PageSize::Base));
-    refused(&shared, Limits::default(), &["shared memfd", "private"]);
+    refused(&shared, CopyLimits::default(), &["shared memfd", "private"]);
     shared.end();
 
     let source = boot(&params, 4 * MIB, 1, private());
-    refused(&source, Limits { copy_bytes: Some(64 * KIB) }, &["65536 bytes are available", "twice"]);
+    refused(&source, CopyLimits { copy_bytes: Some(64 * KIB) }, &["65536 bytes are available", "twice"]);
     // An address outside the guest's memory, which the branch notices.
     let outside = Announce::InMemory { address: 4 * MIB - 1 };
-    let (branch, _) = source.vm().branch(Some(outside), Limits::default()).unwrap();
+    let (branch, _) = source.vm().branch(Some(outside), CopyLimits::default()).unwrap();
     let error = branch.wait_running().unwrap_err();
     assert!(matches!(&error, Error::Refused(why) if why.contains("0x3fffff")), "{error:?}");
     assert_eq!(source.nonce(), NONCE);
@@ -45,7 +45,7 @@ fn what_cannot_be_branched_is_refused_by_name() {
     source.send("q");
     let end = source.vm().wait_timeout(PATIENCE).unwrap().unwrap();
     assert!(end.orderly, "{end:?}");
-    let error = source.vm().branch(None, Limits::default()).unwrap_err();
+    let error = source.vm().branch(None, CopyLimits::default()).unwrap_err();
     assert!(matches!(&error, Error::GuestEnded(reported) if *reported == end), "{error:?}");
 }
 
@@ -72,7 +72,7 @@ fn a_process_with_other_threads_is_not_forked() {
         if !can_restore_lazily_too() {
             return;
         }
-        let options = lazy::Options::default();
+        let options = lazy::LazyOptions::default();
         let lazy::Restored { memory, fill } = studio.restorer.lazy(&snapshot, private(), &options).unwrap();
         let clone = Guest::resume(snapshot.state(), memory);
         let Guest { vm, console, .. } = clone;
@@ -87,12 +87,12 @@ fn a_process_with_other_threads_is_not_forked() {
 #[test]
 fn who_lives_on_when_somebody_dies() {
     let Some(_room) = room_for(3) else { return };
-    let params = dirtying(8 * MIB, Order::Random);
+    let params = dirtying(8 * MIB, WriteOrder::Random);
     let source = boot(&params, 16 * MIB, 1, private());
 
     // A branch is killed while it is being built, or when it runs: its caller is told.
     for _ in 0..5 {
-        let (branch, _) = source.vm().branch(None, Limits::default()).unwrap();
+        let (branch, _) = source.vm().branch(None, CopyLimits::default()).unwrap();
         kill(branch.pid());
         let error = branch.wait_timeout(PATIENCE).unwrap_err();
         assert!(matches!(error, Error::Ended), "{error:?}");
@@ -108,7 +108,7 @@ fn who_lives_on_when_somebody_dies() {
     let (branch, _) = source.branch(None);
     kill(source.pid());
     assert!(matches!(source.vm().wait_timeout(PATIENCE), Err(Error::Ended)));
-    assert!(matches!(source.vm().branch(None, Limits::default()), Err(Error::Ended | Error::Channel(_))));
+    assert!(matches!(source.vm().branch(None, CopyLimits::default()), Err(Error::Ended | Error::Channel(_))));
     let (grandchild, _) = branch.branch(None);
     verify(&params, &grandchild);
 
@@ -133,7 +133,7 @@ fn a_branch_that_cannot_be_built_says_why() {
     let pid = Pid::from_raw(i32::try_from(source.pid()).unwrap());
     let limit = |bytes| Rlimit { current: bytes, maximum: None };
     prlimit(pid, Resource::As, limit(Some((used - 16) * KIB))).unwrap();
-    let (branch, _) = source.vm().branch(None, Limits::default()).unwrap();
+    let (branch, _) = source.vm().branch(None, CopyLimits::default()).unwrap();
     let error = branch.wait_running().unwrap_err();
     assert!(matches!(&error, Error::Refused(why) if why.contains("Cannot allocate memory")), "{error:?}");
     prlimit(pid, Resource::As, limit(None)).unwrap();
@@ -157,7 +157,7 @@ fn a_console_that_nobody_reads_stops_nobody() {
         let now = rustix::io::ioctl_fionread(source.console()).unwrap();
         (std::mem::replace(&mut before, now) == now && now > 0).then_some(())
     });
-    let (branch, _) = source.branch(None, Limits::default()).unwrap();
+    let (branch, _) = source.branch(None, CopyLimits::default()).unwrap();
     branch.wait_running().unwrap();
     for mut console in [branch.console(), source.console()] {
         let mut some = vec![0; 64 << 10];

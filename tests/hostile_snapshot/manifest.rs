@@ -61,7 +61,7 @@ fn a_pool_that_contradicts_the_manifest() {
     for (label, bytes) in &parts.blobs {
         reservation.put_blob(label, bytes).unwrap();
     }
-    let error = Snapshot::open(reservation.seal()).unwrap_err();
+    let error = Snapshot::open(reservation.publish()).unwrap_err();
     assert!(
         matches!(error, Error::Exchanged { index: 1, expected: manifest, found }
             if manifest == expected && found == !expected),

@@ -9,7 +9,7 @@ use cloner::layout::chunks;
 use cloner::restore::eager;
 use cloner::snapshot::{Error, MANIFEST_LABEL, MEMORY_REGION, ManifestV2, STATE_LABEL, Snapshot};
 use cloner_codec::chunk::{Page, PageIndex, PageRef};
-use cloner_codec::hot::{ChunkInput, Dedup, Encoder, Options, PageSet, VerifiedChunk};
+use cloner_codec::hot::{ChunkInput, Dedup, Encoder, EncoderOptions, PageSet, VerifiedChunk};
 use cloner_testing::{Guest, Studio, assert_names, guest, room_for};
 use guest_images::pulse::{Mix, Params};
 use vmm::VmState;
@@ -68,7 +68,7 @@ impl Parts {
         for (label, bytes) in &self.blobs {
             reservation.put_blob(label, bytes).unwrap();
         }
-        let result = use_it(Snapshot::open(reservation.seal()));
+        let result = use_it(Snapshot::open(reservation.publish()));
         studio.pool.remove("hostile").unwrap();
         result
     }
@@ -198,7 +198,7 @@ fn a_chunk_of_another_length() {
     let checksum = VerifiedChunk::verify(&short).unwrap().checksum();
     wrong.chunks.insert(0, short.clone());
     let error = wrong.with_manifest(|manifest| manifest.chunks[0].checksum = checksum).refused(&studio);
-    assert!(matches!(error, Error::Pages { index: 0, expected: 512, found: 256 }), "{error:?}");
+    assert!(matches!(error, Error::PageCount { index: 0, expected: 512, found: 256 }), "{error:?}");
 
     // The last chunk of 9 MiB has 256 pages, so the short one fits there.
     let mut right = parts.clone();
@@ -213,7 +213,7 @@ fn a_chunk_of_another_length() {
     full.chunks.insert(4, parts.chunks[&0].clone());
     let entry = ChunkId { index: 4, ..parts.manifest.chunks[0] };
     let error = full.with_manifest(|manifest| manifest.chunks.push(entry)).refused(&studio);
-    assert!(matches!(error, Error::Pages { index: 4, expected: 256, found: 512 }), "{error:?}");
+    assert!(matches!(error, Error::PageCount { index: 4, expected: 256, found: 512 }), "{error:?}");
 }
 
 /// The state of another machine, in a valid envelope.
@@ -251,7 +251,7 @@ fn encode(pages: &[Page], dedup: &mut impl Dedup) -> Vec<u8> {
     let mut encoded = Vec::new();
     let bytes = pages.concat();
     let input = ChunkInput::new(&bytes, &PageSet::ALL).unwrap();
-    Encoder::new(Options::default()).encode_chunk(&input, dedup, &mut encoded);
+    Encoder::new(EncoderOptions::default()).encode_chunk(&input, dedup, &mut encoded);
     encoded
 }
 

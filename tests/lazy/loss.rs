@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use cloner::layout::{self, Chunk};
-use cloner::restore::lazy::{self, Fill, Options, Restored, Source, SourceError, WorkingSet};
+use cloner::restore::lazy::{self, Fill, LazyOptions, PageSource, Restored, SourceError, WorkingSet};
 use cloner::save::SaveOptions;
 use cloner::snapshot::Snapshot;
 use cloner_codec::chunk::{Page, PageIndex};
@@ -33,7 +33,7 @@ fn with_flipped_bit(studio: &Studio, snapshot: &Snapshot, chunk: u64) -> Snapsho
     for (label, bytes) in stored.blobs() {
         reservation.put_blob(label, bytes).unwrap();
     }
-    Snapshot::open(reservation.seal()).unwrap()
+    Snapshot::open(reservation.publish()).unwrap()
 }
 
 #[track_caller]
@@ -77,7 +77,7 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
     }
 
     // The background fill finds the damage without the guest.
-    let Restored { memory, fill } = restore(&studio, &damaged, TRANSPARENT, &Options::default());
+    let Restored { memory, fill } = restore(&studio, &damaged, TRANSPARENT, &LazyOptions::default());
     assert_names(&fill.wait().unwrap_err(), &["chunk 5", "checksum"]);
     let late = Guest::resume(damaged.state(), memory);
     assert_lost(&late.end(), &["chunk 5"]);
@@ -93,7 +93,7 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
     let clone = Guest::resume(good.state(), memory);
     clone.sum();
     let faults = fill.faults();
-    let options = Options { working_set: Some(WorkingSet::recorded(&good, &faults)), ..on_demand() };
+    let options = LazyOptions { working_set: Some(WorkingSet::recorded(&good, &faults)), ..on_demand() };
     let error = studio.restorer.lazy(&damaged, TRANSPARENT, &options).unwrap_err();
     assert!(matches!(error, lazy::Error::Lost(_)), "{error}");
 }
@@ -132,7 +132,7 @@ struct Mortal {
     fate: Fate,
 }
 
-impl Source for Mortal {
+impl PageSource for Mortal {
     fn layout(&self) -> Layout {
         self.memory.layout()
     }
@@ -171,7 +171,8 @@ fn a_handler_that_dies_or_stalls_stops_the_clone() {
         // The limit must find only the handler that stalls: reporting a panic, with a backtrace, may take longer than this.
         let stalls = matches!(fate, Fate::Blocks(_));
         let options = on_demand();
-        let options = if stalls { Options { limit: Duration::from_millis(300), ..options } } else { options };
+        let options =
+            if stalls { LazyOptions { limit: Duration::from_millis(300), ..options } } else { options };
         let source = Mortal { memory: studio.memory(&snapshot), left: AtomicUsize::new(PAGES), fate };
         let Restored { memory, fill } = lazy::memory_from(Box::new(source), TRANSPARENT, &options).unwrap();
         let clone = Guest::resume(snapshot.state(), memory);

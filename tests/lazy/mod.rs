@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloner::moment::{Moment, Series};
-use cloner::restore::lazy::{self, Options, Restored, WorkingSet};
+use cloner::restore::lazy::{self, LazyOptions, Restored, WorkingSet};
 use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use cloner_testing::host::Holdings;
 use cloner_testing::linux::{MEMORY_BYTES, linux};
 use cloner_testing::{Guest, Studio, alone, assert_names, can_restore_lazily, guest, huge_pages, room_for};
-use guest_images::pulse::{Dirty, Order, Params, Rate, Work, check};
+use guest_images::pulse::{DirtyRate, DirtyWork, Params, Work, WriteOrder, check};
 use vmm::memory::{Backing, PageSize};
 
 use crate::MIB;
@@ -33,17 +33,17 @@ fn source(params: &Params, vcpus: u8) -> Guest {
 }
 
 /// Only pages that are touched arrive.
-fn on_demand() -> Options {
-    Options { background: None, ..Options::default() }
+fn on_demand() -> LazyOptions {
+    LazyOptions { background: None, ..LazyOptions::default() }
 }
 
 /// All pages arrive, from the beginning.
-fn at_once() -> Options {
-    Options { background: Some(Duration::ZERO), ..Options::default() }
+fn at_once() -> LazyOptions {
+    LazyOptions { background: Some(Duration::ZERO), ..LazyOptions::default() }
 }
 
 #[track_caller]
-fn restore(studio: &Studio, snapshot: &Snapshot, backing: Backing, options: &Options) -> Restored {
+fn restore(studio: &Studio, snapshot: &Snapshot, backing: Backing, options: &LazyOptions) -> Restored {
     studio.restorer.lazy(snapshot, backing, options).unwrap()
 }
 
@@ -76,7 +76,7 @@ fn a_lazy_clone_is_a_clone() {
     ];
     for backing in kinds {
         for (granule_pages, background) in [(1, None), (16, Some(Duration::ZERO)), (512, None)] {
-            let options = Options { granule_pages, background, ..Options::default() };
+            let options = LazyOptions { granule_pages, background, ..LazyOptions::default() };
             let Restored { memory, fill } = restore(&studio, &snapshot, backing.clone(), &options);
             let clone = Guest::resume(snapshot.state(), memory);
             assert_is_clone(&params, &clone);
@@ -142,10 +142,10 @@ fn the_fill_replaces_nothing() {
     if !can_restore_lazily() {
         return;
     }
-    let work = Work::Dirty(Dirty {
-        rate: Rate::FullSpeed,
+    let work = Work::Dirty(DirtyWork {
+        rate: DirtyRate::FullSpeed,
         working_set: 1000,
-        order: Order::Random,
+        order: WriteOrder::Random,
         words_per_page: 8,
     });
     let params = Params { work, ..params() };
@@ -179,7 +179,7 @@ fn a_working_set_spares_the_faults() {
     let studio = Studio::new(64 * MIB);
     let snapshot = studio.snapshot(&source(&params, 1), "template");
     let run = |working_set| {
-        let options = Options { working_set, ..on_demand() };
+        let options = LazyOptions { working_set, ..on_demand() };
         let Restored { memory, fill } = restore(&studio, &snapshot, TRANSPARENT, &options);
         let clone = Guest::resume(snapshot.state(), memory);
         assert_is_clone(&params, &clone);
@@ -243,13 +243,13 @@ fn what_cannot_be_served_is_refused() {
     let studio = Studio::new(64 * MIB);
     let snapshot = studio.snapshot(&source(&params(), 1), "template");
     for granule_pages in [0, 3, 1024] {
-        let options = Options { granule_pages, ..Options::default() };
+        let options = LazyOptions { granule_pages, ..LazyOptions::default() };
         let error = studio.restorer.lazy(&snapshot, TRANSPARENT, &options).unwrap_err();
         assert!(matches!(error, lazy::Error::Granule(pages) if pages == granule_pages), "{error}");
     }
     let file = vmm::memory::memfd::create(c"template", MEMORY, false).unwrap();
     let backing = Backing::OverTemplate(Arc::new(file));
-    let error = studio.restorer.lazy(&snapshot, backing, &Options::default()).unwrap_err();
+    let error = studio.restorer.lazy(&snapshot, backing, &LazyOptions::default()).unwrap_err();
     assert_names(&error, &["memory of its own", "template"]);
 }
 

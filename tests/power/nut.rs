@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cloner::battery::{Battery, BatterySpec, Mains, NutSource, PowerSource, PowerState};
-use cloner::durable::{DurablePool, Settings, Status};
+use cloner::durable::{DurablePool, DurableSettings, DurableStatus};
 use cloner::pool::Labels;
 use cloner::progress::Watch;
 use cloner_testing::folder::Folder as Temporary;
@@ -83,7 +83,7 @@ impl Ups {
 }
 
 #[track_caller]
-fn wait_until(durable: &DurablePool, what: impl Fn(&Status) -> bool) -> Duration {
+fn wait_until(durable: &DurablePool, what: impl Fn(&DurableStatus) -> bool) -> Duration {
     let started = Instant::now();
     while !what(&durable.status()) {
         assert!(started.elapsed() < PATIENCE, "{:?}", durable.status());
@@ -106,7 +106,8 @@ fn a_ups_on_battery_makes_the_flush_start_by_itself() {
     }
     let flushed = Temporary::new();
     let battery = Battery::new(BatterySpec { capacity_j: 200_000.0, ..BatterySpec::default() }).unwrap();
-    let settings = Settings { probe_bytes: 8 << 20, poll: Duration::from_millis(50), ..Settings::new(2) };
+    let settings =
+        DurableSettings { probe_bytes: 8 << 20, poll: Duration::from_millis(50), ..DurableSettings::new(2) };
     let power = (battery, Box::new(source) as Box<dyn PowerSource>);
     let (durable, _) =
         DurablePool::open(pool(), folder(flushed.path()), power, settings, Watch::default()).unwrap();

@@ -9,11 +9,11 @@ use cloner::flush::files::RealFiles;
 use cloner::flush::{
     Cleaning, FlushSettings, Flusher, Folder, FolderOptions, Gauge, RecoverOptions, RecoverReport, Recoverer,
 };
-use cloner::pool::{Pages, Pool, PoolConfig, Populate, Reservation, Stored};
+use cloner::pool::{Pool, PoolConfig, PoolPages, Populate, Reservation, StoredSnapshot};
 use cloner::rate::Rate;
 use cloner::snapshot::{MANIFEST_LABEL, MEMORY_REGION, ManifestV2, RegionV2, SnapshotId};
 use cloner::walk::Threads;
-use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+use cloner_codec::hot::{ChunkInput, Encoder, EncoderOptions, NoDedup, PageSet, VerifiedChunk};
 
 /// The only chunk of the snapshot with this number.
 fn chunk(number: u64) -> Vec<u8> {
@@ -26,12 +26,12 @@ fn chunk(number: u64) -> Vec<u8> {
     let memory: Vec<u8> = (0..pages * 512).flat_map(|_| next().to_le_bytes()).collect();
     let mut encoded = Vec::new();
     let input = ChunkInput::new(&memory, &PageSet::ALL).unwrap();
-    Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
+    Encoder::new(EncoderOptions::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
     encoded
 }
 
 /// Fills a reservation with the snapshot of this number.
-pub(super) fn fill(reservation: Reservation, number: u64) -> Arc<Stored> {
+pub(super) fn fill(reservation: Reservation, number: u64) -> Arc<StoredSnapshot> {
     let encoded = chunk(number);
     let checksum = VerifiedChunk::verify(&encoded).unwrap().checksum();
     let id = ChunkId { region: MEMORY_REGION, index: 0, checksum };
@@ -46,19 +46,19 @@ pub(super) fn fill(reservation: Reservation, number: u64) -> Arc<Stored> {
         chunks: vec![id],
     };
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes()).unwrap();
-    reservation.seal()
+    reservation.publish()
 }
 
 /// Asserts that a snapshot is the one of this number, in every byte.
 #[track_caller]
-pub(super) fn assert_is(stored: &Stored, number: u64) {
+pub(super) fn assert_is(stored: &StoredSnapshot, number: u64) {
     let found = stored.chunk(MEMORY_REGION, 0);
     assert!(stored.chunks().len() == 1 && found == Some(&chunk(number)[..]), "{}", stored.name());
 }
 
 pub(super) fn pool() -> Arc<Pool> {
     let config =
-        PoolConfig { capacity_bytes: 64 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+        PoolConfig { capacity_bytes: 64 << 20, pages: PoolPages::Ordinary, populate: Populate::OnFirstUse };
     Arc::new(Pool::new(&config).unwrap())
 }
 

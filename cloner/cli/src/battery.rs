@@ -14,7 +14,7 @@ use crate::numbers;
 use crate::size::Size;
 use cloner::battery::{Battery, BatterySpec};
 use cloner::flush::{ANY_HOST, FlushSettings, Flusher, FolderOptions, Gauge};
-use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::pool::{Pool, PoolConfig, PoolPages, Populate};
 use cloner::rate::Rate;
 use cloner::walk::Threads;
 
@@ -155,8 +155,11 @@ fn measure(path: &std::path::Path) -> Result<Rate, Error> {
     let measured = (|| {
         let options = FolderOptions { host: String::from(ANY_HOST), ..FolderOptions::default() };
         let folder = Arc::new(folder::open(&own, &options)?);
-        let config =
-            PoolConfig { capacity_bytes: 2 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+        let config = PoolConfig {
+            capacity_bytes: 2 << 20,
+            pages: PoolPages::Ordinary,
+            populate: Populate::OnFirstUse,
+        };
         let pool = Arc::new(Pool::new(&config)?);
         let none = Rate { bytes_per_second: 1.0, commit: std::time::Duration::ZERO };
         let threads = Threads::new(1)?;

@@ -10,12 +10,12 @@ use vmm::{Announce, Vm};
 
 use crate::console::Console;
 use crate::guest::{BootArgs, MachineArgs};
-use crate::guests::{Guest, Number, console_of, say, watch};
+use crate::guests::{CloneLabel, WatchedGuest, console_of, say, watch};
 use crate::pages::PoolArgs;
 use crate::progress::{self, Spinner};
 use crate::size::Size;
 use crate::{Error, announce, interrupt, threads};
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::machine::Machine;
 use cloner::moment::Moment;
 use cloner::process::GuestProcess;
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     };
     let (Saved { snapshot, report }, pause) = match mode {
         Mode::Live => {
-            let saved = save(Moment::live(&source, Limits::default())?)?;
+            let saved = save(Moment::live(&source, CopyLimits::default())?)?;
             let pause = saved.report.live.as_ref().expect("the source ran on").pause;
             (saved, pause)
         }
@@ -162,21 +162,21 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     ))?;
 
     let announce = args.announced()?;
-    let mut guests = vec![Guest { name: THE_SOURCE, machine: Machine::here(source) }];
+    let mut guests = vec![WatchedGuest { name: THE_SOURCE, machine: Machine::here(source) }];
     if args.fork {
         guests.extend(fork(&restorer, &snapshot, args.clones, announce)?);
     } else {
         for number in 1..=args.clones {
             let started = Instant::now();
             let memory = if args.lazy {
-                restorer.lazy(&snapshot, args.machine.backing(), &lazy::Options::default())?.memory
+                restorer.lazy(&snapshot, args.machine.backing(), &lazy::LazyOptions::default())?.memory
             } else {
                 let progress = Progress::default();
                 let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
                 let decode = || restorer.eager(&snapshot, args.machine.backing(), watch);
                 progress::bar("decoding", &progress, decode)?.memory
             };
-            guests.push(restore(&snapshot, memory, announce, Number { number, started })?);
+            guests.push(restore(&snapshot, memory, announce, CloneLabel { number, started })?);
         }
     }
     watch(&guests, args.seconds.map(Duration::from_secs))
@@ -187,8 +187,8 @@ fn restore(
     snapshot: &Snapshot,
     memory: GuestMemory,
     announce: Option<Announce>,
-    clone: Number,
-) -> Result<Guest, Error> {
+    clone: CloneLabel,
+) -> Result<WatchedGuest, Error> {
     let console = console_of(clone.number);
     let machine = Machine::restore(snapshot.state(), memory, announce, console.writer());
     known(machine.map_err(Error::machine(A_CLONE))?, announce, &console, clone)
@@ -200,7 +200,7 @@ fn fork(
     snapshot: &Snapshot,
     clones: usize,
     announce: Option<Announce>,
-) -> Result<Vec<Guest>, Error> {
+) -> Result<Vec<WatchedGuest>, Error> {
     let started = Instant::now();
     let progress = Progress::default();
     let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
@@ -211,7 +211,7 @@ fn fork(
     say(&format!("cloner: the template is ready after {:.1} ms", started.elapsed().as_secs_f64() * 1e3))?;
     let mut guests = Vec::with_capacity(clones);
     for number in 1..=clones {
-        let clone = Number { number, started: Instant::now() };
+        let clone = CloneLabel { number, started: Instant::now() };
         let console = console_of(number);
         let machine = Machine::apart(zygote.fork(announce)?, console.writer());
         guests.push(known(machine.map_err(Error::machine(A_CLONE))?, announce, &console, clone)?);
@@ -225,7 +225,7 @@ fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
     let program = std::env::current_exe().map_err(Error::Program)?;
     let console = Console::shown("source  | ");
     let machine = Machine::apart(GuestProcess::boot(&program, config)?, console.writer());
-    let source = Guest { name: THE_SOURCE, machine: machine.map_err(Error::machine(THE_SOURCE))? };
+    let source = WatchedGuest { name: THE_SOURCE, machine: machine.map_err(Error::machine(THE_SOURCE))? };
     {
         let limit = Duration::from_secs(args.wait);
         let _spinner = Spinner::new(format!("waiting for /{}/", args.when));
@@ -239,11 +239,11 @@ fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
     }
     let mut guests = Vec::with_capacity(args.clones + 1);
     for number in 1..=args.clones {
-        let clone = Number { number, started: Instant::now() };
+        let clone = CloneLabel { number, started: Instant::now() };
         let console = console_of(number);
         let (machine, report) = source
             .machine
-            .branch(announce, Limits::default(), console.writer())
+            .branch(announce, CopyLimits::default(), console.writer())
             .map_err(Error::machine(THE_SOURCE))?;
         guests.push(known(machine, announce, &console, clone)?);
         let pause = report.pause.as_secs_f64() * 1e3;
@@ -258,14 +258,14 @@ fn known(
     machine: Machine,
     announce: Option<Announce>,
     console: &Console,
-    clone: Number,
-) -> Result<Guest, Error> {
+    clone: CloneLabel,
+) -> Result<WatchedGuest, Error> {
     let identity = machine.identity();
     match machine.pid() {
         Some(pid) => clone.say(format_args!("({identity}) runs as process {pid}"))?,
         None => clone.say(format_args!("({identity}) runs"))?,
     }
-    let guest = Guest { name: A_CLONE, machine };
+    let guest = WatchedGuest { name: A_CLONE, machine };
     clone.wait_confirmed(announce, console, &guest)?;
     Ok(guest)
 }

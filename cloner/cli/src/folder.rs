@@ -6,16 +6,16 @@ use std::sync::Arc;
 use crate::{Error, interrupt, progress};
 use cloner::flush::files::RealFiles;
 use cloner::flush::{
-    self, Folder, FolderOptions, Form, Key, RecoverOptions, RecoverReport, Recoverer, Survey, Surveyed,
-    this_host,
+    self, EncryptionKey, Folder, FolderOptions, Form, RecoverOptions, RecoverReport, Recoverer, Survey,
+    SurveyLine, this_host,
 };
-use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::pool::{Pool, PoolConfig, PoolPages, Populate};
 use cloner::progress::{Progress, Watch};
 
 /// How a folder is opened; its path is given elsewhere.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FolderArgs {
-    /// Key of a sealed folder: 32 bytes or 64 hexadecimal digits, readable by its owner alone
+    /// Key of an encrypted folder: 32 bytes or 64 hexadecimal digits, readable by its owner alone
     #[arg(long = "key", value_name = "FILE")]
     key: Option<PathBuf>,
     /// Take over a folder that another host has made
@@ -26,7 +26,7 @@ pub struct FolderArgs {
 impl FolderArgs {
     /// The options for opening a folder that belongs to `host`.
     pub fn options(&self, host: String) -> Result<FolderOptions, Error> {
-        let key = self.key.as_deref().map(Key::read).transpose()?;
+        let key = self.key.as_deref().map(EncryptionKey::read).transpose()?;
         Ok(FolderOptions { host, adopt: self.adopt, key })
     }
 
@@ -75,11 +75,11 @@ pub fn load(
 pub fn scratch_pool(survey: &Survey) -> Result<Pool, Error> {
     /// How many times larger cold chunks can become when they are made hot again; seldom more than twice.
     const COLD_FACTOR: u64 = 4;
-    let bytes = |one: &Surveyed| match one.form {
+    let bytes = |one: &SurveyLine| match one.form {
         Form::Hot => one.file_bytes,
         Form::Cold => one.file_bytes.saturating_mul(COLD_FACTOR),
     };
     let bytes: u64 = survey.snapshots.iter().map(bytes).sum::<u64>() + (2 << 20);
     let capacity_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok(Pool::new(&PoolConfig { capacity_bytes, pages: Pages::Ordinary, populate: Populate::OnFirstUse })?)
+    Ok(Pool::new(&PoolConfig { capacity_bytes, pages: PoolPages::Ordinary, populate: Populate::OnFirstUse })?)
 }

@@ -7,10 +7,10 @@ use vmm::Announce;
 
 use crate::console::Console;
 use crate::{EXIT_INTERRUPTED, Error, announce, interrupt};
-use cloner::machine::{End, Machine};
+use cloner::machine::{GuestEnding, Machine};
 
 /// A running guest.
-pub(super) struct Guest {
+pub(super) struct WatchedGuest {
     /// What messages call it.
     pub(super) name: &'static str,
     pub(super) machine: Machine,
@@ -18,12 +18,12 @@ pub(super) struct Guest {
 
 /// The number of a clone, and when the clone was requested.
 #[derive(Clone, Copy)]
-pub(super) struct Number {
+pub(super) struct CloneLabel {
     pub(super) number: usize,
     pub(super) started: Instant,
 }
 
-impl Number {
+impl CloneLabel {
     pub(super) fn say(self, what: impl std::fmt::Display) -> Result<(), Error> {
         let after = self.started.elapsed().as_secs_f64() * 1e3;
         say(&format!("cloner: clone {} {what} after {after:.1} ms", self.number))
@@ -34,7 +34,7 @@ impl Number {
         self,
         announce: Option<Announce>,
         console: &Console,
-        guest: &Guest,
+        guest: &WatchedGuest,
     ) -> Result<(), Error> {
         if announce != Some(Announce::OnConsole) {
             return Ok(());
@@ -60,7 +60,7 @@ pub(super) fn console_of(number: usize) -> Console {
 }
 
 /// Waits until the guests have ended, the time is over, or the user presses Ctrl-C.
-pub(super) fn watch(guests: &[Guest], limit: Option<Duration>) -> Result<u8, Error> {
+pub(super) fn watch(guests: &[WatchedGuest], limit: Option<Duration>) -> Result<u8, Error> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     for guest in guests {
         while !guest.has_ended()? {
@@ -75,18 +75,18 @@ pub(super) fn watch(guests: &[Guest], limit: Option<Duration>) -> Result<u8, Err
     Ok(0)
 }
 
-impl Guest {
+impl WatchedGuest {
     /// Waits a moment for the guest to end; if it does, prints how.
     pub(super) fn has_ended(&self) -> Result<bool, Error> {
         const MOMENT: Duration = Duration::from_millis(50);
         let guest = self.name;
         match self.machine.wait_timeout(MOMENT).map_err(Error::machine(guest))? {
             None => Ok(false),
-            Some(End { message, orderly: true }) => {
+            Some(GuestEnding { message, orderly: true }) => {
                 say(&format!("cloner: {guest}: {message}"))?;
                 Ok(true)
             }
-            Some(End { message, .. }) => Err(Error::Crashed { guest, message }),
+            Some(GuestEnding { message, .. }) => Err(Error::Crashed { guest, message }),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::size::Size;
 use crate::{Error, announce};
 
 /// A guest that the demo and the benches can talk to.
-pub enum Guest {
+pub enum KnownGuest {
     /// The bare-metal guest: its image, and how many bytes of memory it fills.
     #[expect(missing_docs, reason = "said above")]
     Pulse { image: Vec<u8>, touched_bytes: u64 },
@@ -20,7 +20,7 @@ pub enum Guest {
     Linux(tiny_linux::Image),
 }
 
-impl Guest {
+impl KnownGuest {
     /// `pulse` for this much memory, of which it fills `touched` bytes, by default a quarter.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use vmm::memory::HUGE_PAGE_SIZE;
 
 use crate::Error;
 use crate::size::Size;
-use cloner::pool::hugepages::{self, Reserved};
-use cloner::pool::{PageChoice, Populate, Provided, provide};
+use cloner::pool::hugepages::{self, ReservedHugePages};
+use cloner::pool::{PageChoice, Populate, ProvidedPool, provide};
 
 /// The options of the pool.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,7 +44,7 @@ impl From<PagesArg> for PageChoice {
 
 impl PoolArgs {
     /// Makes the pool. If it has to be on ordinary pages, one line on standard error says why.
-    pub fn open(&self, default_bytes: u64) -> Result<Provided, Error> {
+    pub fn open(&self, default_bytes: u64) -> Result<ProvidedPool, Error> {
         let provided = self.open_silently(default_bytes)?;
         if let Some(why) = &provided.why_ordinary {
             // If standard error is closed, there is no way to say it.
@@ -54,7 +54,7 @@ impl PoolArgs {
     }
 
     /// Makes the pool in a process that is a part of another one, which prints the reason instead.
-    pub fn open_silently(&self, default_bytes: u64) -> Result<Provided, Error> {
+    pub fn open_silently(&self, default_bytes: u64) -> Result<ProvidedPool, Error> {
         let bytes = self.capacity.map_or(default_bytes, |size| size.0);
         let too_large = || Error::Usage(format!("a pool of {bytes} bytes does not fit the address space"));
         let capacity_bytes = usize::try_from(bytes).map_err(|_| too_large())?;
@@ -63,13 +63,13 @@ impl PoolArgs {
 }
 
 /// Describes the pages that a pool lives in, and why, for JSON.
-pub fn backing(provided: &Provided) -> String {
+pub fn backing(provided: &ProvidedPool) -> String {
     let backing = provided.pool.backing();
     provided.why_ordinary.as_ref().map_or_else(|| backing.to_string(), |why| format!("{backing}: {why}"))
 }
 
 /// Sets aside the huge pages that are still missing for this many guests. Call it after the pool has taken its own.
-pub fn for_guests(memory: Size, guests: u64) -> Result<Option<Reserved>, Error> {
+pub fn for_guests(memory: Size, guests: u64) -> Result<Option<ReservedHugePages>, Error> {
     let pages = memory.0.div_ceil(HUGE_PAGE_SIZE as u64).saturating_mul(guests);
     let pages = usize::try_from(pages).unwrap_or(usize::MAX);
     hugepages::reserve_missing(pages).map_err(Error::GuestPages)

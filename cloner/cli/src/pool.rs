@@ -14,7 +14,7 @@ use crate::size::Size;
 use crate::threads;
 use crate::{Error, interrupt, progress};
 use cloner::flush::{
-    ANY_HOST, Dropped, FlushSettings, Flusher, Folder, Form, Gauge, Recoverer, Survey, Surveyed,
+    ANY_HOST, DroppedFile, FlushSettings, Flusher, Folder, Form, Gauge, Recoverer, Survey, SurveyLine,
 };
 use cloner::progress::{Progress, Watch};
 use cloner::rate::Rate;
@@ -40,20 +40,20 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the snapshots, and files that are not snapshots.
-    Ls(Where),
+    Ls(FolderLocation),
     /// Verify every byte of every snapshot, as recovery does; needs as much memory as they have together.
-    Check(Where),
+    Check(FolderLocation),
     /// Remove a snapshot. What other snapshots refer to is kept for them.
-    Rm(Rm),
+    Rm(RemoveArgs),
     /// Copy snapshots, and what they refer to, into a separate folder that any host may open.
-    Export(Export),
+    Export(ExportArgs),
     /// Copy all snapshots of another folder into this one.
-    Import(Import),
+    Import(ImportArgs),
 }
 
 /// The folder to work on.
 #[derive(Debug, Clone, clap::Args)]
-struct Where {
+struct FolderLocation {
     /// The flush folder
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
@@ -65,30 +65,30 @@ struct Where {
 }
 
 #[derive(Debug, clap::Args)]
-struct Rm {
+struct RemoveArgs {
     /// Name of the snapshot
     name: String,
     #[command(flatten)]
-    at: Where,
+    at: FolderLocation,
 }
 
 #[derive(Debug, clap::Args)]
-struct Export {
+struct ExportArgs {
     /// Names of the snapshots
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
-    at: Where,
-    /// Folder to copy to; sealed with the same key, if there is one
+    at: FolderLocation,
+    /// Folder to copy to; encrypted with the same key, if there is one
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
-struct Import {
+struct ImportArgs {
     #[command(flatten)]
-    at: Where,
-    /// Folder to copy from; sealed with the same key, if there is one
+    at: FolderLocation,
+    /// Folder to copy from; encrypted with the same key, if there is one
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
 }
@@ -96,8 +96,8 @@ struct Import {
 /// What a command found or did.
 #[derive(Debug, Default, Serialize)]
 struct Report {
-    snapshots: Vec<Surveyed>,
-    damaged: Vec<Damaged>,
+    snapshots: Vec<SurveyLine>,
+    damaged: Vec<DamagedFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verified_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -108,7 +108,7 @@ struct Report {
 
 /// A file that is not a valid snapshot.
 #[derive(Debug, Serialize)]
-struct Damaged {
+struct DamagedFile {
     file: String,
     name: Option<String>,
     why: String,
@@ -124,21 +124,21 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
             (at, Report::of(survey))
         }
         Command::Check(at) => (at, check(&recoverer, at)?),
-        Command::Rm(Rm { name, at }) => {
+        Command::Rm(RemoveArgs { name, at }) => {
             let (folder, _) = survey(&recoverer, at)?;
             must_list(&folder, name)?;
             folder.remove(name)?;
             (at, Report { removed: vec![name.clone()], ..Report::default() })
         }
-        Command::Export(Export { names, at, to }) => {
+        Command::Export(ExportArgs { names, at, to }) => {
             let (source, survey) = survey(&recoverer, at)?;
             names.iter().try_for_each(|name| must_list(&source, name))?;
             let target = folder::open(to, &at.folder.options(String::from(ANY_HOST))?)?;
             let wanted = |name: &str| names.iter().any(|wanted| wanted == name);
             (at, copy(&threads, &recoverer, (&source, &survey), target, wanted)?)
         }
-        Command::Import(Import { at, from }) => {
-            let source = Where { dir: from.clone(), ..at.clone() };
+        Command::Import(ImportArgs { at, from }) => {
+            let source = FolderLocation { dir: from.clone(), ..at.clone() };
             let (source, survey) = survey(&recoverer, &source)?;
             let target = folder::open(&at.dir, &at.folder.options(cloner::flush::this_host()?)?)?;
             (at, copy(&threads, &recoverer, (&source, &survey), target, |_| true)?)
@@ -154,7 +154,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     Ok(if damaged { crate::exit_code::EXIT_FAILURE } else { 0 })
 }
 
-fn survey(recoverer: &Recoverer, at: &Where) -> Result<(Folder, Survey), Error> {
+fn survey(recoverer: &Recoverer, at: &FolderLocation) -> Result<(Folder, Survey), Error> {
     let folder = at.folder.open(&at.dir)?;
     let survey = recoverer.survey(&folder)?;
     Ok((folder, survey))
@@ -167,7 +167,7 @@ fn must_list(folder: &Folder, name: &str) -> Result<(), Error> {
     Err(cloner::flush::Error::NotFound { folder: folder.place(), name: name.to_owned() }.into())
 }
 
-fn check(recoverer: &Recoverer, at: &Where) -> Result<Report, Error> {
+fn check(recoverer: &Recoverer, at: &FolderLocation) -> Result<Report, Error> {
     let (folder, survey) = survey(recoverer, at)?;
     let pool = folder::scratch_pool(&survey)?;
     let found = folder::load(recoverer, &folder, &pool, |_| true)?;
@@ -177,7 +177,7 @@ fn check(recoverer: &Recoverer, at: &Where) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Copies through memory, so that what arrives has been verified, and is sealed anew.
+/// Copies through memory, so that what arrives has been verified, and is encrypted anew.
 fn copy(
     threads: &Threads,
     recoverer: &Recoverer,
@@ -187,7 +187,7 @@ fn copy(
 ) -> Result<Report, Error> {
     let pool = Arc::new(folder::scratch_pool(survey)?);
     let found = folder::load(recoverer, source, &pool, &wanted)?;
-    if let Some(Dropped { name, file, why }) =
+    if let Some(DroppedFile { name, file, why }) =
         found.dropped.into_iter().find(|dropped| dropped.name.is_some())
     {
         return Err(Error::NotSafe { name: name.unwrap_or(file), source: why });
@@ -217,7 +217,7 @@ fn copy(
 
 impl Report {
     fn of(survey: Survey) -> Self {
-        let damaged = survey.dropped.iter().map(Damaged::of).collect();
+        let damaged = survey.dropped.iter().map(DamagedFile::of).collect();
         Self { snapshots: survey.snapshots, damaged, ..Self::default() }
     }
 
@@ -257,8 +257,8 @@ impl Report {
     }
 }
 
-impl Damaged {
-    fn of(dropped: &Dropped) -> Self {
+impl DamagedFile {
+    fn of(dropped: &DroppedFile) -> Self {
         let mut why = dropped.why.to_string();
         let mut cause = std::error::Error::source(&dropped.why);
         while let Some(error) = cause {

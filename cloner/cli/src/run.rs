@@ -10,7 +10,7 @@ use vmm::{Ending, Vm};
 
 use crate::exit_code::{EXIT_GUEST_CRASHED, EXIT_INTERRUPTED};
 use crate::guest::{BootArgs, MachineArgs};
-use crate::terminal::{self, Escape, RawMode};
+use crate::terminal::{self, EscapeFilter, RawMode};
 use crate::{Error, interrupt};
 
 /// How often to check whether the guest has ended or the user wants to leave.
@@ -63,7 +63,7 @@ fn spawn_input(vm: &Arc<Vm>, leave: Arc<AtomicBool>) -> Result<(), Error> {
     let mut input = terminal::input().map_err(Error::Terminal)?;
     let vm = Arc::downgrade(vm);
     let forward = move || {
-        let mut escape = Escape::default();
+        let mut escape = EscapeFilter::default();
         while let Ok(typed) = terminal::read(&mut input) {
             // The end of input does not end the guest: `cloner run … < commands` lets it go on when all have been given.
             let (false, Some(vm)) = (typed.is_empty(), vm.upgrade()) else { return };

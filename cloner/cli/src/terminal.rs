@@ -61,7 +61,7 @@ pub(super) fn input() -> io::Result<File> {
 
 /// What to do with typed bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Typed {
+pub(super) struct TypedInput {
     /// The bytes for the guest.
     pub(super) bytes: Vec<u8>,
     /// Whether the user wants to leave.
@@ -70,16 +70,16 @@ pub(super) struct Typed {
 
 /// Finds Ctrl-A x in typed bytes; Ctrl-A twice sends one Ctrl-A.
 #[derive(Debug, Default)]
-pub(super) struct Escape {
+pub(super) struct EscapeFilter {
     pending: bool,
 }
 
-impl Escape {
-    pub(super) fn filter(&mut self, typed: &[u8]) -> Typed {
+impl EscapeFilter {
+    pub(super) fn filter(&mut self, typed: &[u8]) -> TypedInput {
         let mut bytes = Vec::with_capacity(typed.len());
         for &byte in typed {
             match (self.pending, byte) {
-                (true, b'x' | b'X') => return Typed { bytes, leave: true },
+                (true, b'x' | b'X') => return TypedInput { bytes, leave: true },
                 (false, CTRL_A) => self.pending = true,
                 (true, CTRL_A) => {
                     self.pending = false;
@@ -92,7 +92,7 @@ impl Escape {
                 (false, _) => bytes.push(byte),
             }
         }
-        Typed { bytes, leave: false }
+        TypedInput { bytes, leave: false }
     }
 }
 
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn only_ctrl_a_x_leaves() {
-        let mut escape = Escape::default();
-        let all = |bytes: &[u8]| Typed { bytes: bytes.to_vec(), leave: false };
+        let mut escape = EscapeFilter::default();
+        let all = |bytes: &[u8]| TypedInput { bytes: bytes.to_vec(), leave: false };
         assert_eq!(escape.filter(b"xyz"), all(b"xyz"));
         assert_eq!(escape.filter(b"a\x01"), all(b"a"));
         assert_eq!(escape.filter(b"bx"), all(b"\x01bx"));
         assert_eq!(escape.filter(b"\x01\x01x"), all(b"\x01x"));
-        assert_eq!(escape.filter(b"q\x01xr"), Typed { bytes: b"q".to_vec(), leave: true });
+        assert_eq!(escape.filter(b"q\x01xr"), TypedInput { bytes: b"q".to_vec(), leave: true });
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use cloner_codec::chunk::{PAGE_BYTES, PageKind, TargetContents};
 use cloner_codec::cold::{ColdDecoder, ColdEncoder, VerifiedColdChunk, self};
 use cloner_codec::hot::{Backend, VerifiedChunk, decode_chunk_on, decode_page};
-use cloner_fuzz::{Elsewhere, seal_hot};
+use cloner_fuzz::{Elsewhere, correct_hot_checksum};
 use libfuzzer_sys::fuzz_target;
 
 /// Chunks with more pages than this are left to the target `map`: they take long and show nothing new.
@@ -15,7 +15,7 @@ const PAGES_MAX: usize = 64;
 
 thread_local! {
     static COLD: RefCell<(ColdEncoder, ColdDecoder)> = RefCell::new((
-        ColdEncoder::new(cold::Options::default()).expect("there is memory"),
+        ColdEncoder::new(cold::ColdOptions::default()).expect("there is memory"),
         ColdDecoder::new().expect("there is memory"),
     ));
 }
@@ -23,18 +23,18 @@ thread_local! {
 fuzz_target!(|bytes: &[u8]| {
     // Unchanged, the bytes are not a chunk, or are one whose checksum is already correct.
     let _ = VerifiedChunk::verify(bytes);
-    let mut sealed = bytes.to_vec();
-    seal_hot(&mut sealed);
+    let mut corrected = bytes.to_vec();
+    correct_hot_checksum(&mut corrected);
     // Opened as if a pool had verified the chunk before, which is not the case: every access must stay in bounds, whatever is
     // decoded.
-    if let Ok(chunk) = VerifiedChunk::reopen(&sealed) {
+    if let Ok(chunk) = VerifiedChunk::reopen(&corrected) {
         if chunk.page_count() > PAGES_MAX {
             return;
         }
         let mut page = [0; PAGE_BYTES];
         chunk.page_indices().for_each(|index| drop(decode_page(&chunk, index, &Elsewhere, &mut page)));
     }
-    let Ok(chunk) = VerifiedChunk::verify(&sealed) else { return };
+    let Ok(chunk) = VerifiedChunk::verify(&corrected) else { return };
     let decoded = Backend::available().into_iter().map(|backend| decode(backend, &chunk));
     let decoded: Vec<Option<Vec<u8>>> = decoded.collect();
     assert!(decoded.iter().all(|pages| *pages == decoded[0]), "backends disagree");

@@ -4,23 +4,23 @@ use cloner_codec::chunk::{HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, Page, PageI
 use twox_hash::XxHash3_64;
 
 /// Offset in a chunk, hot or cold, at which the checksummed bytes begin.
-const SEALED_FROM: usize = 16;
+const CHECKSUMMED_FROM: usize = 16;
 
 /// Corrects the length and the checksum in the header of a chunk, hot or cold. A chunk that is too short for a header stays as it
 /// is.
-pub fn seal(chunk: &mut [u8]) {
+pub fn correct_checksum(chunk: &mut [u8]) {
     let Ok(length) = u32::try_from(chunk.len()) else { return };
-    if let Some(field) = chunk.get_mut(SEALED_FROM..SEALED_FROM + 4) {
+    if let Some(field) = chunk.get_mut(CHECKSUMMED_FROM..CHECKSUMMED_FROM + 4) {
         field.copy_from_slice(&length.to_le_bytes());
         let seed = u64::from_le_bytes(*chunk.first_chunk().expect("longer than 16 bytes"));
-        let checksum = XxHash3_64::oneshot_with_seed(seed, &chunk[SEALED_FROM..]);
-        chunk[8..SEALED_FROM].copy_from_slice(&checksum.to_le_bytes());
+        let checksum = XxHash3_64::oneshot_with_seed(seed, &chunk[CHECKSUMMED_FROM..]);
+        chunk[8..CHECKSUMMED_FROM].copy_from_slice(&checksum.to_le_bytes());
     }
 }
 
-/// As [`seal`]. Also sets the slack of a hot chunk to zero and makes the last record end there, so that inserted or removed bytes
-/// move the bounds of records instead of giving the same error every time.
-pub fn seal_hot(chunk: &mut [u8]) {
+/// As [`correct_checksum`]. Also sets the slack of a hot chunk to zero and makes the last record end there, so that inserted or
+/// removed bytes move the bounds of records instead of giving the same error every time.
+pub fn correct_hot_checksum(chunk: &mut [u8]) {
     let u16_at =
         |at: usize| chunk.get(at..)?.first_chunk().map(|field| usize::from(u16::from_le_bytes(*field)));
     if let (Some(pages @ 1..), Some(entries)) = (u16_at(6), u16_at(20)) {
@@ -35,7 +35,7 @@ pub fn seal_hot(chunk: &mut [u8]) {
             last.copy_from_slice(&(kind | end).to_le_bytes());
         }
     }
-    seal(chunk);
+    correct_checksum(chunk);
 }
 
 /// A parent with varying pages, and a pool in which every odd reference leads to a page.

@@ -37,7 +37,7 @@ pub use nut::{NUT_PORT, NutSource};
 pub use nut_error::NutError;
 pub use sigpwr::{STATUS_FILES, SigpwrSource};
 pub use simulation::{SimulatedPower, SimulatedSource};
-pub use source::{Charge, Mains, PowerSource, Reading, SourceError};
+pub use source::{Charge, Mains, PowerReading, PowerSource, SourceError};
 pub use state::PowerState;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::pool::{FLUSHED_FILE_BYTES, Limit};
+use crate::pool::{FLUSHED_FILE_BYTES, UnflushedLimit};
 use crate::rate::{Rate, as_f64, seconds};
 
 /// A new battery, and the host that it supplies.
@@ -82,7 +82,7 @@ impl BatterySpec {
 
     /// Bytes that can be made safe within `holdup`, less the margin, on a device of this rate.
     #[must_use]
-    pub fn limit(&self, holdup: Duration, rate: Rate) -> Limit {
+    pub fn limit(&self, holdup: Duration, rate: Rate) -> UnflushedLimit {
         // Cuts off less than a byte, and turns negative values into zero.
         let bytes = |seconds: f64| {
             #[expect(
@@ -94,7 +94,7 @@ impl BatterySpec {
             bytes
         };
         let counted = holdup.as_secs_f64() * (1.0 - self.margin);
-        Limit {
+        UnflushedLimit {
             bytes: bytes(counted),
             per_snapshot_bytes: bytes(rate.commit.as_secs_f64()).saturating_add(FLUSHED_FILE_BYTES),
         }
@@ -200,7 +200,7 @@ impl Battery {
 
     /// The budget: bytes that can be made safe if the mains fail now.
     #[must_use]
-    pub fn limit(&self, rate: Rate) -> Limit {
+    pub fn limit(&self, rate: Rate) -> UnflushedLimit {
         self.spec.limit(self.holdup(), rate)
     }
 }

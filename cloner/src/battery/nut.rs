@@ -13,7 +13,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::NutError;
-use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
+use super::source::{Charge, Mains, PowerReading, PowerSource, SourceError};
 
 /// The TCP port of `upsd`.
 pub const NUT_PORT: u16 = 3493;
@@ -39,7 +39,7 @@ impl NutSource {
         Self { ups, server: server.to_owned(), connection: None }
     }
 
-    fn reading(&mut self) -> Result<Reading, NutError> {
+    fn reading(&mut self) -> Result<PowerReading, NutError> {
         let status = self.variable("ups.status")?;
         let flags: Vec<&str> = status.split_ascii_whitespace().collect();
         let has = |flag: &str| flags.contains(&flag);
@@ -53,7 +53,7 @@ impl NutSource {
             Err(NutError::Refused { .. }) => Charge::Unknown,
             Err(other) => return Err(other),
         };
-        Ok(Reading { mains, charge, low: has("LB") || has("FSD") })
+        Ok(PowerReading { mains, charge, low: has("LB") || has("FSD") })
     }
 
     fn variable(&mut self, variable: &'static str) -> Result<String, NutError> {
@@ -103,7 +103,7 @@ fn connect(server: &str) -> io::Result<BufReader<TcpStream>> {
 }
 
 impl PowerSource for NutSource {
-    fn read(&mut self) -> Result<Reading, SourceError> {
+    fn read(&mut self) -> Result<PowerReading, SourceError> {
         let reading = self.reading();
         if reading.is_err() {
             self.connection = None;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::SigId;
 use signal_hook::low_level::unregister;
 
-use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
+use super::source::{Charge, Mains, PowerReading, PowerSource, SourceError};
 
 /// `SIGPWR` on x86 and ARM.
 const SIGPWR: i32 = libc::SIGPWR;
@@ -26,11 +26,11 @@ pub struct SigpwrSource {
     arrived: Arc<AtomicBool>,
     handler: SigId,
     files: Vec<PathBuf>,
-    last: Reading,
+    last: PowerReading,
 }
 
-const PRESENT: Reading = Reading { mains: Mains::Present, charge: Charge::Unknown, low: false };
-const FAILED: Reading = Reading { mains: Mains::Failed, charge: Charge::Unknown, low: false };
+const PRESENT: PowerReading = PowerReading { mains: Mains::Present, charge: Charge::Unknown, low: false };
+const FAILED: PowerReading = PowerReading { mains: Mains::Failed, charge: Charge::Unknown, low: false };
 
 impl SigpwrSource {
     /// Catches the signal from here on, and looks for its letter in the first of `files` that can be read;
@@ -51,11 +51,11 @@ impl SigpwrSource {
 }
 
 impl PowerSource for SigpwrSource {
-    fn read(&mut self) -> Result<Reading, SourceError> {
+    fn read(&mut self) -> Result<PowerReading, SourceError> {
         if self.arrived.swap(false, Ordering::Relaxed) {
             self.last = match self.letter() {
                 Some(b'O') => PRESENT,
-                Some(b'L') => Reading { low: true, ..FAILED },
+                Some(b'L') => PowerReading { low: true, ..FAILED },
                 _ => FAILED,
             };
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::sync::lock;
 
-use super::source::{Charge, Mains, PowerSource, Reading, SourceError};
+use super::source::{Charge, Mains, PowerReading, PowerSource, SourceError};
 
 /// The switch of a simulated source. Copies switch the same mains.
 #[derive(Debug, Clone)]
@@ -40,9 +40,9 @@ impl Default for SimulatedPower {
 pub struct SimulatedSource(SimulatedPower);
 
 impl PowerSource for SimulatedSource {
-    fn read(&mut self) -> Result<Reading, SourceError> {
+    fn read(&mut self) -> Result<PowerReading, SourceError> {
         let mains = *lock(&self.0.0);
-        Ok(Reading { mains, charge: Charge::Unknown, low: false })
+        Ok(PowerReading { mains, charge: Charge::Unknown, low: false })
     }
 
     fn name(&self) -> String {

@@ -25,7 +25,7 @@ pub enum Charge {
 
 /// What a source reports at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
+pub struct PowerReading {
     /// Whether there is mains power.
     pub mains: Mains,
     /// Charge of the battery, if the source measures it.
@@ -51,7 +51,7 @@ pub trait PowerSource: Debug + Send {
     ///
     /// # Errors
     /// [`SourceError`]: nothing is known, and the caller must assume that the mains have failed.
-    fn read(&mut self) -> Result<Reading, SourceError>;
+    fn read(&mut self) -> Result<PowerReading, SourceError>;
 
     /// Name of the source, for messages.
     fn name(&self) -> String;

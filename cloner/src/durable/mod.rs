@@ -4,7 +4,7 @@
 //!   PowerSource ─► watch: Battery, PowerState ─► limit, open or closed ─┐
 //!        gauge of the device ───────────────────────────────────────────┤
 //!                                                                       ▼
-//!   reserve(name, bytes) ─► claim ─► Reservation ─► seal ─► unflushed: Ledger ─► Flusher ─► Folder: safe
+//!   reserve(name, bytes) ─► claim ─► Reservation ─► publish ─► unflushed: Ledger ─► Flusher ─► Folder: safe
 //! ```
 //!
 //! # The promise
@@ -15,25 +15,25 @@
 //! * *Admission*: a put claims its bytes first. If they do not fit, a flush makes room while the put waits, or the put is refused
 //!   with the numbers.
 //! * *Shrinking*: if the battery ages or discharges, or the device gets slower, the limit is lowered at once, and the bytes beyond
-//!   it are flushed at once. Until that is done, [`Status::exposed_bytes`] says how many are not covered; nothing is admitted
-//!   meanwhile.
+//!   it are flushed at once. Until that is done, [`DurableStatus::exposed_bytes`] says how many are not covered; nothing is
+//!   admitted meanwhile.
 //! * *Power loss*: admission closes, running encodes are cancelled, and unflushed snapshots are written by priority, then by size.
 //!
 //! The promise does not cover a device that gets slower by more than the margin, or a load that grows by more than the margin,
 //! between the last measurement and the failure. The test `durable::tests::schedules` checks all of this on a simulated clock.
 
-mod core;
+mod decisions;
 mod threads;
 
 use std::sync::Arc;
 
-pub use self::core::{Admitted, Error, Settings, Status};
+pub use self::decisions::{AdmittedPut, DurableSettings, DurableStatus, Error};
 
-use self::core::Core;
+use self::decisions::Decisions;
 use self::threads::Threads;
 use crate::battery::{Battery, PowerSource, RealClock};
 use crate::flush::{Cleaning, FlushReport, Folder, RecoverOptions, RecoverReport, Recoverer};
-use crate::pool::{Labels, Pool, Usage};
+use crate::pool::{Labels, LedgerUsage, Pool};
 use crate::progress::Watch;
 use crate::walk;
 
@@ -42,8 +42,8 @@ use crate::walk;
 /// that.
 #[derive(Debug)]
 pub struct DurablePool {
-    core: Arc<Core>,
-    // Ends both threads when dropped. They hold references to the core.
+    decisions: Arc<Decisions>,
+    // Ends both threads when dropped. They hold references to the decisions.
     _threads: Threads,
 }
 
@@ -58,23 +58,23 @@ impl DurablePool {
         pool: Arc<Pool>,
         folder: Folder,
         (battery, source): (Battery, Box<dyn PowerSource>),
-        settings: Settings,
+        settings: DurableSettings,
         watch: Watch<'_>,
     ) -> Result<(Self, RecoverReport), Error> {
         let recoverer = Recoverer::new(&walk::Threads::new(settings.threads.max(2) * 2)?);
         let options = RecoverOptions { cleaning: Cleaning::Delete, watch, ..RecoverOptions::default() };
         let report = recoverer.recover(&folder, &pool, &options)?;
-        let core =
-            Arc::new(Core::new(pool, Arc::new(folder), battery, Arc::new(RealClock::new()), settings)?);
-        core.measure(true)?;
-        let threads = Threads::start(&core, source)?;
-        Ok((Self { core, _threads: threads }, report))
+        let decisions =
+            Arc::new(Decisions::new(pool, Arc::new(folder), battery, Arc::new(RealClock::new()), settings)?);
+        decisions.measure(true)?;
+        let threads = Threads::start(&decisions, source)?;
+        Ok((Self { decisions, _threads: threads }, report))
     }
 
     /// The pool. Snapshots that are put there directly are neither counted nor flushed.
     #[must_use]
     pub fn pool(&self) -> &Pool {
-        self.core.pool()
+        self.decisions.pool()
     }
 
     /// Starts a put of an estimated `bytes` bytes. While the reservation is filled, more than that is admitted only if there is
@@ -89,9 +89,9 @@ impl DurablePool {
         name: &str,
         bytes: u64,
         labels: Labels,
-        waiting: impl FnMut(Usage) -> bool,
-    ) -> Result<Admitted, Error> {
-        self.core.reserve(name, bytes, labels, waiting)
+        waiting: impl FnMut(LedgerUsage) -> bool,
+    ) -> Result<AdmittedPut, Error> {
+        self.decisions.reserve(name, bytes, labels, waiting)
     }
 
     /// Removes a snapshot from pool and folder. Once this has succeeded, no recovery brings the snapshot back under its name.
@@ -100,18 +100,18 @@ impl DurablePool {
     /// [`Error::Pool`] if there is no such snapshot; [`Error::Flush`] if the file cannot be removed: then the snapshot is gone from
     /// the pool only.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        self.core.remove(name)
+        self.decisions.remove(name)
     }
 
     /// Makes every unflushed snapshot safe that can be, for example before the program ends.
     pub fn flush(&self, watch: Watch<'_>) -> FlushReport {
-        self.core.flush_all(watch)
+        self.decisions.flush_all(watch)
     }
 
     /// The present state of power, battery and unflushed bytes.
     #[must_use]
-    pub fn status(&self) -> Status {
-        self.core.status()
+    pub fn status(&self) -> DurableStatus {
+        self.decisions.status()
     }
 }
 

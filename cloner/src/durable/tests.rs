@@ -11,7 +11,7 @@ use super::*;
 use crate::battery::{BatterySpec, Mains, PowerState, SimulatedPower};
 use crate::flush::FolderOptions;
 use crate::flush::files::RealFiles;
-use crate::pool::{self, Pages, PoolConfig, Populate, Priority, Refused};
+use crate::pool::{self, PoolConfig, PoolPages, Populate, Priority, Refusal};
 
 struct Temporary(PathBuf);
 
@@ -29,24 +29,24 @@ impl Drop for Temporary {
 
 fn open(folder: &Temporary, spec: BatterySpec, power: &SimulatedPower) -> (DurablePool, RecoverReport) {
     let config =
-        PoolConfig { capacity_bytes: 64 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+        PoolConfig { capacity_bytes: 64 << 20, pages: PoolPages::Ordinary, populate: Populate::OnFirstUse };
     let pool = Arc::new(Pool::new(&config).unwrap());
     let files = Arc::new(RealFiles::open(&folder.0).unwrap());
     let options = FolderOptions { host: String::from("here"), ..FolderOptions::default() };
     let folder = Folder::open(files, &options).unwrap();
-    let settings = Settings {
+    let settings = DurableSettings {
         poll: Duration::from_millis(5),
         probe_bytes: 4 << 20,
         buffer_bytes: 64 << 10,
         remeasure: Duration::from_secs(3600),
-        ..Settings::new(2)
+        ..DurableSettings::new(2)
     };
     let battery = (Battery::new(spec).unwrap(), Box::new(power.source()) as Box<dyn PowerSource>);
     DurablePool::open(pool, folder, battery, settings, Watch::default()).unwrap()
 }
 
 /// Waits, for a minute at most, for something that happens on another thread.
-fn wait_until(durable: &DurablePool, what: impl Fn(&Status) -> bool) {
+fn wait_until(durable: &DurablePool, what: impl Fn(&DurableStatus) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !what(&durable.status()) {
         assert!(Instant::now() < deadline, "{:?}", durable.status());
@@ -56,9 +56,9 @@ fn wait_until(durable: &DurablePool, what: impl Fn(&Status) -> bool) {
 
 fn put(durable: &DurablePool, name: &str, pages: usize) -> Result<(), Error> {
     let labels = Labels { priority: Priority(1), ..Labels::default() };
-    let Admitted { reservation, .. } = durable.reserve(name, 0, labels, |_| true)?;
+    let AdmittedPut { reservation, .. } = durable.reserve(name, 0, labels, |_| true)?;
     schedules::fill(&reservation, 1, pages)?;
-    reservation.seal();
+    reservation.publish();
     Ok(())
 }
 
@@ -75,7 +75,7 @@ fn power_loss_closes_cancels_and_flushes_and_its_end_goes_on() {
     wait_until(&durable, |status| status.state == PowerState::OnBattery);
     wait_until(&durable, |status| status.usage.snapshots == 1);
     assert!(running.cancel.is_cancelled() && !durable.pool().get("a").unwrap().is_unflushed());
-    let refused = |error: &pool::Error| matches!(error, pool::Error::Refused(Refused::Closed));
+    let refused = |error: &pool::Error| matches!(error, pool::Error::Refused(Refusal::Closed));
     assert!(refused(&running.reservation.put_blob("state", b"x").unwrap_err()));
     assert!(matches!(put(&durable, "c", 1), Err(Error::Pool(error)) if refused(&error)));
     drop(running);
@@ -101,7 +101,7 @@ fn a_full_budget_is_flushed_in_the_background_and_what_never_fits_is_refused_wit
     let (durable, _) = open(&folder, spec, &power);
     let limit = durable.status().usage.limit_bytes;
     let error = durable.reserve("huge", limit, Labels::default(), |_| true).unwrap_err();
-    let Error::Pool(pool::Error::Refused(Refused::OverBudget { wanted_bytes, limit_bytes, .. })) = error
+    let Error::Pool(pool::Error::Refused(Refusal::OverBudget { wanted_bytes, limit_bytes, .. })) = error
     else {
         panic!("{error}")
     };

@@ -6,27 +6,27 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Error, Settings};
+use super::decisions::{Decisions, DurableSettings, Error};
 use crate::battery::PowerSource;
 use crate::sync::lock;
 
 /// The two threads. Dropping this ends both, once a snapshot that is being written is done.
 #[derive(Debug)]
 pub(super) struct Threads {
-    core: Arc<Core>,
-    stop: Arc<Stop>,
+    decisions: Arc<Decisions>,
+    stop: Arc<StopSignal>,
     handles: Vec<JoinHandle<()>>,
 }
 
 /// Tells the threads to end, and wakes them from their sleep.
 #[derive(Debug, Default)]
-struct Stop {
+struct StopSignal {
     flag: AtomicBool,
     sleep: Mutex<()>,
     wake: Condvar,
 }
 
-impl Stop {
+impl StopSignal {
     fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }
@@ -47,14 +47,15 @@ impl Stop {
 }
 
 impl Threads {
-    pub(super) fn start(core: &Arc<Core>, mut source: Box<dyn PowerSource>) -> Result<Self, Error> {
-        let stop = Arc::new(Stop::default());
-        let mut threads = Self { core: Arc::clone(core), stop: Arc::clone(&stop), handles: Vec::new() };
+    pub(super) fn start(decisions: &Arc<Decisions>, mut source: Box<dyn PowerSource>) -> Result<Self, Error> {
+        let stop = Arc::new(StopSignal::default());
+        let mut threads =
+            Self { decisions: Arc::clone(decisions), stop: Arc::clone(&stop), handles: Vec::new() };
         // Read once before anything is admitted, because the mains may have failed already.
-        look(core, &mut *source);
-        let (watched, stopped) = (Arc::clone(core), Arc::clone(&stop));
+        look(decisions, &mut *source);
+        let (watched, stopped) = (Arc::clone(decisions), Arc::clone(&stop));
         threads.spawn("power", move || watch(&watched, &mut *source, &stopped))?;
-        let (flushed, stopped) = (Arc::clone(core), stop);
+        let (flushed, stopped) = (Arc::clone(decisions), stop);
         threads.spawn("flush", move || flush(&flushed, &stopped))?;
         Ok(threads)
     }
@@ -69,7 +70,7 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.set();
-        self.core.ledger().wake();
+        self.decisions.ledger().wake();
         for handle in self.handles.drain(..) {
             // A panic was printed by the thread on which it happened.
             let _ = handle.join();
@@ -77,23 +78,23 @@ impl Drop for Threads {
     }
 }
 
-fn watch(core: &Core, source: &mut dyn PowerSource, stop: &Stop) {
-    let &Settings { poll, remeasure, .. } = core.settings();
+fn watch(decisions: &Decisions, source: &mut dyn PowerSource, stop: &StopSignal) {
+    let &DurableSettings { poll, remeasure, .. } = decisions.settings();
     let mut measured = Instant::now();
     while !stop.is_set() {
         stop.sleep(poll);
-        look(core, source);
-        let status = core.status();
+        look(decisions, source);
+        let status = decisions.status();
         if measured.elapsed() >= remeasure && status.state.has_mains() {
             measured = Instant::now();
-            if let Err(error) = core.measure(false) {
+            if let Err(error) = decisions.measure(false) {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot measure the flush device");
             }
         }
     }
 }
 
-fn look(core: &Core, source: &mut dyn PowerSource) {
+fn look(decisions: &Decisions, source: &mut dyn PowerSource) {
     let reading = source.read();
     if let Err(error) = &reading {
         let error: &dyn std::error::Error = error;
@@ -103,21 +104,21 @@ fn look(core: &Core, source: &mut dyn PowerSource) {
             "cannot read the power source, so the mains count as failed"
         );
     }
-    core.observe(reading.as_ref().copied());
+    decisions.observe(reading.as_ref().copied());
 }
 
-fn flush(core: &Core, stop: &Stop) {
+fn flush(decisions: &Decisions, stop: &StopSignal) {
     /// The longest wait for the ledger before this thread looks whether it must end.
     const LOOK: Duration = Duration::from_millis(100);
     /// Pause after a round in which something failed.
     const BACK_OFF: Duration = Duration::from_millis(200);
-    let &Settings { flush_at, flush_to, .. } = core.settings();
+    let &DurableSettings { flush_at, flush_to, .. } = decisions.settings();
     while !stop.is_set() {
-        if !core.ledger().wait_for_excess(flush_at, LOOK) {
+        if !decisions.ledger().wait_for_excess(flush_at, LOOK) {
             continue;
         }
         let mut failed = BTreeSet::new();
-        while !stop.is_set() && core.flush_step(flush_to, &mut failed) {}
+        while !stop.is_set() && decisions.flush_step(flush_to, &mut failed) {}
         // Nothing is left to try, but still too much is unflushed: snapshots that failed, or puts that are under way.
         stop.sleep(if failed.is_empty() { LOOK / 10 } else { BACK_OFF });
     }

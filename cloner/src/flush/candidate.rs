@@ -2,28 +2,28 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::pool::Stored;
+use crate::pool::StoredSnapshot;
 
-use super::folder::Entry;
-use super::reader::Flushed;
+use super::folder::CatalogueEntry;
+use super::reader::SnapshotFile;
 
 /// A file whose header and index hold.
 pub(super) struct Candidate {
-    pub(super) flushed: Flushed,
+    pub(super) snapshot_file: SnapshotFile,
     pub(super) listed: bool,
 }
 
 impl Candidate {
     pub(super) fn dependencies(&self) -> impl Iterator<Item = u128> + '_ {
-        self.flushed.index().dependencies.iter().map(|id| id.number())
+        self.snapshot_file.index().dependencies.iter().map(|id| id.number())
     }
 
-    pub(super) fn entry(&self, stored: Option<&Arc<Stored>>) -> Entry {
-        Entry {
-            name: self.flushed.index().name.clone(),
+    pub(super) fn entry(&self, stored: Option<&Arc<StoredSnapshot>>) -> CatalogueEntry {
+        CatalogueEntry {
+            name: self.snapshot_file.index().name.clone(),
             listed: self.listed,
             dependencies: self.dependencies().collect(),
-            file_bytes: self.flushed.file_bytes(),
+            file_bytes: self.snapshot_file.file_bytes(),
             durable: true,
             stored: stored.map_or_else(Weak::new, Arc::downgrade),
         }

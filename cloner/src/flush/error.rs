@@ -73,12 +73,12 @@ pub enum Error {
         found: String,
     },
     /// The folder is encrypted and no key was given, or it is not and one was.
-    #[error("{folder} is {}", if *.sealed { "encrypted: a key is needed" } else { "not encrypted: it takes no key" })]
-    Sealing {
+    #[error("{folder} is {}", if *.encrypted { "encrypted: a key is needed" } else { "not encrypted: it takes no key" })]
+    Encryption {
         /// Path of the folder, or name of the file.
         folder: String,
         /// Whether it is encrypted.
-        sealed: bool,
+        encrypted: bool,
     },
     /// The folder was encrypted with another key, or it was tampered with.
     #[error("{folder} was encrypted with another key, or its file {META_FILE:?} was changed")]

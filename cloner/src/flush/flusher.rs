@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::files::Files;
 use super::folder::Folder;
-use super::form::Choice;
+use super::form::FormChoice;
 use super::gauge::Gauge;
-use super::stage::BUFFER_BYTES;
+use super::write_buffers::BUFFER_BYTES;
 use super::writer::{Writer, identity};
 use super::{Error, Form};
 use crate::battery::{Clock, RealClock};
-use crate::pool::{Pool, Stored};
+use crate::pool::{Pool, StoredSnapshot};
 use crate::progress::Watch;
 use crate::rate::Rate;
 use crate::sync::lock;
@@ -24,7 +24,7 @@ use crate::walk::Threads;
 
 /// One snapshot that is now safe on disk.
 #[derive(Debug, Clone)]
-pub struct Safe {
+pub struct FlushedSnapshot {
     /// Name of the snapshot.
     pub name: String,
     /// Length of its file in bytes.
@@ -32,14 +32,14 @@ pub struct Safe {
     /// Bytes of the pool that it occupies.
     pub pool_bytes: u64,
     /// The form in which it was written, and why.
-    pub choice: Choice,
+    pub choice: FormChoice,
     /// Time from choosing the form until the folder's sync returned.
     pub time: Duration,
 }
 
 /// One snapshot that could not be made safe.
 #[derive(Debug)]
-pub struct Failure {
+pub struct FlushFailure {
     /// Name of the snapshot.
     pub name: String,
     /// What went wrong.
@@ -50,9 +50,9 @@ pub struct Failure {
 #[derive(Debug, Default)]
 pub struct FlushReport {
     /// Snapshots that are now safe, in the order in which they became so.
-    pub safe: Vec<Safe>,
+    pub safe: Vec<FlushedSnapshot>,
     /// Snapshots that could not be made safe.
-    pub failed: Vec<Failure>,
+    pub failed: Vec<FlushFailure>,
 }
 
 /// How to flush.
@@ -101,9 +101,9 @@ impl Flusher {
         settings: FlushSettings,
     ) -> Result<Self, Error> {
         let files: Arc<dyn Files> = Arc::clone(folder.files());
-        let sealing = (folder.id(), folder.key().cloned());
+        let encryption = (folder.id(), folder.key().cloned());
         let FlushSettings { clock, form, buffer_bytes } = settings;
-        let writer = Writer::new(threads, files, sealing, Arc::clone(&clock), buffer_bytes)?;
+        let writer = Writer::new(threads, files, encryption, Arc::clone(&clock), buffer_bytes)?;
         Ok(Self { pool, folder, writer, gauge, clock, form, turn: Mutex::new(()) })
     }
 
@@ -139,8 +139,12 @@ impl Flusher {
     /// snapshot that fails is added to `skip`. `None` if no snapshot is left.
     ///
     /// # Errors
-    /// [`Failure`] with the name of the snapshot and what went wrong.
-    pub fn flush_next(&self, skip: &mut BTreeSet<u128>, watch: Watch<'_>) -> Option<Result<Safe, Failure>> {
+    /// [`FlushFailure`] with the name of the snapshot and what went wrong.
+    pub fn flush_next(
+        &self,
+        skip: &mut BTreeSet<u128>,
+        watch: Watch<'_>,
+    ) -> Option<Result<FlushedSnapshot, FlushFailure>> {
         let _turn = lock(&self.turn);
         let (id, stored) = self.next(skip)?;
         let name = stored.name().to_owned();
@@ -148,19 +152,23 @@ impl Flusher {
         if outcome.is_err() {
             skip.insert(id);
         }
-        Some(outcome.map_err(|why| Failure { name, why }))
+        Some(outcome.map_err(|why| FlushFailure { name, why }))
     }
 
     /// Makes one snapshot safe, whether or not a ledger counts its bytes. The snapshots that it refers to are made safe before it.
     ///
     /// # Errors
-    /// The first [`Failure`]. Snapshots that were safe by then stay so.
-    pub fn flush_snapshot(&self, stored: &Arc<Stored>, watch: Watch<'_>) -> Result<Vec<Safe>, Box<Failure>> {
+    /// The first [`FlushFailure`]. Snapshots that were safe by then stay so.
+    pub fn flush_snapshot(
+        &self,
+        stored: &Arc<StoredSnapshot>,
+        watch: Watch<'_>,
+    ) -> Result<Vec<FlushedSnapshot>, Box<FlushFailure>> {
         let _turn = lock(&self.turn);
         let mut safe = Vec::new();
         for stored in stored.kept().iter().chain([stored]) {
             if !self.is_safe(stored) {
-                let failed = |why| Box::new(Failure { name: stored.name().to_owned(), why });
+                let failed = |why| Box::new(FlushFailure { name: stored.name().to_owned(), why });
                 safe.push(self.flush(stored, watch).map_err(failed)?);
             }
         }
@@ -183,7 +191,7 @@ impl Flusher {
         report
     }
 
-    fn flush(&self, stored: &Arc<Stored>, watch: Watch<'_>) -> Result<Safe, Error> {
+    fn flush(&self, stored: &Arc<StoredSnapshot>, watch: Watch<'_>) -> Result<FlushedSnapshot, Error> {
         let started = self.clock.now();
         let complete = self.writer.write(stored, self.form, &self.gauge, watch)?;
         let committing = self.clock.now();
@@ -193,7 +201,7 @@ impl Flusher {
         let now = self.clock.now();
         self.gauge.committed(complete.overhead + now.saturating_sub(committing));
         stored.mark_safe();
-        let safe = Safe {
+        let safe = FlushedSnapshot {
             name: stored.name().to_owned(),
             file_bytes: complete.file_bytes,
             pool_bytes: stored.occupied_bytes() as u64,
@@ -212,11 +220,11 @@ impl Flusher {
 
     /// The listed snapshots that are not safe, and those that they refer to and that are not safe either. Each appears once, after
     /// those that it refers to itself.
-    fn unflushed(&self) -> Vec<Arc<Stored>> {
-        let mut wanted: Vec<Arc<Stored>> =
+    fn unflushed(&self) -> Vec<Arc<StoredSnapshot>> {
+        let mut wanted: Vec<Arc<StoredSnapshot>> =
             self.pool.all().into_iter().filter(|stored| stored.is_unflushed()).collect();
         wanted.sort_by_key(|stored| (std::cmp::Reverse(stored.labels().priority), stored.len_bytes()));
-        let mut ordered: Vec<Arc<Stored>> = Vec::new();
+        let mut ordered: Vec<Arc<StoredSnapshot>> = Vec::new();
         for stored in wanted {
             for stored in stored.kept().into_iter().chain([stored]) {
                 if !ordered.iter().any(|known| Arc::ptr_eq(known, &stored)) && !self.is_safe(&stored) {
@@ -227,8 +235,8 @@ impl Flusher {
         ordered
     }
 
-    fn next(&self, skip: &BTreeSet<u128>) -> Option<(u128, Arc<Stored>)> {
-        let failed = |stored: &Arc<Stored>| number(stored).is_some_and(|id| skip.contains(&id));
+    fn next(&self, skip: &BTreeSet<u128>) -> Option<(u128, Arc<StoredSnapshot>)> {
+        let failed = |stored: &Arc<StoredSnapshot>| number(stored).is_some_and(|id| skip.contains(&id));
         self.unflushed().into_iter().find_map(|stored| {
             // A snapshot that refers to one that could not be made safe is not tried: it could not be recovered.
             if failed(&stored) || stored.kept().iter().any(failed) {
@@ -238,12 +246,12 @@ impl Flusher {
         })
     }
 
-    fn is_safe(&self, stored: &Stored) -> bool {
+    fn is_safe(&self, stored: &StoredSnapshot) -> bool {
         number(stored).is_some_and(|id| self.folder.holds(id))
     }
 }
 
 /// The snapshot's own number. `None` for an entry that is not a snapshot; such entries are never flushed.
-fn number(stored: &Stored) -> Option<u128> {
+fn number(stored: &StoredSnapshot) -> Option<u128> {
     stored.number(|stored| identity(stored).ok().map(|(id, _)| id))
 }

@@ -19,16 +19,17 @@ use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::Schema;
 
 use super::Error;
+use super::encrypt::{EncryptionKey, NONCE_BYTES, Nonce, TAG_BYTES, random_bytes};
 use super::error::META_FILE;
 use super::files::{BLOCK_BYTES, Files, ReadFile, read_exact_at, write_all_at};
 use super::host::ANY_HOST;
 use super::index::IndexV2;
-use super::seal::{Key, NONCE_BYTES, Nonce, TAG_BYTES, random_bytes};
-use super::writer::{Complete, PROBE_FILE, partial_name};
-use crate::pool::Stored;
+use super::writer::{CompleteFile, PROBE_FILE, partial_name};
+use crate::pool::StoredSnapshot;
 use crate::snapshot::parse_id;
 use crate::sync::lock;
-use crate::sys::arena::{PageSize, Span};
+use crate::sys::arena::Span;
+use vmm::memory::PageSize;
 
 const SCHEMA: Schema = Schema { magic: *b"CLNFOLD\0", version: 1, name: "flush folder" };
 /// Length of the folder's own file: one block, so that it is written and read like all others.
@@ -55,7 +56,7 @@ pub struct FolderOptions {
     /// Whether to take over a folder that belongs to another host.
     pub adopt: bool,
     /// Encrypts everything in the folder. A folder can only be opened the way it was made: with the same key, or without one.
-    pub key: Option<Key>,
+    pub key: Option<EncryptionKey>,
 }
 
 /// A folder, and what is known to be in it. Every method may be called from any thread.
@@ -63,13 +64,13 @@ pub struct FolderOptions {
 pub struct Folder {
     files: Arc<dyn Files>,
     id: u128,
-    key: Option<Key>,
-    catalogue: Mutex<BTreeMap<u128, Entry>>,
+    key: Option<EncryptionKey>,
+    catalogue: Mutex<BTreeMap<u128, CatalogueEntry>>,
 }
 
 /// One file of the folder.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct CatalogueEntry {
     pub(super) name: String,
     pub(super) listed: bool,
     pub(super) dependencies: Vec<u128>,
@@ -77,7 +78,7 @@ pub(super) struct Entry {
     /// Whether the file's name is known to survive a crash.
     pub(super) durable: bool,
     /// The snapshot in the pool. While it lives, new snapshots may come to refer to it.
-    pub(super) stored: Weak<Stored>,
+    pub(super) stored: Weak<StoredSnapshot>,
 }
 
 pub(super) fn file_name(id: u128, listed: bool) -> String {
@@ -91,7 +92,7 @@ impl Folder {
     /// # Errors
     /// * [`Error::NoFolder`] if it has other files, [`Error::Folder`] or [`Error::FolderId`] if its own file is damaged;
     /// * [`Error::OtherHost`] unless the options adopt it;
-    /// * [`Error::Sealing`] or [`Error::Key`] if the key is missing, not wanted or wrong;
+    /// * [`Error::Encryption`] or [`Error::Key`] if the key is missing, not wanted or wrong;
     /// * [`Error::File`] if a file operation fails.
     pub fn open(files: Arc<dyn Files>, options: &FolderOptions) -> Result<Self, Error> {
         let place = files.place();
@@ -116,7 +117,7 @@ impl Folder {
 
     /// Whether everything in the folder is encrypted.
     #[must_use]
-    pub const fn is_sealed(&self) -> bool {
+    pub const fn is_encrypted(&self) -> bool {
         self.key.is_some()
     }
 
@@ -128,7 +129,7 @@ impl Folder {
         self.id
     }
 
-    pub(super) const fn key(&self) -> Option<&Key> {
+    pub(super) const fn key(&self) -> Option<&EncryptionKey> {
         self.key.as_ref()
     }
 
@@ -149,7 +150,7 @@ impl Folder {
         self.catalogue().get(&id).is_some_and(|entry| entry.durable)
     }
 
-    pub(super) fn insert(&self, id: u128, entry: Entry) {
+    pub(super) fn insert(&self, id: u128, entry: CatalogueEntry) {
         self.catalogue().insert(id, entry);
     }
 
@@ -160,16 +161,16 @@ impl Folder {
     /// [`Error::File`]: the snapshot is not known to be safe, and may be committed again.
     pub(super) fn commit(
         &self,
-        complete: &Complete,
-        stored: &Arc<Stored>,
+        complete: &CompleteFile,
+        stored: &Arc<StoredSnapshot>,
         listed: impl FnOnce() -> bool,
     ) -> Result<(), Error> {
         let mut catalogue = self.catalogue();
-        let Complete { id, index, file_bytes, .. } = complete;
+        let CompleteFile { id, index, file_bytes, .. } = complete;
         let listed = listed();
         if listed {
             // The folder may have refused a removal before. There must not be two listed snapshots of one name.
-            let old = |(other, entry): (&u128, &Entry)| {
+            let old = |(other, entry): (&u128, &CatalogueEntry)| {
                 (entry.listed && entry.name == index.name && other != id).then_some(*other)
             };
             if let Some(old) = catalogue.iter().find_map(old) {
@@ -182,7 +183,7 @@ impl Folder {
         // Entered now, so that a removal finds it even if the rename happened but reported an error, or if the sync fails.
         catalogue.insert(
             *id,
-            Entry {
+            CatalogueEntry {
                 name: name.clone(),
                 listed,
                 dependencies: dependencies.iter().map(|id| id.number()).collect(),
@@ -205,13 +206,14 @@ impl Folder {
     /// [`Error::File`]: the snapshot may still be listed after a crash.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let mut catalogue = self.catalogue();
-        let listed = |(id, entry): (&u128, &Entry)| (entry.listed && entry.name == name).then_some(*id);
+        let listed =
+            |(id, entry): (&u128, &CatalogueEntry)| (entry.listed && entry.name == name).then_some(*id);
         let Some(id) = catalogue.iter().find_map(listed) else { return Ok(()) };
         self.hide_entry(&mut catalogue, id)?;
         self.collect_from(&mut catalogue)
     }
 
-    fn hide_entry(&self, catalogue: &mut BTreeMap<u128, Entry>, id: u128) -> Result<(), Error> {
+    fn hide_entry(&self, catalogue: &mut BTreeMap<u128, CatalogueEntry>, id: u128) -> Result<(), Error> {
         let (from, to) = (file_name(id, true), file_name(id, false));
         let doubtful = catalogue.get(&id).is_some_and(|entry| !entry.durable);
         match self.files.rename(&from, &to) {
@@ -233,7 +235,7 @@ impl Folder {
         self.collect_from(&mut self.catalogue())
     }
 
-    fn collect_from(&self, catalogue: &mut BTreeMap<u128, Entry>) -> Result<(), Error> {
+    fn collect_from(&self, catalogue: &mut BTreeMap<u128, CatalogueEntry>) -> Result<(), Error> {
         let mut deleted = false;
         while let Some(id) = unneeded(catalogue) {
             let name = file_name(id, false);
@@ -253,13 +255,13 @@ impl Folder {
     }
 
     /// Every change under the lock is complete, so a poisoned lock says nothing about the catalogue.
-    fn catalogue(&self) -> MutexGuard<'_, BTreeMap<u128, Entry>> {
+    fn catalogue(&self) -> MutexGuard<'_, BTreeMap<u128, CatalogueEntry>> {
         lock(&self.catalogue)
     }
 }
 
 /// Finds a hidden file that no other file refers to and whose snapshot is no longer in memory.
-fn unneeded(catalogue: &BTreeMap<u128, Entry>) -> Option<u128> {
+fn unneeded(catalogue: &BTreeMap<u128, CatalogueEntry>) -> Option<u128> {
     let referred = |id: &u128| catalogue.values().any(|entry| entry.dependencies.contains(id));
     catalogue
         .iter()
@@ -272,7 +274,7 @@ fn read_meta(files: &dyn Files, place: &str, options: &FolderOptions) -> Result<
     let read = || -> io::Result<Vec<u8>> {
         let file = files.open(META_FILE)?;
         let len = usize::try_from(file.len_bytes()).unwrap_or(usize::MAX).min(META_BYTES);
-        let mut block = Span::map(META_BYTES, PageSize::Ordinary)?;
+        let mut block = Span::map(META_BYTES, PageSize::Base)?;
         // Direct reads take whole blocks; from a shorter file they give what there is.
         read_to_end(&*file, &mut block.bytes_mut()[..META_BYTES])?;
         Ok(block.bytes()[..len].to_vec())
@@ -289,7 +291,7 @@ fn read_meta(files: &dyn Files, place: &str, options: &FolderOptions) -> Result<
         (None, None) => {}
         (Some(check), Some(key)) if *check == key_check(key, id, &meta.host) => {}
         (Some(_), Some(_)) => return Err(Error::Key { folder: place.to_owned() }),
-        (check, _) => return Err(Error::Sealing { folder: place.to_owned(), sealed: check.is_some() }),
+        (check, _) => return Err(Error::Encryption { folder: place.to_owned(), encrypted: check.is_some() }),
     }
     if meta.host != options.host && meta.host != ANY_HOST {
         if !options.adopt {
@@ -322,7 +324,7 @@ fn write_meta(files: &dyn Files, id: u128, options: &FolderOptions) -> Result<()
     };
     let text = SCHEMA.wrap(&serde_json::to_vec(&meta).expect("plain structs of strings"));
     let write = || -> io::Result<()> {
-        let mut block = Span::map(META_BYTES, PageSize::Ordinary)?;
+        let mut block = Span::map(META_BYTES, PageSize::Base)?;
         let room = block.bytes_mut().get_mut(..text.len()).ok_or(io::ErrorKind::InvalidInput)?;
         room.copy_from_slice(&text);
         match files.remove(META_PARTIAL) {
@@ -339,10 +341,10 @@ fn write_meta(files: &dyn Files, id: u128, options: &FolderOptions) -> Result<()
 }
 
 /// A text that can be computed only with the key: the tag of an empty message bound to the folder, in hexadecimal.
-fn key_check(key: &Key, id: u128, host: &str) -> String {
+fn key_check(key: &EncryptionKey, id: u128, host: &str) -> String {
     let mut tag = Vec::with_capacity(TAG_BYTES);
     let bound_to = format!("{id:032x} {host}");
-    key.seal(Nonce::new([0; NONCE_BYTES], 0), bound_to.as_bytes(), &mut tag);
+    key.encrypt(Nonce::new([0; NONCE_BYTES], 0), bound_to.as_bytes(), &mut tag);
     tag.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("strings can be written to");
         text

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::transcoder::Transcoder;
 use super::{Error, Form};
 use crate::battery::Clock;
-use crate::pool::Stored;
+use crate::pool::StoredSnapshot;
 use crate::rate::{Rate, as_f64, seconds};
 use crate::walk::Walker;
 
@@ -21,7 +21,7 @@ const SAMPLES: usize = 1;
 
 /// The form that was chosen, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Choice {
+pub struct FormChoice {
     /// The form that was chosen.
     pub form: Form,
     /// Expected time to write the snapshot hot, at the device's rate.
@@ -39,25 +39,25 @@ pub(super) struct Sample {
 }
 
 /// Chooses the form for a snapshot that has `hot_bytes` bytes in its hot form. Without a sample, that is hot.
-pub(super) fn choose(rate: Rate, hot_bytes: u64, sample: Option<Sample>) -> Choice {
+pub(super) fn choose(rate: Rate, hot_bytes: u64, sample: Option<Sample>) -> FormChoice {
     let hot = seconds(as_f64(hot_bytes) / rate.bytes_per_second);
     let Some(Sample { hot_bytes: sampled, cold_bytes, time }) = sample.filter(|sample| sample.hot_bytes > 0)
     else {
-        return Choice { form: Form::Hot, hot, cold: None };
+        return FormChoice { form: Form::Hot, hot, cold: None };
     };
     let scale = as_f64(hot_bytes) / as_f64(sampled);
     let written = seconds(as_f64(cold_bytes) * scale / rate.bytes_per_second);
     let cold = written.max(seconds(time.as_secs_f64() * scale));
-    Choice { form: if cold < hot { Form::Cold } else { Form::Hot }, hot, cold: Some(cold) }
+    FormChoice { form: if cold < hot { Form::Cold } else { Form::Hot }, hot, cold: Some(cold) }
 }
 
 /// Chooses the form for a snapshot, and measures a sample first if the choice matters.
 pub(super) fn choose_for(
-    stored: &Stored,
+    stored: &StoredSnapshot,
     rate: Rate,
     walker: &Walker<Transcoder>,
     clock: &dyn Clock,
-) -> Result<Choice, Error> {
+) -> Result<FormChoice, Error> {
     let hot_bytes = stored.len_bytes() as u64;
     if seconds(as_f64(hot_bytes) / rate.bytes_per_second) < NOT_WORTH_A_LOOK {
         return Ok(choose(rate, hot_bytes, None));

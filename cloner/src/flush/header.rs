@@ -3,10 +3,10 @@
 //! ```text
 //! byte  0   8  magic         "CLNFLSH\0"
 //!       8   4  version       1
-//!      12   4  sealed        0, or 1 if records and index are encrypted
+//!      12   4  encrypted     0, or 1 if records and index are encrypted
 //!      16  16  folder        the folder's own number
 //!      32  16  snapshot      the snapshot's own number
-//!      48  16  nonce         of the sealed records; else 0
+//!      48  16  nonce         of the encrypted records; else 0
 //!      64   8  index_at      where the index starts: the records lie between the header and there
 //!      72   8  index_bytes   as stored
 //!      80   8  file_bytes    of the whole file
@@ -19,8 +19,8 @@
 
 use twox_hash::XxHash3_64;
 
+use super::encrypt::NONCE_BYTES;
 use super::files::BLOCK_BYTES;
-use super::seal::NONCE_BYTES;
 
 const MAGIC: [u8; 8] = *b"CLNFLSH\0";
 const VERSION: u32 = 1;
@@ -134,13 +134,13 @@ impl Header {
         if expected != found {
             return Err(HeaderError::Checksum { expected, found });
         }
-        let sealed = match u32_at(12) {
+        let encrypted = match u32_at(12) {
             0 => false,
             1 => true,
-            value => return Err(HeaderError::Field { field: "sealed", value: value.into() }),
+            value => return Err(HeaderError::Field { field: "encrypted", value: value.into() }),
         };
         let header = Self {
-            nonce: sealed.then(|| u128_at(48).to_le_bytes()),
+            nonce: encrypted.then(|| u128_at(48).to_le_bytes()),
             folder: u128_at(16),
             snapshot: u128_at(32),
             index_at: u64_at(64),

@@ -11,8 +11,8 @@ use crate::chunk_id::ChunkId;
 use crate::pool::Labels;
 use crate::snapshot::SnapshotId;
 
+use super::encrypt::TAG_BYTES;
 use super::files::BLOCK_BYTES;
-use super::seal::TAG_BYTES;
 
 const SCHEMA: Schema = Schema { magic: *b"CLNFIDX\0", version: 2, name: "index of a flushed snapshot" };
 
@@ -140,14 +140,14 @@ impl Index {
         bytes: &[u8],
         snapshot: u128,
         index_at: u64,
-        sealed: bool,
+        encrypted: bool,
     ) -> Result<Self, IndexError> {
         let text = SCHEMA.unwrap(bytes)?;
         let index: IndexV2 = serde_json::from_slice(text).map_err(envelope::Error::from)?;
         if index.id.number() != snapshot {
             return Err(IndexError::Id { expected: format!("{snapshot:032x}"), found: index.id });
         }
-        let tag = if sealed { TAG_BYTES as u64 } else { 0 };
+        let tag = if encrypted { TAG_BYTES as u64 } else { 0 };
         let chunk_max = tag + index.form.encoded_bytes_max() as u64;
         let mut end = BLOCK_BYTES as u64;
         let mut part = |what: &dyn Fn() -> String, offset: u64, bytes: u64, max: u64| {

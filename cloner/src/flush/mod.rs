@@ -12,6 +12,7 @@
 //! about batteries: *when* to flush is decided in [`crate::durable`].
 
 mod candidate;
+mod encrypt;
 mod error;
 pub mod files;
 mod flusher;
@@ -24,24 +25,23 @@ mod index;
 mod load;
 mod reader;
 mod recover;
-mod seal;
-mod stage;
 mod survey;
 mod transcoder;
+mod write_buffers;
 mod writer;
 
 pub use cloner_codec::chunk::Form;
+pub use encrypt::{EncryptionKey, KeyError};
 pub use error::Error;
-pub use flusher::{Failure, FlushReport, FlushSettings, Flusher, Safe};
+pub use flusher::{FlushFailure, FlushReport, FlushSettings, FlushedSnapshot, Flusher};
 pub use folder::{Folder, FolderOptions};
-pub use form::Choice;
+pub use form::FormChoice;
 pub use gauge::Gauge;
 pub use header::HeaderError;
 pub use host::{ANY_HOST, this_host};
 pub use index::IndexError;
-pub use recover::{Cleaning, Dropped, RecoverOptions, RecoverReport, Recovered, Recoverer};
-pub use seal::{Key, KeyError};
-pub use survey::{Survey, Surveyed};
+pub use recover::{Cleaning, DroppedFile, RecoverOptions, RecoverReport, RecoveredSnapshot, Recoverer};
+pub use survey::{Survey, SurveyLine};
 
 #[cfg(test)]
 mod tests;

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use super::encrypt::Nonce;
 use super::error::Error;
 use super::files::{BLOCK_BYTES, ReadFile, read_exact_at};
 use super::folder::Folder;
 use super::header::{BOUND_BYTES, Header, HeaderError, IDENTITY_BYTES};
 use super::index::{INDEX_BYTES_MAX, Index, IndexV2};
-use super::seal::Nonce;
 use super::writer::INDEX_RECORD;
-use crate::sys::arena::{PageSize, Span};
+use crate::sys::arena::Span;
+use vmm::memory::PageSize;
 
 /// A flushed snapshot that can be read. Its records have not been looked at yet.
 #[derive(Debug, Clone)]
-pub(super) struct Flushed {
+pub(super) struct SnapshotFile {
     pub(super) file: String,
     opened: Arc<dyn ReadFile>,
     header: Header,
@@ -28,7 +29,7 @@ impl ReadBuffer {
     /// Makes a buffer for runs of up to `len_bytes` bytes from anywhere in a file.
     pub(super) fn new(len_bytes: usize) -> std::io::Result<Self> {
         let len_bytes = len_bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES;
-        Span::map(len_bytes, PageSize::Ordinary).map(Self)
+        Span::map(len_bytes, PageSize::Base).map(Self)
     }
 
     /// Reads the `len_bytes` bytes at `offset`.
@@ -43,7 +44,7 @@ impl ReadBuffer {
     }
 }
 
-impl Flushed {
+impl SnapshotFile {
     /// Opens the file `file`, which according to its name is the snapshot `snapshot`.
     pub(super) fn open(folder: &Folder, file: &str, snapshot: u128) -> Result<Self, Error> {
         let name = || file.to_owned();
@@ -71,8 +72,8 @@ impl Flushed {
                 return Err(Error::Misplaced { file: name(), what, expected, found });
             }
         }
-        if header.nonce.is_some() != folder.is_sealed() {
-            return Err(Error::Sealing { folder: name(), sealed: header.nonce.is_some() });
+        if header.nonce.is_some() != folder.is_encrypted() {
+            return Err(Error::Encryption { folder: name(), encrypted: header.nonce.is_some() });
         }
         let too_long = HeaderError::Field { field: "index_bytes", value: header.index_bytes };
         let len = match usize::try_from(header.index_bytes) {
@@ -83,7 +84,7 @@ impl Flushed {
         let bound_to = header.to_block();
         let bytes = open_record(folder, &header, INDEX_RECORD, &bound_to[..BOUND_BYTES], bytes)
             .ok_or_else(|| Error::Forged { file: name(), part: String::from("the index") })?;
-        let index = Index::from_bytes(bytes, snapshot, header.index_at, folder.is_sealed())
+        let index = Index::from_bytes(bytes, snapshot, header.index_at, folder.is_encrypted())
             .map_err(|source| Error::Index { file: name(), source })?;
         Ok(Self { file: name(), opened, header, index: Arc::new(index) })
     }
@@ -129,7 +130,7 @@ fn open_record<'b>(
 ) -> Option<&'b [u8]> {
     match (folder.key(), header.nonce) {
         (Some(key), Some(nonce)) => {
-            let len = key.open(Nonce::new(nonce, record), bound_to, bytes).ok()?;
+            let len = key.decrypt(Nonce::new(nonce, record), bound_to, bytes).ok()?;
             Some(&bytes[..len])
         }
         _ => Some(bytes),

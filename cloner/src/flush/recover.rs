@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use super::candidate::Candidate;
 use super::error::META_FILE;
 use super::folder::{Folder, file_name};
-use super::load::{Loading, Run, Worker, runs};
-use super::reader::Flushed;
+use super::load::{ChunkRun, LoadingSnapshot, Worker, runs};
+use super::reader::SnapshotFile;
 use super::writer::PROBE_FILE;
 use super::{Error, Form};
-use crate::pool::{Pool, Stored};
+use crate::pool::{Pool, StoredSnapshot};
 use crate::progress::Watch;
 use crate::snapshot::{SnapshotId, parse_id};
 use crate::sync::{into_inner, lock};
@@ -30,9 +30,9 @@ use crate::walk::{Threads, Walker};
 #[derive(Debug, Default)]
 pub struct RecoverReport {
     /// Snapshots that are in the pool again, sorted by name.
-    pub recovered: Vec<Recovered>,
+    pub recovered: Vec<RecoveredSnapshot>,
     /// Files that were not recovered, each with its reason.
-    pub dropped: Vec<Dropped>,
+    pub dropped: Vec<DroppedFile>,
     /// Names of the files that were deleted: flushes that were not completed, and removed snapshots that no other refers to.
     pub deleted: Vec<String>,
     /// Length in bytes of the files of all recovered snapshots.
@@ -43,7 +43,7 @@ pub struct RecoverReport {
 
 /// A snapshot that is in the pool again.
 #[derive(Debug, Clone)]
-pub struct Recovered {
+pub struct RecoveredSnapshot {
     /// Name of the snapshot.
     pub name: String,
     /// Whether the snapshot is found under its name. If not, it is there for those that refer to it.
@@ -56,7 +56,7 @@ pub struct Recovered {
 
 /// A file that was not recovered.
 #[derive(Debug)]
-pub struct Dropped {
+pub struct DroppedFile {
     /// Name of the file.
     pub file: String,
     /// The snapshot's name, if that much could be read.
@@ -106,7 +106,7 @@ impl std::fmt::Debug for RecoverOptions<'_> {
 }
 
 /// A snapshot's number, and the snapshot in the pool or the reason why it is not there.
-type Outcome = (u128, Result<Arc<Stored>, Error>);
+type RecoverOutcome = (u128, Result<Arc<StoredSnapshot>, Error>);
 
 impl Recoverer {
     /// Makes the memory of each thread. More threads than processors help: one can read while another verifies.
@@ -135,11 +135,11 @@ impl Recoverer {
             delete_unneeded(folder, &mut found, &mut report)?;
         }
         let needed = closure(&found, |entry| {
-            entry.listed && wanted.is_none_or(|wanted| wanted(&entry.flushed.index().name))
+            entry.listed && wanted.is_none_or(|wanted| wanted(&entry.snapshot_file.index().name))
         });
-        watch.start(needed.iter().map(|id| found[id].flushed.file_bytes()).sum());
+        watch.start(needed.iter().map(|id| found[id].snapshot_file.file_bytes()).sum());
 
-        let mut stored: BTreeMap<u128, Arc<Stored>> = BTreeMap::new();
+        let mut stored: BTreeMap<u128, Arc<StoredSnapshot>> = BTreeMap::new();
         let mut left = needed;
         while !left.is_empty() {
             let ready = |id: &u128| found[id].dependencies().all(|other| stored.contains_key(&other));
@@ -150,17 +150,17 @@ impl Recoverer {
             }
             left.retain(|id| !level.contains(id));
             for (id, outcome) in self.load(folder, pool, &found, &level, &stored, watch)? {
-                let Candidate { flushed, listed } = &found[&id];
-                let index = flushed.index();
+                let Candidate { snapshot_file, listed } = &found[&id];
+                let index = snapshot_file.index();
                 match outcome {
                     Ok(new) => {
                         let (name, form) = (index.name.clone(), index.form);
-                        let file_bytes = flushed.file_bytes();
+                        let file_bytes = snapshot_file.file_bytes();
                         report.read_bytes += file_bytes;
-                        report.recovered.push(Recovered { name, listed: *listed, form, file_bytes });
+                        report.recovered.push(RecoveredSnapshot { name, listed: *listed, form, file_bytes });
                         stored.insert(id, new);
                     }
-                    Err(why) => report.drop_file(flushed, why),
+                    Err(why) => report.drop_file(snapshot_file, why),
                 }
             }
         }
@@ -177,43 +177,43 @@ impl Recoverer {
     pub(super) fn open_all(
         &self,
         folder: &Folder,
-        dropped: &mut Vec<Dropped>,
+        dropped: &mut Vec<DroppedFile>,
     ) -> Result<BTreeMap<u128, Candidate>, Error> {
         let files = folder.files();
         let listed = files.list().map_err(Error::file(folder.place(), "list it"))?;
         let mut snapshots = Vec::new();
         for (file, _) in listed {
             match parse(&file) {
-                Parsed::Snapshot { id, listed } => snapshots.push((file, id, listed)),
-                Parsed::Partial => {
+                FileKind::Snapshot { id, listed } => snapshots.push((file, id, listed)),
+                FileKind::Partial => {
                     let why = Error::Unfinished { file: file.clone() };
-                    dropped.push(Dropped { file, name: None, why });
+                    dropped.push(DroppedFile { file, name: None, why });
                 }
-                Parsed::Meta => {}
-                Parsed::Foreign => {
+                FileKind::Meta => {}
+                FileKind::Foreign => {
                     let why = Error::Foreign { file: file.clone() };
-                    dropped.push(Dropped { file, name: None, why });
+                    dropped.push(DroppedFile { file, name: None, why });
                 }
             }
         }
         let opened = Mutex::new(Vec::new());
         let all = self.walker.walk(&snapshots, |_, (file, id, listed)| {
-            let flushed = Flushed::open(folder, file, *id);
-            lock(&opened).push((file.clone(), *id, *listed, flushed));
+            let snapshot_file = SnapshotFile::open(folder, file, *id);
+            lock(&opened).push((file.clone(), *id, *listed, snapshot_file));
             Ok::<(), Error>(())
         });
         all?;
         let mut found: BTreeMap<u128, Candidate> = BTreeMap::new();
         let mut opened = into_inner(opened);
         opened.sort_by(|left, right| left.0.cmp(&right.0));
-        for (file, id, listed, flushed) in opened {
-            match flushed {
-                Ok(flushed) => match found.get_mut(&id) {
+        for (file, id, listed, snapshot_file) in opened {
+            match snapshot_file {
+                Ok(snapshot_file) => match found.get_mut(&id) {
                     // Both a listed and a hidden file, which no rename of this program leaves. They are the same snapshot.
                     Some(other) => other.listed |= listed,
-                    None => drop(found.insert(id, Candidate { flushed, listed })),
+                    None => drop(found.insert(id, Candidate { snapshot_file, listed })),
                 },
-                Err(why) => dropped.push(Dropped { file, name: None, why }),
+                Err(why) => dropped.push(DroppedFile { file, name: None, why }),
             }
         }
         Ok(found)
@@ -226,18 +226,18 @@ impl Recoverer {
         pool: &Pool,
         found: &BTreeMap<u128, Candidate>,
         level: &[u128],
-        stored: &BTreeMap<u128, Arc<Stored>>,
+        stored: &BTreeMap<u128, Arc<StoredSnapshot>>,
         watch: Watch<'_>,
-    ) -> Result<Vec<Outcome>, Error> {
+    ) -> Result<Vec<RecoverOutcome>, Error> {
         let mut outcomes = Vec::new();
         let mut loadings = Vec::new();
         for &id in level {
-            match Loading::start(pool, id, &found[&id], stored) {
+            match LoadingSnapshot::start(pool, id, &found[&id], stored) {
                 Ok(loading) => loadings.push(loading),
                 Err(why) => outcomes.push((id, Err(why))),
             }
         }
-        let runs: Vec<Run<'_>> =
+        let runs: Vec<ChunkRun<'_>> =
             loadings.iter().enumerate().flat_map(|(at, loading)| runs(at, loading)).collect();
         self.walker.walk(&runs, |worker, run| {
             if watch.is_cancelled() {
@@ -261,32 +261,32 @@ impl Recoverer {
 }
 
 impl RecoverReport {
-    fn drop_file(&mut self, flushed: &Flushed, why: Error) {
-        let name = Some(flushed.index().name.clone());
-        self.dropped.push(Dropped { file: flushed.file.clone(), name, why });
+    fn drop_file(&mut self, snapshot_file: &SnapshotFile, why: Error) {
+        let name = Some(snapshot_file.index().name.clone());
+        self.dropped.push(DroppedFile { file: snapshot_file.file.clone(), name, why });
     }
 }
 
-enum Parsed {
+enum FileKind {
     Snapshot { id: u128, listed: bool },
     Partial,
     Meta,
     Foreign,
 }
 
-fn parse(file: &str) -> Parsed {
+fn parse(file: &str) -> FileKind {
     if file == META_FILE {
-        return Parsed::Meta;
+        return FileKind::Meta;
     }
-    let Some((stem, kind)) = file.rsplit_once('.') else { return Parsed::Foreign };
+    let Some((stem, kind)) = file.rsplit_once('.') else { return FileKind::Foreign };
     if file == PROBE_FILE || (stem == META_FILE && kind == "partial") {
-        return Parsed::Partial;
+        return FileKind::Partial;
     }
     match (parse_id(stem), kind) {
-        (Ok(id), "snapshot") => Parsed::Snapshot { id, listed: true },
-        (Ok(id), "hidden") => Parsed::Snapshot { id, listed: false },
-        (Ok(_), "partial") => Parsed::Partial,
-        _ => Parsed::Foreign,
+        (Ok(id), "snapshot") => FileKind::Snapshot { id, listed: true },
+        (Ok(id), "hidden") => FileKind::Snapshot { id, listed: false },
+        (Ok(_), "partial") => FileKind::Partial,
+        _ => FileKind::Foreign,
     }
 }
 
@@ -336,15 +336,15 @@ fn delete_unneeded(
 /// Drops the snapshots that are left when no more can be loaded: a dependency is missing, was dropped, or leads round in a circle.
 fn drop_without_dependencies(
     found: &BTreeMap<u128, Candidate>,
-    stored: &BTreeMap<u128, Arc<Stored>>,
+    stored: &BTreeMap<u128, Arc<StoredSnapshot>>,
     left: &BTreeSet<u128>,
     report: &mut RecoverReport,
 ) {
     for id in left {
-        let flushed = &found[id].flushed;
+        let snapshot_file = &found[id].snapshot_file;
         let missing = found[id].dependencies().find(|other| !stored.contains_key(other));
         let missing = missing.expect("a snapshot whose dependencies are all stored is loaded");
-        let (file, dependency) = (flushed.file.clone(), SnapshotId::from_number(missing));
-        report.drop_file(flushed, Error::Dependency { file, dependency });
+        let (file, dependency) = (snapshot_file.file.clone(), SnapshotId::from_number(missing));
+        report.drop_file(snapshot_file, Error::Dependency { file, dependency });
     }
 }

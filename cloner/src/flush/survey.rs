@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::candidate::Candidate;
 use super::index::FormText;
-use super::{Dropped, Error, Folder, Form, Recoverer};
+use super::{DroppedFile, Error, Folder, Form, Recoverer};
 use crate::pool::Labels;
 use crate::snapshot::SnapshotId;
 
@@ -14,14 +14,14 @@ use crate::snapshot::SnapshotId;
 #[derive(Debug, Default)]
 pub struct Survey {
     /// Snapshots whose header and index are valid, sorted by name.
-    pub snapshots: Vec<Surveyed>,
+    pub snapshots: Vec<SurveyLine>,
     /// Files that are not such snapshots, each with its reason.
-    pub dropped: Vec<Dropped>,
+    pub dropped: Vec<DroppedFile>,
 }
 
 /// One snapshot of a folder.
 #[derive(Debug, Clone, Serialize)]
-pub struct Surveyed {
+pub struct SurveyLine {
     /// Name of the snapshot.
     pub name: String,
     /// Number of the snapshot, which its file is named after.
@@ -49,7 +49,7 @@ impl Recoverer {
     pub fn survey(&self, folder: &Folder) -> Result<Survey, Error> {
         let mut survey = Survey::default();
         let found = self.open_all(folder, &mut survey.dropped)?;
-        survey.snapshots = found.values().map(|one| surveyed(one, &found)).collect();
+        survey.snapshots = found.values().map(|one| survey_line(one, &found)).collect();
         survey.snapshots.sort_by(|left, right| left.name.cmp(&right.name));
         for (id, one) in &found {
             folder.insert(*id, one.entry(None));
@@ -58,19 +58,22 @@ impl Recoverer {
     }
 }
 
-fn surveyed(Candidate { flushed, listed }: &Candidate, all: &BTreeMap<u128, Candidate>) -> Surveyed {
-    let index = flushed.index();
+fn survey_line(
+    Candidate { snapshot_file, listed }: &Candidate,
+    all: &BTreeMap<u128, Candidate>,
+) -> SurveyLine {
+    let index = snapshot_file.index();
     let name_of = |id: &SnapshotId| {
         let known = all.get(&id.number());
-        known.map_or_else(|| id.to_string(), |other| other.flushed.index().name.clone())
+        known.map_or_else(|| id.to_string(), |other| other.snapshot_file.index().name.clone())
     };
-    Surveyed {
+    SurveyLine {
         name: index.name.clone(),
         id: index.id,
         listed: *listed,
         form: index.form,
         chunks: index.chunks.len(),
-        file_bytes: flushed.file_bytes(),
+        file_bytes: snapshot_file.file_bytes(),
         labels: index.labels.clone(),
         dependencies: index.dependencies.iter().map(name_of).collect(),
     }

@@ -1,13 +1,13 @@
 //! Transcodes chunks of the pool into the form in which they are stored.
 
 use cloner_codec::chunk::{COLD_BYTES_MAX, CodecError};
-use cloner_codec::cold::{ColdEncoder, Options, transcode_to_cold};
+use cloner_codec::cold::{ColdEncoder, ColdOptions, transcode_to_cold};
 use cloner_codec::hot::VerifiedChunk;
 
-use crate::pool::{Chunk, Stored};
+use crate::pool::{StoredChunk, StoredSnapshot};
 
 use super::Error;
-use super::seal::TAG_BYTES;
+use super::encrypt::TAG_BYTES;
 
 /// What one thread needs for transcoding.
 pub(super) struct Transcoder {
@@ -26,19 +26,19 @@ impl Transcoder {
     /// Makes a transcoder with all the memory that it needs.
     pub(super) fn new() -> Self {
         Self {
-            encoder: ColdEncoder::new(Options::default()).ok(),
+            encoder: ColdEncoder::new(ColdOptions::default()).ok(),
             cold: Vec::with_capacity(COLD_BYTES_MAX + TAG_BYTES),
         }
     }
 
     /// Returns the cold form of a chunk, in memory that the next call overwrites.
-    pub(super) fn cold_form(&mut self, stored: &Stored, chunk: &Chunk) -> Result<&[u8], Error> {
+    pub(super) fn cold_form(&mut self, stored: &StoredSnapshot, chunk: &StoredChunk) -> Result<&[u8], Error> {
         let name = || stored.name().to_owned();
         let Self { encoder, cold } = self;
         let encoder = match encoder {
             Some(encoder) => encoder,
             None => encoder.insert(
-                ColdEncoder::new(Options::default())
+                ColdEncoder::new(ColdOptions::default())
                     .map_err(|source| Error::Transcode { name: name(), source })?,
             ),
         };

@@ -29,19 +29,19 @@ use cloner_codec::hot::VerifiedChunk;
 use twox_hash::XxHash3_64;
 
 use crate::battery::Clock;
-use crate::pool::{Chunk, FLUSHED_FILE_BYTES, Stored, flushed_bytes};
+use crate::pool::{FLUSHED_FILE_BYTES, StoredChunk, StoredSnapshot, flushed_bytes};
 use crate::progress::Watch;
 use crate::snapshot::{MANIFEST_LABEL, Manifest, ManifestV2};
 use crate::walk::{Threads, Walker};
 
+use super::encrypt::{EncryptionKey, Nonce, TAG_BYTES, random_bytes};
 use super::files::{BLOCK_BYTES, Files, WriteFile};
-use super::form::{self, Choice};
+use super::form::{self, FormChoice};
 use super::gauge::Gauge;
 use super::header::{BOUND_BYTES, Header, IDENTITY_BYTES};
 use super::index::{BlobPlaceV1, ChunkPlaceV2, IndexV2};
-use super::seal::{Key, Nonce, TAG_BYTES, random_bytes};
-use super::stage::{Broken, Stage, Stream};
 use super::transcoder::Transcoder;
+use super::write_buffers::{WriteBuffers, WriteStream, WritersFailed};
 use super::{Error, Form};
 use crate::rate::{Rate, as_f64};
 use crate::sync::{into_inner, lock};
@@ -57,37 +57,37 @@ pub(super) const INDEX_RECORD: u64 = u64::MAX;
 pub(super) struct Writer {
     files: Arc<dyn Files>,
     folder: u128,
-    key: Option<Key>,
+    key: Option<EncryptionKey>,
     clock: Arc<dyn Clock>,
-    stage: Mutex<Stage>,
+    buffers: Mutex<WriteBuffers>,
     walker: Walker<Transcoder>,
 }
 
 /// A complete file that must still be committed under its name.
 #[derive(Debug)]
 #[must_use = "it is deleted when the folder is recovered"]
-pub(super) struct Complete {
+pub(super) struct CompleteFile {
     pub(super) id: u128,
     pub(super) index: IndexV2,
     pub(super) file_bytes: u64,
-    pub(super) choice: Choice,
+    pub(super) choice: FormChoice,
     /// Time that allocating and syncing the file took. Committing comes on top.
     pub(super) overhead: Duration,
 }
 
 /// Why nothing more is appended: either writing has failed, or the snapshot is at fault.
-enum Produced {
-    Broken,
+enum AppendError {
+    WritersFailed,
     Failed(Error),
 }
 
-impl From<Broken> for Produced {
-    fn from(_: Broken) -> Self {
-        Self::Broken
+impl From<WritersFailed> for AppendError {
+    fn from(_: WritersFailed) -> Self {
+        Self::WritersFailed
     }
 }
 
-impl From<Error> for Produced {
+impl From<Error> for AppendError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
@@ -101,7 +101,7 @@ pub(super) fn partial_name(id: u128) -> String {
 }
 
 /// The number of a snapshot, and its manifest.
-pub(super) fn identity(stored: &Stored) -> Result<(u128, ManifestV2), Error> {
+pub(super) fn identity(stored: &StoredSnapshot) -> Result<(u128, ManifestV2), Error> {
     let name = || stored.name().to_owned();
     let manifest = stored.blob(MANIFEST_LABEL).ok_or_else(|| Error::NoManifest { name: name() })?;
     let manifest =
@@ -114,14 +114,14 @@ impl Writer {
     pub(super) fn new(
         threads: &Threads,
         files: Arc<dyn Files>,
-        (folder, key): (u128, Option<Key>),
+        (folder, key): (u128, Option<EncryptionKey>),
         clock: Arc<dyn Clock>,
         buffer_bytes: usize,
     ) -> Result<Self, Error> {
-        let stage = Stage::new(buffer_bytes)
+        let buffers = WriteBuffers::new(buffer_bytes)
             .map_err(Error::file(files.place(), "allocate memory for writing to it"))?;
         let walker = Walker::new(threads, Transcoder::new);
-        Ok(Self { files, folder, key, clock, stage: Mutex::new(stage), walker })
+        Ok(Self { files, folder, key, clock, buffers: Mutex::new(buffers), walker })
     }
 
     /// Writes `stored` completely, but does not commit it. Without a `form`, the one that is safe sooner is chosen.
@@ -135,14 +135,14 @@ impl Writer {
     /// The file is then removed. If that fails as well, recovery deletes it.
     pub(super) fn write(
         &self,
-        stored: &Stored,
+        stored: &StoredSnapshot,
         form: Option<Form>,
         gauge: &Gauge,
         watch: Watch<'_>,
-    ) -> Result<Complete, Error> {
+    ) -> Result<CompleteFile, Error> {
         let (id, manifest) = identity(stored)?;
         let choice = match form {
-            Some(form) => Choice { form, ..form::choose(gauge.rate(), stored.len_bytes() as u64, None) },
+            Some(form) => FormChoice { form, ..form::choose(gauge.rate(), stored.len_bytes() as u64, None) },
             None => form::choose_for(stored, gauge.rate(), &self.walker, &*self.clock)?,
         };
         let name = partial_name(id);
@@ -154,7 +154,7 @@ impl Writer {
             let syncing = self.clock.now();
             file.sync().map_err(Error::file(&name, "make it durable"))?;
             let overhead = (created - started) + self.clock.now().saturating_sub(syncing);
-            Ok(Complete { id, index, file_bytes, choice, overhead })
+            Ok(CompleteFile { id, index, file_bytes, choice, overhead })
         });
         if result.is_err() {
             // The file does no harm but takes space. If it cannot be removed now, recovery removes it.
@@ -170,13 +170,13 @@ impl Writer {
     pub(super) fn measure(&self, bytes: u64) -> Result<Rate, Error> {
         const PART: [u8; BLOCK_BYTES] = [0xa5; BLOCK_BYTES];
         let failed = || Error::file(PROBE_FILE, "measure the device with it");
-        let stage = lock(&self.stage);
+        let buffers = lock(&self.buffers);
         let started = self.clock.now();
         let file = self.create(PROBE_FILE, bytes)?;
         let created = self.clock.now();
         // A gauge of its own, not the flusher's: this measurement is evaluated as a whole.
         let own = Gauge::new(Rate { bytes_per_second: 1.0, commit: Duration::ZERO }, u64::MAX);
-        let written = stage.write(&*file, (&*self.clock, &own), |stream| {
+        let written = buffers.write(&*file, (&*self.clock, &own), |stream| {
             (0..bytes / BLOCK_BYTES as u64).try_for_each(|_| stream.append(&PART).map(drop))
         });
         let measured = written.and_then(|_| file.sync()).map(|()| self.clock.now());
@@ -204,7 +204,7 @@ impl Writer {
     fn fill(
         &self,
         file: &dyn WriteFile,
-        stored: &Stored,
+        stored: &StoredSnapshot,
         manifest: &ManifestV2,
         (id, form): (u128, Form),
         gauge: &Gauge,
@@ -212,7 +212,7 @@ impl Writer {
     ) -> Result<(IndexV2, u64), Error> {
         let name = partial_name(id);
         let cannot_write = || Error::file(&name, "write to it");
-        let mut stage = lock(&self.stage);
+        let mut buffers = lock(&self.buffers);
         let mut header = Header {
             nonce: self.key.as_ref().map(|_| random_bytes()),
             folder: self.folder,
@@ -221,7 +221,7 @@ impl Writer {
             index_bytes: 0,
             file_bytes: 0,
         };
-        let produced = stage.write(file, (&*self.clock, gauge), |stream| {
+        let produced = buffers.write(file, (&*self.clock, gauge), |stream| {
             let chunks = self.append_chunks(stream, stored, form, &header, watch)?;
             let blobs = self.append_blobs(stream, stored, &header)?;
             let index = IndexV2 {
@@ -234,26 +234,28 @@ impl Writer {
                 blobs,
             };
             self.append_index(stream, &index, &mut header)?;
-            Ok::<_, Produced>(index)
+            Ok::<_, AppendError>(index)
         });
         let index = match produced.map_err(cannot_write())? {
             Ok(index) => index,
-            Err(Produced::Failed(error)) => return Err(error),
-            Err(Produced::Broken) => return Err(cannot_write()(std::io::ErrorKind::BrokenPipe.into())),
+            Err(AppendError::Failed(error)) => return Err(error),
+            Err(AppendError::WritersFailed) => {
+                return Err(cannot_write()(std::io::ErrorKind::BrokenPipe.into()));
+            }
         };
         file.set_len(header.file_bytes).map_err(Error::file(&name, "set its length"))?;
-        stage.write_block(file, &header.to_block()).map_err(cannot_write())?;
+        buffers.write_block(file, &header.to_block()).map_err(cannot_write())?;
         Ok((index, header.file_bytes))
     }
 
     fn append_chunks(
         &self,
-        stream: &mut Stream<'_>,
-        stored: &Stored,
+        stream: &mut WriteStream<'_>,
+        stored: &StoredSnapshot,
         form: Form,
         header: &Header,
         watch: Watch<'_>,
-    ) -> Result<Vec<ChunkPlaceV2>, Produced> {
+    ) -> Result<Vec<ChunkPlaceV2>, AppendError> {
         let mut places = Vec::with_capacity(stored.chunks().len());
         for batch in stored.chunks().chunks(BATCH) {
             if watch.is_cancelled() {
@@ -279,8 +281,8 @@ impl Writer {
     /// Converts the chunks of a batch, in parallel, to the bytes that are stored. Empty if they are stored as they are.
     fn convert(
         &self,
-        stored: &Stored,
-        batch: &[Chunk],
+        stored: &StoredSnapshot,
+        batch: &[StoredChunk],
         first_record: u64,
         form: Form,
         header: &Header,
@@ -289,7 +291,7 @@ impl Writer {
             return Ok(Vec::new());
         }
         let slots: Vec<Mutex<(Vec<u8>, u64)>> = batch.iter().map(|_| Mutex::default()).collect();
-        let numbered: Vec<(usize, &Chunk)> = batch.iter().enumerate().collect();
+        let numbered: Vec<(usize, &StoredChunk)> = batch.iter().enumerate().collect();
         self.walker.walk(&numbered, |transcoder, &(number, chunk)| {
             check(stored, chunk)?;
             let mut bytes = match form {
@@ -297,7 +299,7 @@ impl Writer {
                 Form::Cold => transcoder.cold_form(stored, chunk)?.to_vec(),
             };
             let checksum = stored_checksum(&bytes);
-            self.seal(header, first_record + number as u64, &mut bytes);
+            self.encrypt(header, first_record + number as u64, &mut bytes);
             *lock(&slots[number]) = (bytes, checksum);
             Ok::<(), Error>(())
         })?;
@@ -306,15 +308,15 @@ impl Writer {
 
     fn append_blobs(
         &self,
-        stream: &mut Stream<'_>,
-        stored: &Stored,
+        stream: &mut WriteStream<'_>,
+        stored: &StoredSnapshot,
         header: &Header,
-    ) -> Result<Vec<BlobPlaceV1>, Produced> {
+    ) -> Result<Vec<BlobPlaceV1>, AppendError> {
         let mut places = Vec::new();
         for (number, (label, bytes)) in stored.blobs().enumerate() {
             let checksum = XxHash3_64::oneshot(bytes);
             let mut bytes = bytes.to_vec();
-            self.seal(header, (stored.chunks().len() + number) as u64, &mut bytes);
+            self.encrypt(header, (stored.chunks().len() + number) as u64, &mut bytes);
             let offset = stream.append(&bytes)?;
             places.push(BlobPlaceV1 { label: label.to_owned(), offset, bytes: bytes.len() as u64, checksum });
         }
@@ -324,31 +326,31 @@ impl Writer {
     /// Appends the index and completes the header, which an encrypted index is bound to.
     fn append_index(
         &self,
-        stream: &mut Stream<'_>,
+        stream: &mut WriteStream<'_>,
         index: &IndexV2,
         header: &mut Header,
-    ) -> Result<(), Produced> {
+    ) -> Result<(), AppendError> {
         let mut bytes = index.to_bytes();
         let tag = if self.key.is_some() { TAG_BYTES } else { 0 };
         header.index_at = stream.append(&[])?;
         header.index_bytes = (bytes.len() + tag) as u64;
         header.file_bytes = (header.index_at + header.index_bytes).next_multiple_of(BLOCK_BYTES as u64);
         if let (Some(key), Some(nonce)) = (&self.key, header.nonce) {
-            key.seal(Nonce::new(nonce, INDEX_RECORD), &header.to_block()[..BOUND_BYTES], &mut bytes);
+            key.encrypt(Nonce::new(nonce, INDEX_RECORD), &header.to_block()[..BOUND_BYTES], &mut bytes);
         }
         stream.append(&bytes)?;
         Ok(())
     }
 
-    fn seal(&self, header: &Header, record: u64, bytes: &mut Vec<u8>) {
+    fn encrypt(&self, header: &Header, record: u64, bytes: &mut Vec<u8>) {
         if let (Some(key), Some(nonce)) = (&self.key, header.nonce) {
-            key.seal(Nonce::new(nonce, record), &header.to_block()[..IDENTITY_BYTES], bytes);
+            key.encrypt(Nonce::new(nonce, record), &header.to_block()[..IDENTITY_BYTES], bytes);
         }
     }
 }
 
 /// Checks that the header of a chunk of the pool is whole, and that its checksum is that of the chunk's id.
-fn check(stored: &Stored, chunk: &Chunk) -> Result<(), Error> {
+fn check(stored: &StoredSnapshot, chunk: &StoredChunk) -> Result<(), Error> {
     let (name, id) = (|| stored.name().to_owned(), chunk.id());
     let opened = VerifiedChunk::reopen(chunk.bytes()).map_err(|wrong| Error::InPool {
         name: name(),
@@ -366,8 +368,8 @@ fn check(stored: &Stored, chunk: &Chunk) -> Result<(), Error> {
 
 /// Bytes of disk space to allocate: never less than a hot file takes. A cold file is smaller, or takes what it lacks while it is
 /// written.
-fn allocation(stored: &Stored, manifest: &ManifestV2) -> u64 {
-    let chunks = stored.chunks().iter().map(Chunk::bytes);
+fn allocation(stored: &StoredSnapshot, manifest: &ManifestV2) -> u64 {
+    let chunks = stored.chunks().iter().map(StoredChunk::bytes);
     let records: u64 =
         chunks.chain(stored.blobs().map(|(_, bytes)| bytes)).map(|bytes| flushed_bytes(bytes.len())).sum();
     let tags: usize = stored.labels().tags.iter().map(|(key, value)| 2 * (key.len() + value.len()) + 8).sum();

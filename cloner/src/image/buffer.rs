@@ -36,12 +36,12 @@ pub fn touched(bytes: usize) -> Vec<u8> {
 
 /// Memory to decode to, aligned to huge pages like guest memory.
 #[derive(Debug)]
-pub struct Target {
+pub struct TargetBuffer {
     bytes: Vec<u8>,
     start: usize,
 }
 
-impl Target {
+impl TargetBuffer {
     /// Makes a target of this length in bytes, every page of which has been touched. It is filled with [`POISON`].
     #[must_use]
     pub fn new(bytes: usize) -> Self {
@@ -52,7 +52,7 @@ impl Target {
     }
 }
 
-impl Deref for Target {
+impl Deref for TargetBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -60,7 +60,7 @@ impl Deref for Target {
     }
 }
 
-impl DerefMut for Target {
+impl DerefMut for TargetBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..]
     }
@@ -71,12 +71,12 @@ pub const POISON: u8 = 0xa5;
 
 /// Runs of bytes, kept one after the other in one buffer.
 #[derive(Clone, Debug, Default)]
-pub struct Stored {
+pub struct ByteRuns {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Stored {
+impl ByteRuns {
     /// Copies these runs into one buffer.
     #[must_use]
     pub fn of(runs: &[Vec<u8>]) -> Self {

@@ -11,7 +11,7 @@ use cloner_codec::chunk::{
     TargetContents, page_hash,
 };
 use cloner_codec::hot::{
-    ChunkInput, ChunkStats, Dedup, Encoder, Options, PageSet, VerifiedChunk, decode_chunk, decode_page,
+    ChunkInput, ChunkStats, Dedup, Encoder, EncoderOptions, PageSet, VerifiedChunk, decode_chunk, decode_page,
 };
 
 use crate::dedup::PageTable;
@@ -20,7 +20,7 @@ use crate::progress::Watch;
 use crate::sync::{into_inner, lock};
 use crate::walk::{Threads, Walker};
 
-use super::{Error, Image, Stored};
+use super::{ByteRuns, Error, Image};
 
 /// Encodes and decodes whole images, on threads that other tools may share.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct EncodeOptions<'a> {
 /// An encoded image.
 #[derive(Debug)]
 pub struct HotImage {
-    chunks: Stored,
+    chunks: ByteRuns,
     stats: Vec<ChunkStats>,
 }
 
@@ -67,7 +67,7 @@ impl HotEncoder {
     #[must_use]
     pub fn new(threads: &Threads) -> Self {
         let make = || Worker {
-            encoder: Encoder::new(Options::default()),
+            encoder: Encoder::new(EncoderOptions::default()),
             // Not zeros, because these would be mapped lazily and touched for the first time during a measurement.
             encoded: vec![0xff; ENCODED_BYTES_MAX],
         };
@@ -94,7 +94,7 @@ impl HotEncoder {
         kept.sort_unstable_by_key(|(index, ..)| *index);
         let (stats, chunks): (Vec<_>, Vec<_>) =
             kept.into_iter().map(|(_, stats, encoded)| (stats, encoded)).unzip();
-        Ok(HotImage { chunks: Stored::of(&chunks), stats })
+        Ok(HotImage { chunks: ByteRuns::of(&chunks), stats })
     }
 
     /// Encodes an image and discards the result. Meant for timing.

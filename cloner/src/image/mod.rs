@@ -15,7 +15,7 @@ use cloner_codec::chunk::{CHUNK_BYTES, CodecError, FormatError, PAGE_BYTES, Page
 
 use crate::layout::PageNumber;
 
-pub use buffer::Stored;
+pub use buffer::ByteRuns;
 pub use encode::{EncodeOptions, HotEncoder, HotImage, OpenImage};
 
 /// Why an image cannot be read, encoded or decoded.

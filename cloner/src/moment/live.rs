@@ -1,7 +1,7 @@
 //! Moments of a VM that runs on while it is saved.
 //!
 //! ```text
-//! admit ─► pause ─► save state ─► freeze memory ─► resume │ which pages? ─► encode in parallel ─► publish ─► release ─► mend
+//! admit ─► pause ─► save state ─► freeze memory ─► resume │ which pages? ─► encode in parallel ─► publish ─► release ─► repair
 //!         └──────── the source stands still ─────────────┘ the source runs, and pays for the first write to each page
 //! ```
 //!
@@ -21,10 +21,10 @@ use cloner_codec::chunk::PAGE_BYTES;
 use vmm::Vm;
 use vmm::memory::{FrozenMemory, StillMemory};
 
-use crate::admission::Limits;
+use crate::admission::CopyLimits;
 use crate::layout;
 
-use super::{Changes, Error, Frozen, Memory, Moment};
+use super::{Changes, Error, Frozen, Moment, MomentMemory};
 
 /// What it cost to let the source run on while it was saved.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl<'a> Moment<'a> {
     /// [`Error::Admission`] if the host could run out of memory, [`Error::Freeze`] if the memory is shared or the kernel refuses to
     /// fork, [`Error::Vm`] if the guest cannot be paused or its state cannot be saved, [`Error::Touched`] if the kernel does not say
     /// how much memory is touched.
-    pub fn live(vm: &'a Vm, limits: Limits) -> Result<Self, Error> {
+    pub fn live(vm: &'a Vm, limits: CopyLimits) -> Result<Self, Error> {
         let copy_bound_bytes = touched_bytes(vm.memory()).map_err(Error::Touched)?;
         limits.admit(copy_bound_bytes, vm.memory().backing())?;
 
@@ -78,7 +78,7 @@ impl<'a> Moment<'a> {
         drop(paused);
         let pause = requested.elapsed();
         let memory = LiveMemory { vm, frozen, requested, pause, freeze_time, copy_bound_bytes };
-        Ok(Self { state, memory: Memory::Frozen(Box::new(memory)), changes: Changes::All, state_time })
+        Ok(Self { state, memory: MomentMemory::Frozen(Box::new(memory)), changes: Changes::All, state_time })
     }
 }
 

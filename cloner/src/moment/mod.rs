@@ -25,7 +25,7 @@ use crate::admission;
 pub use live::LiveReport;
 pub use series::Series;
 
-pub(crate) use series::Last;
+pub(crate) use series::LastSnapshot;
 
 /// Why a guest could not be taken at one instant. It runs on or stands still, as it did before.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +57,14 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Moment<'a> {
     pub(crate) state: VmState,
-    pub(crate) memory: Memory<'a>,
+    pub(crate) memory: MomentMemory<'a>,
     pub(crate) changes: Changes<'a>,
     /// Time to save vCPUs and devices.
     pub(crate) state_time: Duration,
 }
 
 /// Memory that does not change while it is saved.
-pub(crate) enum Memory<'a> {
+pub(crate) enum MomentMemory<'a> {
     /// The memory of a guest that stands still.
     Still(&'a dyn StillMemory),
     /// The frozen memory of a guest that runs on.
@@ -80,7 +80,7 @@ pub(crate) trait Frozen {
     fn release(self: Box<Self>) -> LiveReport;
 }
 
-impl std::fmt::Debug for Memory<'_> {
+impl std::fmt::Debug for MomentMemory<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Still(_) => "Still",
@@ -107,12 +107,12 @@ impl<'a> Moment<'a> {
     pub fn of(paused: &'a Paused<'_>) -> Result<Self, Error> {
         let started = Instant::now();
         let state = paused.save()?;
-        let memory = Memory::Still(paused.memory());
+        let memory = MomentMemory::Still(paused.memory());
         Ok(Self { state, memory, changes: Changes::All, state_time: started.elapsed() })
     }
 
     /// Takes a guest whose state was saved when its memory was frozen, so that it costs no time here.
-    pub(crate) const fn of_frozen(state: VmState, memory: Memory<'a>) -> Self {
+    pub(crate) const fn of_frozen(state: VmState, memory: MomentMemory<'a>) -> Self {
         Self { state, memory, changes: Changes::All, state_time: Duration::ZERO }
     }
 
@@ -126,8 +126,8 @@ impl<'a> Moment<'a> {
     #[must_use]
     pub fn memory(&self) -> &dyn StillMemory {
         match &self.memory {
-            Memory::Still(memory) => *memory,
-            Memory::Frozen(frozen) => frozen.memory(),
+            MomentMemory::Still(memory) => *memory,
+            MomentMemory::Frozen(frozen) => frozen.memory(),
         }
     }
 }

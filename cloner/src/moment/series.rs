@@ -22,23 +22,23 @@ use std::time::Instant;
 use vmm::Paused;
 use vmm::memory::Epoch;
 
-use crate::snapshot::{Checks, Snapshot};
+use crate::snapshot::{Snapshot, VerifiedFlags};
 
-use super::{Changes, Error, Memory, Moment};
+use super::{Changes, Error, Moment, MomentMemory};
 
 /// The snapshots of one VM, and where its dirty log continues.
 #[derive(Debug)]
 pub struct Series {
-    last: Option<Last>,
+    last: Option<LastSnapshot>,
     epoch: Epoch,
 }
 
 /// The last snapshot of a series.
 #[derive(Debug)]
-pub(crate) struct Last {
+pub(crate) struct LastSnapshot {
     pub(crate) snapshot: Snapshot,
     /// Which chunks of the snapshot, and of all it depends on, have been verified.
-    pub(crate) checks: Checks,
+    pub(crate) checks: VerifiedFlags,
 }
 
 impl Series {
@@ -68,7 +68,7 @@ impl Series {
         let state = paused.save()?;
         let state_time = started.elapsed();
         let changes = Changes::InSeries { series: self, dirty };
-        Ok(Moment { state, memory: Memory::Still(paused.memory()), changes, state_time })
+        Ok(Moment { state, memory: MomentMemory::Still(paused.memory()), changes, state_time })
     }
 
     /// The last snapshot, if there is one yet.
@@ -78,14 +78,14 @@ impl Series {
     }
 
     /// The last snapshot, and which of its chunks have been verified.
-    pub(crate) const fn reference(&self) -> Option<&Last> {
+    pub(crate) const fn reference(&self) -> Option<&LastSnapshot> {
         self.last.as_ref()
     }
 
     /// Goes on from `snapshot`, which was made when the dirty log was at `epoch`.
     pub(crate) fn follow(&mut self, snapshot: &Snapshot, epoch: Epoch) {
         let checks = self.last.take().map(|last| last.checks).unwrap_or_default();
-        self.last = Some(Last { snapshot: snapshot.clone(), checks: checks.for_next(snapshot) });
+        self.last = Some(LastSnapshot { snapshot: snapshot.clone(), checks: checks.for_next(snapshot) });
         self.epoch = epoch;
     }
 }

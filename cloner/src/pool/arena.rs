@@ -5,15 +5,15 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use rayon::prelude::*;
-use vmm::memory::{HUGE_PAGE_SIZE, PAGE_SIZE};
+use vmm::memory::{HUGE_PAGE_SIZE, PAGE_SIZE, PageSize};
 
 use super::hugepages::HugePages;
 use super::{Error, PoolConfig, available_bytes};
-use crate::sys::arena::{PageSize, Span};
+use crate::sys::arena::Span;
 
 /// Which pages a pool is made of. [`provide`](super::provide()) leaves the choice to the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pages {
+pub enum PoolPages {
     /// 2 MiB pages, or an error.
     Huge,
     /// Ordinary pages, even where huge ones are free.
@@ -35,7 +35,7 @@ pub enum Populate {
 
 /// Which pages a pool got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backing {
+pub enum PoolBacking {
     /// 2 MiB pages, set aside for this pool alone. They are never swapped out.
     Huge {
         /// Number of 2 MiB pages.
@@ -46,7 +46,7 @@ pub enum Backing {
     Ordinary,
 }
 
-impl fmt::Display for Backing {
+impl fmt::Display for PoolBacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Huge { pages } => write!(f, "{pages} huge pages of 2 MiB"),
@@ -56,7 +56,7 @@ impl fmt::Display for Backing {
 }
 
 /// Maps the arena that `config` describes: one span of its capacity, rounded up to whole huge pages.
-pub(super) fn map(config: &PoolConfig) -> Result<(Span, Backing), Error> {
+pub(super) fn map(config: &PoolConfig) -> Result<(Span, PoolBacking), Error> {
     let &PoolConfig { capacity_bytes, pages, populate } = config;
     let len_bytes = capacity_bytes
         .checked_next_multiple_of(HUGE_PAGE_SIZE)
@@ -64,8 +64,8 @@ pub(super) fn map(config: &PoolConfig) -> Result<(Span, Backing), Error> {
         .ok_or(Error::Capacity { capacity_bytes })?;
 
     let (mut span, backing) = match pages {
-        Pages::Huge => map_huge(len_bytes)?,
-        Pages::Ordinary => map_ordinary(len_bytes)?,
+        PoolPages::Huge => map_huge(len_bytes)?,
+        PoolPages::Ordinary => map_ordinary(len_bytes)?,
     };
     if populate == Populate::AtOnce {
         populate_all(&mut span, backing)?;
@@ -73,12 +73,12 @@ pub(super) fn map(config: &PoolConfig) -> Result<(Span, Backing), Error> {
     Ok((span, backing))
 }
 
-fn map_huge(len_bytes: usize) -> Result<(Span, Backing), Error> {
+fn map_huge(len_bytes: usize) -> Result<(Span, PoolBacking), Error> {
     let wanted = len_bytes / HUGE_PAGE_SIZE;
     // The kernel is asked for the memory first, and for the numbers only if it refuses. The other way round, another process
     // could take the pages in between, and an allowance for surplus pages would be overlooked.
     match Span::map(len_bytes, PageSize::Huge) {
-        Ok(span) => Ok((span, Backing::Huge { pages: wanted })),
+        Ok(span) => Ok((span, PoolBacking::Huge { pages: wanted })),
         Err(source) => {
             let host = HugePages::read()?;
             if host.available() < wanted {
@@ -89,25 +89,25 @@ fn map_huge(len_bytes: usize) -> Result<(Span, Backing), Error> {
     }
 }
 
-fn map_ordinary(len_bytes: usize) -> Result<(Span, Backing), Error> {
+fn map_ordinary(len_bytes: usize) -> Result<(Span, PoolBacking), Error> {
     // The kernel would promise any amount, and kill a process when it cannot keep the promise.
     let available_bytes = available_bytes()?;
     if len_bytes > available_bytes {
         return Err(Error::TooLittleMemory { wanted_bytes: len_bytes, available_bytes });
     }
     let map_error = |source: io::Error| Error::Map { len_bytes, source };
-    let span = Span::map(len_bytes, PageSize::Ordinary).map_err(map_error)?;
-    Ok((span, Backing::Ordinary))
+    let span = Span::map(len_bytes, PageSize::Base).map_err(map_error)?;
+    Ok((span, PoolBacking::Ordinary))
 }
 
 /// Makes the kernel provide every page now.
 ///
 /// The kernel does the writing, by reading `/dev/zero` into each page: a page that it cannot provide in spite of its promise,
 /// such as under a `hugetlb` cgroup limit, is then an error of that call. If this program wrote it, it would get SIGBUS.
-fn populate_all(span: &mut Span, backing: Backing) -> Result<(), Error> {
+fn populate_all(span: &mut Span, backing: PoolBacking) -> Result<(), Error> {
     let page_size = match backing {
-        Backing::Huge { .. } => HUGE_PAGE_SIZE,
-        Backing::Ordinary => PAGE_SIZE,
+        PoolBacking::Huge { .. } => HUGE_PAGE_SIZE,
+        PoolBacking::Ordinary => PAGE_SIZE,
     };
     let len_bytes = span.len_bytes();
     let provide = |range: &mut [u8]| {

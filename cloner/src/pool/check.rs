@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::extents::Extents;
-use super::stored::Stored;
+use super::stored::StoredSnapshot;
 
 /// What a check counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,10 @@ enum Use {
 /// Checks `extents` and the `snapshots` in them. The caller holds the snapshots, so none of them is freed during the check.
 ///
 /// Takes time in proportion to the number of extents, and holds their lock meanwhile.
-pub(super) fn check(extents: &Extents, snapshots: &[Arc<Stored>]) -> Result<CheckReport, Inconsistency> {
+pub(super) fn check(
+    extents: &Extents,
+    snapshots: &[Arc<StoredSnapshot>],
+) -> Result<CheckReport, Inconsistency> {
     let state = extents.lock();
 
     let mut ranges: Vec<(usize, usize, Use)> =

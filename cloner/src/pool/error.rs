@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::chunk_id::ChunkId;
 
-use super::ledger::Refused;
+use super::ledger::Refusal;
 use super::remedy;
 use super::{MAX_TAG_BYTES, MAX_TAGS};
 
@@ -114,7 +114,7 @@ pub enum Error {
     },
     /// More would be unflushed than the battery protects, or there is no mains power.
     #[error("not admitted")]
-    Refused(#[from] Refused),
+    Refused(#[from] Refusal),
     /// No published snapshot has the name.
     #[error("there is no snapshot named {name:?}")]
     NotFound {

@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Error, Stats};
+use super::{Error, PoolStats};
 use crate::sync::lock;
 use crate::sys::arena::Span;
 
@@ -52,9 +52,9 @@ impl Extents {
     }
 
     /// The pool's sizes. The number of snapshots is known elsewhere and passed in.
-    pub(super) fn stats(&self, snapshots: usize) -> Stats {
+    pub(super) fn stats(&self, snapshots: usize) -> PoolStats {
         let state = self.lock();
-        Stats {
+        PoolStats {
             capacity_bytes: self.capacity_bytes,
             used_bytes: state.live_bytes,
             free_bytes: state.free.total_bytes(),
@@ -272,10 +272,10 @@ const fn whole_granules(len_bytes: usize) -> usize {
 mod tests {
     use super::super::check::{Inconsistency, check};
     use super::*;
-    use crate::sys::arena::PageSize;
+    use vmm::memory::PageSize;
 
     fn two_pages() -> Arc<Extents> {
-        Extents::new(Span::map(8192, PageSize::Ordinary).unwrap())
+        Extents::new(Span::map(8192, PageSize::Base).unwrap())
     }
 
     #[test]

@@ -72,7 +72,7 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 /// set aside, unless it calls [`give_back_for_ever`] first.
 #[derive(Debug)]
 #[must_use = "dropping it gives the pages back"]
-pub struct Reserved {
+pub struct ReservedHugePages {
     pages: usize,
 }
 
@@ -82,7 +82,7 @@ pub struct Reserved {
 ///
 /// # Errors
 /// [`Error::Setting`], usually for lack of permission; [`Error::HugePagesRefused`] if memory is short or fragmented.
-pub fn reserve(pages: usize) -> Result<Reserved, Error> {
+pub fn reserve(pages: usize) -> Result<ReservedHugePages, Error> {
     // First, so that a process without permission learns that, however little memory there is.
     open_setting()?;
     // The host sets them aside: no control group of this process is charged for that.
@@ -99,7 +99,7 @@ pub fn reserve(pages: usize) -> Result<Reserved, Error> {
             got if got < pages => Error::HugePagesRefused { wanted: pages, got },
             _ => {
                 HELD.fetch_add(pages, Ordering::Relaxed);
-                return Ok(Reserved { pages });
+                return Ok(ReservedHugePages { pages });
             }
         },
         Err(error) => error,
@@ -114,7 +114,7 @@ pub fn reserve(pages: usize) -> Result<Reserved, Error> {
 /// # Errors
 /// [`Error::TooFewHugePages`], which names the command that sets them aside, if this process lacks the permission;
 /// [`Error::HugePagesRefused`] if memory is short or fragmented; [`Error::Setting`] if the kernel's numbers cannot be read.
-pub fn reserve_missing(wanted: usize) -> Result<Option<Reserved>, Error> {
+pub fn reserve_missing(wanted: usize) -> Result<Option<ReservedHugePages>, Error> {
     let host = HugePages::read()?;
     let missing = wanted.saturating_sub(host.available());
     if missing == 0 {
@@ -135,7 +135,7 @@ pub fn reserve_missing(wanted: usize) -> Result<Option<Reserved>, Error> {
     }
 }
 
-/// Gives back whatever [`Reserved`]s hold, and keeps this process from setting more aside: for one that is about to end
+/// Gives back whatever [`ReservedHugePages`]s hold, and keeps this process from setting more aside: for one that is about to end
 /// without dropping them.
 ///
 /// # Errors
@@ -154,7 +154,7 @@ pub fn give_back_for_ever() -> Result<(), Error> {
     }
 }
 
-impl Reserved {
+impl ReservedHugePages {
     /// Number of 2 MiB pages that were set aside.
     #[must_use]
     pub const fn pages(&self) -> usize {
@@ -162,7 +162,7 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for ReservedHugePages {
     fn drop(&mut self) {
         let give_back = || {
             let _lock = lock_setting()?;

@@ -11,7 +11,7 @@ use super::{Error, MAX_TAG_BYTES, MAX_TAGS};
 #[serde(transparent)]
 pub struct Priority(pub u8);
 
-/// Priority and tags of a snapshot. Like all of it, they do not change once it is sealed.
+/// Priority and tags of a snapshot. Like all of it, they do not change once it is published.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Labels {

@@ -22,21 +22,21 @@ use crate::sync::lock;
 /// What may exist in RAM only. A snapshot costs its bytes, and `per_snapshot_bytes` for making it durable at all: the
 /// bytes that could have been written in the time it takes to create, sync and commit one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
+pub struct UnflushedLimit {
     /// Bytes that may be claimed in all.
     pub bytes: u64,
     /// How many of these bytes each snapshot takes in addition to its own, whatever its size.
     pub per_snapshot_bytes: u64,
 }
 
-impl Limit {
+impl UnflushedLimit {
     /// The limit without a battery: nothing is promised, so nothing is refused.
     pub const NONE: Self = Self { bytes: u64::MAX, per_snapshot_bytes: 0 };
 }
 
 /// Why bytes were not admitted. Nothing was claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum Refusal {
     /// The unflushed bytes and the new ones together are more than the battery can save.
     #[error(
         "{wanted_bytes} bytes wanted, {unflushed_bytes} in {snapshots} snapshots are not on disk yet, \
@@ -59,7 +59,7 @@ pub enum Refused {
 
 /// The ledger's numbers at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub struct LedgerUsage {
     /// Bytes claimed, including the fixed cost of each snapshot.
     pub unflushed_bytes: u64,
     /// Number of claims: one per snapshot that is in RAM only.
@@ -70,7 +70,7 @@ pub struct Usage {
     pub open: bool,
 }
 
-impl Usage {
+impl LedgerUsage {
     /// Bytes claimed beyond the limit, if it was lowered since. The battery does not protect these.
     #[must_use]
     pub const fn exposed_bytes(&self) -> u64 {
@@ -87,7 +87,7 @@ pub struct Ledger {
 
 #[derive(Debug)]
 struct Books {
-    limit: Limit,
+    limit: UnflushedLimit,
     open: bool,
     /// Bytes claimed, without the fixed cost of snapshots, since that changes with the limit.
     bytes: u64,
@@ -99,7 +99,7 @@ struct Books {
 impl Ledger {
     /// Makes an open ledger without claims.
     #[must_use]
-    pub fn new(limit: Limit) -> Arc<Self> {
+    pub fn new(limit: UnflushedLimit) -> Arc<Self> {
         let books = Books { limit, open: true, bytes: 0, snapshots: 0, wanted_bytes: 0 };
         Arc::new(Self { books: Mutex::new(books), changed: Condvar::new() })
     }
@@ -107,9 +107,9 @@ impl Ledger {
     /// Claims `bytes` for one snapshot, which may claim more later.
     ///
     /// # Errors
-    /// [`Refused::OverBudget`] if the limit does not allow them together with what is claimed; [`Refused::Closed`] if the ledger
+    /// [`Refusal::OverBudget`] if the limit does not allow them together with what is claimed; [`Refusal::Closed`] if the ledger
     /// is closed.
-    pub fn claim(self: &Arc<Self>, bytes: u64) -> Result<Claim, Refused> {
+    pub fn claim(self: &Arc<Self>, bytes: u64) -> Result<Claim, Refusal> {
         let mut books = self.lock();
         books.admit(bytes, 1)?;
         Ok(Claim::new(self, bytes))
@@ -119,13 +119,13 @@ impl Ledger {
     /// to go on.
     ///
     /// # Errors
-    /// [`Refused::Closed`] as soon as the ledger is closed; [`Refused::OverBudget`] at once if the limit is too low even for an
+    /// [`Refusal::Closed`] as soon as the ledger is closed; [`Refusal::OverBudget`] at once if the limit is too low even for an
     /// empty ledger, otherwise when `waiting` has returned `false`.
     pub fn claim_when_possible(
         self: &Arc<Self>,
         bytes: u64,
-        mut waiting: impl FnMut(Usage) -> bool,
-    ) -> Result<Claim, Refused> {
+        mut waiting: impl FnMut(LedgerUsage) -> bool,
+    ) -> Result<Claim, Refusal> {
         const INTERVAL: Duration = Duration::from_millis(20);
         let mut books = self.lock();
         loop {
@@ -139,7 +139,7 @@ impl Ledger {
             books.wanted_bytes = bytes;
             drop(books);
             self.changed.notify_all();
-            let go_on = !never && refused != Refused::Closed && waiting(usage);
+            let go_on = !never && refused != Refusal::Closed && waiting(usage);
             books = self.lock();
             if !go_on {
                 books.wanted_bytes = 0;
@@ -151,7 +151,7 @@ impl Ledger {
     }
 
     /// Replaces the limit. What is claimed stays claimed.
-    pub fn set_limit(&self, limit: Limit) {
+    pub fn set_limit(&self, limit: UnflushedLimit) {
         self.lock().limit = limit;
         self.changed.notify_all();
     }
@@ -169,7 +169,7 @@ impl Ledger {
     }
 
     /// The ledger's numbers at this moment.
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> LedgerUsage {
         self.lock().usage()
     }
 
@@ -212,14 +212,19 @@ impl Ledger {
 }
 
 impl Books {
-    fn usage(&self) -> Usage {
+    fn usage(&self) -> LedgerUsage {
         let Self { limit, open, bytes, snapshots, .. } = *self;
         let beside = limit.per_snapshot_bytes.saturating_mul(snapshots);
-        Usage { unflushed_bytes: bytes.saturating_add(beside), snapshots, limit_bytes: limit.bytes, open }
+        LedgerUsage {
+            unflushed_bytes: bytes.saturating_add(beside),
+            snapshots,
+            limit_bytes: limit.bytes,
+            open,
+        }
     }
 
     fn is_beyond(&self, share: f64) -> bool {
-        let Usage { unflushed_bytes, limit_bytes, .. } = self.usage();
+        let LedgerUsage { unflushed_bytes, limit_bytes, .. } = self.usage();
         if limit_bytes == u64::MAX {
             return false;
         }
@@ -228,15 +233,15 @@ impl Books {
         claimed > limit * share || (self.wanted_bytes > 0 && unflushed_bytes > 0)
     }
 
-    fn admit(&mut self, bytes: u64, snapshots: u64) -> Result<(), Refused> {
+    fn admit(&mut self, bytes: u64, snapshots: u64) -> Result<(), Refusal> {
         if !self.open {
-            return Err(Refused::Closed);
+            return Err(Refusal::Closed);
         }
-        let Usage { unflushed_bytes, limit_bytes, .. } = self.usage();
+        let LedgerUsage { unflushed_bytes, limit_bytes, .. } = self.usage();
         let wanted_bytes = bytes.saturating_add(self.limit.per_snapshot_bytes.saturating_mul(snapshots));
         if unflushed_bytes.saturating_add(wanted_bytes) > limit_bytes {
             let snapshots = self.snapshots;
-            return Err(Refused::OverBudget { wanted_bytes, unflushed_bytes, snapshots, limit_bytes });
+            return Err(Refusal::OverBudget { wanted_bytes, unflushed_bytes, snapshots, limit_bytes });
         }
         self.bytes += bytes;
         self.snapshots += snapshots;
@@ -268,13 +273,13 @@ impl Claim {
     /// Takes `bytes` from what was claimed, and claims the rest if that was too little.
     ///
     /// # Errors
-    /// [`Refused::OverBudget`] if the rest cannot be claimed. [`Refused::Closed`] after [`Ledger::close`], no matter what was
+    /// [`Refusal::OverBudget`] if the rest cannot be claimed. [`Refusal::Closed`] after [`Ledger::close`], no matter what was
     /// claimed before.
-    pub(super) fn take(&self, bytes: u64) -> Result<(), Refused> {
+    pub(super) fn take(&self, bytes: u64) -> Result<(), Refusal> {
         let mut amount = self.lock();
         let mut books = self.ledger.lock();
         if !books.open {
-            return Err(Refused::Closed);
+            return Err(Refusal::Closed);
         }
         let beyond = (amount.used + bytes).saturating_sub(amount.claimed);
         if beyond > 0 {
@@ -318,8 +323,8 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    fn limit(bytes: u64) -> Limit {
-        Limit { bytes, per_snapshot_bytes: 10 }
+    fn limit(bytes: u64) -> UnflushedLimit {
+        UnflushedLimit { bytes, per_snapshot_bytes: 10 }
     }
 
     #[test]
@@ -328,12 +333,12 @@ mod tests {
         let first = ledger.claim(50).unwrap();
         let refused = ledger.claim(40).unwrap_err();
         let told =
-            Refused::OverBudget { wanted_bytes: 50, unflushed_bytes: 60, snapshots: 1, limit_bytes: 100 };
+            Refusal::OverBudget { wanted_bytes: 50, unflushed_bytes: 60, snapshots: 1, limit_bytes: 100 };
         assert_eq!(refused, told);
         let second = ledger.claim(30).unwrap();
         assert_eq!(ledger.usage().unflushed_bytes, 100);
         first.take(50).unwrap();
-        assert!(matches!(first.take(1), Err(Refused::OverBudget { wanted_bytes: 1, .. })));
+        assert!(matches!(first.take(1), Err(Refusal::OverBudget { wanted_bytes: 1, .. })));
         drop(second);
         first.take(40).unwrap();
         first.settle();
@@ -369,8 +374,8 @@ mod tests {
         let ledger = Ledger::new(limit(100));
         let claim = ledger.claim(50).unwrap();
         ledger.close();
-        assert_eq!(claim.take(1), Err(Refused::Closed));
-        assert_eq!(ledger.claim(1).unwrap_err(), Refused::Closed);
+        assert_eq!(claim.take(1), Err(Refusal::Closed));
+        assert_eq!(ledger.claim(1).unwrap_err(), Refusal::Closed);
         ledger.open();
         claim.take(1).unwrap();
     }

@@ -5,14 +5,14 @@
 //! a machine is.
 //!
 //! ```text
-//!            reserve(name, bytes)          seal()                  get(name)
+//!            reserve(name, bytes)          publish()               get(name)
 //!   Pool ───────────────────────► Reservation ─────► Arc<Stored> ◄─────────── Pool
 //!                                 put_chunk(id, …)    chunk(place) -> &[u8]    remove(name)
 //!                                 put_blob(label, …)  blob(label) -> &[u8]
 //! ```
 //!
 //! A put has two phases. In the first, a reservation claims a name and an amount of memory, and chunks are copied into it
-//! from many threads. In the second, [`Reservation::seal`], which cannot fail, publishes the whole snapshot at once. Every
+//! from many threads. In the second, [`Reservation::publish`], which cannot fail, publishes the whole snapshot at once. Every
 //! claim is a value that gives back what it holds when dropped, so a put that fails at any point leaves the pool as it was.
 //!
 //! A published snapshot never changes. A handle reads it in place, without locks or copies; removing a snapshot hides the
@@ -42,21 +42,21 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use arena::{Backing, Pages, Populate};
+pub use arena::{PoolBacking, PoolPages, Populate};
 pub use check::{CheckReport, Inconsistency};
 pub use error::{Error, TooFewHugePages};
 pub use extents::GRANULE;
 pub use flushed::{FLUSHED_FILE_BYTES, flushed_bytes};
 pub use labels::{Labels, Priority};
-pub use ledger::{Claim, Ledger, Limit, Refused, Usage};
-pub use provide::{PageChoice, Provided, WhyOrdinary, provide};
+pub use ledger::{Claim, Ledger, LedgerUsage, Refusal, UnflushedLimit};
+pub use provide::{PageChoice, ProvidedPool, WhyOrdinary, provide};
 pub use reservation::Reservation;
 pub(crate) use room::{available_bytes, private_bytes};
-pub use stats::{Listing, Stats};
-pub use stored::{Chunk, Stored};
+pub use stats::{Listing, PoolStats};
+pub use stored::{StoredChunk, StoredSnapshot};
 
 use extents::Extents;
-use index::{Index, Name};
+use index::{ClaimedName, NameIndex};
 
 /// Most tags a snapshot can have.
 pub const MAX_TAGS: usize = 32;
@@ -69,7 +69,7 @@ pub struct PoolConfig {
     /// Size of the pool in bytes; rounded up to whole 2 MiB pages.
     pub capacity_bytes: usize,
     /// Which pages the pool is made of.
-    pub pages: Pages,
+    pub pages: PoolPages,
     /// When the kernel provides these pages.
     pub populate: Populate,
 }
@@ -93,8 +93,8 @@ pub struct PutOptions {
 #[derive(Debug)]
 pub struct Pool {
     extents: Arc<Extents>,
-    index: Arc<Index>,
-    backing: Backing,
+    index: Arc<NameIndex>,
+    backing: PoolBacking,
 }
 
 impl Pool {
@@ -110,7 +110,7 @@ impl Pool {
 
     /// Which pages the pool is made of.
     #[must_use]
-    pub const fn backing(&self) -> Backing {
+    pub const fn backing(&self) -> PoolBacking {
         self.backing
     }
 
@@ -133,7 +133,7 @@ impl Pool {
     /// Starts a put: claims `name`, and `promise_bytes` of the free memory.
     ///
     /// The promise is a lower bound for when the coded size is not known beforehand: what goes beyond it is taken from
-    /// the memory promised to nobody, and what is not used is released by [`Reservation::seal`].
+    /// the memory promised to nobody, and what is not used is released by [`Reservation::publish`].
     ///
     /// # Errors
     /// [`Error::InvalidName`], [`Error::NameTaken`]; [`Error::Full`] if so much memory is not free.
@@ -149,7 +149,7 @@ impl Pool {
     pub fn reserve_with(&self, name: &str, options: PutOptions) -> Result<Reservation, Error> {
         let PutOptions { promise_bytes, labels, claim, unlisted } = options;
         labels.check()?;
-        let name = if unlisted { Name::unlisted(name)? } else { self.index.claim(name)? };
+        let name = if unlisted { ClaimedName::unlisted(name)? } else { self.index.claim(name)? };
         let promise = self.extents.promise(promise_bytes)?;
         Ok(Reservation::new(name, promise, labels, claim))
     }
@@ -158,7 +158,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::NotFound`] if no published snapshot has the name; a reservation that has only claimed it does not count.
-    pub fn get(&self, name: &str) -> Result<Arc<Stored>, Error> {
+    pub fn get(&self, name: &str) -> Result<Arc<StoredSnapshot>, Error> {
         self.index.get(name)
     }
 
@@ -174,10 +174,11 @@ impl Pool {
     #[must_use]
     pub fn list(&self) -> Vec<Listing> {
         let all = self.index.all();
-        let kept: Vec<Vec<Arc<Stored>>> = all.iter().map(|stored| stored.kept()).collect();
-        let dependents =
-            |stored: &Arc<Stored>| kept.iter().flatten().filter(|kept| Arc::ptr_eq(kept, stored)).count();
-        let listing = |(stored, kept): (&Arc<Stored>, &Vec<Arc<Stored>>)| Listing {
+        let kept: Vec<Vec<Arc<StoredSnapshot>>> = all.iter().map(|stored| stored.kept()).collect();
+        let dependents = |stored: &Arc<StoredSnapshot>| {
+            kept.iter().flatten().filter(|kept| Arc::ptr_eq(kept, stored)).count()
+        };
+        let listing = |(stored, kept): (&Arc<StoredSnapshot>, &Vec<Arc<StoredSnapshot>>)| Listing {
             name: stored.name().to_owned(),
             chunks: stored.chunks().len(),
             len_bytes: stored.len_bytes(),
@@ -193,13 +194,13 @@ impl Pool {
 
     /// Handles to the published snapshots, sorted by name.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Stored>> {
+    pub fn all(&self) -> Vec<Arc<StoredSnapshot>> {
         self.index.all()
     }
 
     /// How much of the pool is used, free and promised.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> PoolStats {
         let snapshots = self.index.all().len();
         self.extents.stats(snapshots)
     }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use vmm::memory::HUGE_PAGE_SIZE;
 
-use super::hugepages::{self, Reserved};
-use super::{Error, Pages, Pool, PoolConfig, Populate};
+use super::hugepages::{self, ReservedHugePages};
+use super::{Error, Pool, PoolConfig, PoolPages, Populate};
 
 /// Which pages to make a pool of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +28,13 @@ pub enum PageChoice {
 
 /// A pool, and the huge pages that were set aside for it.
 #[derive(Debug)]
-pub struct Provided {
+pub struct ProvidedPool {
     /// The pool, still empty.
     // Declared, and so dropped, before the reserved pages: they are given back after the pool is gone.
     pub pool: Arc<Pool>,
     /// Why the pool is on ordinary pages although [`PageChoice::Auto`] allowed huge ones. `None` otherwise.
     pub why_ordinary: Option<WhyOrdinary>,
-    _reserved: Option<Reserved>,
+    _reserved: Option<ReservedHugePages>,
 }
 
 /// Why there were no huge pages for a pool. Displayed in one line, which also says what would change that.
@@ -78,10 +78,10 @@ impl fmt::Display for WhyOrdinary {
 /// # Errors
 /// As for [`Pool::new`]. For [`PageChoice::Huge`] also as for [`hugepages::reserve_missing`]; [`PageChoice::Auto`] then falls
 /// back to ordinary pages.
-pub fn provide(capacity_bytes: usize, choice: PageChoice, populate: Populate) -> Result<Provided, Error> {
+pub fn provide(capacity_bytes: usize, choice: PageChoice, populate: Populate) -> Result<ProvidedPool, Error> {
     let ordinary = |why_ordinary| {
-        let pool = Pool::new(&PoolConfig { capacity_bytes, pages: Pages::Ordinary, populate })?;
-        Ok(Provided { pool: Arc::new(pool), why_ordinary, _reserved: None })
+        let pool = Pool::new(&PoolConfig { capacity_bytes, pages: PoolPages::Ordinary, populate })?;
+        Ok(ProvidedPool { pool: Arc::new(pool), why_ordinary, _reserved: None })
     };
     match choice {
         PageChoice::Ordinary => ordinary(None),
@@ -97,8 +97,8 @@ pub fn provide(capacity_bytes: usize, choice: PageChoice, populate: Populate) ->
     }
 }
 
-fn on_huge_pages(capacity_bytes: usize, populate: Populate) -> Result<Provided, Error> {
-    let config = PoolConfig { capacity_bytes, pages: Pages::Huge, populate };
+fn on_huge_pages(capacity_bytes: usize, populate: Populate) -> Result<ProvidedPool, Error> {
+    let config = PoolConfig { capacity_bytes, pages: PoolPages::Huge, populate };
     let (pool, reserved) = match Pool::new(&config) {
         Err(Error::TooFewHugePages(shortage)) => {
             let reserved = hugepages::reserve_missing(shortage.wanted)?;
@@ -106,5 +106,5 @@ fn on_huge_pages(capacity_bytes: usize, populate: Populate) -> Result<Provided, 
         }
         made => (made?, None),
     };
-    Ok(Provided { pool: Arc::new(pool), why_ordinary: None, _reserved: reserved })
+    Ok(ProvidedPool { pool: Arc::new(pool), why_ordinary: None, _reserved: reserved })
 }

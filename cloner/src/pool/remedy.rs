@@ -1,6 +1,6 @@
-//! What mends a shortage of huge pages.
+//! What to do about a shortage of huge pages.
 
-use vmm::host::memory::Memory;
+use vmm::host::memory::HostMemory;
 use vmm::memory::HUGE_PAGE_SIZE;
 
 /// The kernel's count of reserved huge pages of 2 MiB.
@@ -9,7 +9,7 @@ pub const SETTING: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepage
 /// The command that has root set aside so many huge pages in all, in backquotes.
 pub(super) fn command(pages: usize) -> String {
     // The shorter command is for the size that this host takes for its own.
-    if Memory::read().huge_page_bytes == Some(HUGE_PAGE_SIZE as u64) {
+    if HostMemory::read().huge_page_bytes == Some(HUGE_PAGE_SIZE as u64) {
         return format!("`sysctl vm.nr_hugepages={pages}`");
     }
     format!("`echo {pages} > {SETTING}`")

@@ -10,19 +10,19 @@ use crate::sync::{into_inner, lock};
 use super::Error;
 use super::extents::{Extent, Promise};
 use super::flushed::flushed_bytes;
-use super::index::Name;
+use super::index::ClaimedName;
 use super::labels::Labels;
 use super::ledger::Claim;
-use super::stored::{Chunk, Stored};
+use super::stored::{StoredChunk, StoredSnapshot};
 
-/// A snapshot being filled, by any number of threads; invisible until [`seal`](Self::seal).
+/// A snapshot being filled, by any number of threads; invisible until [`publish`](Self::publish).
 ///
-/// Everything that can fail does so before `seal`. Dropping a reservation instead of sealing it gives the name and all
+/// Everything that can fail does so before `publish`. Dropping a reservation instead of publishing it gives the name and all
 /// memory back: a snapshot that fails half-way leaves no trace.
 #[derive(Debug)]
 #[must_use = "dropping it undoes it"]
 pub struct Reservation {
-    name: Name,
+    name: ClaimedName,
     promise: Promise,
     labels: Labels,
     /// The claim on what the battery can save; `None` if no promise is made about power.
@@ -34,13 +34,13 @@ pub struct Reservation {
 #[derive(Debug, Default)]
 struct Contents {
     /// By region and index.
-    chunks: BTreeMap<(u16, u32), Chunk>,
+    chunks: BTreeMap<(u16, u32), StoredChunk>,
     blobs: BTreeMap<String, Extent>,
-    dependencies: Vec<Arc<Stored>>,
+    dependencies: Vec<Arc<StoredSnapshot>>,
 }
 
 impl Reservation {
-    pub(super) fn new(name: Name, promise: Promise, labels: Labels, claim: Option<Claim>) -> Self {
+    pub(super) fn new(name: ClaimedName, promise: Promise, labels: Labels, claim: Option<Claim>) -> Self {
         Self { name, promise, labels, claim, contents: Mutex::default() }
     }
 
@@ -57,7 +57,7 @@ impl Reservation {
     /// [`Error::Full`] if the pool has no room; [`Error::Refused`] if the battery could not save the chunk;
     /// [`Error::ChunkTaken`] if a chunk with the same region and index was put before.
     pub fn put_chunk(&self, id: ChunkId, bytes: &[u8]) -> Result<(), Error> {
-        let chunk = Chunk::new(id, self.store(bytes)?);
+        let chunk = StoredChunk::new(id, self.store(bytes)?);
         let new = insert_new(&mut self.contents().chunks, id.place(), chunk);
         if new { Ok(()) } else { Err(Error::ChunkTaken { id }) }
     }
@@ -75,13 +75,13 @@ impl Reservation {
 
     /// Keeps another snapshot's memory for as long as this one's, because chunks of this one refer to it. Removing the other
     /// snapshot hides its name, but frees nothing until this snapshot is gone as well.
-    pub fn depend_on(&self, other: Arc<Stored>) {
+    pub fn depend_on(&self, other: Arc<StoredSnapshot>) {
         self.contents().dependencies.push(other);
     }
 
     /// Publishes the snapshot: makes it visible under its name, complete and immutable, and releases what was promised but not
     /// used.
-    pub fn seal(self) -> Arc<Stored> {
+    pub fn publish(self) -> Arc<StoredSnapshot> {
         let Self { name, promise, labels, claim, contents } = self;
         drop(promise);
         if let Some(claim) = &claim {
@@ -90,7 +90,7 @@ impl Reservation {
         let Contents { chunks, blobs, dependencies } = into_inner(contents);
         let named = (name.get().to_owned(), labels);
         let chunks = chunks.into_values().collect();
-        let stored = Arc::new(Stored::new(named, chunks, blobs, dependencies, claim));
+        let stored = Arc::new(StoredSnapshot::new(named, chunks, blobs, dependencies, claim));
         name.fill(&stored);
         stored
     }

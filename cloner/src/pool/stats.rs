@@ -4,7 +4,7 @@ use super::Labels;
 
 /// The pool's sizes at one moment. `used_bytes + free_bytes` is `capacity_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stats {
+pub struct PoolStats {
     /// Size of the pool in bytes.
     pub capacity_bytes: usize,
     /// Bytes occupied by visible snapshots, by removed ones that are still held, and by ones that are not published yet.

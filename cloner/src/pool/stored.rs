@@ -15,27 +15,27 @@ use super::ledger::Claim;
 /// They no longer change. Not even [`Pool::remove`](super::Pool::remove) changes them: it hides the name, and the memory
 /// is freed with the last handle.
 #[derive(Debug)]
-pub struct Stored {
+pub struct StoredSnapshot {
     name: String,
     labels: Labels,
     /// Sorted by region and index.
-    chunks: Box<[Chunk]>,
+    chunks: Box<[StoredChunk]>,
     blobs: BTreeMap<String, Extent>,
     dependencies: Box<[Arc<Self>]>,
     /// `Some` while these bytes exist in RAM only, if a ledger counts such bytes.
     claim: Mutex<Option<Claim>>,
-    /// The number that other code knows the snapshot by, once it was worked out; see [`Stored::number`].
+    /// The number that other code knows the snapshot by, once it was worked out; see [`StoredSnapshot::number`].
     number: OnceLock<Option<u128>>,
 }
 
 /// One chunk of a snapshot.
 #[derive(Debug)]
-pub struct Chunk {
+pub struct StoredChunk {
     id: ChunkId,
     extent: Extent,
 }
 
-impl Chunk {
+impl StoredChunk {
     pub(super) const fn new(id: ChunkId, extent: Extent) -> Self {
         Self { id, extent }
     }
@@ -53,10 +53,10 @@ impl Chunk {
     }
 }
 
-impl Stored {
+impl StoredSnapshot {
     pub(super) fn new(
         (name, labels): (String, Labels),
-        chunks: Box<[Chunk]>,
+        chunks: Box<[StoredChunk]>,
         blobs: BTreeMap<String, Extent>,
         dependencies: Vec<Arc<Self>>,
         claim: Option<Claim>,
@@ -122,7 +122,7 @@ impl Stored {
 
     /// All chunks, by ascending region and index.
     #[must_use]
-    pub const fn chunks(&self) -> &[Chunk] {
+    pub const fn chunks(&self) -> &[StoredChunk] {
         &self.chunks
     }
 

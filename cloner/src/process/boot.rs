@@ -17,20 +17,13 @@ use super::Error;
 
 /// A [`Config`] without the image of a flat kernel, which is passed as a file beside it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Boot {
+pub(super) struct BootRequest {
     memory_bytes: u64,
     vcpus: u8,
     nested: bool,
     shared: bool,
-    pages: Pages,
+    pages: PageSize,
     kernel: BootKernel,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum Pages {
-    Base,
-    Transparent,
-    Huge,
 }
 
 /// Paths are bytes, because they need not be valid UTF-8.
@@ -40,7 +33,7 @@ enum BootKernel {
     Flat,
 }
 
-impl Boot {
+impl BootRequest {
     /// The message, and the file that goes with it, which is empty if the kernel is not a flat image.
     pub(super) fn of(config: &Config) -> Result<(Self, File), Error> {
         let Config { memory_bytes, backing, vcpus, nested, kernel } = config;
@@ -48,11 +41,6 @@ impl Boot {
             Backing::Private(pages) => (false, *pages),
             Backing::Shared(pages) => (true, *pages),
             Backing::OverTemplate(_) => return Err(Error::OverTemplate),
-        };
-        let pages = match pages {
-            PageSize::Base => Pages::Base,
-            PageSize::Transparent => Pages::Transparent,
-            PageSize::Huge => Pages::Huge,
         };
         let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
         let (kernel, image) = match kernel {
@@ -73,11 +61,6 @@ impl Boot {
     /// Puts the configuration together again.
     pub(super) fn config(self, image: &File) -> io::Result<Config> {
         let Self { memory_bytes, vcpus, nested, shared, pages, kernel } = self;
-        let pages = match pages {
-            Pages::Base => PageSize::Base,
-            Pages::Transparent => PageSize::Transparent,
-            Pages::Huge => PageSize::Huge,
-        };
         let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
         let kernel = match kernel {
             BootKernel::Linux { path: kernel, initramfs, cmdline } => {
@@ -112,9 +95,9 @@ mod tests {
             for pages in [PageSize::Base, PageSize::Transparent, PageSize::Huge] {
                 for backing in [Backing::Private(pages), Backing::Shared(pages)] {
                     let config = Config { vcpus: 3, backing, ..Config::new(5 << 20, kernel.clone()) };
-                    let (message, file) = Boot::of(&config).unwrap();
+                    let (message, file) = BootRequest::of(&config).unwrap();
                     let sent = serde_json::to_vec(&message).unwrap();
-                    let message: Boot = serde_json::from_slice(&sent).unwrap();
+                    let message: BootRequest = serde_json::from_slice(&sent).unwrap();
                     assert_eq!(format!("{:?}", message.config(&file).unwrap()), format!("{config:?}"));
                 }
             }
@@ -122,6 +105,6 @@ mod tests {
         let template = Backing::OverTemplate(std::sync::Arc::new(File::open("/dev/null").unwrap()));
         let config =
             Config { backing: template, ..Config::new(1 << 20, Kernel::Flat { image: Cow::Borrowed(&[]) }) };
-        assert!(matches!(Boot::of(&config), Err(Error::OverTemplate)));
+        assert!(matches!(BootRequest::of(&config), Err(Error::OverTemplate)));
     }
 }

@@ -13,16 +13,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmm::{Announce, Config, Identity};
 
-use super::boot::Boot;
-use super::wire::{Answer, BranchRequest, Report, Request};
+use super::boot::BootRequest;
+use super::wire::{BranchAnswer, BranchRequest, GuestReport, GuestRequest};
 use super::{Channel, Error};
-use crate::admission::Limits;
+use crate::admission::CopyLimits;
 
 /// The sub-command by which the `cloner` program becomes a guest process.
 const SUBCOMMAND: &str = "guest";
 
 /// How long to wait for a process that no longer answers to say how its guest ended.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const END_REPORT_WAIT: Duration = Duration::from_secs(1);
 
 /// A machine in a process of its own. Dropping this ends the process; if it was booted here, the drop also waits for it.
 #[derive(Debug)]
@@ -32,14 +32,14 @@ pub struct GuestProcess {
     console: UnixStream,
     control: Channel,
     /// How the guest ended. The process reports that only once, so it is remembered here.
-    end: OnceLock<End>,
+    end: OnceLock<GuestEnding>,
     // Dropped after `control`: closing that is what ends the process.
-    reaped: Option<Reaped>,
+    reaped: Option<ChildProcess>,
 }
 
 /// How a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
+pub struct GuestEnding {
     /// What the guest did, as a phrase for a message.
     pub message: String,
     /// Whether the guest shut down or asked for a reset instead of crashing.
@@ -67,16 +67,16 @@ impl GuestProcess {
     /// [`Error::Channel`] if descriptors cannot be made or passed. If the process ends at once: [`Error::Ended`], or
     /// [`Error::Refused`] with the reason that it gave.
     pub fn boot(program: &Path, config: &Config) -> Result<Self, Error> {
-        let (message, image) = Boot::of(config)?;
+        let (message, image) = BootRequest::of(config)?;
         let (console, their_console) = UnixStream::pair()?;
         let (control, theirs) = Channel::pair()?;
-        let process = Reaped::spawn(program, SUBCOMMAND, theirs)
+        let process = ChildProcess::spawn(program, SUBCOMMAND, theirs)
             .map_err(|source| Error::Start { program: program.display().to_string(), source })?;
         let pid = Pid::from_child(&process.0);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
         let pid = process.id();
         let guest = Self { pid, pidfd, console, control, end: OnceLock::new(), reaped: Some(process) };
-        guest.ask(&Request::Boot(message), &[their_console.as_fd(), image.as_fd()])?;
+        guest.ask(&GuestRequest::Boot(message), &[their_console.as_fd(), image.as_fd()])?;
         Ok(guest)
     }
 
@@ -106,32 +106,36 @@ impl GuestProcess {
     /// [`Error::Refused`] with the reason, such as memory that is shared, or too little of it: this guest runs on.
     /// [`Error::GuestEnded`] if the guest has ended, [`Error::Ended`] if its process was killed, and [`Error::Channel`] if
     /// descriptors cannot be made or passed.
-    pub fn branch(&self, announce: Option<Announce>, limits: Limits) -> Result<(Self, BranchReport), Error> {
-        self.order(BranchRequest { announce, hold: false, copy_bytes: limits.copy_bytes })
+    pub fn branch(
+        &self,
+        announce: Option<Announce>,
+        limits: CopyLimits,
+    ) -> Result<(Self, BranchReport), Error> {
+        self.request_branch(BranchRequest { announce, hold: false, copy_bytes: limits.copy_bytes })
     }
 
-    pub(super) fn order(&self, order: BranchRequest) -> Result<(Self, BranchReport), Error> {
+    pub(super) fn request_branch(&self, request: BranchRequest) -> Result<(Self, BranchReport), Error> {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
         let (answers, their_answers) = Channel::pair()?;
         let fds = [their_console.as_fd(), their_control.as_fd(), their_answers.as_fd()];
-        self.ask(&Request::Branch(order), &fds)?;
+        self.ask(&GuestRequest::Branch(request), &fds)?;
         // While this process holds copies of these ends, it could not notice that the other process is gone.
         drop((their_console, their_control, their_answers));
-        let (answer, fds) = answers.receive_any::<Answer>()?.ok_or_else(|| self.how_it_ended())?;
+        let (answer, fds) = answers.receive_any::<BranchAnswer>()?.ok_or_else(|| self.how_it_ended())?;
         let (pid, report) = match answer {
-            Answer::Branched { pid, pause_ns, fork_ns, copy_bound_bytes } => {
+            BranchAnswer::Branched { pid, pause_ns, fork_ns, copy_bound_bytes } => {
                 let (pause, fork_time) = (Duration::from_nanos(pause_ns), Duration::from_nanos(fork_ns));
                 (pid, BranchReport { pause, fork_time, copy_bound_bytes })
             }
-            Answer::Refused(why) => return Err(Error::Refused(why)),
+            BranchAnswer::Refused(why) => return Err(Error::Refused(why)),
         };
         let [pidfd] = <[OwnedFd; 1]>::try_from(fds)
             .map_err(|_| Error::Refused(String::from("the answer came without its descriptor")))?;
         Ok((Self::new(pid, pidfd, console, control), report))
     }
 
-    fn ask(&self, request: &Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Error> {
+    fn ask(&self, request: &GuestRequest, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Error> {
         match self.control.send(request, fds) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(self.how_it_ended()),
             result => Ok(result?),
@@ -140,7 +144,7 @@ impl GuestProcess {
 
     /// Why a process that no longer answers has ended, as far as it could say.
     fn how_it_ended(&self) -> Error {
-        match self.wait_timeout(LAST_WORDS) {
+        match self.wait_timeout(END_REPORT_WAIT) {
             Ok(Some(end)) => Error::GuestEnded(end),
             Ok(None) => Error::Ended,
             Err(error) => error,
@@ -153,10 +157,14 @@ impl GuestProcess {
     /// [`Error::Refused`] with the reason if the machine could not be built or has ended already, [`Error::Ended`] if its process
     /// was killed, [`Error::Channel`] if no valid report can be received.
     pub fn wait_running(&self) -> Result<Identity, Error> {
-        match self.control.receive::<Report, 0>()? {
-            Some((Report::Running(identity), [])) => Ok(identity),
-            Some((Report::Failed(why) | Report::Ended { message: why, .. }, [])) => Err(Error::Refused(why)),
-            Some((Report::Holding { .. }, [])) => Err(Error::Refused(String::from("the guest holds still"))),
+        match self.control.receive::<GuestReport, 0>()? {
+            Some((GuestReport::Running(identity), [])) => Ok(identity),
+            Some((GuestReport::Failed(why) | GuestReport::Ended { message: why, .. }, [])) => {
+                Err(Error::Refused(why))
+            }
+            Some((GuestReport::Holding { .. }, [])) => {
+                Err(Error::Refused(String::from("the guest holds still")))
+            }
             None => Err(Error::Ended),
         }
     }
@@ -166,7 +174,7 @@ impl GuestProcess {
     /// # Errors
     /// [`Error::Ended`] if its process was killed and could not say how the guest ended, [`Error::Refused`] with the reason if the
     /// machine could not be built, [`Error::Channel`] if the kernel refuses to wait or no valid report can be received.
-    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<End>, Error> {
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<GuestEnding>, Error> {
         if let Some(end) = self.end.get() {
             return Ok(Some(end.clone()));
         }
@@ -176,12 +184,12 @@ impl GuestProcess {
             if !readable(&self.control, left)? {
                 return Ok(None);
             }
-            match self.control.receive::<Report, 0>()? {
-                Some((Report::Running(_) | Report::Holding { .. }, [])) => {}
-                Some((Report::Ended { message, orderly }, [])) => {
-                    return Ok(Some(self.end.get_or_init(|| End { message, orderly }).clone()));
+            match self.control.receive::<GuestReport, 0>()? {
+                Some((GuestReport::Running(_) | GuestReport::Holding { .. }, [])) => {}
+                Some((GuestReport::Ended { message, orderly }, [])) => {
+                    return Ok(Some(self.end.get_or_init(|| GuestEnding { message, orderly }).clone()));
                 }
-                Some((Report::Failed(why), [])) => return Err(Error::Refused(why)),
+                Some((GuestReport::Failed(why), [])) => return Err(Error::Refused(why)),
                 None => return Err(Error::Ended),
             }
         }
@@ -217,16 +225,16 @@ impl GuestProcess {
 
     /// Lets a branch that holds still run.
     pub(super) fn let_run(&self) -> Result<(), Error> {
-        self.ask(&Request::Run, &[])
+        self.ask(&GuestRequest::Run, &[])
     }
 }
 
 /// A child of this process. Dropping this waits for it, which takes no time: the child has been told to end by then, and it has
 /// nothing to clean up.
 #[derive(Debug)]
-pub(crate) struct Reaped(Child);
+pub(crate) struct ChildProcess(Child);
 
-impl Reaped {
+impl ChildProcess {
     /// Starts `program` with one argument and its end of a channel as standard input.
     pub(crate) fn spawn(program: &Path, subcommand: &str, channel: Channel) -> io::Result<Self> {
         Command::new(program)
@@ -244,7 +252,7 @@ impl Reaped {
     }
 }
 
-impl Drop for Reaped {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if let Err(error) = self.0.wait() {
             // Something else in this process has waited for it.

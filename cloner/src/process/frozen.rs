@@ -6,9 +6,9 @@ use std::time::Instant;
 use vmm::VmState;
 use vmm::memory::{RemoteMemory, StillMemory};
 
-use super::wire::{BranchRequest, Report};
+use super::wire::{BranchRequest, GuestReport};
 use super::{BranchReport, Error, GuestProcess};
-use crate::admission::Limits;
+use crate::admission::CopyLimits;
 use crate::moment::{self, LiveReport, Moment};
 use crate::restore::state_file::read_state;
 
@@ -27,9 +27,9 @@ impl GuestProcess {
     /// # Errors
     /// Those of [`branch`](Self::branch). Also [`Error::State`] if the branch's state is damaged, and [`Error::Refused`] if the
     /// branch cannot hold still or its report does not fit its state.
-    pub fn freeze(&self, limits: Limits) -> Result<(FrozenGuest, BranchReport), Error> {
+    pub fn freeze(&self, limits: CopyLimits) -> Result<(FrozenGuest, BranchReport), Error> {
         let (process, report) =
-            self.order(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
+            self.request_branch(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
         Ok((FrozenGuest::of(process)?, report))
     }
 
@@ -38,11 +38,11 @@ impl GuestProcess {
     ///
     /// # Errors
     /// Those of [`freeze`](Self::freeze).
-    pub fn moment(&self, limits: Limits) -> Result<Moment<'static>, Error> {
+    pub fn moment(&self, limits: CopyLimits) -> Result<Moment<'static>, Error> {
         let requested = Instant::now();
         let (guest, report) = self.freeze(limits)?;
         let state = guest.state.clone();
-        let memory = moment::Memory::Frozen(Box::new(HeldBranch { guest, report, requested }));
+        let memory = moment::MomentMemory::Frozen(Box::new(HeldBranch { guest, report, requested }));
         Ok(Moment::of_frozen(state, memory))
     }
 }
@@ -74,11 +74,13 @@ impl moment::Frozen for HeldBranch {
 
 impl FrozenGuest {
     pub(super) fn of(process: GuestProcess) -> Result<Self, Error> {
-        let (report, fds) = process.control().receive_any::<Report>()?.ok_or(Error::Ended)?;
+        let (report, fds) = process.control().receive_any::<GuestReport>()?.ok_or(Error::Ended)?;
         let (host_addresses, held) = match report {
-            Report::Holding { host_addresses, held } => (host_addresses, held),
-            Report::Failed(why) | Report::Ended { message: why, .. } => return Err(Error::Refused(why)),
-            Report::Running(_) => {
+            GuestReport::Holding { host_addresses, held } => (host_addresses, held),
+            GuestReport::Failed(why) | GuestReport::Ended { message: why, .. } => {
+                return Err(Error::Refused(why));
+            }
+            GuestReport::Running(_) => {
                 return Err(Error::Refused(String::from("the branch runs instead of holding still")));
             }
         };
@@ -114,7 +116,7 @@ impl FrozenGuest {
     /// The guest at that instant, to be saved or compared while its source runs on.
     #[must_use]
     pub fn moment(&self) -> Moment<'_> {
-        Moment::of_frozen(self.state.clone(), moment::Memory::Still(&self.memory))
+        Moment::of_frozen(self.state.clone(), moment::MomentMemory::Still(&self.memory))
     }
 
     /// The memory at that instant.

@@ -24,7 +24,7 @@ mod client;
 pub mod fork;
 mod frozen;
 mod guest;
-mod mend;
+mod repair;
 mod wire;
 
 use std::io;
@@ -33,8 +33,8 @@ use vmm::machine::branch;
 use vmm::{memory, state};
 
 pub(crate) use channel::Channel;
-pub(crate) use client::Reaped;
-pub use client::{BranchReport, End, GuestProcess};
+pub(crate) use client::ChildProcess;
+pub use client::{BranchReport, GuestEnding, GuestProcess};
 pub use frozen::FrozenGuest;
 pub use guest::serve;
 pub(crate) use guest::{restore, run};
@@ -60,7 +60,7 @@ pub enum Error {
     Ended,
     /// The guest ended, and its process with it.
     #[error("the guest has ended: {}", .0.message)]
-    GuestEnded(End),
+    GuestEnded(GuestEnding),
     /// The configuration asks for memory over a template, which [`GuestProcess::boot`] does not pass to another process.
     #[error("a guest over a template is forked from a zygote, not booted")]
     OverTemplate,

@@ -8,7 +8,7 @@ use vmm::memory::{self, Backing, GuestMemory};
 
 use crate::layout::{self, Chunk};
 use crate::progress::Watch;
-use crate::snapshot::{self, InChunk, Snapshot};
+use crate::snapshot::{self, ChunkResolver, Snapshot};
 use crate::walk::Walker;
 
 /// Why the target's memory could not be made.
@@ -30,7 +30,7 @@ pub enum Error {
 
 /// What a restore did, and how long each part took.
 #[derive(Debug, Clone, Copy)]
-pub struct Report {
+pub struct EagerReport {
     /// Time to verify the checksums of all chunks, those of the snapshot's dependencies included.
     pub verify_time: Duration,
     /// Time to decode, including the kernel's work of populating the target's memory.
@@ -45,7 +45,7 @@ pub struct Restored {
     /// The memory, with all of the snapshot's pages in it.
     pub memory: GuestMemory,
     /// What was done, and how long each part took.
-    pub report: Report,
+    pub report: EagerReport,
 }
 
 /// Makes memory and decodes the snapshot into it.
@@ -73,7 +73,7 @@ pub(super) fn restore(
         if watch.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        decode_chunk(&verified, &InChunk::new(snapshot, chunk.index), TargetContents::Zeroed, bytes)
+        decode_chunk(&verified, &ChunkResolver::new(snapshot, chunk.index), TargetContents::Zeroed, bytes)
             .map_err(|source| snapshot::Error::Decode { index: chunk.index.0, source })?;
         watch.add(chunk.len_bytes() as u64);
         Ok(())
@@ -81,7 +81,7 @@ pub(super) fn restore(
     let decode_time = started.elapsed();
     let backing = memory.backing();
     tracing::info!(snapshot = snapshot.name(), decoded_bytes, %backing, ?verify_time, ?decode_time, "decoded");
-    Ok(Restored { memory, report: Report { verify_time, decode_time, decoded_bytes } })
+    Ok(Restored { memory, report: EagerReport { verify_time, decode_time, decoded_bytes } })
 }
 
 type Work<'s, 'm> = Vec<(Chunk, VerifiedChunk<'s>, &'m mut [u8])>;

@@ -43,13 +43,13 @@ impl Restorer {
     ///
     /// # Errors
     /// [`NotOwn`](lazy::Error::NotOwn) or [`Granule`](lazy::Error::Granule) if `backing` or `options` do not fit,
-    /// [`Userfault`](lazy::Error::Userfault) if this host does not allow it, [`Lost`](lazy::Error::Lost) if a page of the working
-    /// set cannot be brought, and otherwise the resource that the host refused. Memory and threads are gone then.
+    /// [`Userfault`](lazy::Error::Userfault) if this host does not allow it, [`MemoryLost`](lazy::Error::Lost) if a page of the
+    /// working set cannot be brought, and otherwise the resource that the host refused. Memory and threads are gone then.
     pub fn lazy(
         &self,
         snapshot: &Snapshot,
         backing: Backing,
-        options: &lazy::Options,
+        options: &lazy::LazyOptions,
     ) -> Result<lazy::Restored, lazy::Error> {
         lazy::memory_from(Box::new(SnapshotSource::new(snapshot)), backing, options)
     }

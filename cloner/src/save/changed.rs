@@ -11,24 +11,24 @@ use vmm::memory::{DirtySet, StillMemory};
 
 use crate::chunk_id::ChunkId;
 use crate::layout::{self, Chunk, ChunkIndex, PageNumber, PlaceRef};
-use crate::moment::Last;
+use crate::moment::LastSnapshot;
 use crate::pool::Reservation;
 use crate::progress::Watch;
-use crate::snapshot::{Checks, InChunk, MEMORY_REGION, Snapshot};
+use crate::snapshot::{ChunkResolver, MEMORY_REGION, Snapshot, VerifiedFlags};
 use crate::sync::{into_inner, lock};
 use crate::walk::Walker;
 
 use super::worker::Worker;
-use super::{Changed, Encoded, Error};
+use super::{ChangeReport, EncodedChunks, Error};
 
 /// What one chunk adds to the report.
-struct Part {
+struct ChunkPart {
     touched_pages: u64,
     read_pages: u64,
     stats: ChunkStats,
 }
 
-impl Part {
+impl ChunkPart {
     fn kept(chunk: &VerifiedChunk<'_>) -> Self {
         let touched = chunk.page_indices().filter(|page| chunk.kind(*page) != Some(PageKind::Untouched));
         Self { touched_pages: touched.count() as u64, read_pages: 0, stats: ChunkStats::default() }
@@ -36,15 +36,15 @@ impl Part {
 }
 
 /// What the next snapshot of a series is made from.
-pub(super) struct Source<'a> {
+pub(super) struct IncrementalSource<'a> {
     memory: &'a dyn StillMemory,
     dirty: &'a DirtySet<'a>,
     last: &'a Snapshot,
-    checks: &'a Checks,
+    checks: &'a VerifiedFlags,
 }
 
-impl<'a> Source<'a> {
-    pub(super) fn new(memory: &'a dyn StillMemory, dirty: &'a DirtySet<'a>, last: &'a Last) -> Self {
+impl<'a> IncrementalSource<'a> {
+    pub(super) fn new(memory: &'a dyn StillMemory, dirty: &'a DirtySet<'a>, last: &'a LastSnapshot) -> Self {
         Self { memory, dirty, last: &last.snapshot, checks: &last.checks }
     }
 
@@ -89,13 +89,13 @@ impl<'a> Source<'a> {
 /// Encodes what has changed, and keeps what has not.
 pub(super) fn encode(
     walker: &Walker<Worker>,
-    source: &Source<'_>,
+    source: &IncrementalSource<'_>,
     reservation: &Reservation,
     watch: Watch<'_>,
-) -> Result<Encoded, Error> {
+) -> Result<EncodedChunks, Error> {
     let dirty_bytes = (source.dirty.pages() * PAGE_BYTES) as u64;
     watch.start(dirty_bytes);
-    let encoded = Mutex::new(Encoded::default());
+    let encoded = Mutex::new(EncodedChunks::default());
     let dirty_chunks = AtomicUsize::new(0);
     walker.walk(&layout::chunks(source.memory.layout()), |worker, chunk| {
         if watch.is_cancelled() {
@@ -108,7 +108,7 @@ pub(super) fn encode(
             // Not touched by then, and not since.
             None if dirty.is_empty() => return Ok(()),
             Some(last) if dirty.is_empty() && source.stands_alone(&last) => {
-                (last.as_bytes(), Part::kept(&last))
+                (last.as_bytes(), ChunkPart::kept(&last))
             }
             last => {
                 let part = worker.encode_changed(source, chunk, &dirty, last.as_ref())?;
@@ -128,7 +128,7 @@ pub(super) fn encode(
     })?;
     let mut encoded = into_inner(encoded);
     encoded.chunks.sort_unstable();
-    encoded.changed = Some(Changed { dirty_bytes, dirty_chunks: dirty_chunks.into_inner() });
+    encoded.changed = Some(ChangeReport { dirty_bytes, dirty_chunks: dirty_chunks.into_inner() });
     Ok(encoded)
 }
 
@@ -145,14 +145,14 @@ impl Worker {
     /// Encodes a chunk into `self.encoded`.
     fn encode_changed(
         &mut self,
-        source: &Source<'_>,
+        source: &IncrementalSource<'_>,
         chunk: &Chunk,
         dirty: &PageSet,
         last: Option<&VerifiedChunk<'_>>,
-    ) -> Result<Part, Error> {
+    ) -> Result<ChunkPart, Error> {
         let Self { encoder, pages, parent, encoded, other } = self;
         let (pages, parent) = (&mut pages[..chunk.len_bytes()], &mut parent[..chunk.len_bytes()]);
-        let parents = InChunk::checked(source.parent(), chunk.index, source.checks);
+        let parents = ChunkResolver::checked(source.parent(), chunk.index, source.checks);
 
         let mut kept = [None; CHUNK_PAGES];
         let mut read = PageSet::EMPTY;
@@ -171,8 +171,8 @@ impl Worker {
         }
         encoded.clear();
         let input = ChunkInput::new(pages, &read)?.with_parent(parent)?.with_kept(&kept);
-        let stats = encoder.encode_chunk(&input, &mut InParent { source, other }, encoded);
-        Ok(Part { touched_pages: touched(&stats), read_pages: read.len() as u64, stats })
+        let stats = encoder.encode_chunk(&input, &mut ParentPages { source, other }, encoded);
+        Ok(ChunkPart { touched_pages: touched(&stats), read_pages: read.len() as u64, stats })
     }
 }
 
@@ -184,18 +184,18 @@ fn touched(stats: &ChunkStats) -> u64 {
 ///
 /// Pages of the snapshot being made are not searched, because a chunk that refers only to the parent can be copied into the next
 /// snapshot.
-struct InParent<'a> {
-    source: &'a Source<'a>,
+struct ParentPages<'a> {
+    source: &'a IncrementalSource<'a>,
     other: &'a mut Page,
 }
 
-impl Dedup for InParent<'_> {
+impl Dedup for ParentPages<'_> {
     fn find(&mut self, _page: PageIndex, bytes: &Page) -> Option<PageRef> {
         let Self { source, other } = self;
         let (parent, checks) = (source.parent(), source.checks);
         let same = |page: PageNumber| {
             let Some((chunk, page)) = page.split() else { return false };
-            let place = |chunk: ChunkIndex| InChunk::checked(parent, chunk, checks);
+            let place = |chunk: ChunkIndex| ChunkResolver::checked(parent, chunk, checks);
             place(chunk).page(page, other).is_ok() && **other == *bytes
         };
         let page = parent.pages()?.find(page_hash(bytes), same)?;

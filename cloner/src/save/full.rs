@@ -18,10 +18,10 @@ use crate::walk::Walker;
 
 use super::references::References;
 use super::worker::Worker;
-use super::{Encoded, Error};
+use super::{EncodedChunks, Error};
 
 /// A chunk, and the pages of it that were touched.
-struct Planned {
+struct PlannedChunk {
     chunk: Chunk,
     touched: PageSet,
 }
@@ -33,7 +33,7 @@ pub(super) fn encode(
     references: &References,
     reservation: &Reservation,
     watch: Watch<'_>,
-) -> Result<Encoded, Error> {
+) -> Result<EncodedChunks, Error> {
     let started = Instant::now();
     let planned = plan(walker, memory)?;
     let plan_time = started.elapsed();
@@ -43,16 +43,24 @@ pub(super) fn encode(
     let known = KnownPages { table: &table, memory, chunks: layout::chunks(memory.layout()), references };
     let (chunks, stats) = encode_planned(walker, &known, &planned, reservation, watch)?;
     let (touched_pages, read_pages) = (touched_pages as u64, touched_pages as u64);
-    Ok(Encoded { chunks, stats, touched_pages, read_pages, plan_time, changed: None, table: Some(table) })
+    Ok(EncodedChunks {
+        chunks,
+        stats,
+        touched_pages,
+        read_pages,
+        plan_time,
+        changed: None,
+        table: Some(table),
+    })
 }
 
 /// The chunks that hold anything, in order.
-fn plan(walker: &Walker<Worker>, memory: &dyn StillMemory) -> Result<Vec<Planned>, Error> {
+fn plan(walker: &Walker<Worker>, memory: &dyn StillMemory) -> Result<Vec<PlannedChunk>, Error> {
     let planned = Mutex::new(Vec::new());
     walker.walk(&layout::chunks(memory.layout()), |_, chunk| {
         let touched = layout::touched(memory, chunk).map_err(Error::Touched)?;
         if !touched.is_empty() {
-            lock(&planned).push(Planned { chunk: *chunk, touched });
+            lock(&planned).push(PlannedChunk { chunk: *chunk, touched });
         }
         Ok::<(), Error>(())
     })?;
@@ -64,7 +72,7 @@ fn plan(walker: &Walker<Worker>, memory: &dyn StillMemory) -> Result<Vec<Planned
 fn encode_planned(
     walker: &Walker<Worker>,
     known: &KnownPages<'_>,
-    planned: &[Planned],
+    planned: &[PlannedChunk],
     reservation: &Reservation,
     watch: Watch<'_>,
 ) -> Result<(Vec<ChunkId>, ChunkStats), Error> {
@@ -90,9 +98,13 @@ fn encode_planned(
 
 impl Worker {
     /// Encodes a chunk into `self.encoded`.
-    fn encode_touched(&mut self, known: &KnownPages<'_>, planned: &Planned) -> Result<ChunkStats, Error> {
+    fn encode_touched(
+        &mut self,
+        known: &KnownPages<'_>,
+        planned: &PlannedChunk,
+    ) -> Result<ChunkStats, Error> {
         let Self { encoder, pages, encoded, parent, other } = self;
-        let Planned { chunk, touched } = planned;
+        let PlannedChunk { chunk, touched } = planned;
         let pages = &mut pages[..chunk.len_bytes()];
         for (start, end) in runs(touched) {
             let range = start * PAGE_BYTES..end * PAGE_BYTES;

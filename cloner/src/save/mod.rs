@@ -28,7 +28,7 @@ use vmm::memory;
 
 use crate::chunk_id::ChunkId;
 use crate::dedup::PageTable;
-use crate::moment::{Changes, LiveReport, Memory, Moment};
+use crate::moment::{Changes, LiveReport, Moment, MomentMemory};
 use crate::pool::{self, Reservation};
 use crate::progress::{Cancel, Progress, Watch};
 use crate::snapshot::{self, MANIFEST_LABEL, ManifestV2, RegionV2, STATE_LABEL, Snapshot, SnapshotId};
@@ -99,12 +99,12 @@ pub struct Saved {
     /// The snapshot, which the pool holds from now on.
     pub snapshot: Snapshot,
     /// What was done, and how long each part took.
-    pub report: Report,
+    pub report: SaveReport,
 }
 
 /// What a save did, and how long each part took.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct SaveReport {
     /// Size of the guest's memory, in bytes.
     pub memory_bytes: u64,
     /// Bytes of pages that the guest had ever touched.
@@ -115,7 +115,7 @@ pub struct Report {
     /// unchanged from the last snapshot of a series, are not counted.
     pub stats: ChunkStats,
     /// What had changed since the last snapshot of a series; `None` for the first one, and outside a series.
-    pub changed: Option<Changed>,
+    pub changed: Option<ChangeReport>,
     /// What it cost to let the source run on; `None` if it stood still.
     pub live: Option<LiveReport>,
     /// Time to save vCPUs and devices; in a series, also to take the log of dirty pages.
@@ -128,7 +128,7 @@ pub struct Report {
 
 /// What had changed since the last snapshot of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Changed {
+pub struct ChangeReport {
     /// Bytes of pages that the guest had written.
     pub dirty_bytes: u64,
     /// Number of chunks of 2 MiB that had dirty pages.
@@ -137,13 +137,13 @@ pub struct Changed {
 
 /// All chunks of a snapshot, in order, and how they were made.
 #[derive(Default)]
-struct Encoded {
+struct EncodedChunks {
     chunks: Vec<ChunkId>,
     stats: ChunkStats,
     touched_pages: u64,
     read_pages: u64,
     plan_time: Duration,
-    changed: Option<Changed>,
+    changed: Option<ChangeReport>,
     /// Finds the snapshot's pages by content. `None` if no such table was made.
     table: Option<PageTable>,
 }
@@ -183,7 +183,7 @@ impl Saver {
         let started = Instant::now();
         let (encoded, references) = self.encode(&moment, &reservation, options)?;
         let encode_time = started.elapsed().saturating_sub(encoded.plan_time);
-        let Encoded { chunks, stats, touched_pages, read_pages, plan_time, changed, table } = encoded;
+        let EncodedChunks { chunks, stats, touched_pages, read_pages, plan_time, changed, table } = encoded;
 
         let memory_bytes = moment.memory().layout().size_bytes();
         let manifest = ManifestV2 {
@@ -200,7 +200,7 @@ impl Saver {
         for snapshot in &references.dependencies {
             reservation.depend_on(Arc::clone(snapshot.stored()));
         }
-        let snapshot = Snapshot::with(reservation.seal(), references.dependencies, table)?;
+        let snapshot = Snapshot::with(reservation.publish(), references.dependencies, table)?;
 
         let Moment { memory, changes, state_time, .. } = moment;
         if let Changes::InSeries { series, dirty } = changes {
@@ -208,12 +208,12 @@ impl Saver {
             series.follow(&snapshot, dirty.commit());
         }
         let live = match memory {
-            Memory::Frozen(memory) => Some(memory.release()),
-            Memory::Still(_) => None,
+            MomentMemory::Frozen(memory) => Some(memory.release()),
+            MomentMemory::Still(_) => None,
         };
         let page_bytes = PAGE_BYTES as u64;
         let (touched_bytes, read_bytes) = (touched_pages * page_bytes, read_pages * page_bytes);
-        let report = Report {
+        let report = SaveReport {
             memory_bytes,
             touched_bytes,
             read_bytes,
@@ -238,14 +238,14 @@ impl Saver {
         moment: &Moment<'_>,
         reservation: &Reservation,
         options: &SaveOptions<'_>,
-    ) -> Result<(Encoded, References), Error> {
+    ) -> Result<(EncodedChunks, References), Error> {
         if let Changes::InSeries { series, dirty } = &moment.changes
             && let Some(last) = series.reference()
         {
             if options.parent.is_some() {
                 return Err(Error::ParentOfSeries);
             }
-            let source = changed::Source::new(moment.memory(), dirty, last);
+            let source = changed::IncrementalSource::new(moment.memory(), dirty, last);
             let encoded = changed::encode(&self.walker, &source, reservation, options.watch)?;
             return Ok((encoded, References::only(source.parent())));
         }

@@ -4,7 +4,7 @@ use cloner_codec::chunk::{Page, PageHash, TargetContents};
 use cloner_codec::hot::decode_chunk;
 
 use crate::layout::{Chunk, PageNumber, PlaceRef};
-use crate::snapshot::{self, InChunk, Snapshot, SnapshotId};
+use crate::snapshot::{self, ChunkResolver, Snapshot, SnapshotId};
 
 use super::Error;
 
@@ -50,7 +50,7 @@ impl References {
         let Some(parent) = self.parent() else { return Ok(false) };
         let Some(encoded) = parent.verify(chunk)? else { return Ok(false) };
         let index = chunk.index.0;
-        decode_chunk(&encoded, &InChunk::new(parent, chunk.index), TargetContents::Scratch, out)
+        decode_chunk(&encoded, &ChunkResolver::new(parent, chunk.index), TargetContents::Scratch, out)
             .map_err(|source| snapshot::Error::Decode { index, source })?;
         Ok(true)
     }
@@ -60,7 +60,7 @@ impl References {
         self.dependencies.iter().enumerate().find_map(|(index, snapshot)| {
             let same = |page: PageNumber| {
                 let Some((chunk, page)) = page.split() else { return false };
-                InChunk::new(snapshot, chunk).page(page, other).is_ok() && *other == *bytes
+                ChunkResolver::new(snapshot, chunk).page(page, other).is_ok() && *other == *bytes
             };
             let page = snapshot.pages()?.find(hash, same)?;
             Some(PlaceRef { dependency: Some(index), page })

@@ -1,7 +1,7 @@
 //! The encoder and the scratch memory of one thread that encodes.
 
 use cloner_codec::chunk::{CHUNK_BYTES, ENCODED_BYTES_MAX, PAGE_BYTES, Page};
-use cloner_codec::hot::{Encoder, Options};
+use cloner_codec::hot::{Encoder, EncoderOptions};
 
 /// The encoder and the scratch memory of one thread.
 pub(super) struct Worker {
@@ -29,7 +29,7 @@ impl Worker {
         let mut encoded = touched(ENCODED_BYTES_MAX);
         encoded.clear();
         Self {
-            encoder: Encoder::new(Options::default()),
+            encoder: Encoder::new(EncoderOptions::default()),
             pages: touched(CHUNK_BYTES),
             encoded,
             parent: touched(CHUNK_BYTES),

@@ -13,16 +13,16 @@ use super::{Error, Snapshot, SnapshotId};
 
 /// Which chunks of a snapshot, and of all it depends on, have been verified.
 #[derive(Debug, Default)]
-pub(crate) struct Checks(Vec<Checked>);
+pub(crate) struct VerifiedFlags(Vec<SnapshotFlags>);
 
 #[derive(Debug)]
-struct Checked {
+struct SnapshotFlags {
     id: SnapshotId,
     /// One flag for each chunk, in the order of the manifest.
     verified: Box<[AtomicBool]>,
 }
 
-impl Checks {
+impl VerifiedFlags {
     /// No chunk of the snapshot has been verified yet.
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
         Self::default().for_next(snapshot)
@@ -35,7 +35,7 @@ impl Checks {
         next
     }
 
-    fn add(&mut self, snapshot: &Snapshot, known: &mut Vec<Checked>) {
+    fn add(&mut self, snapshot: &Snapshot, known: &mut Vec<SnapshotFlags>) {
         if self.of(snapshot).is_some() {
             return;
         }
@@ -44,14 +44,14 @@ impl Checks {
             Some(at) => known.swap_remove(at),
             None => {
                 let verified = manifest.chunks.iter().map(|_| AtomicBool::new(false)).collect();
-                Checked { id: manifest.id, verified }
+                SnapshotFlags { id: manifest.id, verified }
             }
         };
         self.0.push(checked);
         snapshot.dependencies().iter().for_each(|dependency| self.add(dependency, known));
     }
 
-    fn of(&self, snapshot: &Snapshot) -> Option<&Checked> {
+    fn of(&self, snapshot: &Snapshot) -> Option<&SnapshotFlags> {
         self.0.iter().find(|checked| checked.id == snapshot.manifest().id)
     }
 

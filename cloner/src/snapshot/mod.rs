@@ -21,18 +21,18 @@ use std::sync::Arc;
 use vmm::VmState;
 use vmm::state::DecodeError;
 
-pub(crate) use checks::Checks;
+pub(crate) use checks::VerifiedFlags;
 pub(crate) use id::parse_id;
 pub use id::{MalformedId, SnapshotId};
 pub use manifest::{
     MANIFEST_LABEL, MEMORY_REGION, Manifest, ManifestError, ManifestV2, RegionKind, RegionV2, STATE_LABEL,
 };
-pub(crate) use resolve::InChunk;
+pub(crate) use resolve::ChunkResolver;
 
 use crate::chunk_id::ChunkId;
 use crate::dedup::PageTable;
 use crate::layout::{self, Chunk};
-use crate::pool::{self, Stored};
+use crate::pool::{self, StoredSnapshot};
 use cloner_codec::chunk::{CodecError, FormatError};
 use cloner_codec::hot::VerifiedChunk;
 
@@ -110,7 +110,7 @@ pub enum Error {
     },
     /// A chunk does not have as many pages as its place in the guest's memory.
     #[error("chunk {index} has {found} pages where the guest has {expected}")]
-    Pages {
+    PageCount {
         /// Index of the chunk.
         index: u32,
         /// Number of pages that the guest has there.
@@ -151,7 +151,7 @@ pub struct Snapshot(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    stored: Arc<Stored>,
+    stored: Arc<StoredSnapshot>,
     manifest: Manifest,
     state: VmState,
     dependencies: Vec<Snapshot>,
@@ -167,7 +167,7 @@ impl Snapshot {
     /// [`Error::Missing`], [`Error::Manifest`] or [`Error::State`] if a part is missing or damaged. [`Error::MemorySize`],
     /// [`Error::Chunks`], [`Error::Exchanged`], [`Error::Dependencies`], [`Error::Parent`] or [`Error::NoParent`] if the parts do not
     /// belong together.
-    pub fn open(stored: Arc<Stored>) -> Result<Self, Error> {
+    pub fn open(stored: Arc<StoredSnapshot>) -> Result<Self, Error> {
         let dependencies = stored
             .dependencies()
             .iter()
@@ -177,7 +177,7 @@ impl Snapshot {
     }
 
     pub(crate) fn with(
-        stored: Arc<Stored>,
+        stored: Arc<StoredSnapshot>,
         dependencies: Vec<Self>,
         pages: Option<PageTable>,
     ) -> Result<Self, Error> {
@@ -227,7 +227,7 @@ impl Snapshot {
         self.0.dependencies.first().filter(|_| self.0.manifest.get().has_parent)
     }
 
-    pub(crate) fn stored(&self) -> &Arc<Stored> {
+    pub(crate) fn stored(&self) -> &Arc<StoredSnapshot> {
         &self.0.stored
     }
 
@@ -241,7 +241,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::Format`] if the chunk is damaged, [`Error::Exchanged`] if it is not the one that the manifest means,
-    /// [`Error::Pages`] if it does not have as many pages as its place in memory.
+    /// [`Error::PageCount`] if it does not have as many pages as its place in memory.
     pub fn verify(&self, chunk: &Chunk) -> Result<Option<VerifiedChunk<'_>>, Error> {
         let index = chunk.index.0;
         let Some(at) = self.position(index) else { return Ok(None) };
@@ -252,7 +252,7 @@ impl Snapshot {
             return Err(Error::Exchanged { index, expected, found: verified.checksum() });
         }
         if verified.page_count() != chunk.pages {
-            return Err(Error::Pages { index, expected: chunk.pages, found: verified.page_count() });
+            return Err(Error::PageCount { index, expected: chunk.pages, found: verified.page_count() });
         }
         Ok(Some(verified))
     }
@@ -277,14 +277,14 @@ impl Snapshot {
     }
 }
 
-fn check_chunks(stored: &Stored, manifest: &Manifest, state: &VmState) -> Result<(), Error> {
+fn check_chunks(stored: &StoredSnapshot, manifest: &Manifest, state: &VmState) -> Result<(), Error> {
     let (manifest_bytes, state_bytes) = (manifest.memory_bytes(), state.get().memory_bytes);
     if manifest_bytes != state_bytes {
         return Err(Error::MemorySize { manifest_bytes, state_bytes });
     }
     let count = layout::chunks(state.layout()).len();
     let listed = &manifest.get().chunks;
-    let held = || stored.chunks().iter().map(pool::Chunk::id);
+    let held = || stored.chunks().iter().map(pool::StoredChunk::id);
     let last = listed.iter().map(|chunk| chunk.index).max();
     let is_beyond = last.is_some_and(|last| last as usize >= count);
     // The pool's side ascends, so equal sequences are equal sets without repetition.
@@ -299,7 +299,7 @@ fn check_chunks(stored: &Stored, manifest: &Manifest, state: &VmState) -> Result
     }
 }
 
-fn check_dependencies(stored: &Stored, manifest: &Manifest, found: &[Snapshot]) -> Result<(), Error> {
+fn check_dependencies(stored: &StoredSnapshot, manifest: &Manifest, found: &[Snapshot]) -> Result<(), Error> {
     let snapshot = || stored.name().to_owned();
     let ManifestV2 { dependencies, has_parent, .. } = manifest.get();
     if !dependencies.iter().eq(found.iter().map(|found| &found.manifest().id)) {

@@ -5,24 +5,28 @@ use cloner_codec::hot::{VerifiedChunk, decode_page};
 
 use crate::layout::{ChunkIndex, PlaceRef};
 
-use super::{Checks, Error, Snapshot};
+use super::{Error, Snapshot, VerifiedFlags};
 
 /// One chunk of a snapshot, whose references are to be followed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct InChunk<'a> {
+pub(crate) struct ChunkResolver<'a> {
     snapshot: &'a Snapshot,
     chunk: ChunkIndex,
     /// Verifies each chunk when it is first used. `None` if all chunks concerned have been verified already.
-    checks: Option<&'a Checks>,
+    checks: Option<&'a VerifiedFlags>,
 }
 
-impl<'a> InChunk<'a> {
+impl<'a> ChunkResolver<'a> {
     pub(crate) const fn new(snapshot: &'a Snapshot, chunk: ChunkIndex) -> Self {
         Self { snapshot, chunk, checks: None }
     }
 
     /// As [`new`](Self::new), but some of the chunks concerned may not have been verified yet.
-    pub(crate) const fn checked(snapshot: &'a Snapshot, chunk: ChunkIndex, checks: &'a Checks) -> Self {
+    pub(crate) const fn checked(
+        snapshot: &'a Snapshot,
+        chunk: ChunkIndex,
+        checks: &'a VerifiedFlags,
+    ) -> Self {
         Self { snapshot, chunk, checks: Some(checks) }
     }
 
@@ -68,7 +72,7 @@ impl<'a> InChunk<'a> {
     }
 }
 
-impl Resolve for InChunk<'_> {
+impl Resolve for ChunkResolver<'_> {
     fn dup(&self, reference: PageRef, out: &mut Page) -> Result<(), ResolveError> {
         Ok(self.referred(reference, out)?)
     }

@@ -34,18 +34,9 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
-use vmm::memory::{Mapping, Source, memfd};
+use vmm::memory::{Mapping, MappingSource, PageSize, memfd};
 
 const NAME: &CStr = c"cloner-pool";
-
-/// Which pages an arena is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PageSize {
-    /// 4 KiB, taken when first touched; the kernel may swap them out.
-    Ordinary,
-    /// 2 MiB, set aside when the arena is made; never swapped.
-    Huge,
-}
 
 /// A mapping that is only ever reached through the spans it was cut into.
 #[derive(Debug)]
@@ -72,13 +63,16 @@ pub(crate) struct Span {
 impl Span {
     /// Maps a new zero-filled arena of `len_bytes` and returns the span that covers all of it.
     ///
+    /// Pages of 2 MiB are set aside when the arena is made and never swapped out. Those of 4 KiB are taken when they are first
+    /// touched, and the kernel may swap them out; whether it may merge them is up to the host's settings.
+    ///
     /// # Errors
     /// `ENOMEM` if fewer huge pages are free than `len_bytes` takes; otherwise the kernel's reason for not making or mapping
     /// the memfd, such as a length that is zero or not a multiple of the page size.
     pub(crate) fn map(len_bytes: usize, pages: PageSize) -> io::Result<Self> {
         let huge_pages = pages == PageSize::Huge;
         let file = memfd::create(NAME, len_bytes as u64, huge_pages)?;
-        let mapping = Mapping::new(Source::Shared(file.as_fd()), len_bytes, 0)?;
+        let mapping = Mapping::new(MappingSource::Shared(file.as_fd()), len_bytes, 0)?;
         mapping.keep_to_this_process()?;
         let address = usize::try_from(mapping.host_address()).expect("addresses of this process fit usize");
         let base =
@@ -151,7 +145,7 @@ mod tests {
 
     #[test]
     fn spans_are_cut_and_merged_without_losing_a_byte() {
-        let mut front = Span::map(PAGE_SIZE, PageSize::Ordinary).unwrap();
+        let mut front = Span::map(PAGE_SIZE, PageSize::Base).unwrap();
         let mut middle = front.split_off(100);
         let mut back = middle.split_off(200);
         assert_eq!([front.start(), middle.start(), back.start(), back.end()], [0, 100, 300, PAGE_SIZE]);
@@ -170,15 +164,15 @@ mod tests {
 
     #[test]
     fn spans_of_two_arenas_do_not_merge() {
-        let mut one = Span::map(PAGE_SIZE, PageSize::Ordinary).unwrap();
-        let mut other = Span::map(2 * PAGE_SIZE, PageSize::Ordinary).unwrap();
+        let mut one = Span::map(PAGE_SIZE, PageSize::Base).unwrap();
+        let mut other = Span::map(2 * PAGE_SIZE, PageSize::Base).unwrap();
         let neighbour_in_number_only = other.split_off(PAGE_SIZE);
         assert!(one.join(neighbour_in_number_only).is_err());
     }
 
     #[test]
     fn memory_outlives_the_span_it_was_mapped_with() {
-        let mut whole = Span::map(PAGE_SIZE, PageSize::Ordinary).unwrap();
+        let mut whole = Span::map(PAGE_SIZE, PageSize::Base).unwrap();
         let mut back = whole.split_off(64);
         drop(whole);
         back.bytes_mut().fill(7);
@@ -188,6 +182,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "cannot be cut at 4097")]
     fn a_cut_beyond_the_end_panics() {
-        Span::map(PAGE_SIZE, PageSize::Ordinary).unwrap().split_off(PAGE_SIZE + 1);
+        Span::map(PAGE_SIZE, PageSize::Base).unwrap().split_off(PAGE_SIZE + 1);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::moment::{Moment, Series};
 use cloner::progress::Watch;
-use cloner::restore::lazy::Options;
+use cloner::restore::lazy::LazyOptions;
 use cloner::save::{SaveOptions, Saved};
 use cloner::snapshot::Snapshot;
 use vmm::memory::{Backing, GuestMemory, PageSize};
@@ -58,7 +58,7 @@ impl Studio {
         match how {
             Take::Stop => self.save_and_compare(&source.pause(), name).0,
             Take::Live => {
-                let limits = Limits::default();
+                let limits = CopyLimits::default();
                 let moment = Moment::live(&source.vm, limits).unwrap();
                 self.saver.save(moment, reserve(name), &options).unwrap().snapshot
             }
@@ -113,7 +113,7 @@ impl Studio {
                 template.unwrap().memory().unwrap()
             }
             Build::Lazy => {
-                let options = Options { background: None, ..Options::default() };
+                let options = LazyOptions { background: None, ..LazyOptions::default() };
                 self.restorer.lazy(snapshot, backing, &options).unwrap().memory
             }
         }

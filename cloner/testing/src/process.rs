@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::process::{BranchReport, GuestProcess};
 use guest_images::pulse::Status;
 use vmm::{Announce, Config, Identity};
@@ -51,7 +51,7 @@ impl Process {
     /// Branches the machine, which runs on.
     #[track_caller]
     pub fn branch(&self, announce: Option<Announce>) -> (Self, BranchReport) {
-        let (vm, report) = self.vm().branch(announce, Limits::default()).unwrap();
+        let (vm, report) = self.vm().branch(announce, CopyLimits::default()).unwrap();
         (Self::of(vm), report)
     }
 

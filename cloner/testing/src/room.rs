@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cloner::chain;
-use cloner::pool::hugepages::{self, HugePages, Reserved};
-use cloner::pool::{self, Pages, Pool, PoolConfig, Populate};
+use cloner::pool::hugepages::{self, HugePages, ReservedHugePages};
+use cloner::pool::{self, Pool, PoolConfig, PoolPages, Populate};
 use cloner::restore::lazy;
 use vmm::host::Host;
 use vmm::memory::userfault::OpenError;
@@ -50,7 +50,7 @@ pub fn room_for(machines: usize) -> Option<Room> {
 pub struct HugePagesAlone {
     /// The pages that the host had free, held so that nothing else finds them. They go back before the setting is lowered.
     taken: Vec<Pool>,
-    reserved: Option<Reserved>,
+    reserved: Option<ReservedHugePages>,
     before: HugePages,
     /// Number of pages that this leaves free for the test.
     free: usize,
@@ -97,8 +97,11 @@ fn take_free_but(left: usize) -> Vec<Pool> {
         if pages == 0 {
             return taken;
         }
-        let config =
-            PoolConfig { capacity_bytes: pages << 21, pages: Pages::Huge, populate: Populate::OnFirstUse };
+        let config = PoolConfig {
+            capacity_bytes: pages << 21,
+            pages: PoolPages::Huge,
+            populate: Populate::OnFirstUse,
+        };
         match Pool::new(&config) {
             Ok(pool) => taken.push(pool),
             // Another process was faster, and it may not have left any.
@@ -161,7 +164,7 @@ impl HugePagesAlone {
     /// Asserts that the host has the pages set aside here beyond its own, and that all that this left free are free again.
     #[track_caller]
     pub fn assert_as_before(&self) {
-        let own = self.reserved.as_ref().map_or(0, Reserved::pages);
+        let own = self.reserved.as_ref().map_or(0, ReservedHugePages::pages);
         self.assert_there_are(self.before.total + own, self.free);
     }
 

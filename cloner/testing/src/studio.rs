@@ -2,7 +2,7 @@
 
 use cloner::compare::Comparer;
 use cloner::moment::{self, Moment};
-use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::pool::{Pool, PoolConfig, PoolPages, Populate};
 use cloner::progress::Watch;
 use cloner::restore::{Restorer, eager};
 use cloner::save::SaveOptions;
@@ -43,11 +43,11 @@ pub enum Failed {
 impl Studio {
     /// Makes a studio with a pool on ordinary pages, which any host can provide.
     pub fn new(capacity_bytes: u64) -> Self {
-        Self::with_pool(capacity_bytes, Pages::Ordinary, Populate::OnFirstUse)
+        Self::with_pool(capacity_bytes, PoolPages::Ordinary, Populate::OnFirstUse)
     }
 
     /// Makes a studio with a pool on these pages.
-    pub fn with_pool(capacity_bytes: u64, pages: Pages, populate: Populate) -> Self {
+    pub fn with_pool(capacity_bytes: u64, pages: PoolPages, populate: Populate) -> Self {
         let capacity_bytes = usize::try_from(capacity_bytes).unwrap();
         let threads = Threads::new(THREADS).unwrap();
         Self {

@@ -13,7 +13,7 @@
 //!   next. So the memory is a consistent cut through all vCPUs, or the check fails.
 
 use super::layout::PAGE_WORDS;
-use super::params::{Dirty, Order, Params, Work};
+use super::params::{DirtyWork, Params, Work, WriteOrder};
 use super::pattern::{Permutation, STRUCTURED, SUM_FACTOR, dirty_state, page, word};
 use super::status::Status;
 
@@ -122,11 +122,17 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
     }
 
     /// Checks the slice of one vCPU, in the order of its writes, oldest first.
-    fn verify_slice(&self, status: &Status, cpu: usize, pages: u64, dirty: Dirty) -> Result<(), Violation> {
+    fn verify_slice(
+        &self,
+        status: &Status,
+        cpu: usize,
+        pages: u64,
+        dirty: DirtyWork,
+    ) -> Result<(), Violation> {
         let next_cpu = (cpu + 1) % status.cpus.len();
         let high = status.cpus[next_cpu].sequence;
         let done = status.cpus[cpu].sequence;
-        let permutation = Permutation::new(pages, dirty.order == Order::Random);
+        let permutation = Permutation::new(pages, dirty.order == WriteOrder::Random);
         let mut low = 0;
         for turn in 0..pages {
             // The page that write `done + 1 + turn - pages` went to, if there was one, is also the next in line, `turn`
@@ -168,7 +174,7 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
         index: u64,
         cpu: usize,
         sequence: Option<u64>,
-        dirty: Dirty,
+        dirty: DirtyWork,
         found: &[u64; PAGE_WORDS],
     ) -> [u64; PAGE_WORDS] {
         let (_, mut words) = page(self.params, index);
@@ -203,7 +209,7 @@ impl<Read: Fn(u64, &mut [u8])> Memory<'_, Read> {
 }
 
 /// Indices of the words after the header that a write stores, in the order of the stores.
-fn written_words(dirty: Dirty) -> impl Iterator<Item = usize> {
+fn written_words(dirty: DirtyWork) -> impl Iterator<Item = usize> {
     let stride = PAGE_WORDS / usize::from(dirty.words_per_page);
     (stride.max(2)..PAGE_WORDS).step_by(stride)
 }

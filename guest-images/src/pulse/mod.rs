@@ -49,7 +49,7 @@ mod status;
 mod tables;
 
 pub use layout::PAGE_WORDS;
-pub use params::{Dirty, Mix, Order, Params, Rate, Work};
+pub use params::{DirtyRate, DirtyWork, Mix, Params, Work, WriteOrder};
 pub use pattern::{PageKind, page};
 pub use status::{CpuStatus, Status};
 

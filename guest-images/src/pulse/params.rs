@@ -42,27 +42,27 @@ pub enum Work {
     /// They sleep.
     Idle,
     /// They dirty the filled memory.
-    Dirty(Dirty),
+    Dirty(DirtyWork),
     /// They hold distinct values in all registers, compare them over and over, and report with every beat.
     SelfTest,
 }
 
 /// How memory is dirtied. Each vCPU has an equal slice of the working set to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dirty {
+pub struct DirtyWork {
     /// How many pages are dirtied per second.
-    pub rate: Rate,
+    pub rate: DirtyRate,
     /// Thousandths of the filled memory that are dirtied, from its start: 0 to 1000.
     pub working_set: u16,
     /// The order of the pages.
-    pub order: Order,
+    pub order: WriteOrder,
     /// Words rewritten in a page, spread evenly over it: a power of two from 1 to 512.
     pub words_per_page: u16,
 }
 
 /// How fast pages are dirtied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rate {
+pub enum DirtyRate {
     /// This many pages per second, for all vCPUs together, in steps of 10 ms.
     PagesPerSecond(u32),
     /// As many pages as the vCPUs can.
@@ -71,7 +71,7 @@ pub enum Rate {
 
 /// Order of dirtying. Either way each page of a slice is written once per round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum WriteOrder {
     /// One page after the other.
     Sequential,
     /// In the order of a fixed permutation that looks random.
@@ -143,7 +143,9 @@ impl Params {
         self.check()?;
         let Pace { tick_count, ticks_per_beat, credit_per_tick, cost_per_cpu } = self.pace();
         let (random, words) = match self.work {
-            Work::Dirty(dirty) => (u64::from(dirty.order == Order::Random), u64::from(dirty.words_per_page)),
+            Work::Dirty(dirty) => {
+                (u64::from(dirty.order == WriteOrder::Random), u64::from(dirty.words_per_page))
+            }
             Work::Idle | Work::SelfTest => (0, 1),
         };
         let [zero_end, fill_end, duplicate_end, structured_end] = self.mix.ends();
@@ -184,7 +186,7 @@ impl Params {
         if self.beat_ms > MAX_BEAT_MS {
             return Err(Error::Beat(self.beat_ms));
         }
-        if let Work::Dirty(Dirty { working_set, words_per_page, .. }) = self.work {
+        if let Work::Dirty(DirtyWork { working_set, words_per_page, .. }) = self.work {
             if working_set > 1000 {
                 return Err(Error::WorkingSet(working_set));
             }
@@ -207,8 +209,8 @@ impl Params {
         };
         match self.work {
             Work::Idle | Work::SelfTest => per_beat,
-            Work::Dirty(Dirty { rate: Rate::FullSpeed, .. }) => Pace { cost_per_cpu: 0, ..per_beat },
-            Work::Dirty(Dirty { rate: Rate::PagesPerSecond(pages), .. }) => Pace {
+            Work::Dirty(DirtyWork { rate: DirtyRate::FullSpeed, .. }) => Pace { cost_per_cpu: 0, ..per_beat },
+            Work::Dirty(DirtyWork { rate: DirtyRate::PagesPerSecond(pages), .. }) => Pace {
                 tick_count: TIMER_HZ / PACING_HZ,
                 ticks_per_beat: if beat_ms == 0 { 0 } else { (beat_ms * PACING_HZ / 1000).max(1) },
                 credit_per_tick: u64::from(pages),
@@ -235,14 +237,15 @@ mod tests {
         u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
     }
 
-    fn dirtying(rate: Rate) -> Params {
-        let work = Work::Dirty(Dirty { rate, working_set: 250, order: Order::Random, words_per_page: 8 });
+    fn dirtying(rate: DirtyRate) -> Params {
+        let work =
+            Work::Dirty(DirtyWork { rate, working_set: 250, order: WriteOrder::Random, words_per_page: 8 });
         Params { work, beat_ms: 250, ..Params::new(7, 4000 * PAGE_SIZE) }
     }
 
     #[test]
     fn block_says_what_was_asked_for() {
-        let bytes = dirtying(Rate::PagesPerSecond(5000)).to_bytes().unwrap();
+        let bytes = dirtying(DirtyRate::PagesPerSecond(5000)).to_bytes().unwrap();
         for (address, value) in [
             (field::NONCE, 7),
             (field::TOUCHED_PAGES, 4000),
@@ -261,9 +264,10 @@ mod tests {
 
     #[test]
     fn only_paced_work_ticks_faster_than_it_beats() {
-        for params in
-            [dirtying(Rate::FullSpeed), Params { work: Work::SelfTest, ..dirtying(Rate::FullSpeed) }]
-        {
+        for params in [
+            dirtying(DirtyRate::FullSpeed),
+            Params { work: Work::SelfTest, ..dirtying(DirtyRate::FullSpeed) },
+        ] {
             let bytes = params.to_bytes().unwrap();
             assert_eq!(field(&bytes, field::TICK_COUNT), 78_125 * 25);
             assert_eq!(field(&bytes, field::TICKS_PER_BEAT), 1);
@@ -280,17 +284,17 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let good = dirtying(Rate::FullSpeed);
+        let good = dirtying(DirtyRate::FullSpeed);
         let Work::Dirty(dirty) = good.work else { unreachable!() };
         let with = |dirty| Params { work: Work::Dirty(dirty), ..good };
         for (params, error) in [
             (Params { touched_bytes: 4097, ..good }, Error::TouchedBytes(4097)),
             (Params { mix: Mix { zero: 1, ..Mix::RANDOM }, ..good }, Error::Mix(1001)),
             (Params { beat_ms: MAX_BEAT_MS + 1, ..good }, Error::Beat(500_001)),
-            (with(Dirty { working_set: 1001, ..dirty }), Error::WorkingSet(1001)),
-            (with(Dirty { words_per_page: 0, ..dirty }), Error::WordsPerPage(0)),
-            (with(Dirty { words_per_page: 24, ..dirty }), Error::WordsPerPage(24)),
-            (with(Dirty { words_per_page: 1024, ..dirty }), Error::WordsPerPage(1024)),
+            (with(DirtyWork { working_set: 1001, ..dirty }), Error::WorkingSet(1001)),
+            (with(DirtyWork { words_per_page: 0, ..dirty }), Error::WordsPerPage(0)),
+            (with(DirtyWork { words_per_page: 24, ..dirty }), Error::WordsPerPage(24)),
+            (with(DirtyWork { words_per_page: 1024, ..dirty }), Error::WordsPerPage(1024)),
         ] {
             assert_eq!(params.to_bytes(), Err(error));
         }

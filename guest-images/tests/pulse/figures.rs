@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use guest_images::pulse::{Dirty, Mix, Order, Params, Rate, Work};
+use guest_images::pulse::{DirtyRate, DirtyWork, Mix, Params, Work, WriteOrder};
 
 use crate::MIB;
 use crate::machine::{Machine, Shape};
@@ -52,7 +52,12 @@ fn filling_and_summing() {
 #[ignore = "prints figures"]
 fn dirtying() {
     for words_per_page in [512, 8, 1] {
-        let dirty = Dirty { rate: Rate::FullSpeed, working_set: 1000, order: Order::Random, words_per_page };
+        let dirty = DirtyWork {
+            rate: DirtyRate::FullSpeed,
+            working_set: 1000,
+            order: WriteOrder::Random,
+            words_per_page,
+        };
         let params = Params { beat_ms: 0, work: Work::Dirty(dirty), ..Params::new(1, 64 * MIB) };
         let machine = Machine::boot(Shape::new(1, 65 * MIB), &params);
         machine.line("pulse: ready");

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use guest_images::pulse::check::{self, Violation};
-use guest_images::pulse::{Dirty, EXIT_SEQUENCE, Mix, Order, Params, Rate, Status, Work, layout};
+use guest_images::pulse::{
+    DirtyRate, DirtyWork, EXIT_SEQUENCE, Mix, Params, Status, Work, WriteOrder, layout,
+};
 
 use crate::machine::{End, Features, Machine, Shape};
 use crate::{MIB, value};
@@ -57,8 +59,8 @@ impl Copy {
     }
 }
 
-fn dirtying(rate: Rate, order: Order, words_per_page: u16) -> Params {
-    let work = Work::Dirty(Dirty { rate, working_set: 500, order, words_per_page });
+fn dirtying(rate: DirtyRate, order: WriteOrder, words_per_page: u16) -> Params {
+    let work = Work::Dirty(DirtyWork { rate, working_set: 500, order, words_per_page });
     Params { beat_ms: 0, work, mix: EVEN, ..Params::new(9, 8 * MIB) }
 }
 
@@ -85,8 +87,8 @@ fn fills_every_kind_of_page_on_both_sides_of_the_gap() {
 
 #[test]
 fn every_instant_of_dirtying_verifies() {
-    for (order, words) in [(Order::Random, 512), (Order::Sequential, 8), (Order::Random, 1)] {
-        let params = dirtying(Rate::FullSpeed, order, words);
+    for (order, words) in [(WriteOrder::Random, 512), (WriteOrder::Sequential, 8), (WriteOrder::Random, 1)] {
+        let params = dirtying(DirtyRate::FullSpeed, order, words);
         let machine = Machine::boot(SHAPE, &params);
         machine.line("pulse: ready");
         let mut last = 0;
@@ -107,7 +109,7 @@ fn every_instant_of_dirtying_verifies() {
 
 #[test]
 fn mixes_of_two_instants_do_not_verify() {
-    let params = dirtying(Rate::FullSpeed, Order::Random, 512);
+    let params = dirtying(DirtyRate::FullSpeed, WriteOrder::Random, 512);
     let machine = Machine::boot(SHAPE, &params);
     machine.line("pulse: ready");
     let slice = params.working_set_pages() / SHAPE.cpus;
@@ -147,7 +149,7 @@ fn mixes_of_two_instants_do_not_verify() {
 
 #[test]
 fn the_guest_notices_a_page_from_the_past() {
-    let params = dirtying(Rate::FullSpeed, Order::Random, 512);
+    let params = dirtying(DirtyRate::FullSpeed, WriteOrder::Random, 512);
     let machine = Machine::boot(SHAPE, &params);
     machine.line("pulse: ready");
     let pages = params.working_set_pages();
@@ -171,8 +173,10 @@ fn value_at(page: &[u8; 4096]) -> u64 {
 #[test]
 fn keeps_the_pace_it_is_given() {
     const PAGES_PER_SECOND: u32 = 2000;
-    let params =
-        Params { beat_ms: 50, ..dirtying(Rate::PagesPerSecond(PAGES_PER_SECOND), Order::Sequential, 512) };
+    let params = Params {
+        beat_ms: 50,
+        ..dirtying(DirtyRate::PagesPerSecond(PAGES_PER_SECOND), WriteOrder::Sequential, 512)
+    };
     let machine = Machine::boot(SHAPE, &params);
     machine.line("pulse: beat");
     let written = || machine.status().cpus.iter().map(|cpu| cpu.sequence).sum::<u64>();

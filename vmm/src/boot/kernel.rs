@@ -25,7 +25,7 @@ const PAGE: u64 = 4096;
 
 /// A kernel in guest memory.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedKernel {
     /// Guest-physical address to enter it at.
     pub(super) entry: u64,
     /// First guest-physical address after everything it needs before it knows its memory map.
@@ -42,14 +42,14 @@ pub(super) struct Initramfs {
 }
 
 /// Loads the kernel at `path`, which may be an ELF `vmlinux` or a bzImage.
-pub(super) fn load(path: &Path, memory: &GuestMemory) -> Result<Loaded, Error> {
+pub(super) fn load(path: &Path, memory: &GuestMemory) -> Result<LoadedKernel, Error> {
     let (mut file, len_bytes) = open("kernel", path)?;
     let memory_bytes = memory.layout().low_bytes();
     let result = match format(&file) {
-        Some(Format::Elf) => {
+        Some(KernelFormat::Elf) => {
             Elf::load(memory.view(), None, &mut file, Some(GuestAddress(layout::HIGH_MEMORY_ADDRESS)))
         }
-        Some(Format::BzImage) => {
+        Some(KernelFormat::BzImage) => {
             BzImage::load(memory.view(), None, &mut file, Some(GuestAddress(layout::HIGH_MEMORY_ADDRESS)))
         }
         None => return Err(Error::UnknownFormat { path: path.to_owned(), len_bytes }),
@@ -78,11 +78,15 @@ pub(super) fn load(path: &Path, memory: &GuestMemory) -> Result<Loaded, Error> {
     if entry < layout::HIGH_MEMORY_ADDRESS || entry >= end {
         return Err(Error::KernelTooLow { path: path.to_owned() });
     }
-    Ok(Loaded { entry, end, header })
+    Ok(LoadedKernel { entry, end, header })
 }
 
 /// Copies the initramfs to the end of memory below the gap, as far from the kernel as possible.
-pub(super) fn load_initramfs(path: &Path, memory: &GuestMemory, kernel: &Loaded) -> Result<Initramfs, Error> {
+pub(super) fn load_initramfs(
+    path: &Path,
+    memory: &GuestMemory,
+    kernel: &LoadedKernel,
+) -> Result<Initramfs, Error> {
     let (mut file, len_bytes) = open("initramfs", path)?;
     let room_bytes = memory.layout().low_bytes().saturating_sub(kernel.end.next_multiple_of(PAGE));
     if len_bytes.next_multiple_of(PAGE) > room_bytes {
@@ -118,22 +122,22 @@ fn bzimage_bytes(header: &setup_header) -> u64 {
 /// not a kernel.
 #[must_use]
 pub fn is_compressed(path: &Path) -> bool {
-    open("kernel", path).is_ok_and(|(file, _)| matches!(format(&file), Some(Format::BzImage)))
+    open("kernel", path).is_ok_and(|(file, _)| matches!(format(&file), Some(KernelFormat::BzImage)))
 }
 
-enum Format {
+enum KernelFormat {
     Elf,
     BzImage,
 }
 
-fn format(file: &File) -> Option<Format> {
+fn format(file: &File) -> Option<KernelFormat> {
     let magic_at = |offset| {
         let mut magic = [0; 4];
         file.read_exact_at(&mut magic, offset).ok().map(|()| magic)
     };
     match magic_at(0)? {
-        ELF_MAGIC => Some(Format::Elf),
-        _ if magic_at(BZIMAGE_MAGIC_OFFSET)? == BZIMAGE_MAGIC => Some(Format::BzImage),
+        ELF_MAGIC => Some(KernelFormat::Elf),
+        _ if magic_at(BZIMAGE_MAGIC_OFFSET)? == BZIMAGE_MAGIC => Some(KernelFormat::BzImage),
         _ => None,
     }
 }

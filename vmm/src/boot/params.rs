@@ -7,7 +7,7 @@ use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::ByteValued;
 
 use super::Error;
-use super::kernel::{Initramfs, Loaded};
+use super::kernel::{Initramfs, LoadedKernel};
 use crate::host::random;
 use crate::memory::layout::{self, EBDA_ADDRESS, HIGH_MEMORY_ADDRESS, MMIO_GAP_END};
 use crate::memory::{GuestMemory, Layout};
@@ -24,7 +24,7 @@ const KERNEL_ALIGNMENT: u32 = 0x100_0000;
 
 pub(super) fn write(
     memory: &GuestMemory,
-    kernel: &Loaded,
+    kernel: &LoadedKernel,
     initramfs: Option<Initramfs>,
     cmdline: &str,
 ) -> Result<(), Error> {

@@ -15,7 +15,7 @@ const UNLIMITED: u64 = 1 << 62;
 
 /// The limit that leaves the least room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Limit {
+pub struct CgroupLimit {
     /// The most that may be used: bytes, or a number of processes.
     pub limit: u64,
     /// How much is used, in the same unit.
@@ -26,7 +26,7 @@ pub struct Limit {
     pub setting: String,
 }
 
-impl Limit {
+impl CgroupLimit {
     /// How much is left, counting what can be reclaimed as free.
     #[must_use]
     pub const fn room(&self) -> u64 {
@@ -38,11 +38,11 @@ impl Limit {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Cgroups {
     /// Memory, in bytes.
-    pub memory_bytes: Option<Limit>,
+    pub memory_bytes: Option<CgroupLimit>,
     /// Reserved huge pages of 2 MiB, in bytes.
-    pub huge_pages_bytes: Option<Limit>,
+    pub huge_pages_bytes: Option<CgroupLimit>,
     /// Number of processes and threads.
-    pub processes: Option<Limit>,
+    pub processes: Option<CgroupLimit>,
 }
 
 /// The files of one limit: in version 2, and in version 1 together with the controller they belong to. Each pair is the limit and
@@ -95,7 +95,7 @@ impl Cgroups {
 /// The limit of this process's memory alone, for callers that ask at every branch. `None` where no group sets one.
 ///
 /// Where the hierarchies are mounted is looked up once: reading that file takes longer than all others together.
-pub(super) fn memory_limit() -> Option<Limit> {
+pub(super) fn memory_limit() -> Option<CgroupLimit> {
     static MOUNTS: OnceLock<String> = OnceLock::new();
     let mounts = MOUNTS.get_or_init(|| text::of("/proc/self/mountinfo").unwrap_or_default());
     MEMORY.limit(&text::of("/proc/self/cgroup")?, mounts)
@@ -103,13 +103,13 @@ pub(super) fn memory_limit() -> Option<Limit> {
 
 impl Files {
     /// The limit that leaves the least room, among the groups of this process.
-    fn limit(&self, groups: &str, mounts: &str) -> Option<Limit> {
+    fn limit(&self, groups: &str, mounts: &str) -> Option<CgroupLimit> {
         let both = [folders(groups, mounts, None), folders(groups, mounts, Some(self.controller))];
         let [v2, v1] = both.map(Option::unwrap_or_default);
         let stat = |version: usize| self.reclaimable.map(|names| names[version]);
         let v2 = v2.iter().filter_map(|folder| limit_in(folder, self.v2, stat(0)));
         let v1 = v1.iter().filter_map(|folder| limit_in(folder, self.v1, stat(1)));
-        v2.chain(v1).min_by_key(Limit::room)
+        v2.chain(v1).min_by_key(CgroupLimit::room)
     }
 }
 
@@ -148,7 +148,7 @@ fn mounted_at<'m>(line: &'m str, controller: Option<&str>) -> Option<(&'m str, P
     matches.then(|| (root, PathBuf::from(point)))
 }
 
-fn limit_in(folder: &Path, [limit, used]: [&str; 2], reclaimable: Option<&str>) -> Option<Limit> {
+fn limit_in(folder: &Path, [limit, used]: [&str; 2], reclaimable: Option<&str>) -> Option<CgroupLimit> {
     let setting = folder.join(limit);
     // Version 2 writes "no limit" as `max`, which is not a number either.
     let limit = text::number(&setting).filter(|&limit: &u64| limit < UNLIMITED)?;
@@ -157,7 +157,7 @@ fn limit_in(folder: &Path, [limit, used]: [&str; 2], reclaimable: Option<&str>) 
         let text = text::of(folder.join("memory.stat"))?;
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     };
-    Some(Limit {
+    Some(CgroupLimit {
         limit,
         used: text::number(folder.join(used)).unwrap_or(0),
         reclaimable: stat().unwrap_or(0),

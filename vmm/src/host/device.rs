@@ -11,7 +11,7 @@ use super::user::Group;
 /// One device node. Whether it can be opened was tried, not read from its mode: access control lists, containers and security
 /// modules decide as well.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Device {
+pub struct DeviceNode {
     /// Path of the node.
     pub path: String,
     /// Whether there is anything at the path.
@@ -32,7 +32,7 @@ pub struct Device {
     pub is_forbidden: bool,
 }
 
-impl Device {
+impl DeviceNode {
     /// Looks at what is at `path`, and tries to open it.
     #[must_use]
     pub fn at(path: &str) -> Self {
@@ -74,11 +74,11 @@ mod tests {
 
     #[test]
     fn a_device_a_file_and_nothing_are_told_apart() {
-        let null = Device::at("/dev/null");
+        let null = DeviceNode::at("/dev/null");
         assert!(null.opens() && null.exists && null.lets_group_in(), "{null:?}");
-        let file = Device::at("/proc/self/comm");
+        let file = DeviceNode::at("/proc/self/comm");
         assert!(file.exists && !file.is_device && !file.opens(), "{file:?}");
-        let nothing = Device::at("/dev/no-such-device");
+        let nothing = DeviceNode::at("/dev/no-such-device");
         assert!(!nothing.exists && !nothing.opens() && !nothing.is_forbidden, "{nothing:?}");
         assert!(nothing.error.is_some() && nothing.mode_octal.is_none());
     }

@@ -6,7 +6,7 @@ use super::{cgroup, text};
 
 /// Memory of the whole host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Memory {
+pub struct HostMemory {
     /// All memory, used or not (`MemTotal`), in bytes.
     pub total_bytes: Option<u64>,
     /// Memory that can be handed out without swapping, as the kernel estimates it (`MemAvailable`), in bytes.
@@ -25,7 +25,7 @@ pub struct Memory {
     pub max_mappings: Option<u64>,
 }
 
-impl Memory {
+impl HostMemory {
     /// Reads the facts from `/proc`.
     #[must_use]
     pub fn read() -> Self {
@@ -60,7 +60,7 @@ pub fn host_total_bytes() -> u64 {
 /// Bytes that the host can hand out without swapping (`MemAvailable`). `None` if the kernel does not say.
 #[must_use]
 pub fn host_available_bytes() -> Option<u64> {
-    Memory::parse(&text::of("/proc/meminfo")?).available_bytes
+    HostMemory::parse(&text::of("/proc/meminfo")?).available_bytes
 }
 
 /// Bytes that this process can still be given without swapping: what the host has left, or what its control groups leave of it.
@@ -90,12 +90,12 @@ mod tests {
 
     #[test]
     fn meminfo_is_read_in_bytes() {
-        let memory = Memory::parse("MemTotal: 10 kB\nMemAvailable:   4 kB\nSwapTotal: 0 kB\n");
+        let memory = HostMemory::parse("MemTotal: 10 kB\nMemAvailable:   4 kB\nSwapTotal: 0 kB\n");
         assert_eq!(memory.total_bytes, Some(10 << 10));
         assert_eq!(memory.available_bytes, Some(4 << 10));
         assert_eq!(memory.swap_bytes, Some(0));
         assert_eq!(memory.commit_limit_bytes, None);
-        assert!(Memory::read().available_bytes.is_some_and(|bytes| bytes > 0));
+        assert!(HostMemory::read().available_bytes.is_some_and(|bytes| bytes > 0));
     }
 
     #[test]
@@ -106,6 +106,6 @@ mod tests {
         assert_eq!(private_in("RssAnon: 3 kB\n"), None);
         let memory = std::hint::black_box(vec![1_u8; 16 << 20]);
         assert!(private_bytes().unwrap() > memory.len() as u64 / 2);
-        assert!(available_bytes().unwrap() <= Memory::read().total_bytes.unwrap());
+        assert!(available_bytes().unwrap() <= HostMemory::read().total_bytes.unwrap());
     }
 }

@@ -8,7 +8,7 @@ use super::text;
 
 /// The kernel's release, and which KVM module it has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Kernel {
+pub struct HostKernel {
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
     /// `kvm_intel`, `kvm_amd` or `kvm_pvm`, whichever is loaded or built in. `None` if none of them is.
@@ -17,7 +17,7 @@ pub struct Kernel {
     pub nested: Option<bool>,
 }
 
-impl Kernel {
+impl HostKernel {
     /// Reads the facts from the kernel and from `/sys/module`.
     #[must_use]
     pub fn read() -> Self {

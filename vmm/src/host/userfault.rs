@@ -2,25 +2,25 @@
 
 use serde::Serialize;
 
-use super::device::Device;
+use super::device::DeviceNode;
 use super::text;
 use crate::sys::uffd;
 
 /// Whether `userfaultfd` works for this process, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Userfault {
+pub struct UserfaultAccess {
     /// The kernel's last reason for not opening a `userfaultfd` that serves faults inside the kernel, on shared memory and on huge
     /// pages; `None` if it could be opened.
     pub error: Option<String>,
     /// Whether that reason was a lack of permission.
     pub is_forbidden: bool,
     /// The device `/dev/userfaultfd`.
-    pub device: Device,
+    pub device: DeviceNode,
     /// The setting `vm.unprivileged_userfaultfd`. `None` if the kernel does not have it.
     pub unprivileged: Option<bool>,
 }
 
-impl Userfault {
+impl UserfaultAccess {
     /// Reads the setting, and tries to open a `userfaultfd`.
     #[must_use]
     pub fn read() -> Self {
@@ -32,7 +32,7 @@ impl Userfault {
         Self {
             error,
             is_forbidden,
-            device: Device::at(uffd::DEVICE),
+            device: DeviceNode::at(uffd::DEVICE),
             unprivileged: text::number("/proc/sys/vm/unprivileged_userfaultfd").map(|on: u32| on != 0),
         }
     }

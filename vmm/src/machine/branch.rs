@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use super::Vm;
 use super::sys::fork_beside;
-use crate::memory::{Backing, GuestMemory, Held};
+use crate::memory::{Backing, GuestMemory, RemotePages};
 use crate::state::VmState;
-use crate::sys::fork::{self, Child, Side};
+use crate::sys::fork::{self, ForkSide, ForkedChild};
 
 /// Why no branch was made. The source is unharmed.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub enum BranchSide {
 #[derive(Debug)]
 pub struct Branched {
     /// The process of the branch.
-    pub child: Child,
+    pub child: ForkedChild,
     /// How long the source stood still.
     pub pause: Duration,
     /// The part of the pause that `fork()` took.
@@ -78,7 +78,7 @@ pub struct BranchSeed {
     pub memory: GuestMemory,
     /// How the child holds that memory. If it is in reserved huge pages and the host runs out of them, the kernel takes some away
     /// from the branch, and the branch's next access to them is a bus error.
-    pub held: Held,
+    pub held: RemotePages,
 }
 
 impl Vm {
@@ -106,7 +106,7 @@ impl Vm {
 }
 
 /// Returns the state at the pause in both processes, and what was made in the source only.
-fn forked(vm: &Vm) -> Result<(Option<Branched>, VmState, Held), Error> {
+fn forked(vm: &Vm) -> Result<(Option<Branched>, VmState, RemotePages), Error> {
     match vm.memory().backing() {
         Backing::Private(_) | Backing::OverTemplate(_) => {}
         Backing::Shared(_) => return Err(Error::NotPrivate(vm.memory().backing().to_string())),
@@ -116,14 +116,14 @@ fn forked(vm: &Vm) -> Result<(Option<Branched>, VmState, Held), Error> {
     }
     let paused = vm.pause()?;
     let state = paused.save()?;
-    let held = Held::of(vm.memory(), std::process::id()).map_err(Error::HugePages)?;
+    let held = RemotePages::of(vm.memory(), std::process::id()).map_err(Error::HugePages)?;
     let before = paused.elapsed();
     match fork_beside(&paused.parked())? {
-        Side::Parent(child) => {
+        ForkSide::Parent(child) => {
             let fork_time = paused.elapsed() - before;
             Ok((Some(Branched { child, pause: paused.resume(), fork_time }), state, held))
         }
-        Side::Child => {
+        ForkSide::Child => {
             // Dropping it would resume threads that do not exist.
             mem::forget(paused);
             Ok((None, state, held))

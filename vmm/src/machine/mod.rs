@@ -99,7 +99,7 @@ pub struct Vm {
     devices: Arc<Devices>,
     machine: Arc<Machine>,
     identity: Identity,
-    end: End,
+    end: EndSignal,
     /// The timer of a restored VM, until it runs for the first time.
     unstarted_timer: Mutex<Option<Box<PitStateV1>>>,
     /// Locked while the VM is paused.
@@ -108,7 +108,7 @@ pub struct Vm {
 
 /// A pipe that can be read from once the guest has ended.
 #[derive(Debug)]
-struct End {
+struct EndSignal {
     reader: PipeReader,
     /// The only strong reference, so that references left in threads that no longer exist do not keep it open.
     _writer: Arc<PipeWriter>,
@@ -181,7 +181,7 @@ impl Vm {
             %identity,
             "built a VM"
         );
-        let end = End { reader, _writer: writer };
+        let end = EndSignal { reader, _writer: writer };
         let unstarted_timer = Mutex::new(timer.map(Box::new));
         Ok(Self { threads, devices, machine, identity, end, unstarted_timer, pausing: Mutex::new(()) })
     }

@@ -7,6 +7,8 @@ use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The kind of memory: which processes share it, and which pages it is made of.
 #[derive(Debug, Clone)]
 pub enum Backing {
@@ -21,7 +23,7 @@ pub enum Backing {
 }
 
 /// The pages that private and shared memory is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PageSize {
     /// 4 KiB pages only.
     Base,

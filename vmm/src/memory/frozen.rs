@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::remote::{Held, RemoteMemory};
-use super::{Backing, GuestMemory, Lost};
+use super::remote::{RemoteMemory, RemotePages};
+use super::{Backing, GuestMemory, MemoryLost};
 use crate::sys::holder::Holder;
 
 /// Why memory cannot be frozen. The VM is unharmed.
@@ -14,7 +14,7 @@ pub enum Error {
     NotPrivate(String),
     /// The memory belongs to a lazy clone, and some of it will never arrive.
     #[error("cannot complete the memory before it is frozen")]
-    Lost(#[from] Lost),
+    Lost(#[from] MemoryLost),
     /// The kernel refused to fork this process.
     #[error("cannot fork() a process that holds the memory")]
     Fork(#[source] io::Error),
@@ -48,7 +48,7 @@ impl FrozenMemory {
     fn held_by(holder: Holder, memory: &GuestMemory) -> io::Result<Self> {
         let (pid, layout) = (holder.pid(), memory.layout());
         let addresses = memory.host_addresses().collect();
-        let held = Held::of(memory, pid)?;
+        let held = RemotePages::of(memory, pid)?;
         let memory = RemoteMemory::new(pid, None, layout, addresses, held)?;
         Ok(Self { memory, _holder: holder })
     }

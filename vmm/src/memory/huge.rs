@@ -16,7 +16,7 @@ pub struct HugeRange {
 
 /// How many 4 KiB pages of a range are present, and how many of those belong to this process alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sharing {
+pub struct RangeSharing {
     /// 4 KiB pages that are present in the range, at most 512.
     pub present: usize,
     /// How many of them no other process has.
@@ -41,11 +41,11 @@ impl GuestMemory {
     ///
     /// # Errors
     /// `InvalidInput` or `Unsupported` for a range of other memory; otherwise the kernel's error from reading the page table.
-    pub fn sharing(&self, HugeRange { region, offset }: HugeRange) -> io::Result<Sharing> {
+    pub fn sharing(&self, HugeRange { region, offset }: HugeRange) -> io::Result<RangeSharing> {
         let region = self.regions.get(region).ok_or(io::ErrorKind::InvalidInput)?;
         let pagemap = region.page_table().ok_or(io::ErrorKind::Unsupported)?;
         let (present, own) = pagemap.own(region.mapping().host_address() + offset as u64, PAGES)?;
-        Ok(Sharing { present, own })
+        Ok(RangeSharing { present, own })
     }
 
     /// Makes one huge page of a range by copying it, unless it is one already. Pages that were shared belong to this process alone
@@ -88,18 +88,18 @@ mod tests {
         let memory = GuestMemory::new(Layout::new(4 << 20).unwrap(), Backing::Private(PageSize::Transparent));
         let memory = memory.unwrap();
         let [first, second] = memory.huge_ranges()[..] else { panic!("4 MiB") };
-        assert_eq!(memory.sharing(first).unwrap(), Sharing { present: 0, own: 0 });
+        assert_eq!(memory.sharing(first).unwrap(), RangeSharing { present: 0, own: 0 });
         for page in 0..PAGES as u64 {
             memory.write(page * 4096, &[1]).unwrap();
         }
-        assert_eq!(memory.sharing(first).unwrap(), Sharing { present: PAGES, own: PAGES });
+        assert_eq!(memory.sharing(first).unwrap(), RangeSharing { present: PAGES, own: PAGES });
         assert_eq!(memory.sharing(second).unwrap().present, 0);
         let holder = Holder::fork().unwrap();
-        assert_eq!(memory.sharing(first).unwrap(), Sharing { present: PAGES, own: 0 });
+        assert_eq!(memory.sharing(first).unwrap(), RangeSharing { present: PAGES, own: 0 });
         memory.write(5 * 4096, &[2]).unwrap();
-        assert_eq!(memory.sharing(first).unwrap(), Sharing { present: PAGES, own: 1 });
+        assert_eq!(memory.sharing(first).unwrap(), RangeSharing { present: PAGES, own: 1 });
         drop(holder);
-        assert_eq!(memory.sharing(first).unwrap(), Sharing { present: PAGES, own: PAGES });
+        assert_eq!(memory.sharing(first).unwrap(), RangeSharing { present: PAGES, own: PAGES });
         let mut byte = [0];
         let huge = memory.collapse_range(first).is_ok();
         memory.read(5 * 4096, &mut byte).unwrap();

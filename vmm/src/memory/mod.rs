@@ -25,17 +25,17 @@ pub use backing::{Backing, PageSize};
 use dirty::Tracking;
 pub use dirty::{DirtySet, Epoch};
 pub use frozen::FrozenMemory;
-pub use huge::{HugeRange, Sharing};
+pub use huge::{HugeRange, RangeSharing};
 pub use layout::Layout;
 use region::Touched;
 use region::set_first;
 pub use region::{AccessError, Region};
-pub use remote::{Held, RemoteMemory};
+pub use remote::{RemoteMemory, RemotePages};
 pub use still::{ReadError, StillMemory};
-pub use supplier::{Lost, Supplier};
+pub use supplier::{MemoryLost, Supplier};
 pub use sys::Machine;
 
-pub use crate::sys::mmap::{Mapping, OutOfRange, Source};
+pub use crate::sys::mmap::{Mapping, MappingSource, OutOfRange};
 pub use crate::sys::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 pub use crate::sys::{memfd, uffd as userfault};
 
@@ -93,7 +93,7 @@ pub enum Error {
     },
     /// The memory had not arrived yet, and never will.
     #[error(transparent)]
-    Lost(#[from] Lost),
+    Lost(#[from] MemoryLost),
     /// Another process holds the memory, and it could not be read.
     #[error(transparent)]
     Remote(#[from] ReadError),
@@ -208,13 +208,13 @@ impl GuestMemory {
     /// Returns when all of the memory is there: immediately, unless it belongs to a lazy clone.
     ///
     /// # Errors
-    /// [`Lost`] if some of it will never arrive.
-    pub fn supply_all(&self) -> Result<(), Lost> {
+    /// [`MemoryLost`] if some of it will never arrive.
+    pub fn supply_all(&self) -> Result<(), MemoryLost> {
         self.supplier.as_ref().map_or(Ok(()), |supplier| supplier.supply_all())
     }
 
     /// Calls `stop` once if memory turns out to be lost; see [`Supplier::on_loss`]. Has no effect on memory without a supplier.
-    pub(crate) fn on_loss(&self, stop: impl FnOnce(&Lost) + Send + 'static) {
+    pub(crate) fn on_loss(&self, stop: impl FnOnce(&MemoryLost) + Send + 'static) {
         if let Some(supplier) = &self.supplier {
             supplier.on_loss(Box::new(stop));
         }
@@ -264,7 +264,7 @@ fn make_region(range: layout::Range, backing: &Backing, file_offset: u64) -> io:
     match backing {
         Backing::Private(pages) => {
             let huge = *pages == PageSize::Huge;
-            let mapping = map(if huge { Source::AnonymousHuge } else { Source::Anonymous }, 0)?;
+            let mapping = map(if huge { MappingSource::AnonymousHuge } else { MappingSource::Anonymous }, 0)?;
             if !huge {
                 advise(&mapping, *pages)?;
             }
@@ -280,7 +280,7 @@ fn make_region(range: layout::Range, backing: &Backing, file_offset: u64) -> io:
             Region::new(range, mapping, Touched::File)
         }
         Backing::OverTemplate(template) => {
-            let mapping = map(Source::CopyOnWrite(template.as_fd()), file_offset)?;
+            let mapping = map(MappingSource::CopyOnWrite(template.as_fd()), file_offset)?;
             Region::new(range, mapping, Touched::Everything)
         }
     }

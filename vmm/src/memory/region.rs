@@ -7,7 +7,7 @@ use vm_memory::{GuestAddress, GuestRegionMmap};
 
 use super::dirty::WrittenPages;
 use super::layout::Range;
-use super::supplier::{Lost, Supplier};
+use super::supplier::{MemoryLost, Supplier};
 use crate::sys::mmap::{Mapping, OutOfRange};
 use crate::sys::page::PAGE_SIZE;
 use crate::sys::pagemap::Pagemap;
@@ -33,7 +33,7 @@ pub enum AccessError {
     OutOfRange(#[from] OutOfRange),
     /// The memory had not arrived yet, and never will.
     #[error(transparent)]
-    Lost(#[from] Lost),
+    Lost(#[from] MemoryLost),
 }
 
 /// How to find out which pages hold anything.
@@ -140,7 +140,7 @@ impl Region {
     /// pages that are still to arrive.
     ///
     /// # Errors
-    /// `InvalidInput` if the range is not within the region; [`Lost`] as the source of the error if part of it will never
+    /// `InvalidInput` if the range is not within the region; [`MemoryLost`] as the source of the error if part of it will never
     /// arrive; otherwise the kernel's error from reading the page table or searching the file.
     ///
     /// # Panics

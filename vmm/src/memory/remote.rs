@@ -27,7 +27,7 @@ struct HugePagesTaken {
 
 /// How a process holds the memory of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Held {
+pub enum RemotePages {
     /// In private pages that its page table shows.
     Private,
     /// In reserved huge pages. If it has fewer of them later, the kernel has taken some away.
@@ -39,7 +39,7 @@ pub enum Held {
     OverTemplate,
 }
 
-impl Held {
+impl RemotePages {
     /// How process `pid` holds `memory`, which it has inherited or is about to hand down.
     pub(crate) fn of(memory: &GuestMemory, pid: u32) -> io::Result<Self> {
         match memory.backing() {
@@ -62,7 +62,7 @@ pub struct RemoteMemory {
     layout: Layout,
     /// Where each region of the layout starts in that process's address space.
     host_addresses: Vec<u64>,
-    held: Held,
+    held: RemotePages,
 }
 
 impl RemoteMemory {
@@ -82,7 +82,7 @@ impl RemoteMemory {
         pidfd: Option<OwnedFd>,
         layout: Layout,
         host_addresses: Vec<u64>,
-        held: Held,
+        held: RemotePages,
     ) -> io::Result<Self> {
         assert_eq!(host_addresses.len(), layout.ranges().count(), "one address for each region");
         let pagemap = Pagemap::of(pid)?;
@@ -140,7 +140,7 @@ impl RemoteMemory {
     ///
     /// Call this after the page table was read: a page that is taken later cannot be read, which is an error as well.
     fn check_none_taken(&self, pages: usize, touched: &[u64]) -> io::Result<()> {
-        let Held::Huge { bytes } = self.held else { return Ok(()) };
+        let RemotePages::Huge { bytes } = self.held else { return Ok(()) };
         let there: usize = touched.iter().map(|word| word.count_ones() as usize).sum();
         if there >= pages {
             return Ok(());
@@ -167,7 +167,7 @@ impl StillMemory for RemoteMemory {
 
     fn touched(&self, region: usize, offset: usize, pages: usize, bitmap: &mut [u64]) -> io::Result<()> {
         OutOfRange::check(offset, pages * PAGE_SIZE, self.region_bytes(region)).map_err(io::Error::other)?;
-        if self.held == Held::OverTemplate {
+        if self.held == RemotePages::OverTemplate {
             set_first(pages, bitmap);
             return Ok(());
         }

@@ -14,26 +14,26 @@ pub trait Supplier: fmt::Debug + Send + Sync {
     /// lie within that region. May be called by any thread, and must cost next to nothing for pages that are there already.
     ///
     /// # Errors
-    /// [`Lost`] if some of the pages will never arrive.
-    fn supply(&self, region: usize, offset: usize, len_bytes: usize) -> Result<(), Lost>;
+    /// [`MemoryLost`] if some of the pages will never arrive.
+    fn supply(&self, region: usize, offset: usize, len_bytes: usize) -> Result<(), MemoryLost>;
 
     /// Returns when all memory is there and no page is missing.
     ///
     /// # Errors
-    /// [`Lost`] if some of it will never arrive.
-    fn supply_all(&self) -> Result<(), Lost>;
+    /// [`MemoryLost`] if some of it will never arrive.
+    fn supply_all(&self) -> Result<(), MemoryLost>;
 
     /// Calls `stop` once, when a page turns out to be lost, or right away if one is lost already. A vCPU that waits for the page
     /// learns of the loss only after `stop` was called.
-    fn on_loss(&self, stop: Box<dyn FnOnce(&Lost) + Send>);
+    fn on_loss(&self, stop: Box<dyn FnOnce(&MemoryLost) + Send>);
 }
 
 /// Memory that a guest still needs will never arrive. Carries the reason.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the memory of a lazy clone is lost")]
-pub struct Lost(#[source] Arc<dyn Error + Send + Sync>);
+pub struct MemoryLost(#[source] Arc<dyn Error + Send + Sync>);
 
-impl Lost {
+impl MemoryLost {
     /// A loss for this reason.
     pub fn new(reason: impl Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(reason))

@@ -46,7 +46,7 @@ pub enum Error {
 
 /// A child of this process.
 #[derive(Debug)]
-pub struct Child {
+pub struct ForkedChild {
     /// Process number of the child.
     pub pid: u32,
     /// A descriptor of the child, which becomes readable once the child has ended.
@@ -55,9 +55,9 @@ pub struct Child {
 
 /// In which of the two processes `fork()` returned.
 #[derive(Debug)]
-pub enum Side {
+pub enum ForkSide {
     /// In the process that called it.
-    Parent(Child),
+    Parent(ForkedChild),
     /// In the child of that process.
     Child,
 }
@@ -67,7 +67,7 @@ pub enum Side {
 /// # Errors
 /// [`Error::UnknownThreads`] names the threads that must be ended or parked first. After [`Error::Threads`] or [`Error::Fork`]
 /// there is no child; after [`Error::Pidfd`] there is one that this process has no descriptor for.
-pub fn fork() -> Result<Side, Error> {
+pub fn fork() -> Result<ForkSide, Error> {
     // SAFETY: no other thread is allowed.
     unsafe { fork_unless_others(&[]) }
 }
@@ -84,7 +84,7 @@ pub(crate) fn thread_number() -> u32 {
 ///
 /// # Safety
 /// The threads in `still` hold no lock and change nothing that the child will use, until this returns.
-pub(crate) unsafe fn fork_unless_others(still: &[u32]) -> Result<Side, Error> {
+pub(crate) unsafe fn fork_unless_others(still: &[u32]) -> Result<ForkSide, Error> {
     let others = others(still).map_err(Error::Threads)?;
     if !others.is_empty() {
         return Err(Error::UnknownThreads { names: others.join(", ") });
@@ -95,14 +95,14 @@ pub(crate) unsafe fn fork_unless_others(still: &[u32]) -> Result<Side, Error> {
     // consistent, and it may call anything. The C library itself sees to its allocator, its streams and its loader (`fork(3)`).
     let pid = unsafe { libc::fork() };
     match pid {
-        0 => Ok(Side::Child),
+        0 => Ok(ForkSide::Child),
         pid if pid < 0 => Err(Error::Fork(io::Error::last_os_error())),
         pid => {
             // The number is the child's, alive or not, while children are kept.
             let child = Pid::from_raw(pid).expect("zero is the child's case");
             let pidfd = pidfd_open(child, PidfdFlags::empty()).map_err(|error| Error::Pidfd(error.into()))?;
             children.release(&pidfd);
-            Ok(Side::Parent(Child { pid: pid.cast_unsigned(), pidfd }))
+            Ok(ForkSide::Parent(ForkedChild { pid: pid.cast_unsigned(), pidfd }))
         }
     }
 }

@@ -163,14 +163,14 @@ pub(crate) fn turn() -> std::sync::MutexGuard<'static, ()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mmap::{Mapping, Source};
+    use super::super::mmap::{Mapping, MappingSource};
     use super::super::page::PAGE_SIZE;
     use super::*;
 
     #[test]
     fn it_holds_what_was_there_and_no_more() {
         let _turn = turn();
-        let mapping = Mapping::new(Source::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
+        let mapping = Mapping::new(MappingSource::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
         mapping.write(0, b"before").unwrap();
         let holder = Holder::fork().unwrap();
         mapping.write(0, b"after!").unwrap();

@@ -17,7 +17,7 @@ use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use vmm_sys_util::errno;
 use vmm_sys_util::ioctl::{ioctl_expr, ioctl_with_ref};
 
-use super::mmap::{Mapping, Source};
+use super::mmap::{Mapping, MappingSource};
 use super::page::PAGE_SIZE;
 
 /// Size in bytes of `struct kvm_xsave` for `KVM_GET_XSAVE`; `KVM_CAP_XSAVE2` may ask for more.
@@ -91,7 +91,7 @@ impl ImmediateExit {
     pub(crate) fn map(vcpu: &VcpuFd) -> io::Result<Self> {
         // SAFETY: the descriptor is open for as long as `vcpu` is borrowed, which is longer than this call.
         let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
-        Mapping::new(Source::Shared(fd), PAGE_SIZE, 0).map(Self)
+        Mapping::new(MappingSource::Shared(fd), PAGE_SIZE, 0).map(Self)
     }
 
     /// Makes the next `KVM_RUN` return EINTR before it enters the guest, or lets it enter.

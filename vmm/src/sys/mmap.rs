@@ -20,7 +20,7 @@ use super::page::{HUGE_PAGE_SIZE, PAGE_SIZE};
 
 /// What a mapping is backed by.
 #[derive(Debug, Clone, Copy)]
-pub enum Source<'fd> {
+pub enum MappingSource<'fd> {
     /// Zero-filled memory of this process alone (`MAP_PRIVATE | MAP_ANONYMOUS`).
     Anonymous,
     /// The same on reserved 2 MiB pages (`MAP_HUGETLB`); fails with `ENOMEM` when too few are free.
@@ -83,8 +83,8 @@ impl Mapping {
     /// # Errors
     /// `InvalidInput` for a length that is zero or not a multiple of the page size of `source`; otherwise the kernel's reason for
     /// refusing `mmap`, such as `ENOMEM`.
-    pub fn new(source: Source<'_>, len_bytes: usize, file_offset: u64) -> io::Result<Self> {
-        let granule = if matches!(source, Source::AnonymousHuge) { HUGE_PAGE_SIZE } else { PAGE_SIZE };
+    pub fn new(source: MappingSource<'_>, len_bytes: usize, file_offset: u64) -> io::Result<Self> {
+        let granule = if matches!(source, MappingSource::AnonymousHuge) { HUGE_PAGE_SIZE } else { PAGE_SIZE };
         if len_bytes == 0 || !len_bytes.is_multiple_of(granule) {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
@@ -92,11 +92,11 @@ impl Mapping {
 
         let (flags, file) = match source {
             // NORESERVE: guests are mostly untouched, and the caller, which knows all of them, decides about overcommit.
-            Source::Anonymous => (MapFlags::PRIVATE | MapFlags::NORESERVE, None),
+            MappingSource::Anonymous => (MapFlags::PRIVATE | MapFlags::NORESERVE, None),
             // No NORESERVE here: an empty pool must be an error now, not a SIGBUS later.
-            Source::AnonymousHuge => (MapFlags::PRIVATE | MapFlags::HUGETLB, None),
-            Source::Shared(fd) => (MapFlags::SHARED, Some(fd)),
-            Source::CopyOnWrite(fd) => (MapFlags::PRIVATE | MapFlags::NORESERVE, Some(fd)),
+            MappingSource::AnonymousHuge => (MapFlags::PRIVATE | MapFlags::HUGETLB, None),
+            MappingSource::Shared(fd) => (MapFlags::SHARED, Some(fd)),
+            MappingSource::CopyOnWrite(fd) => (MapFlags::PRIVATE | MapFlags::NORESERVE, Some(fd)),
         };
         let flags = flags | MapFlags::FIXED;
         let range = OwnedRange::reserve(len_bytes, align)?;
@@ -117,7 +117,7 @@ impl Mapping {
     /// As for [`memfd::create`] and [`Mapping::new`].
     pub fn new_memfd(name: &CStr, len_bytes: usize, huge_pages: bool) -> io::Result<Self> {
         let file = memfd::create(name, len_bytes as u64, huge_pages)?;
-        let mapping = Self::new(Source::Shared(file.as_fd()), len_bytes, 0)?;
+        let mapping = Self::new(MappingSource::Shared(file.as_fd()), len_bytes, 0)?;
         // The descriptor never leaves this value, so no other mapping of the file exists or can be made.
         Ok(mapping.owning(file))
     }
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn copies_stay_inside() {
-        let mapping = Mapping::new(Source::Anonymous, 2 * PAGE_SIZE, 0).unwrap();
+        let mapping = Mapping::new(MappingSource::Anonymous, 2 * PAGE_SIZE, 0).unwrap();
         mapping.write(PAGE_SIZE - 1, &[1, 2, 3]).unwrap();
         let mut back = [9; 5];
         mapping.read(PAGE_SIZE - 2, &mut back).unwrap();
@@ -335,15 +335,15 @@ mod tests {
     #[test]
     fn large_mappings_are_aligned_for_huge_pages() {
         for _ in 0..4 {
-            let mapping = Mapping::new(Source::Anonymous, 3 * HUGE_PAGE_SIZE, 0).unwrap();
+            let mapping = Mapping::new(MappingSource::Anonymous, 3 * HUGE_PAGE_SIZE, 0).unwrap();
             assert!(mapping.host_address().is_multiple_of(HUGE_PAGE_SIZE as u64));
         }
     }
 
     #[test]
     fn lengths_must_fit_the_page_size() {
-        assert!(Mapping::new(Source::Anonymous, 0, 0).is_err());
-        assert!(Mapping::new(Source::Anonymous, 4095, 0).is_err());
-        assert!(Mapping::new(Source::AnonymousHuge, PAGE_SIZE, 0).is_err());
+        assert!(Mapping::new(MappingSource::Anonymous, 0, 0).is_err());
+        assert!(Mapping::new(MappingSource::Anonymous, 4095, 0).is_err());
+        assert!(Mapping::new(MappingSource::AnonymousHuge, PAGE_SIZE, 0).is_err());
     }
 }

@@ -132,13 +132,13 @@ impl Pagemap {
 #[cfg(test)]
 mod tests {
     use super::super::holder::{Holder, turn};
-    use super::super::mmap::{Mapping, Source};
+    use super::super::mmap::{Mapping, MappingSource};
     use super::*;
 
     #[test]
     fn what_was_written_since_the_fork_is_counted_with_and_without_frames() {
         let _turn = turn();
-        let mapping = Mapping::new(Source::Anonymous, 600 * PAGE_SIZE, 0).unwrap();
+        let mapping = Mapping::new(MappingSource::Anonymous, 600 * PAGE_SIZE, 0).unwrap();
         mapping.advise_huge_pages(false).unwrap();
         (0..550).for_each(|page| mapping.write(page * PAGE_SIZE, &[1]).unwrap());
         let holder = Holder::fork().unwrap();
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn only_touched_pages_are_seen() {
-        let mapping = Mapping::new(Source::Anonymous, 600 * PAGE_SIZE, 0).unwrap();
+        let mapping = Mapping::new(MappingSource::Anonymous, 600 * PAGE_SIZE, 0).unwrap();
         mapping.advise_huge_pages(false).unwrap();
         for page in [0, 63, 64, 599] {
             mapping.write(page * PAGE_SIZE, &[1]).unwrap();

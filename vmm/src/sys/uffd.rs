@@ -111,7 +111,7 @@ pub enum OpenError {
 
 /// The result of an attempt to install pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Installed {
+pub enum InstallOutcome {
     /// This many bytes from the start are installed, which may be fewer than wanted. Threads that waited for them are awake.
     Bytes(usize),
     /// The first page was there already.
@@ -164,9 +164,9 @@ impl Userfault {
     /// already.
     ///
     /// # Errors
-    /// `InvalidInput` for a range outside the mapping; otherwise the kernel's reason, unless it is one of those that [`Installed`]
-    /// stands for.
-    pub fn copy(&self, mapping: &Mapping, offset: usize, bytes: &[u8]) -> io::Result<Installed> {
+    /// `InvalidInput` for a range outside the mapping; otherwise the kernel's reason, unless it is one of those that
+    /// [`InstallOutcome`] stands for.
+    pub fn copy(&self, mapping: &Mapping, offset: usize, bytes: &[u8]) -> io::Result<InstallOutcome> {
         let Range { start: dst, len } = range(mapping, offset, bytes.len())?;
         // The kernel reads `bytes` during the call only.
         let mut copy = Copy { dst, src: bytes.as_ptr() as u64, len, mode: 0, copied: 0 };
@@ -178,7 +178,7 @@ impl Userfault {
     ///
     /// # Errors
     /// As for [`Userfault::copy`].
-    pub fn zero(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Installed> {
+    pub fn zero(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<InstallOutcome> {
         let mut zero = ZeroPage { range: range(mapping, offset, len_bytes)?, mode: 0, zeroed: 0 };
         let result = self.ioctl(ZEROPAGE, &mut zero);
         installed(result, zero.zeroed, len_bytes)
@@ -192,14 +192,15 @@ impl Userfault {
         self.ioctl(WAKE, &mut range(mapping, offset, len_bytes)?)
     }
 
-    /// Waits for a fault or for `bell` to become readable, but no longer than `limit`. A signal ends the wait as well.
+    /// Waits for a fault or for `waker` to become readable, but no longer than `limit`. A signal ends the wait as well.
     ///
     /// # Errors
     /// The kernel's reason for refusing `poll`.
-    pub fn wait(&self, bell: &EventFd, limit: Duration) -> io::Result<()> {
-        // SAFETY: the descriptor is open for as long as `bell` is borrowed, which is longer than this call.
-        let bell = unsafe { BorrowedFd::borrow_raw(bell.as_raw_fd()) };
-        let mut events = [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+    pub fn wait(&self, waker: &EventFd, limit: Duration) -> io::Result<()> {
+        // SAFETY: the descriptor is open for as long as `waker` is borrowed, which is longer than this call.
+        let waker = unsafe { BorrowedFd::borrow_raw(waker.as_raw_fd()) };
+        let mut events =
+            [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(waker, PollFlags::IN)];
         // A limit that does not fit is longer than any wait.
         let limit = Timespec::try_from(limit).ok();
         match poll(&mut events, limit.as_ref()) {
@@ -266,13 +267,13 @@ fn range(mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Range
     Ok(Range { start: mapping.host_address() + offset as u64, len: len_bytes as u64 })
 }
 
-fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<Installed> {
-    let Err(error) = result else { return Ok(Installed::Bytes(wanted)) };
+fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<InstallOutcome> {
+    let Err(error) = result else { return Ok(InstallOutcome::Bytes(wanted)) };
     match Errno::from_io_error(&error) {
         // EAGAIN means that only a part was done.
-        Some(Errno::AGAIN) => Ok(Installed::Bytes(usize::try_from(bytes).unwrap_or(0))),
-        Some(Errno::EXIST) => Ok(Installed::Present),
-        Some(Errno::NOENT) => Ok(Installed::Unregistered),
+        Some(Errno::AGAIN) => Ok(InstallOutcome::Bytes(usize::try_from(bytes).unwrap_or(0))),
+        Some(Errno::EXIST) => Ok(InstallOutcome::Present),
+        Some(Errno::NOENT) => Ok(InstallOutcome::Unregistered),
         _ => Err(error),
     }
 }
@@ -281,7 +282,7 @@ fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<In
 mod tests {
     use std::thread;
 
-    use super::super::mmap::Source;
+    use super::super::mmap::MappingSource;
     use super::super::page::PAGE_SIZE;
     use super::*;
 
@@ -292,8 +293,8 @@ mod tests {
             Err(error @ OpenError::NotAllowed { .. }) => return println!("SKIPPED: {error}"),
             Err(error) => panic!("{error:?}"),
         };
-        let bell = EventFd::new(0).unwrap();
-        let mapping = Mapping::new(Source::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
+        let waker = EventFd::new(0).unwrap();
+        let mapping = Mapping::new(MappingSource::Anonymous, 8 * PAGE_SIZE, 0).unwrap();
         userfault.register(&mapping, 2 * PAGE_SIZE, 4 * PAGE_SIZE).unwrap();
         assert_eq!(userfault.next_fault().unwrap(), None);
         let mut byte = [9];
@@ -305,17 +306,20 @@ mod tests {
                 mapping.read(3 * PAGE_SIZE + 17, &mut byte).unwrap();
                 byte
             });
-            userfault.wait(&bell, Duration::from_secs(60)).unwrap();
+            userfault.wait(&waker, Duration::from_secs(60)).unwrap();
             let address = userfault.next_fault().unwrap().unwrap();
             assert_eq!(address & !(PAGE_SIZE as u64 - 1), mapping.host_address() + 3 * PAGE_SIZE as u64);
             let pages = [7; 2 * PAGE_SIZE];
             let result = userfault.copy(&mapping, 3 * PAGE_SIZE, &pages).unwrap();
-            assert_eq!(result, Installed::Bytes(pages.len()));
+            assert_eq!(result, InstallOutcome::Bytes(pages.len()));
             assert_eq!(reader.join().unwrap(), [7]);
-            assert_eq!(userfault.copy(&mapping, 4 * PAGE_SIZE, &pages).unwrap(), Installed::Present);
+            assert_eq!(userfault.copy(&mapping, 4 * PAGE_SIZE, &pages).unwrap(), InstallOutcome::Present);
             let result = userfault.copy(&mapping, 2 * PAGE_SIZE, &pages).unwrap();
-            assert_eq!(result, Installed::Bytes(PAGE_SIZE), "up to the page that is there");
-            assert_eq!(userfault.zero(&mapping, 6 * PAGE_SIZE, PAGE_SIZE).unwrap(), Installed::Unregistered);
+            assert_eq!(result, InstallOutcome::Bytes(PAGE_SIZE), "up to the page that is there");
+            assert_eq!(
+                userfault.zero(&mapping, 6 * PAGE_SIZE, PAGE_SIZE).unwrap(),
+                InstallOutcome::Unregistered
+            );
         });
         userfault.unregister(&mapping, 2 * PAGE_SIZE, 4 * PAGE_SIZE).unwrap();
         mapping.read(5 * PAGE_SIZE, &mut byte).unwrap();

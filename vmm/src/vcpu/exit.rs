@@ -12,7 +12,7 @@ use crate::sys::kvm;
 const CODE_BYTES: usize = 8;
 
 /// An exit that is not answered on the spot.
-enum Next {
+enum UnansweredExit {
     InternalError,
     TripleFault,
     Unexpected(String),
@@ -31,7 +31,7 @@ impl Vcpu {
     /// vCPU can be saved.
     pub(super) fn run(&mut self, bus: &PortBus) -> ControlFlow<Ending> {
         loop {
-            let next = match self.fd.run() {
+            let exit = match self.fd.run() {
                 Ok(VcpuExit::IoOut(port, data)) => {
                     bus.write(port, data)?;
                     continue;
@@ -49,29 +49,29 @@ impl Vcpu {
                 Ok(VcpuExit::Intr) => return ControlFlow::Continue(()),
                 Err(error) if error.errno() == libc::EINTR => return ControlFlow::Continue(()),
                 Err(error) if error.errno() == libc::EAGAIN => continue,
-                Ok(VcpuExit::InternalError) => Next::InternalError,
-                Ok(VcpuExit::Shutdown) => Next::TripleFault,
-                Ok(VcpuExit::FailEntry(reason, cpu)) => Next::Unexpected(format!(
+                Ok(VcpuExit::InternalError) => UnansweredExit::InternalError,
+                Ok(VcpuExit::Shutdown) => UnansweredExit::TripleFault,
+                Ok(VcpuExit::FailEntry(reason, cpu)) => UnansweredExit::Unexpected(format!(
                     "the processor refused to enter the guest (hardware reason {reason:#x} on CPU {cpu})"
                 )),
                 Ok(VcpuExit::MemoryFault { gpa, size, .. }) => {
-                    Next::Unexpected(format!("no memory at guest-physical {gpa:#x} ({size} bytes)"))
+                    UnansweredExit::Unexpected(format!("no memory at guest-physical {gpa:#x} ({size} bytes)"))
                 }
-                Ok(other) => Next::Unexpected(format!("unexpected exit {other:?}")),
-                Err(error) => Next::Unexpected(format!("KVM_RUN: {error}")),
+                Ok(other) => UnansweredExit::Unexpected(format!("unexpected exit {other:?}")),
+                Err(error) => UnansweredExit::Unexpected(format!("KVM_RUN: {error}")),
             };
-            self.after(next)?;
+            self.after(exit)?;
         }
     }
 
-    fn after(&mut self, next: Next) -> ControlFlow<Ending> {
-        match next {
-            Next::InternalError => self.internal_error(),
-            Next::TripleFault => {
+    fn after(&mut self, exit: UnansweredExit) -> ControlFlow<Ending> {
+        match exit {
+            UnansweredExit::InternalError => self.internal_error(),
+            UnansweredExit::TripleFault => {
                 let rip = self.rip();
                 ControlFlow::Break(Ending::TripleFault { vcpu: self.index, rip, bytes: self.code_at(rip) })
             }
-            Next::Unexpected(what) => {
+            UnansweredExit::Unexpected(what) => {
                 ControlFlow::Break(Ending::Failed { vcpu: self.index, rip: self.rip(), what })
             }
         }

@@ -8,7 +8,7 @@
 //!        │        kick, EINTR          (any) ── stop, kick ──► thread exits
 //! ```
 //!
-//! A thread that is parked owns nothing but its [`Control`] and its [`Place`], which holds its vCPU: a child process, in which
+//! A thread that is parked owns nothing but its [`Control`] and its [`VcpuSlot`], which holds its vCPU: a child process, in which
 //! these threads do not exist, can still take the VM apart ([`Threads::abandon`]).
 //!
 //! One [`Control`] serves all vCPUs of a VM: it says what is wanted, and counts the vCPUs that have parked. A vCPU parks only after
@@ -152,16 +152,16 @@ impl Control {
 /// Where a thread finds what it runs. The lock is held while the guest runs and free while the thread is parked, which is when
 /// others may use the vCPU.
 #[derive(Debug)]
-struct Place {
+struct VcpuSlot {
     /// The thread's number (TID), once it has parked for the first time.
     thread: AtomicU32,
     /// Empty only once the thread no longer exists.
-    seat: Mutex<Option<Seat>>,
+    running: Mutex<Option<RunningVcpu>>,
 }
 
 /// A vCPU and what it needs to run.
 #[derive(Debug)]
-struct Seat {
+struct RunningVcpu {
     vcpu: Vcpu,
     immediate_exit: Arc<ImmediateExit>,
     devices: Arc<Devices>,
@@ -169,12 +169,12 @@ struct Seat {
 
 /// The thread of one vCPU, as other threads see it.
 #[derive(Debug)]
-struct Thread {
+struct VcpuThread {
     handle: JoinHandle<()>,
     immediate_exit: Arc<ImmediateExit>,
 }
 
-impl Thread {
+impl VcpuThread {
     fn kick(&self) {
         self.immediate_exit.set(true);
         if let Err(error) = self.handle.kill(kick_signal()) {
@@ -189,15 +189,15 @@ impl Thread {
 pub(crate) struct Threads {
     control: Arc<Control>,
     /// Empty once they are being joined. A thread that holds the lock can kick all threads in the list.
-    threads: Arc<Mutex<Vec<Thread>>>,
-    places: Vec<Arc<Place>>,
+    threads: Arc<Mutex<Vec<VcpuThread>>>,
+    slots: Vec<Arc<VcpuSlot>>,
 }
 
 /// Ends a guest from any thread, if the VM still exists. Does not wait for the vCPUs to stop.
 #[derive(Debug)]
 pub(crate) struct Stopper {
     control: Arc<Control>,
-    threads: Weak<Mutex<Vec<Thread>>>,
+    threads: Weak<Mutex<Vec<VcpuThread>>>,
 }
 
 impl Stopper {
@@ -206,7 +206,7 @@ impl Stopper {
         tracing::debug!(%ending, "guest ended");
         self.control.end(ending);
         if let Some(threads) = self.threads.upgrade() {
-            lock(&threads).iter().for_each(Thread::kick);
+            lock(&threads).iter().for_each(VcpuThread::kick);
         }
     }
 }
@@ -217,17 +217,17 @@ impl Threads {
     /// # Errors
     /// The kernel's reason for not starting a thread or not mapping a `kvm_run` page. Threads started by then are ended.
     pub(crate) fn spawn(vcpus: Vec<Vcpu>, control: Arc<Control>, devices: &Arc<Devices>) -> io::Result<Self> {
-        let mut this = Self { control, threads: Arc::default(), places: Vec::new() };
+        let mut this = Self { control, threads: Arc::default(), slots: Vec::new() };
         for vcpu in vcpus {
             let immediate_exit = Arc::new(vcpu.immediate_exit()?);
             let name = format!("vcpu-{}", vcpu.index());
             let (flag, devices) = (Arc::clone(&immediate_exit), Arc::clone(devices));
-            let seat = Mutex::new(Some(Seat { vcpu, immediate_exit: flag, devices }));
-            let place = Arc::new(Place { thread: AtomicU32::new(0), seat });
-            let (own, control) = (Arc::clone(&place), Arc::clone(&this.control));
+            let running = Mutex::new(Some(RunningVcpu { vcpu, immediate_exit: flag, devices }));
+            let slot = Arc::new(VcpuSlot { thread: AtomicU32::new(0), running });
+            let (own, control) = (Arc::clone(&slot), Arc::clone(&this.control));
             let handle = Builder::new().name(name).spawn(move || run(&own, &control))?;
-            lock(&this.threads).push(Thread { handle, immediate_exit });
-            this.places.push(place);
+            lock(&this.threads).push(VcpuThread { handle, immediate_exit });
+            this.slots.push(slot);
         }
         Ok(this)
     }
@@ -235,7 +235,7 @@ impl Threads {
     /// Stops all vCPUs, waits until each has parked, and returns whether they were running.
     pub(crate) fn park(&self) -> bool {
         let were_running = self.control.want(Wanted::Parked) == Wanted::Running;
-        lock(&self.threads).iter().for_each(Thread::kick);
+        lock(&self.threads).iter().for_each(VcpuThread::kick);
         self.control.wait_parked(self.len());
         were_running
     }
@@ -245,30 +245,30 @@ impl Threads {
         &self,
         mut operation: impl FnMut(&mut Vcpu) -> Result<T, E>,
     ) -> Result<Vec<T>, E> {
-        let each = |place: &Arc<Place>| {
-            let mut seat = lock(&place.seat);
-            operation(&mut seat.as_mut().expect("taken by `abandon` only, with the threads").vcpu)
+        let each = |slot: &Arc<VcpuSlot>| {
+            let mut running = lock(&slot.running);
+            operation(&mut running.as_mut().expect("taken by `abandon` only, with the threads").vcpu)
         };
-        self.places.iter().map(each).collect()
+        self.slots.iter().map(each).collect()
     }
 
     /// Number of vCPUs.
     pub(crate) const fn len(&self) -> usize {
-        self.places.len()
+        self.slots.len()
     }
 
     /// The numbers (TIDs) of the threads, each of which must have parked.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         // Relaxed: the number was stored before the thread parked, and parking is seen under the control's lock.
-        self.places.iter().map(|place| place.thread.load(Ordering::Relaxed)).collect()
+        self.slots.iter().map(|slot| slot.thread.load(Ordering::Relaxed)).collect()
     }
 
     /// Drops the vCPUs of threads that do not exist in this process: they are parked in its parent.
     pub(crate) fn abandon(mut self) {
-        for place in mem::take(&mut self.places) {
-            drop(lock(&place.seat).take());
+        for slot in mem::take(&mut self.slots) {
+            drop(lock(&slot.running).take());
         }
-        for Thread { handle, immediate_exit } in mem::take(&mut *lock(&self.threads)) {
+        for VcpuThread { handle, immediate_exit } in mem::take(&mut *lock(&self.threads)) {
             drop(immediate_exit);
             // There is nothing to detach or to join.
             mem::forget(handle);
@@ -290,7 +290,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.control.want(Wanted::Gone);
         let threads = mem::take(&mut *lock(&self.threads));
-        threads.iter().for_each(Thread::kick);
+        threads.iter().for_each(VcpuThread::kick);
         for thread in threads {
             if thread.handle.join().is_err() {
                 tracing::error!("a vCPU thread panicked");
@@ -299,12 +299,12 @@ impl Drop for Threads {
     }
 }
 
-fn run(place: &Place, control: &Control) {
-    place.thread.store(thread_number(), Ordering::Relaxed);
+fn run(slot: &VcpuSlot, control: &Control) {
+    slot.thread.store(thread_number(), Ordering::Relaxed);
     while control.park_until_wanted() {
-        let mut seat = lock(&place.seat);
-        let Seat { vcpu, immediate_exit, devices } =
-            seat.as_mut().expect("taken by `abandon` only, in a process without this thread");
+        let mut running = lock(&slot.running);
+        let RunningVcpu { vcpu, immediate_exit, devices } =
+            running.as_mut().expect("taken by `abandon` only, in a process without this thread");
         loop {
             immediate_exit.set(false);
             if !control.keep_running() {

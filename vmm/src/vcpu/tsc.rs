@@ -24,7 +24,7 @@ pub const TOLERANCE_PPM: u64 = 250;
 
 /// What was read from one vCPU about its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reading {
+pub(crate) struct TscReading {
     /// The guest's frequency, in kHz.
     khz: u32,
     /// The counter at some instant of the reading.
@@ -35,13 +35,13 @@ pub(crate) struct Reading {
 
 impl Vcpu {
     /// Reads the counter. The vCPU must be parked.
-    pub(crate) fn read_tsc(&self) -> Result<Reading, Error> {
+    pub(crate) fn read_tsc(&self) -> Result<TscReading, Error> {
         let khz = self.ioctl("KVM_GET_TSC_KHZ", self.fd.get_tsc_khz())?;
         let offset = self.tsc_offset()?;
         let tsc = self.tsc()?;
         // A host that distrusts its counter has set the offset anew for each of these calls.
         let offset = if self.tsc_offset()? == offset { offset } else { None };
-        Ok(Reading { khz, tsc, offset })
+        Ok(TscReading { khz, tsc, offset })
     }
 
     /// The host's counter now, scaled to the guest's frequency. The guest's counter is this plus its offset.
@@ -95,11 +95,11 @@ impl Vcpu {
 /// Where KVM keeps offsets, they give the difference between counters to the cycle, no matter how much time passed between the
 /// readings. Otherwise each counter was read a little later than the one before, and counters that were equal no longer look it:
 /// all get the furthest value, so that none goes back.
-pub(crate) fn at_one_instant(readings: &[Reading]) -> Vec<TscStateV1> {
+pub(crate) fn at_one_instant(readings: &[TscReading]) -> Vec<TscStateV1> {
     let furthest = readings.iter().map(|reading| reading.tsc).max().unwrap_or(0);
     let first = readings.first().and_then(|first| Some(first.tsc.wrapping_sub(first.offset?)));
     let all_kept = readings.iter().all(|reading| reading.offset.is_some());
-    let counter = |reading: &Reading| match (first, reading.offset) {
+    let counter = |reading: &TscReading| match (first, reading.offset) {
         (Some(host_counter), Some(offset)) if all_kept => host_counter.wrapping_add(offset),
         _ => furthest,
     };
@@ -114,12 +114,12 @@ fn is_same_frequency(guest_khz: u32, host_khz: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn counters(readings: &[Reading]) -> Vec<u64> {
+    fn counters(readings: &[TscReading]) -> Vec<u64> {
         at_one_instant(readings).iter().map(|state| state.guest_tsc).collect()
     }
 
-    fn reading(tsc: u64, offset: Option<u64>) -> Reading {
-        Reading { khz: 1, tsc, offset }
+    fn reading(tsc: u64, offset: Option<u64>) -> TscReading {
+        TscReading { khz: 1, tsc, offset }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use vmm::memory::{Backing, PageSize};
 
 use super::dirtying::GuestArgs;
 use super::times::Milliseconds;
-use cloner::admission::Limits;
-use cloner::pool::{Provided, hugepages};
+use cloner::admission::CopyLimits;
+use cloner::pool::{ProvidedPool, hugepages};
 use cloner::process::{BranchReport, FrozenGuest, GuestProcess};
 use cloner::progress::Watch;
 use cloner::restore::Restorer;
@@ -93,11 +93,11 @@ struct Bench {
     pages: PageSize,
     memory: vmm::memory::Layout,
     source: GuestProcess,
-    pool: Provided,
+    pool: ProvidedPool,
     saver: Saver,
     restorer: Restorer,
     // Last, so that the guest is gone when its pages are given back.
-    _reserved: Option<hugepages::Reserved>,
+    _reserved: Option<hugepages::ReservedHugePages>,
 }
 
 /// A branch that has printed something, and how long that took.
@@ -157,7 +157,7 @@ impl Timed {
 }
 
 fn frozen(guest: &GuestProcess) -> Result<FrozenGuest, Error> {
-    Ok(guest.freeze(Limits::default())?.0)
+    Ok(guest.freeze(CopyLimits::default())?.0)
 }
 
 impl Bench {
@@ -207,7 +207,7 @@ impl Bench {
     /// Makes a branch and asks it for its nonce as soon as it can be asked.
     fn branch(&self) -> Result<Timed, Error> {
         let requested = Instant::now();
-        let (branch, report) = self.source.branch(None, Limits::default())?;
+        let (branch, report) = self.source.branch(None, CopyLimits::default())?;
         let to_return = requested.elapsed();
         branch.console().write_all(b"n").map_err(Error::Program)?;
         branch.console().set_read_timeout(Some(PATIENCE)).map_err(Error::Program)?;

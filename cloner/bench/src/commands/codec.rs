@@ -12,7 +12,7 @@ use crate::measure::{
 use cloner::progress::{Progress, Watch};
 use cloner::walk::{StartError, Threads};
 
-use super::passes::{self, Both, ColdChunks, Prepared};
+use super::passes::{self, CoderPasses, ColdChunks, PreparedPages};
 use super::report::{
     BaselineReport, ChildReport, CoderReport, ColdReport, HotReport, Report, ThreadsReport, UniqueReport,
     WordMarkedReport,
@@ -66,7 +66,7 @@ const BASELINE_INDEX_BYTES: u64 = 8;
 pub(super) struct Plan {
     pub(super) threads: usize,
     pub(super) rounds: usize,
-    pub(super) cold: cold::Options,
+    pub(super) cold: cold::ColdOptions,
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8, Error> {
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     let plan = Plan {
         threads: args.threads.map_or_else(threads, usize::from),
         rounds: usize::from(args.rounds),
-        cold: cold::Options { level: args.cold_level },
+        cold: cold::ColdOptions { level: args.cold_level },
     };
     let progress = Progress::default();
     let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
@@ -116,7 +116,7 @@ pub(super) fn measure(
         Some((parent, child)) => Some(child.open(Some(parent))?),
         None => None,
     };
-    let prepared = Prepared::new(image, &opened, watch)?;
+    let prepared = PreparedPages::new(image, &opened, watch)?;
     let (unique_chunks, word_chunks) = (prepared.unique_chunks()?, prepared.word_chunks()?);
 
     let cold = ColdChunks::new(opened.chunks(), image.bytes(), plan.cold, watch)?;
@@ -203,8 +203,8 @@ pub(super) fn measure(
 
 fn baseline_reports(
     image: &Image,
-    prepared: &Prepared,
-    passes: &[Both],
+    prepared: &PreparedPages,
+    passes: &[CoderPasses],
     pages: &[Option<PagePassId>],
     rounds: &Rounds<'_>,
     page_rounds: &PageRounds<'_>,

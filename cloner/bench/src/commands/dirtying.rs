@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use guest_images::pulse::{self, Dirty, Order, Params, Rate, Work};
+use guest_images::pulse::{self, DirtyRate, DirtyWork, Params, Work, WriteOrder};
 use vmm::config::{Config, Kernel};
 use vmm::memory::{Backing, PageSize};
 
-use cloner::pool::hugepages::Reserved;
+use cloner::pool::hugepages::ReservedHugePages;
 use cloner_cli::Error;
 use cloner_cli::guest::{default_touched, random_nonce};
 use cloner_cli::pages;
@@ -43,9 +43,11 @@ impl GuestArgs {
     /// What the guest is told.
     pub(super) fn params(&self) -> Result<Params, Error> {
         let pages_per_second = |size: Size| u32::try_from(size.0.div_ceil(4096)).unwrap_or(u32::MAX);
-        let rate =
-            self.dirty_rate.map_or(Rate::FullSpeed, |rate| Rate::PagesPerSecond(pages_per_second(rate)));
-        let work = Work::Dirty(Dirty { rate, working_set: 1000, order: Order::Random, words_per_page: 8 });
+        let rate = self
+            .dirty_rate
+            .map_or(DirtyRate::FullSpeed, |rate| DirtyRate::PagesPerSecond(pages_per_second(rate)));
+        let work =
+            Work::Dirty(DirtyWork { rate, working_set: 1000, order: WriteOrder::Random, words_per_page: 8 });
         Ok(Params { beat_ms: 0, work, ..Params::new(random_nonce()?, self.touched_bytes()) })
     }
 
@@ -65,7 +67,7 @@ impl GuestArgs {
 
     /// Sets aside the huge pages for the memory of this many machines, if it is to be on reserved pages. Call it after the pool
     /// has taken its own.
-    pub(super) fn reserve(&self, machines: u64) -> Result<Option<Reserved>, Error> {
+    pub(super) fn reserve(&self, machines: u64) -> Result<Option<ReservedHugePages>, Error> {
         if self.hugepages { pages::for_guests(self.memory, machines) } else { Ok(None) }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
-use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+use cloner_codec::hot::{ChunkInput, Encoder, EncoderOptions, NoDedup, PageSet, VerifiedChunk};
 use serde::Serialize;
 
 use cloner::battery::{Battery, BatterySpec};
@@ -15,8 +15,8 @@ use cloner::flush::files::{BLOCK_BYTES, Files, RealFiles, read_exact_at, write_a
 use cloner::flush::{
     ANY_HOST, FlushSettings, Flusher, FolderOptions, Form, Gauge, RecoverOptions, Recoverer,
 };
-use cloner::image::buffer::Target;
-use cloner::pool::{Pages, Pool, PoolConfig, Populate};
+use cloner::image::buffer::TargetBuffer;
+use cloner::pool::{Pool, PoolConfig, PoolPages, Populate};
 use cloner::progress::Watch;
 use cloner::rate::Rate;
 use cloner::snapshot::{MANIFEST_LABEL, MEMORY_REGION, ManifestV2, RegionV2, SnapshotId};
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let own = Temporary(parent.join(format!("cloner-bench-{}", std::process::id())));
     let capacity_bytes = usize::try_from(args.bytes.0).unwrap_or(usize::MAX).saturating_add(8 * CHUNK_BYTES);
-    let pool = |populate| Pool::new(&PoolConfig { capacity_bytes, pages: Pages::Ordinary, populate });
+    let pool = |populate| Pool::new(&PoolConfig { capacity_bytes, pages: PoolPages::Ordinary, populate });
     let source = Arc::new(pool(Populate::AtOnce)?);
     fill(&source, args.bytes.0)?;
     let form = args.form.as_deref().map(|form| if form == "hot" { Form::Hot } else { Form::Cold });
@@ -197,7 +197,9 @@ fn round(
         return Err(Error::NotSafe { name: dropped.file, source: dropped.why });
     }
     let back = target.get("bench")?;
-    let same = |(left, right): (&cloner::pool::Chunk, &cloner::pool::Chunk)| left.bytes() == right.bytes();
+    let same = |(left, right): (&cloner::pool::StoredChunk, &cloner::pool::StoredChunk)| {
+        left.bytes() == right.bytes()
+    };
     if back.chunks().len() != stored.chunks().len() || !back.chunks().iter().zip(stored.chunks()).all(same) {
         return Err(Error::NotVerified(String::from("what was recovered differs from what was flushed")));
     }
@@ -210,7 +212,7 @@ const PLAIN_BYTES: usize = 4 << 20;
 
 /// Writes with one thread and one buffer, and returns the time in seconds.
 fn plain_write(files: &dyn Files, bytes: u64, content: &[u8]) -> io::Result<f64> {
-    let mut buffer = Target::new(PLAIN_BYTES);
+    let mut buffer = TargetBuffer::new(PLAIN_BYTES);
     // The buffer is not all equal bytes, because a device may be faster with those.
     for part in buffer.chunks_mut(content.len()) {
         part.copy_from_slice(&content[..part.len()]);
@@ -232,7 +234,7 @@ fn plain_read(files: &dyn Files) -> io::Result<f64> {
     let is_snapshot = |(name, _): &(String, u64)| name.ends_with(".snapshot");
     let (name, bytes) = files.list()?.into_iter().find(is_snapshot).ok_or(io::ErrorKind::NotFound)?;
     let file = files.open(&name)?;
-    let mut buffer = Target::new(PLAIN_BYTES);
+    let mut buffer = TargetBuffer::new(PLAIN_BYTES);
     let started = Instant::now();
     let mut offset = 0;
     while offset < bytes {
@@ -246,7 +248,7 @@ fn plain_read(files: &dyn Files) -> io::Result<f64> {
 /// Puts a snapshot of about `bytes` encoded bytes into the pool: pages of pointers, text-like bytes and noise, as guests have them.
 fn fill(pool: &Pool, bytes: u64) -> Result<(), Error> {
     const KINDS: u64 = 8;
-    let mut encoder = Encoder::new(Options::default());
+    let mut encoder = Encoder::new(EncoderOptions::default());
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -297,7 +299,7 @@ fn fill(pool: &Pool, bytes: u64) -> Result<(), Error> {
         chunks,
     };
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes())?;
-    reservation.seal();
+    reservation.publish();
     Ok(())
 }
 

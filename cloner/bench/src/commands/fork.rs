@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrli
 use serde::Serialize;
 use vmm::Vm;
 use vmm::config::{Config, Kernel};
-use vmm::host::fork::{Side, fork};
+use vmm::host::fork::{ForkSide, fork};
 use vmm::host::memory::host_available_bytes;
 
 use super::times::Milliseconds;
@@ -29,7 +29,7 @@ use cloner::walk::Threads;
 use cloner_cli::columns::Columns;
 use cloner_cli::console::Console;
 use cloner_cli::guest::{default_touched, random_nonce};
-use cloner_cli::known::Guest;
+use cloner_cli::known::KnownGuest;
 use cloner_cli::pages::PoolArgs;
 use cloner_cli::progress::Spinner;
 use cloner_cli::size::Size;
@@ -97,10 +97,10 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     raise_descriptor_limit(u64::from(args.count) * FDS_PER_FORK + 256)?;
     let program = std::env::current_exe().map_err(Error::Program)?;
     let guest = if args.linux {
-        Guest::linux()?
+        KnownGuest::linux()?
     } else {
         let touched = args.touched.map_or_else(|| default_touched(args.memory.0), |size| size.0) & !0xfff;
-        Guest::pulse_with(&Params { beat_ms: 0, ..Params::new(random_nonce()?, touched) })?
+        KnownGuest::pulse_with(&Params { beat_ms: 0, ..Params::new(random_nonce()?, touched) })?
     };
     let pool = args.pool.open(guest.touched_at_most(args.memory.0) + (16 << 20))?;
 
@@ -157,7 +157,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
 }
 
 /// Makes a template of a guest that is ready and idle; returns it with the guest's nonce.
-fn idle_template(args: &Args, pool: &Pool, guest: &Guest) -> Result<(Template, String), Error> {
+fn idle_template(args: &Args, pool: &Pool, guest: &KnownGuest) -> Result<(Template, String), Error> {
     let console = Console::new();
     let config = Config::new(args.memory.0, guest.kernel());
     let source = Vm::boot(&config, console.writer()).map_err(Error::source_vm)?;
@@ -197,7 +197,7 @@ fn template_of(source: &Vm, pool: &Pool) -> Result<Template, Error> {
 }
 
 /// Asks a fork for its nonce and checks the answer.
-fn answers(fork: &GuestProcess, guest: &Guest, nonce: &str) -> Result<(), Error> {
+fn answers(fork: &GuestProcess, guest: &KnownGuest, nonce: &str) -> Result<(), Error> {
     let mut console = fork.console();
     console.set_read_timeout(Some(BOOT_LIMIT)).map_err(Error::Program)?;
     console.write_all(guest.question()).map_err(Error::Program)?;
@@ -299,7 +299,7 @@ pub(crate) fn serve_floor(memory: &str, state: &str) -> Result<u8, Error> {
     socket.write_all(&[0]).map_err(Error::Program)?;
     let mut request = [0];
     while socket.read(&mut request).map_err(Error::Program)? == 1 {
-        let Side::Parent(child) = fork()? else {
+        let ForkSide::Parent(child) = fork()? else {
             let mut run = || -> Result<(), Error> {
                 let memory = template.memory().map_err(|error| Error::source_vm(error.into()))?;
                 let mut told = Ok(());

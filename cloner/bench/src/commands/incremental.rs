@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cloner_codec::chunk::PAGE_BYTES;
-use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
+use guest_images::pulse::{DirtyRate, DirtyWork, Params, Work, WriteOrder};
 use serde::Serialize;
 
 use cloner::compare::Comparer;
@@ -87,10 +87,15 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
 fn measure(args: &Args) -> Result<Report, Error> {
     let memory_bytes = args.machine.memory.0;
     let touched = args.touched.map_or(memory_bytes / 2, |size| size.0) & !(PAGE_BYTES as u64 - 1);
-    let rate = args.dirty_rate.map_or(Rate::FullSpeed, |Size(bytes)| {
-        Rate::PagesPerSecond(u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX))
+    let rate = args.dirty_rate.map_or(DirtyRate::FullSpeed, |Size(bytes)| {
+        DirtyRate::PagesPerSecond(u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX))
     });
-    let work = Work::Dirty(Dirty { rate, working_set: args.dirty, order: Order::Random, words_per_page: 64 });
+    let work = Work::Dirty(DirtyWork {
+        rate,
+        working_set: args.dirty,
+        order: WriteOrder::Random,
+        words_per_page: 64,
+    });
     let params = Params { work, beat_ms: 0, ..Params::new(random_nonce()?, touched) };
 
     // A full snapshot for the series and one for the baseline, in case nothing can be compressed.

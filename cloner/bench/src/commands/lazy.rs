@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::{CHUNK_PAGES, PAGE_BYTES};
-use guest_images::pulse::{Dirty, Order, Params, Rate, Work};
+use guest_images::pulse::{DirtyRate, DirtyWork, Params, Work, WriteOrder};
 use serde::Serialize;
 use vmm::Vm;
 use vmm::memory::GuestMemory;
@@ -12,7 +12,7 @@ use cloner::compare::Comparer;
 use cloner::moment::Moment;
 use cloner::progress::Watch;
 use cloner::restore::Restorer;
-use cloner::restore::lazy::{self, Options, Restored, WorkingSet};
+use cloner::restore::lazy::{self, LazyOptions, Restored, WorkingSet};
 use cloner::save::{SaveOptions, Saved, Saver};
 use cloner::snapshot::Snapshot;
 use cloner::walk::Threads;
@@ -116,8 +116,8 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let touched =
         args.touched.map_or(default_touched(memory_bytes), |size| size.0) & !(PAGE_BYTES as u64 - 1);
     let work = args.dirty_rate.map_or(Work::Idle, |Size(bytes)| {
-        let rate = Rate::PagesPerSecond(u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX));
-        Work::Dirty(Dirty { rate, working_set: 250, order: Order::Random, words_per_page: 64 })
+        let rate = DirtyRate::PagesPerSecond(u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX));
+        Work::Dirty(DirtyWork { rate, working_set: 250, order: WriteOrder::Random, words_per_page: 64 })
     });
     let params = Params { work, beat_ms: 0, ..Params::new(random_nonce()?, touched) };
     let pool = args.pool.open(touched + (32 << 20))?;
@@ -133,24 +133,24 @@ fn measure(args: &Args) -> Result<Report, Error> {
     let Saved { snapshot, report: saved } =
         saver.save(Moment::of(&paused)?, pool.pool.reserve("template")?, &options)?;
 
-    let options = Options {
-        granule_pages: args.granule.unwrap_or(Options::default().granule_pages),
-        ..Options::default()
+    let options = LazyOptions {
+        granule_pages: args.granule.unwrap_or(LazyOptions::default().granule_pages),
+        ..LazyOptions::default()
     };
-    let stage = Stage { args, snapshot, restorer, options };
+    let bench = Bench { args, snapshot, restorer, options };
     let spinner = Spinner::new(String::from("cloning"));
-    let rounds = stage.rounds()?;
-    let (faults, working_set) = stage.working_set()?;
+    let rounds = bench.rounds()?;
+    let (faults, working_set) = bench.working_set()?;
     drop(spinner);
 
-    let Restored { memory, fill } = stage.lazy(&stage.options)?;
+    let Restored { memory, fill } = bench.lazy(&bench.options)?;
     fill.wait().map_err(lazy::Error::from)?;
     let equal = comparer.first_difference(paused.memory(), &memory)?.is_none();
     let median_ms = |times: &[_]| Spread::milliseconds(times).expect("at least one round").p50;
     Ok(Report {
         memory_bytes,
         touched_bytes: saved.touched_bytes,
-        granule_pages: if args.machine.hugepages { CHUNK_PAGES } else { stage.options.granule_pages },
+        granule_pages: if args.machine.hugepages { CHUNK_PAGES } else { bench.options.granule_pages },
         to_first_output_ms: Spread::milliseconds(&rounds.first_output).expect("at least one round"),
         memory_ms: median_ms(&rounds.memory),
         build_ms: median_ms(&rounds.build),
@@ -163,11 +163,11 @@ fn measure(args: &Args) -> Result<Report, Error> {
     })
 }
 
-struct Stage<'a> {
+struct Bench<'a> {
     args: &'a Args,
     snapshot: Snapshot,
     restorer: Restorer,
-    options: Options,
+    options: LazyOptions,
 }
 
 #[derive(Default)]
@@ -179,8 +179,8 @@ struct Rounds {
     complete: Vec<Duration>,
 }
 
-impl Stage<'_> {
-    fn lazy(&self, options: &Options) -> Result<Restored, Error> {
+impl Bench<'_> {
+    fn lazy(&self, options: &LazyOptions) -> Result<Restored, Error> {
         Ok(self.restorer.lazy(&self.snapshot, self.args.machine.backing(), options)?)
     }
 
@@ -230,7 +230,7 @@ impl Stage<'_> {
     /// Returns how long each fault took without a working set, and the report on the clone that had one.
     fn working_set(&self) -> Result<(Vec<Duration>, WorkingSetReport), Error> {
         let sum = |working_set| {
-            let options = Options { background: None, working_set, ..self.options.clone() };
+            let options = LazyOptions { background: None, working_set, ..self.options.clone() };
             let requested = Instant::now();
             let Restored { memory, fill } = self.lazy(&options)?;
             let clone = self.start(memory, b"s")?;

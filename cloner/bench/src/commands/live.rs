@@ -11,9 +11,9 @@ use vmm::memory::{Backing, PageSize};
 use super::dirtying::GuestArgs;
 use super::pulse::status;
 use super::times::Milliseconds;
-use cloner::admission::Limits;
+use cloner::admission::CopyLimits;
 use cloner::moment::Moment;
-use cloner::pool::{Provided, hugepages};
+use cloner::pool::{ProvidedPool, hugepages};
 use cloner::progress::{Progress, Watch};
 use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saved, Saver};
@@ -78,11 +78,11 @@ struct Bench {
     params: Params,
     pages: PageSize,
     source: Vm,
-    pool: Provided,
+    pool: ProvidedPool,
     saver: Saver,
     restorer: Restorer,
     // Last, so that the guest is gone when its pages are given back.
-    _reserved: Option<hugepages::Reserved>,
+    _reserved: Option<hugepages::ReservedHugePages>,
 }
 
 /// The measurements of all rounds.
@@ -157,7 +157,7 @@ impl Bench {
         let progress = Progress::default();
         let options = SaveOptions::default().progress(&progress).cancel(interrupt::cancel());
         let Saved { snapshot, report } = self.measured(&mut collected.during, || {
-            let moment = Moment::live(&self.source, Limits::default())?;
+            let moment = Moment::live(&self.source, CopyLimits::default())?;
             let save = || self.saver.save(moment, reservation, &options);
             Ok(progress::bar("encoding", &progress, save)?)
         })?;

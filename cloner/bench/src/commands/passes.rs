@@ -2,24 +2,24 @@
 
 use cloner_codec::chunk::{NoResolve, PageIndex, PageKind};
 use cloner_codec::cold::{self, VerifiedColdChunk};
-use cloner_codec::hot::{Encoder, Options, VerifiedChunk, decode_page};
+use cloner_codec::hot::{Encoder, EncoderOptions, VerifiedChunk, decode_page};
 
 use crate::measure::{
-    self, Baseline, BlockCoder, Blocks, ColdCoder, EncodeOptions, Error, HotEncoder, Image, OpenImage,
-    PagePassId, PageRounds, Pages, PassId, Rounds, Stored, quotient,
+    self, Baseline, BlockCoder, Blocks, ByteRuns, ColdCoder, EncodeOptions, Error, HotEncoder, Image,
+    OpenImage, PagePassId, PageRounds, PassId, Rounds, SelectedPages, quotient,
 };
 use cloner::progress::Watch;
 
 /// The encoding and the decoding pass of a coder.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Both {
+pub(super) struct CoderPasses {
     pub(super) encode: PassId,
     pub(super) decode: PassId,
 }
 
 /// The passes of two coders that decode the same pages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Decodes {
+pub(super) struct DecodePasses {
     pub(super) hot: PassId,
     pub(super) lz4: PassId,
 }
@@ -39,11 +39,11 @@ pub(super) fn whole<'a>(
     image: &'a Image,
     opened: &'a OpenImage<'a>,
     watch: Watch<'a>,
-) -> Both {
+) -> CoderPasses {
     let options = EncodeOptions { watch, ..EncodeOptions::default() };
     let encode = move || Ok(encoder.encode_only(image, &options)?);
     let decode = move |target: &mut [u8]| Ok(encoder.decode(opened, target, watch)?);
-    Both {
+    CoderPasses {
         encode: rounds.encode("hot form", image.bytes().len(), encode),
         decode: rounds.decode("hot form", image.bytes(), decode),
     }
@@ -68,15 +68,15 @@ pub(super) fn child<'a>(
 pub(super) struct ColdChunks<'a> {
     hot: &'a [VerifiedChunk<'a>],
     pages: &'a [u8],
-    options: cold::Options,
-    cold: Stored,
+    options: cold::ColdOptions,
+    cold: ByteRuns,
 }
 
 impl<'a> ColdChunks<'a> {
     pub(super) fn new(
         hot: &'a [VerifiedChunk<'a>],
         pages: &'a [u8],
-        options: cold::Options,
+        options: cold::ColdOptions,
         watch: Watch<'_>,
     ) -> Result<Self, Error> {
         watch.start(pages.len() as u64);
@@ -101,12 +101,12 @@ impl<'a> ColdChunks<'a> {
         rounds: &mut Rounds<'r>,
         opened: &'r [VerifiedColdChunk<'r>],
         watch: Watch<'r>,
-    ) -> Result<Both, Error> {
+    ) -> Result<CoderPasses, Error> {
         let Self { hot, pages, options, .. } = *self;
         let (mut encoder, mut decoder) = (ColdCoder::new(options)?, ColdCoder::new(options)?);
         let encode = move || encoder.encode_only(hot, watch);
         let decode = move |target: &mut [u8]| decoder.decode(opened, target, watch);
-        Ok(Both {
+        Ok(CoderPasses {
             encode: rounds.encode("cold form", pages.len(), encode),
             decode: rounds.decode("cold form", pages, decode),
         })
@@ -114,33 +114,34 @@ impl<'a> ColdChunks<'a> {
 }
 
 /// Selected pages of the image and what the coders make of them, prepared once before anything is timed.
-pub(super) struct Prepared {
-    pub(super) unique: Pages,
-    unique_hot: Stored,
-    pub(super) word: Pages,
-    word_hot: Stored,
+pub(super) struct PreparedPages {
+    pub(super) unique: SelectedPages,
+    unique_hot: ByteRuns,
+    pub(super) word: SelectedPages,
+    word_hot: ByteRuns,
     word_lz4: Blocks,
     pub(super) baselines: Vec<(Baseline, Blocks)>,
     /// For each unique page, its chunk in `unique_hot` and its place there.
     places: Vec<(usize, usize)>,
 }
 
-impl Prepared {
+impl PreparedPages {
     pub(super) fn new(image: &Image, opened: &OpenImage<'_>, watch: Watch<'_>) -> Result<Self, Error> {
-        let unique = Pages::select(image, opened, |kind| {
+        let unique = SelectedPages::select(image, opened, |kind| {
             matches!(kind, PageKind::WordMarked | PageKind::ByteMarked | PageKind::Raw)
         });
-        let word = Pages::select(image, opened, |kind| kind == PageKind::WordMarked);
+        let word = SelectedPages::select(image, opened, |kind| kind == PageKind::WordMarked);
         let coded = unique.bytes().len() * (1 + Baseline::ALL.len()) + word.bytes().len();
         watch.start(coded as u64);
         let mut hot = Vec::new();
-        unique.encode(&mut encoder(), &mut Pages::scratch(), watch, |chunk| hot.push(chunk.to_vec()))?;
+        unique
+            .encode(&mut encoder(), &mut SelectedPages::scratch(), watch, |chunk| hot.push(chunk.to_vec()))?;
         let baselines = Baseline::ALL.into_iter().map(|baseline| {
             let blocks = BlockCoder::new(baseline)?.encode(unique.bytes(), watch)?;
             Ok((baseline, blocks))
         });
         Ok(Self {
-            unique_hot: Stored::of(&hot),
+            unique_hot: ByteRuns::of(&hot),
             word_hot: measure::only(opened.chunks(), PageKind::WordMarked),
             word_lz4: BlockCoder::new(Baseline::LZ4_PAGE)?.encode(word.bytes(), watch)?,
             baselines: baselines.collect::<Result<_, Error>>()?,
@@ -174,12 +175,12 @@ impl Prepared {
         rounds: &mut Rounds<'a>,
         chunks: &'a [VerifiedChunk<'a>],
         watch: Watch<'a>,
-    ) -> Both {
+    ) -> CoderPasses {
         let unique = &self.unique;
-        let (mut encoder, mut scratch) = (encoder(), Pages::scratch());
+        let (mut encoder, mut scratch) = (encoder(), SelectedPages::scratch());
         let encode = move || unique.encode(&mut encoder, &mut scratch, watch, |_| {});
         let decode = move |target: &mut [u8]| measure::decode(chunks, target, watch);
-        Both {
+        CoderPasses {
             encode: rounds.encode("hot form of unique pages", unique.bytes().len(), encode),
             decode: rounds.decode("hot form of unique pages", unique.bytes(), decode),
         }
@@ -191,10 +192,10 @@ impl Prepared {
         rounds: &mut Rounds<'a>,
         chunks: &'a [VerifiedChunk<'a>],
         watch: Watch<'a>,
-    ) -> Result<Decodes, Error> {
+    ) -> Result<DecodePasses, Error> {
         let (pages, blocks) = (self.word.bytes(), &self.word_lz4);
         let mut lz4 = BlockCoder::new(Baseline::LZ4_PAGE)?;
-        Ok(Decodes {
+        Ok(DecodePasses {
             hot: rounds
                 .decode("word-marked pages", pages, move |target| measure::decode(chunks, target, watch)),
             lz4: rounds
@@ -207,13 +208,13 @@ impl Prepared {
         &'a self,
         rounds: &mut Rounds<'a>,
         watch: Watch<'a>,
-    ) -> Result<Vec<Both>, Error> {
+    ) -> Result<Vec<CoderPasses>, Error> {
         let pages = self.unique.bytes();
         let both = self.baselines.iter().map(|(baseline, blocks)| {
             let (mut encoder, mut decoder) = (BlockCoder::new(*baseline)?, BlockCoder::new(*baseline)?);
             let encode = move || encoder.encode_only(pages, watch);
             let decode = move |target: &mut [u8]| decoder.decode(blocks, target, watch);
-            Ok(Both {
+            Ok(CoderPasses {
                 encode: rounds.encode(baseline.to_string(), pages.len(), encode),
                 decode: rounds.decode(baseline.to_string(), pages, decode),
             })
@@ -254,5 +255,5 @@ impl Prepared {
 }
 
 fn encoder() -> Encoder {
-    Encoder::new(Options::default())
+    Encoder::new(EncoderOptions::default())
 }

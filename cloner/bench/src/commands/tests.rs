@@ -13,7 +13,7 @@ use super::table;
 const PAGES: usize = 600;
 
 fn report(parent: Option<&Image>) -> Report {
-    let plan = Plan { threads: 3, rounds: 1, cold: cold::Options::default() };
+    let plan = Plan { threads: 3, rounds: 1, cold: cold::ColdOptions::default() };
     measure("synthetic", &image(PAGES), parent, plan, Watch::default()).unwrap()
 }
 
@@ -135,7 +135,7 @@ fn a_parent_adds_a_child() {
 #[test]
 fn an_image_without_unique_pages_has_dashes_instead_of_figures() {
     let image = Image::from_bytes(vec![0; 4096]).unwrap();
-    let plan = Plan { threads: 1, rounds: 2, cold: cold::Options { level: 19 } };
+    let plan = Plan { threads: 1, rounds: 2, cold: cold::ColdOptions { level: 19 } };
     let report = measure("zero", &image, None, plan, Watch::default()).unwrap();
     let json: Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!(json["unique"]["ratio"], Value::Null);

@@ -5,7 +5,7 @@ use cloner_codec::chunk::{CHUNK_BYTES, GROUP_BYTES};
 use crate::sys::lz4;
 use cloner::progress::Watch;
 
-use super::{Error, Stored, advance, buffer};
+use super::{ByteRuns, Error, advance, buffer};
 
 /// A general-purpose compressor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,13 +83,13 @@ impl std::fmt::Display for Baseline {
 /// Encodes and decodes blocks.
 pub(crate) struct BlockCoder {
     baseline: Baseline,
-    state: State,
+    state: CoderState,
     /// The compressed blocks of one chunk's worth of bytes: as much scratch memory as the hot form's encoder has.
     scratch: Vec<u8>,
     ends: Vec<usize>,
 }
 
-enum State {
+enum CoderState {
     Lz4,
     Zstd { compressor: zstd::bulk::Compressor<'static>, decompressor: zstd::bulk::Decompressor<'static> },
 }
@@ -97,7 +97,7 @@ enum State {
 /// Encoded blocks, and the size that they decode to.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocks {
-    blocks: Stored,
+    blocks: ByteRuns,
 }
 
 impl Blocks {
@@ -116,11 +116,11 @@ impl BlockCoder {
     pub(crate) fn new(baseline: Baseline) -> Result<Self, Error> {
         let failed = |source| Error::Setup { name: baseline, source };
         let (state, bound) = match baseline.method {
-            Method::Lz4 => (State::Lz4, lz4::compress_bound(baseline.block_bytes)),
+            Method::Lz4 => (CoderState::Lz4, lz4::compress_bound(baseline.block_bytes)),
             Method::Zstd { level } => {
                 let compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
                 let decompressor = zstd::bulk::Decompressor::new().map_err(failed)?;
-                let state = State::Zstd { compressor, decompressor };
+                let state = CoderState::Zstd { compressor, decompressor };
                 (state, zstd::zstd_safe::compress_bound(baseline.block_bytes))
             }
         };
@@ -132,7 +132,7 @@ impl BlockCoder {
     /// # Errors
     /// [`Error::Baseline`] if the compressor fails, or [`Error::Cancelled`].
     pub(crate) fn encode(&mut self, bytes: &[u8], watch: Watch<'_>) -> Result<Blocks, Error> {
-        let mut blocks = Stored::with_capacity(bytes.len());
+        let mut blocks = ByteRuns::with_capacity(bytes.len());
         self.encode_into(bytes, watch, |block| blocks.push(block))?;
         Ok(Blocks { blocks })
     }
@@ -173,8 +173,8 @@ impl BlockCoder {
     fn encode_block(&mut self, block: &[u8], at: usize) -> Result<usize, Error> {
         let out = &mut self.scratch[at..];
         let written = match &mut self.state {
-            State::Lz4 => lz4::compress(block, out),
-            State::Zstd { compressor, .. } => compressor.compress_to_buffer(block, out).ok(),
+            CoderState::Lz4 => lz4::compress(block, out),
+            CoderState::Zstd { compressor, .. } => compressor.compress_to_buffer(block, out).ok(),
         };
         match written.ok_or(Error::Baseline(self.baseline))? {
             written if written < block.len() => Ok(written),
@@ -222,8 +222,8 @@ impl BlockCoder {
         }
         let expected = place.len();
         let written = match &mut self.state {
-            State::Lz4 => lz4::decompress(encoded, place),
-            State::Zstd { decompressor, .. } => decompressor.decompress_to_buffer(encoded, place).ok(),
+            CoderState::Lz4 => lz4::decompress(encoded, place),
+            CoderState::Zstd { decompressor, .. } => decompressor.decompress_to_buffer(encoded, place).ok(),
         };
         if written == Some(expected) { Ok(()) } else { Err(Error::Baseline(self.baseline)) }
     }

@@ -9,13 +9,13 @@ use cloner_codec::chunk::{
     COLD_BYTES_MAX, PAGE_BYTES, Page, PageIndex, PageKind, PageRef, Resolve, ResolveError, TargetContents,
 };
 use cloner_codec::cold::{
-    ColdDecoder, ColdEncoder, Options, VerifiedColdChunk, decode_chunk, transcode_to_cold,
+    ColdDecoder, ColdEncoder, ColdOptions, VerifiedColdChunk, decode_chunk, transcode_to_cold,
 };
 use cloner_codec::hot::VerifiedChunk;
 
 use cloner::progress::Watch;
 
-use super::{Error, Stored, advance, buffer};
+use super::{ByteRuns, Error, advance, buffer};
 
 /// Writes and reads cold chunks.
 pub(crate) struct ColdCoder {
@@ -29,7 +29,7 @@ impl ColdCoder {
     ///
     /// # Errors
     /// [`Error::Codec`] if zstd does not have the level.
-    pub(crate) fn new(options: Options) -> Result<Self, Error> {
+    pub(crate) fn new(options: ColdOptions) -> Result<Self, Error> {
         let encoded = buffer::touched(COLD_BYTES_MAX);
         Ok(Self { encoder: ColdEncoder::new(options)?, decoder: ColdDecoder::new()?, encoded })
     }
@@ -38,10 +38,14 @@ impl ColdCoder {
     ///
     /// # Errors
     /// [`Error::Codec`] if a chunk cannot be transcoded, or [`Error::Cancelled`].
-    pub(crate) fn encode(&mut self, chunks: &[VerifiedChunk<'_>], watch: Watch<'_>) -> Result<Stored, Error> {
+    pub(crate) fn encode(
+        &mut self,
+        chunks: &[VerifiedChunk<'_>],
+        watch: Watch<'_>,
+    ) -> Result<ByteRuns, Error> {
         let mut kept = Vec::with_capacity(chunks.len());
         self.encode_into(chunks, watch, |chunk| kept.push(chunk.to_vec()))?;
-        Ok(Stored::of(&kept))
+        Ok(ByteRuns::of(&kept))
     }
 
     /// Makes hot chunks cold and drops the result: this is what is timed.
@@ -87,7 +91,7 @@ impl ColdCoder {
         target: &mut [u8],
         watch: Watch<'_>,
     ) -> Result<(), Error> {
-        let later = Later::default();
+        let later = DeferredReferences::default();
         let mut rest = &mut *target;
         for chunk in chunks {
             let (place, after) = rest.split_at_mut(chunk.page_count() * PAGE_BYTES);
@@ -107,9 +111,9 @@ impl ColdCoder {
 
 /// Records references instead of following them.
 #[derive(Default)]
-struct Later(RefCell<Vec<PageRef>>);
+struct DeferredReferences(RefCell<Vec<PageRef>>);
 
-impl Resolve for Later {
+impl Resolve for DeferredReferences {
     fn dup(&self, reference: PageRef, _out: &mut Page) -> Result<(), ResolveError> {
         self.0.borrow_mut().push(reference);
         Ok(())

@@ -29,11 +29,11 @@ use cloner_codec::chunk::{CodecError, FormatError};
 use serde::Serialize;
 
 pub(crate) use baseline::{Baseline, BlockCoder, Blocks};
-pub(crate) use cloner::image::{EncodeOptions, HotEncoder, Image, OpenImage, Stored};
+pub(crate) use cloner::image::{ByteRuns, EncodeOptions, HotEncoder, Image, OpenImage};
 pub(crate) use cloner_cli::numbers::{PageCounts, gigabytes_per_second, median, percentile, quotient};
 pub(crate) use cold::ColdCoder;
 pub(crate) use page_rounds::{PagePassId, PageRounds};
-pub(crate) use pages::{Pages, decode, only};
+pub(crate) use pages::{SelectedPages, decode, only};
 pub(crate) use rounds::{PassId, Rounds};
 
 /// Why something could not be measured.

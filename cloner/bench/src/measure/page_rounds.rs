@@ -68,7 +68,7 @@ impl<'a> PageRounds<'a> {
     /// # Errors
     /// The error of a pass; [`Error::NotEqual`] if it decodes other bytes; or [`Error::Cancelled`].
     pub(crate) fn run(&mut self, rounds: usize, watch: Watch<'_>) -> Result<(), Error> {
-        let mut target = buffer::Target::new(self.expected.len());
+        let mut target = buffer::TargetBuffer::new(self.expected.len());
         let places: &mut [Page] = target.as_chunks_mut().0;
         let expected: &[Page] = self.expected.as_chunks().0;
         let mut order: Vec<usize> = (0..places.len()).collect();

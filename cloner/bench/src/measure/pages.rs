@@ -5,17 +5,17 @@ use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, PageSet, VerifiedChunk, de
 
 use cloner::progress::Watch;
 
-use super::{Error, Image, OpenImage, Stored, advance, buffer};
+use super::{ByteRuns, Error, Image, OpenImage, advance, buffer};
 
 /// Selected pages of an image, one after another, in groups: the pages of one chunk form a group.
 #[derive(Clone, Debug)]
-pub(crate) struct Pages {
+pub(crate) struct SelectedPages {
     bytes: Vec<u8>,
     /// Number of pages in each group; no group is empty.
     groups: Vec<usize>,
 }
 
-impl Pages {
+impl SelectedPages {
     /// Selects the pages whose kinds are wanted.
     #[must_use]
     pub(crate) fn select(image: &Image, opened: &OpenImage<'_>, wanted: impl Fn(PageKind) -> bool) -> Self {
@@ -45,7 +45,7 @@ impl Pages {
         self.bytes.len() / PAGE_BYTES
     }
 
-    /// For each page, the number of its chunk and its place there, in what [`Pages::encode`] makes.
+    /// For each page, the number of its chunk and its place there, in what [`SelectedPages::encode`] makes.
     #[must_use]
     pub(crate) fn places(&self) -> Vec<(usize, usize)> {
         let places = |(group, &pages): (usize, &usize)| (0..pages).map(move |page| (group, page));
@@ -74,7 +74,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Scratch memory for [`Pages::encode`].
+    /// Scratch memory for [`SelectedPages::encode`].
     #[must_use]
     pub(crate) fn scratch() -> Vec<u8> {
         buffer::touched(ENCODED_BYTES_MAX)
@@ -94,9 +94,9 @@ impl Pages {
 /// This shows how fast and how small pages of that kind are *in their own chunk*: encoded anew without their neighbours they
 /// would get another dictionary.
 #[must_use]
-pub(crate) fn only(chunks: &[VerifiedChunk<'_>], kind: PageKind) -> Stored {
+pub(crate) fn only(chunks: &[VerifiedChunk<'_>], kind: PageKind) -> ByteRuns {
     let filtered: Vec<Vec<u8>> = chunks.iter().filter_map(|chunk| only_kind(chunk, kind)).collect();
-    Stored::of(&filtered)
+    ByteRuns::of(&filtered)
 }
 
 /// Decodes chunks that need no resolver, one after another.

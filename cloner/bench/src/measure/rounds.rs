@@ -72,7 +72,7 @@ impl<'a> Rounds<'a> {
     /// # Errors
     /// The error of a pass; [`Error::NotEqual`] if it decodes other bytes; or [`Error::Cancelled`].
     pub(crate) fn run(&mut self, rounds: usize, watch: Watch<'_>) -> Result<(), Error> {
-        let mut target = buffer::Target::new(self.target_bytes);
+        let mut target = buffer::TargetBuffer::new(self.target_bytes);
         for pass in &mut self.passes {
             // The pass before may have decoded exactly the bytes that this one must decode.
             target.fill(buffer::POISON);

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use cloner_codec::chunk::{CodecError, PAGE_BYTES, PageKind};
 use cloner_codec::cold::{self, VerifiedColdChunk};
-use cloner_codec::hot::{Encoder, Options, VerifiedChunk};
+use cloner_codec::hot::{Encoder, EncoderOptions, VerifiedChunk};
 
 use cloner::progress::Cancel;
 use cloner::walk::Threads;
@@ -89,7 +89,7 @@ fn cold_images_survive() {
     let (image, watch) = (image(700), Watch::default());
     let hot = HotEncoder::new(&Threads::new(1).unwrap()).encode(&image, &EncodeOptions::default()).unwrap();
     let opened = hot.open(None).unwrap();
-    let mut coder = ColdCoder::new(cold::Options { level: 3 }).unwrap();
+    let mut coder = ColdCoder::new(cold::ColdOptions { level: 3 }).unwrap();
     let cold = coder.encode(opened.chunks(), watch).unwrap();
     assert!(cold.bytes() < hot.bytes(), "{} {}", cold.bytes(), hot.bytes());
     let chunks: Vec<_> = cold.iter().map(|chunk| VerifiedColdChunk::verify(chunk).unwrap()).collect();
@@ -102,7 +102,7 @@ fn cold_images_survive() {
     cancel.cancel();
     let watch = Watch::default().cancel(&cancel);
     assert!(matches!(coder.encode_only(opened.chunks(), watch), Err(Error::Cancelled)));
-    let wrong = ColdCoder::new(cold::Options { level: 23 });
+    let wrong = ColdCoder::new(cold::ColdOptions { level: 23 });
     assert!(matches!(wrong, Err(Error::Codec(CodecError::Level { level: 23, .. }))), "{wrong:?}");
 }
 
@@ -135,7 +135,7 @@ fn selected_pages_decode_alone() {
     let hot = encoder.encode(&image, &EncodeOptions::default()).unwrap();
     let opened = hot.open(None).unwrap();
     for kind in [PageKind::WordMarked, PageKind::ByteMarked, PageKind::Raw] {
-        let pages = Pages::select(&image, &opened, |found| found == kind);
+        let pages = SelectedPages::select(&image, &opened, |found| found == kind);
         assert_eq!(pages.count() as u64, hot.stats()[kind].pages);
         assert!(pages.count() > 0, "{kind}");
         let filtered = only(opened.chunks(), kind);
@@ -146,9 +146,9 @@ fn selected_pages_decode_alone() {
         assert_eq!(pages.places().len(), pages.count());
 
         let mut encoded = Vec::new();
-        let mut encoder = Encoder::new(Options::default());
+        let mut encoder = Encoder::new(EncoderOptions::default());
         pages
-            .encode(&mut encoder, &mut Pages::scratch(), watch, |chunk| encoded.push(chunk.to_vec()))
+            .encode(&mut encoder, &mut SelectedPages::scratch(), watch, |chunk| encoded.push(chunk.to_vec()))
             .unwrap();
         let chunks: Vec<_> = encoded.iter().map(|chunk| VerifiedChunk::verify(chunk).unwrap()).collect();
         target.fill(1);

@@ -13,7 +13,7 @@ use vmm::{Config, Vm};
 use self::report::{CloneReport, Generation, Report};
 use crate::console::Console;
 use crate::guest::MachineArgs;
-use crate::known::Guest;
+use crate::known::KnownGuest;
 use crate::pages::{self, PoolArgs};
 use crate::progress::{self, Spinner};
 use crate::size::Size;
@@ -21,8 +21,8 @@ use crate::threads;
 use crate::{Error, interrupt, memcpy};
 use cloner::compare::Comparer;
 use cloner::moment::Moment;
-use cloner::pool::Provided;
-use cloner::pool::hugepages::Reserved;
+use cloner::pool::ProvidedPool;
+use cloner::pool::hugepages::ReservedHugePages;
 use cloner::progress::{Progress, Watch};
 use cloner::restore::Restorer;
 use cloner::restore::eager::Restored;
@@ -87,23 +87,23 @@ pub(super) struct Args {
 }
 
 /// What all steps of the demo share.
-struct Stage<'a> {
+struct Demo<'a> {
     args: &'a Args,
-    guest: Guest,
-    pool: Provided,
+    guest: KnownGuest,
+    pool: ProvidedPool,
     saver: Saver,
     restorer: Restorer,
     comparer: Comparer,
 }
 
 /// A running guest, and what it has printed.
-struct Running {
+struct RunningGuest {
     vm: Vm,
     console: Console,
 }
 
 /// A snapshot of a running guest, and what its clones must equal.
-struct Taken {
+struct DemoSnapshot {
     snapshot: Snapshot,
     memory: Option<vmm::memory::GuestMemory>,
     /// Number of the last beat or tick printed before the pause.
@@ -115,39 +115,40 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     if args.power_loss {
         return power_loss::run(args);
     }
-    let story = Story { quiet: args.json };
+    let output = DemoOutput { quiet: args.json };
     let touched = args.touched.map(|size| size.0);
-    let guest = if args.linux { Guest::linux()? } else { Guest::pulse(args.machine.memory, touched)? };
+    let guest =
+        if args.linux { KnownGuest::linux()? } else { KnownGuest::pulse(args.machine.memory, touched)? };
     let config = args.machine.config(guest.kernel());
-    let (stage, _reserved) = Stage::set(args, guest)?;
+    let (demo, _reserved) = Demo::set(args, guest)?;
     let memcpy = memcpy::bytes_per_second(threads());
 
-    let (source, nonce, boot_time) = stage.boot(&config)?;
-    story.booted(args, &config, &stage.guest, boot_time, &nonce)?;
+    let (source, nonce, boot_time) = demo.boot(&config)?;
+    output.booted(args, &config, &demo.guest, boot_time, &nonce)?;
 
-    let mut report = Report::new(stage.guest.name(), args.machine.memory.0, memcpy, &stage.pool);
+    let mut report = Report::new(demo.guest.name(), args.machine.memory.0, memcpy, &demo.pool);
     let mut guests = vec![source];
     for generation in 1..=args.generations {
         let source = guests.last().expect("the source is the first");
-        let taken = stage.take(source, generation)?;
-        let resumed_beat = stage.next_beat(source)?;
+        let taken = demo.take(source, generation)?;
+        let resumed_beat = demo.next_beat(source)?;
         let mut clones = Vec::new();
         let mut outcome = taken.generation.clone();
         outcome.source_resumed = resumed_beat > taken.beat;
         for _ in 0..args.clones {
-            let (clone, result) = stage.clone_of(&taken, &nonce)?;
+            let (clone, result) = demo.clone_of(&taken, &nonce)?;
             outcome.clones.push(result);
             clones.push(clone);
         }
-        story.generation(&outcome, memcpy)?;
+        output.generation(&outcome, memcpy)?;
         report.add(outcome);
-        stage.pool.pool.remove(taken.snapshot.name())?;
+        demo.pool.pool.remove(taken.snapshot.name())?;
         // The first clone, which is the next source, goes last.
         clones.reverse();
         guests.append(&mut clones);
     }
-    let beats = stage.all_beat(&guests)?;
-    story.end(&beats)?;
+    let beats = demo.all_beat(&guests)?;
+    output.end(&beats)?;
     if args.json {
         let text = serde_json::to_string_pretty(&report).expect("plain structs of numbers and strings");
         writeln!(io::stdout(), "{text}").map_err(Error::Output)?;
@@ -155,9 +156,9 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     report.failure().map_or(Ok(0), |what| Err(Error::NotVerified(what)))
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Demo<'a> {
     /// Prepares everything that must not cost time later.
-    fn set(args: &'a Args, guest: Guest) -> Result<(Self, Option<Reserved>), Error> {
+    fn set(args: &'a Args, guest: KnownGuest) -> Result<(Self, Option<ReservedHugePages>), Error> {
         let memory = args.machine.memory.0;
         // As much as the guest can have touched, in case none of it can be compressed.
         let pool = args.pool.open(guest.touched_at_most(memory) + (8 << 20))?;
@@ -165,7 +166,7 @@ impl<'a> Stage<'a> {
         let reserved =
             if args.machine.hugepages { pages::for_guests(args.machine.memory, guests)? } else { None };
         let threads = Threads::new(threads())?;
-        let stage = Self {
+        let demo = Self {
             args,
             guest,
             pool,
@@ -173,10 +174,10 @@ impl<'a> Stage<'a> {
             restorer: Restorer::new(&threads),
             comparer: Comparer::new(&threads),
         };
-        Ok((stage, reserved))
+        Ok((demo, reserved))
     }
 
-    fn boot(&self, config: &Config) -> Result<(Running, String, Duration), Error> {
+    fn boot(&self, config: &Config) -> Result<(RunningGuest, String, Duration), Error> {
         let started = Instant::now();
         let console = Console::new();
         let vm = Vm::boot(config, console.writer()).map_err(Error::source_vm)?;
@@ -187,13 +188,13 @@ impl<'a> Stage<'a> {
         let silent = || Error::silent("the source", self.guest.ready_text(), BOOT_LIMIT, vm.ending());
         let nonce = ready.ok_or_else(silent)?;
         let boot_time = started.elapsed();
-        let source = Running { vm, console };
+        let source = RunningGuest { vm, console };
         self.next_beat(&source)?;
         Ok((source, nonce, boot_time))
     }
 
     /// Takes a snapshot, and a copy of the memory to compare clones with.
-    fn take(&self, source: &Running, generation: u16) -> Result<Taken, Error> {
+    fn take(&self, source: &RunningGuest, generation: u16) -> Result<DemoSnapshot, Error> {
         let reservation = self.pool.pool.reserve(&format!("generation-{generation}"))?;
         let progress = Progress::default();
         let paused = source.vm.pause().map_err(Error::source_vm)?;
@@ -207,11 +208,11 @@ impl<'a> Stage<'a> {
         let memory = if self.args.no_compare { None } else { Some(copy()?) };
         let held = paused.resume();
         let generation = Generation::new(&snapshot, self.pool.pool.backing(), &report, pause, held);
-        Ok(Taken { snapshot, memory, beat, generation })
+        Ok(DemoSnapshot { snapshot, memory, beat, generation })
     }
 
-    fn clone_of(&self, taken: &Taken, nonce: &str) -> Result<(Running, CloneReport), Error> {
-        let Taken { snapshot, memory: expected, beat, generation } = taken;
+    fn clone_of(&self, taken: &DemoSnapshot, nonce: &str) -> Result<(RunningGuest, CloneReport), Error> {
+        let DemoSnapshot { snapshot, memory: expected, beat, generation } = taken;
         let progress = Progress::default();
         let watch = Watch::default().progress(&progress).cancel(interrupt::cancel());
         let requested = Instant::now();
@@ -232,7 +233,7 @@ impl<'a> Stage<'a> {
         // Before the guest runs, so that its answers are the first thing it does.
         tell_and_ask(&vm, &self.guest)?;
         vm.start();
-        let clone = Running { vm, console };
+        let clone = RunningGuest { vm, console };
         let identity = clone.vm.identity();
         self.heard(&clone, "that it knows who it is", |line| {
             self.guest.confirms(identity, line).then_some(())
@@ -262,7 +263,7 @@ impl<'a> Stage<'a> {
     /// Waits for a clone to print something.
     fn heard<T>(
         &self,
-        clone: &Running,
+        clone: &RunningGuest,
         wanted: &'static str,
         pick: impl FnMut(&str) -> Option<T>,
     ) -> Result<T, Error> {
@@ -270,23 +271,23 @@ impl<'a> Stage<'a> {
         heard.ok_or_else(|| Error::silent("a clone", wanted, ANSWER_LIMIT, clone.vm.ending()))
     }
 
-    fn next_beat(&self, guest: &Running) -> Result<u64, Error> {
+    fn next_beat(&self, guest: &RunningGuest) -> Result<u64, Error> {
         self.next_beat_from(guest, guest.console.position())
     }
 
-    fn next_beat_from(&self, guest: &Running, position: usize) -> Result<u64, Error> {
+    fn next_beat_from(&self, guest: &RunningGuest, position: usize) -> Result<u64, Error> {
         let beat = guest.console.wait_for(&guest.vm, position, ANSWER_LIMIT, |line| self.guest.beat(line));
         beat.ok_or_else(|| Error::silent("a guest", "a beat", ANSWER_LIMIT, guest.vm.ending()))
     }
 
     /// Waits for each guest to beat once more, which shows that all of them run side by side.
-    fn all_beat(&self, guests: &[Running]) -> Result<Vec<u64>, Error> {
+    fn all_beat(&self, guests: &[RunningGuest]) -> Result<Vec<u64>, Error> {
         guests.iter().map(|guest| self.next_beat(guest)).collect()
     }
 }
 
 /// Tells a clone who it is, and asks it for its nonce.
-fn tell_and_ask(clone: &Vm, guest: &Guest) -> Result<(), Error> {
+fn tell_and_ask(clone: &Vm, guest: &KnownGuest) -> Result<(), Error> {
     let told = clone.announce(guest.announce());
     told.map_err(|source| Error::Vm { guest: "a clone", source: source.into() })?;
     clone.console_input(guest.question());
@@ -294,16 +295,16 @@ fn tell_and_ask(clone: &Vm, guest: &Guest) -> Result<(), Error> {
 }
 
 /// Prints what happens, unless JSON is wanted.
-struct Story {
+struct DemoOutput {
     quiet: bool,
 }
 
-impl Story {
+impl DemoOutput {
     fn booted(
         &self,
         args: &Args,
         config: &Config,
-        guest: &Guest,
+        guest: &KnownGuest,
         time: Duration,
         nonce: &str,
     ) -> Result<(), Error> {

@@ -24,19 +24,19 @@ use vmm::Vm;
 use vmm::memory::GuestMemory;
 
 use super::report::milliseconds;
-use super::{ANSWER_LIMIT, Args, BOOT_LIMIT, Running, tell_and_ask};
+use super::{ANSWER_LIMIT, Args, BOOT_LIMIT, RunningGuest, tell_and_ask};
 use crate::console::Console;
-use crate::known::Guest;
+use crate::known::KnownGuest;
 use crate::pages;
 use crate::progress::{self, Spinner};
 use crate::size::Size;
 use crate::threads;
 use crate::{Error, folder, interrupt};
 use cloner::battery::{Battery, BatterySpec, Mains, PowerState, SimulatedPower};
-use cloner::durable::{Admitted, DurablePool, Settings};
+use cloner::durable::{AdmittedPut, DurablePool, DurableSettings};
 use cloner::flush::{ANY_HOST, FolderOptions, RecoverReport};
 use cloner::moment::Moment;
-use cloner::pool::{Labels, Priority, Provided};
+use cloner::pool::{Labels, Priority, ProvidedPool};
 use cloner::progress::{Progress, Watch};
 use cloner::restore::Restorer;
 use cloner::save::{SaveOptions, Saved, Saver};
@@ -48,7 +48,7 @@ const NAME: &str = "before-the-power-loss";
 
 /// What the process that dies leaves besides the folder: the facts by which the guest is recognised.
 #[derive(Debug, Serialize, Deserialize)]
-struct Facts {
+struct GuestFacts {
     nonce: String,
     /// Number of the last beat or tick before the snapshot.
     beat: u64,
@@ -72,7 +72,7 @@ struct Report {
     guest: &'static str,
     /// The kind of pages the pool lives in, and why.
     pool: String,
-    before: Facts,
+    before: GuestFacts,
     killed: bool,
     recovered: usize,
     dropped: usize,
@@ -111,7 +111,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
     }
 }
 
-fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Result<Opened, Error> {
+fn open(args: &Args, guest: &KnownGuest, path: &Path, power: &SimulatedPower) -> Result<OpenedPool, Error> {
     let default_bytes = guest.touched_at_most(args.machine.memory.0) + (8 << 20);
     // The parent process says for both which pages were used.
     let pool = if args.die_in.is_some() {
@@ -126,19 +126,19 @@ fn open(args: &Args, guest: &Guest, path: &Path, power: &SimulatedPower) -> Resu
         capacity_j: args.battery_capacity.unwrap_or(BatterySpec::default().capacity_j),
         ..BatterySpec::default()
     })?;
-    let settings = Settings { poll: Duration::from_millis(20), ..Settings::new(threads()) };
+    let settings = DurableSettings { poll: Duration::from_millis(20), ..DurableSettings::new(threads()) };
     let watch = Watch::default().cancel(interrupt::cancel());
     let source = Box::new(power.source());
     let opened = DurablePool::open(Arc::clone(&pool.pool), folder, (battery, source), settings, watch)?;
     let (durable, report) = opened;
-    Ok(Opened { durable, report, pool })
+    Ok(OpenedPool { durable, report, pool })
 }
 
-struct Opened {
+struct OpenedPool {
     durable: DurablePool,
     report: RecoverReport,
     // Gives its huge pages back when the pool is gone.
-    pool: Provided,
+    pool: ProvidedPool,
 }
 
 // ---- The process that dies ----
@@ -162,7 +162,8 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
     beat.ok_or_else(|| silent("a beat", ANSWER_LIMIT))?;
 
     let labels = Labels { priority: Priority(1), ..Labels::default() };
-    let Admitted { reservation, cancel } = durable.reserve(NAME, 0, labels, |_| !interrupt::requested())?;
+    let AdmittedPut { reservation, cancel } =
+        durable.reserve(NAME, 0, labels, |_| !interrupt::requested())?;
     let paused = vm.pause().map_err(Error::source_vm)?;
     let beat = console.last(|line| guest.beat(line)).unwrap_or(0);
     let options = SaveOptions::default().cancel(&cancel);
@@ -190,7 +191,7 @@ fn before(args: &Args, path: &Path) -> Result<u8, Error> {
             "the battery was empty before the snapshot was safe on disk",
         )));
     }
-    let facts = Facts {
+    let facts = GuestFacts {
         nonce,
         beat,
         memory,
@@ -275,7 +276,7 @@ fn after(args: &Args) -> Result<u8, Error> {
     Err(Error::NotVerified(String::from("the guest did not go on from where it was")))
 }
 
-fn run_child(args: &Args, path: &Path) -> Result<(Facts, bool), Error> {
+fn run_child(args: &Args, path: &Path) -> Result<(GuestFacts, bool), Error> {
     let program = std::env::current_exe().map_err(Error::Child)?;
     let mut command = Command::new(program);
     command.args(["demo", "--power-loss", "--die-in"]).arg(path);
@@ -316,13 +317,13 @@ fn run_child(args: &Args, path: &Path) -> Result<(Facts, bool), Error> {
 
 fn recover_and_clone(
     args: &Args,
-    guest: &Guest,
+    guest: &KnownGuest,
     path: &Path,
-    before: Facts,
+    before: GuestFacts,
     killed: bool,
 ) -> Result<Report, Error> {
     let opened = open(args, guest, path, &SimulatedPower::new())?;
-    let Opened { durable, report: found, .. } = &opened;
+    let OpenedPool { durable, report: found, .. } = &opened;
     let requested = Instant::now();
     let snapshot = Snapshot::open(durable.pool().get(NAME)?)?;
     let progress = Progress::default();
@@ -338,7 +339,7 @@ fn recover_and_clone(
         .map_err(|source| Error::Vm { guest: "the clone", source })?;
     tell_and_ask(&vm, guest)?;
     vm.start();
-    let clone = Running { vm, console };
+    let clone = RunningGuest { vm, console };
     let silent = |what: &str| Error::silent("the clone", what, ANSWER_LIMIT, clone.vm.ending());
     let nonce = clone.console.wait_for(&clone.vm, 0, ANSWER_LIMIT, |line| guest.nonce(line));
     let nonce = nonce.ok_or_else(|| silent("its nonce"))?;
@@ -372,9 +373,9 @@ fn recover_and_clone(
     })
 }
 
-fn guest(args: &Args) -> Result<Guest, Error> {
+fn guest(args: &Args) -> Result<KnownGuest, Error> {
     let touched = args.touched.map(|size| size.0);
-    if args.linux { Guest::linux() } else { Guest::pulse(args.machine.memory, touched) }
+    if args.linux { KnownGuest::linux() } else { KnownGuest::pulse(args.machine.memory, touched) }
 }
 
 /// XXH3-64 of all of a guest's memory. The guest must be paused.

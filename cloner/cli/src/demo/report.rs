@@ -8,7 +8,7 @@ use serde::Serialize;
 use cloner::save;
 
 use crate::numbers;
-use cloner::pool::{Backing, Provided};
+use cloner::pool::{PoolBacking, ProvidedPool};
 use cloner::snapshot::Snapshot;
 
 use crate::pages;
@@ -76,7 +76,7 @@ pub(super) struct Generation {
     ratio: f64,
     pages: PagesReport,
     #[serde(skip)]
-    backing: Backing,
+    backing: PoolBacking,
     #[serde(skip)]
     pub(super) clones: Vec<CloneReport>,
 }
@@ -99,7 +99,7 @@ pub(super) struct CloneReport {
 }
 
 impl Report {
-    pub(super) fn new(guest: &'static str, memory_bytes: u64, memcpy: f64, pool: &Provided) -> Self {
+    pub(super) fn new(guest: &'static str, memory_bytes: u64, memcpy: f64, pool: &ProvidedPool) -> Self {
         Self {
             guest,
             memory_bytes,
@@ -111,7 +111,7 @@ impl Report {
             pool: PoolReport {
                 bytes: 0,
                 capacity_bytes: pool.pool.capacity_bytes() as u64,
-                hugepages: matches!(pool.pool.backing(), Backing::Huge { .. }),
+                hugepages: matches!(pool.pool.backing(), PoolBacking::Huge { .. }),
                 backing: pages::backing(pool),
             },
             ratio: 0.0,
@@ -152,8 +152,8 @@ impl Report {
 impl Generation {
     pub(super) fn new(
         snapshot: &Snapshot,
-        backing: Backing,
-        report: &save::Report,
+        backing: PoolBacking,
+        report: &save::SaveReport,
         pause: Duration,
         held: Duration,
     ) -> Self {

@@ -5,15 +5,15 @@ use serde::Serialize;
 use vmm::host::capabilities::Capabilities;
 use vmm::host::cgroup::Cgroups;
 use vmm::host::clock::{Clocksource, GuestTsc};
-use vmm::host::device::Device;
-use vmm::host::limits::Limits;
-use vmm::host::memory::Memory;
-use vmm::host::module::Kernel;
+use vmm::host::device::DeviceNode;
+use vmm::host::limits::ProcessLimits;
+use vmm::host::memory::HostMemory;
+use vmm::host::module::HostKernel;
 use vmm::host::pages::{HugePagePool, TransparentHugePages};
 use vmm::host::processor::Processor;
 use vmm::host::security::Security;
 use vmm::host::user::{Group, User};
-use vmm::host::userfault::Userfault;
+use vmm::host::userfault::UserfaultAccess;
 use vmm::host::{KVM_PATH, Virtualization};
 
 use super::trial::Trial;
@@ -22,23 +22,23 @@ use cloner::chain;
 
 /// This host as this process sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Facts {
-    pub(super) kernel: Kernel,
+pub(super) struct HostFacts {
+    pub(super) kernel: HostKernel,
     pub(super) processor: Processor,
     pub(super) user: User,
     pub(super) virtualization: Virtualization,
-    pub(super) kvm_device: Device,
+    pub(super) kvm_device: DeviceNode,
     /// The group called `kvm`, whether or not it owns the device.
     pub(super) kvm_group: Option<Group>,
     /// What can be found out only with an open device; `None` if it does not open.
     pub(super) kvm: Option<KvmFacts>,
     pub(super) clocksource: Clocksource,
-    pub(super) memory: Memory,
+    pub(super) memory: HostMemory,
     pub(super) cgroups: Cgroups,
     pub(super) huge_pages: Vec<HugePagePool>,
     pub(super) transparent_huge_pages: TransparentHugePages,
-    pub(super) userfaultfd: Userfault,
-    pub(super) limits: Limits,
+    pub(super) userfaultfd: UserfaultAccess,
+    pub(super) limits: ProcessLimits,
     pub(super) security: Security,
     /// Name of the instruction set that the coder uses.
     pub(super) coder: &'static str,
@@ -56,26 +56,26 @@ pub(super) struct KvmFacts {
     pub(super) trial: Trial,
 }
 
-impl Facts {
+impl HostFacts {
     /// Reads and tries everything. Facts that this host does not reveal are absent.
     pub(super) fn gather(ups: Option<&Address>) -> Self {
         // This comes first: it makes a child, and the trial makes threads.
         let security = Security::read();
         Self {
-            kernel: Kernel::read(),
+            kernel: HostKernel::read(),
             processor: Processor::read(),
             user: User::current(),
             virtualization: Virtualization::detect(),
-            kvm_device: Device::at(KVM_PATH),
+            kvm_device: DeviceNode::at(KVM_PATH),
             kvm_group: Group::named("kvm"),
             kvm: KvmFacts::gather(),
             clocksource: Clocksource::read(),
-            memory: Memory::read(),
+            memory: HostMemory::read(),
             cgroups: Cgroups::read(),
             huge_pages: HugePagePool::all(),
             transparent_huge_pages: TransparentHugePages::read(),
-            userfaultfd: Userfault::read(),
-            limits: Limits::read(),
+            userfaultfd: UserfaultAccess::read(),
+            limits: ProcessLimits::read(),
             security,
             coder: Backend::detect().name(),
             ups: ups.map(Ups::ask),

@@ -12,7 +12,7 @@ mod ups;
 
 use std::io::{self, Write};
 
-use self::facts::Facts;
+use self::facts::HostFacts;
 use self::report::Report;
 use self::ups::Address;
 use crate::{EXIT_FAILURE, Error};
@@ -40,7 +40,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
-    let facts = Facts::gather(args.ups.as_ref());
+    let facts = HostFacts::gather(args.ups.as_ref());
     let report = Report::new(checks::judge(&facts), facts);
     let text = if args.json { report.json() } else { report.to_string() };
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::Output)?;

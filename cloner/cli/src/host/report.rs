@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::checks::{Check, Verdict};
-use super::facts::Facts;
+use super::facts::HostFacts;
 
 /// Width of the table in columns. Commands are never broken, and may be wider.
 const WIDTH: usize = 80;
@@ -21,11 +21,11 @@ pub(super) struct Report {
     works_slower: usize,
     missing: usize,
     checks: Vec<Check>,
-    facts: Facts,
+    facts: HostFacts,
 }
 
 impl Report {
-    pub(super) fn new(checks: Vec<Check>, facts: Facts) -> Self {
+    pub(super) fn new(checks: Vec<Check>, facts: HostFacts) -> Self {
         let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
         Self {
             usable: !checks.iter().any(Check::is_fatal),
@@ -48,7 +48,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Facts { kernel, processor, user, .. } = &self.facts;
+        let HostFacts { kernel, processor, user, .. } = &self.facts;
         let known = |text: &Option<String>| text.clone().unwrap_or_else(|| String::from("unknown"));
         writeln!(
             f,

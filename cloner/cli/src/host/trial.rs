@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub(super) struct Outcome {
+pub(super) struct TrialOutcome {
     /// How long the attempt took. `None` if it failed.
     pub(super) milliseconds: Option<f64>,
     pub(super) error: Option<String>,
@@ -32,17 +32,17 @@ pub(super) struct Outcome {
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(super) struct Trial {
     /// Building a machine, and running its guest to the end.
-    pub(super) boot: Outcome,
+    pub(super) boot: TrialOutcome,
     /// The same with a clone of that machine.
-    pub(super) clone: Outcome,
+    pub(super) clone: TrialOutcome,
     /// Finding out which pages a guest has written.
-    pub(super) dirty_log: Outcome,
+    pub(super) dirty_log: TrialOutcome,
     pub(super) descriptors_per_guest: u64,
     pub(super) mappings_per_guest: u64,
     pub(super) threads_per_guest: u64,
 }
 
-type Failure = Box<dyn Error>;
+type TrialError = Box<dyn Error>;
 
 impl Trial {
     pub(super) fn run() -> Self {
@@ -50,14 +50,14 @@ impl Trial {
         let started = Instant::now();
         let vm = match boot() {
             Ok(vm) => vm,
-            Err(error) => return Self { boot: Outcome::failed(&*error), ..Self::default() },
+            Err(error) => return Self { boot: TrialOutcome::failed(&*error), ..Self::default() },
         };
         let built = started.elapsed();
         let with = Holdings::now();
         // Cloned before the source runs its first instruction.
-        let clone = Outcome::of(|| clone_of(&vm));
-        let dirty_log = Outcome::of(|| dirty_log(&vm.pause()?));
-        let mut boot = Outcome::of(|| ends(&vm));
+        let clone = TrialOutcome::of(|| clone_of(&vm));
+        let dirty_log = TrialOutcome::of(|| dirty_log(&vm.pause()?));
+        let mut boot = TrialOutcome::of(|| ends(&vm));
         boot.milliseconds = boot.milliseconds.map(|ran| ran + built.as_secs_f64() * 1e3);
         Self {
             boot,
@@ -70,8 +70,8 @@ impl Trial {
     }
 }
 
-impl Outcome {
-    fn of(attempt: impl FnOnce() -> Result<(), Failure>) -> Self {
+impl TrialOutcome {
+    fn of(attempt: impl FnOnce() -> Result<(), TrialError>) -> Self {
         let started = Instant::now();
         match attempt() {
             Ok(()) => Self { milliseconds: Some(started.elapsed().as_secs_f64() * 1e3), error: None },
@@ -84,12 +84,12 @@ impl Outcome {
     }
 }
 
-fn boot() -> Result<Vm, Failure> {
+fn boot() -> Result<Vm, TrialError> {
     let config = Config::new(MEMORY_BYTES, Kernel::Flat { image: Cow::Borrowed(&IMAGE) });
     Ok(Vm::boot(&config, Box::new(std::io::sink()))?)
 }
 
-fn ends(vm: &Vm) -> Result<(), Failure> {
+fn ends(vm: &Vm) -> Result<(), TrialError> {
     vm.start();
     match vm.wait_timeout(PATIENCE) {
         Some(Ending::Shutdown { code: CODE }) => Ok(()),
@@ -100,7 +100,7 @@ fn ends(vm: &Vm) -> Result<(), Failure> {
     }
 }
 
-fn clone_of(vm: &Vm) -> Result<(), Failure> {
+fn clone_of(vm: &Vm) -> Result<(), TrialError> {
     let (state, memory) = {
         let paused = vm.pause()?;
         (paused.save()?.to_bytes(), copied(paused.memory())?)
@@ -109,7 +109,7 @@ fn clone_of(vm: &Vm) -> Result<(), Failure> {
     ends(&clone)
 }
 
-fn copied(source: &GuestMemory) -> Result<GuestMemory, Failure> {
+fn copied(source: &GuestMemory) -> Result<GuestMemory, TrialError> {
     let copy = GuestMemory::new(source.layout(), Backing::Private(PageSize::Transparent))?;
     let mut buffer = vec![0; 1 << 20];
     for address in (0..MEMORY_BYTES).step_by(buffer.len()) {
@@ -119,7 +119,7 @@ fn copied(source: &GuestMemory) -> Result<GuestMemory, Failure> {
     Ok(copy)
 }
 
-fn dirty_log(paused: &Paused<'_>) -> Result<(), Failure> {
+fn dirty_log(paused: &Paused<'_>) -> Result<(), TrialError> {
     let _since = paused.track_dirty()?;
     // When dropped, the set goes back to where it was taken from.
     drop(paused.take_dirty()?);

@@ -10,7 +10,7 @@ use cloner_codec::chunk::PageKind;
 use crate::numbers::PageCounts;
 
 use super::escape::escape;
-use super::report::{Chunk, Report};
+use super::report::{ChunkReport, Report};
 use super::table::label;
 use crate::size::Size;
 
@@ -112,7 +112,7 @@ fn class(kind: PageKind) -> &'static str {
     }
 }
 
-fn title(chunk: &Chunk) -> String {
+fn title(chunk: &ChunkReport) -> String {
     let PageCounts { zero, fill, dup, parent, patch, word_marked, byte_marked, raw } = chunk.pages;
     let kinds = [
         (zero, "zero"),

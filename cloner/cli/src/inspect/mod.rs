@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use self::report::Report;
-use self::source::Source;
+use self::source::InspectSource;
 use crate::Error;
 use crate::folder::FolderArgs;
 
@@ -54,12 +54,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<u8, Error> {
     let source = if args.image.is_dir() || args.snapshot.is_some() {
-        Source::read_snapshot(&args.image, args.snapshot.as_deref(), &args.folder)?
+        InspectSource::read_snapshot(&args.image, args.snapshot.as_deref(), &args.folder)?
     } else {
-        Source::read(&args.image)?
+        InspectSource::read(&args.image)?
     };
     let mut name = args.image.display().to_string();
-    if let Source::Snapshot(snapshot) = &source {
+    if let InspectSource::Snapshot(snapshot) = &source {
         name = format!("{} in {name}", snapshot.name());
     }
     let report = Report::new(name, source.what(), &source.chunks(&args.image)?);

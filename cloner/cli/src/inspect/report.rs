@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::numbers::{PageCounts, quotient};
 
-use super::source::What;
+use super::source::SourceKind;
 
 /// Number of chunks listed as the best, and as the worst.
 const EXTREMES: usize = 3;
@@ -16,12 +16,12 @@ const EXTREMES: usize = 3;
 pub(super) struct Report {
     /// Name of the file.
     pub(super) image: String,
-    pub(super) what: What,
+    pub(super) what: SourceKind,
     pub(super) bytes: u64,
     pub(super) encoded_bytes: u64,
     pub(super) ratio: f64,
     pub(super) pages: PageCounts,
-    pub(super) kinds: Vec<Kind>,
+    pub(super) kinds: Vec<KindReport>,
     pub(super) vectors: Vec<VectorClass>,
     /// Number of vectors in all word-marked pages.
     pub(super) vector_count: u64,
@@ -29,12 +29,12 @@ pub(super) struct Report {
     /// Number of byte markers in all byte-marked pages.
     pub(super) byte_markers: u64,
     pub(super) chunk_ratio: ChunkRatio,
-    pub(super) chunks: Vec<Chunk>,
+    pub(super) chunks: Vec<ChunkReport>,
 }
 
 /// The pages of one kind.
 #[derive(Debug, Serialize)]
-pub(super) struct Kind {
+pub(super) struct KindReport {
     #[serde(serialize_with = "name")]
     pub(super) kind: PageKind,
     pub(super) pages: u64,
@@ -66,7 +66,7 @@ pub(super) struct ChunkRatio {
 
 /// The figures of one chunk.
 #[derive(Debug, Serialize)]
-pub(super) struct Chunk {
+pub(super) struct ChunkReport {
     pub(super) index: usize,
     /// Offset of the chunk in the image, in bytes.
     pub(super) offset: u64,
@@ -81,7 +81,7 @@ pub(super) struct Chunk {
 
 impl Report {
     /// Makes the report on chunks that were encoded in this order; there must be at least one.
-    pub(super) fn new(image: String, what: What, chunks: &[ChunkStats]) -> Self {
+    pub(super) fn new(image: String, what: SourceKind, chunks: &[ChunkStats]) -> Self {
         let total = chunks.iter().fold(ChunkStats::default(), |mut total, &chunk| {
             total += chunk;
             total
@@ -93,8 +93,8 @@ impl Report {
         };
         let unstored = chunks.iter().filter(|stats| stats.encoded_bytes == 0);
         let unstored = unstored.map(|stats| stats.page_bytes / PAGE_BYTES as u64).sum();
-        let chunks: Vec<Chunk> =
-            chunks.iter().enumerate().map(|(index, stats)| Chunk::new(index, stats)).collect();
+        let chunks: Vec<ChunkReport> =
+            chunks.iter().enumerate().map(|(index, stats)| ChunkReport::new(index, stats)).collect();
         Self {
             image,
             what,
@@ -118,7 +118,7 @@ impl Report {
     }
 }
 
-impl Chunk {
+impl ChunkReport {
     fn new(index: usize, stats: &ChunkStats) -> Self {
         // Of several with equally many pages, the first, which is the cheapest: `max_by_key` alone would take the last.
         let dominant = PageKind::ALL.into_iter().rev().max_by_key(|&kind| stats[kind].pages);
@@ -135,8 +135,8 @@ impl Chunk {
 }
 
 impl ChunkRatio {
-    fn of(chunks: &[Chunk]) -> Self {
-        let mut order: Vec<&Chunk> = chunks.iter().filter(|chunk| chunk.encoded_bytes > 0).collect();
+    fn of(chunks: &[ChunkReport]) -> Self {
+        let mut order: Vec<&ChunkReport> = chunks.iter().filter(|chunk| chunk.encoded_bytes > 0).collect();
         order.sort_by(|left, right| left.ratio.total_cmp(&right.ratio));
         let ratio = |rank: usize| order.get(rank).map_or(1.0, |chunk| chunk.ratio);
         let last = order.len().saturating_sub(1);
@@ -151,7 +151,7 @@ impl ChunkRatio {
 }
 
 /// The kinds that occur. `unstored` of the untouched pages are in chunks that are not stored, and so have no map entry.
-fn kinds(stats: &ChunkStats, unstored: u64) -> Vec<Kind> {
+fn kinds(stats: &ChunkStats, unstored: u64) -> Vec<KindReport> {
     let kinds = PageKind::ALL.into_iter().filter(|&kind| stats[kind].pages > 0);
     let kind = |kind| {
         let pages = stats[kind].pages;
@@ -159,7 +159,7 @@ fn kinds(stats: &ChunkStats, unstored: u64) -> Vec<Kind> {
         let mapped = if kind == PageKind::Untouched { pages - unstored } else { pages };
         let encoded_bytes = stats[kind].bytes + mapped * MAP_ENTRY_BYTES as u64 + dictionary;
         let ratio = quotient(pages * PAGE_BYTES as u64, encoded_bytes).unwrap_or(f64::INFINITY);
-        Kind { kind, pages, encoded_bytes, ratio }
+        KindReport { kind, pages, encoded_bytes, ratio }
     };
     kinds.map(kind).collect()
 }

@@ -1,6 +1,6 @@
 //! What can be inspected, and how to get chunks with their figures from it.
 //!
-//! The report knows only chunks. To add a source, add a variant of [`Source`] and an arm to each of its functions.
+//! The report knows only chunks. To add a source, add a variant of [`InspectSource`] and an arm to each of its functions.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -52,7 +52,7 @@ fn list(names: &[String]) -> String {
 
 /// A file or snapshot whose content has been read.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum InspectSource {
     /// The memory of a guest, unencoded.
     Image(Image),
     /// An encoded chunk in hot form.
@@ -66,14 +66,14 @@ pub(super) enum Source {
 /// The kind that a source turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum What {
+pub(super) enum SourceKind {
     Image,
     HotChunk,
     ColdChunk,
     Snapshot,
 }
 
-impl What {
+impl SourceKind {
     /// The name of this kind, for people.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl What {
     }
 }
 
-impl Source {
+impl InspectSource {
     /// Reads a file. Its first bytes tell what it is; if they are not a chunk's magic, it is an image.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let _spinner = Spinner::new(format!("reading {}", path.display()));
@@ -137,12 +137,12 @@ impl Source {
         Ok(Self::Snapshot(Snapshot::open(pool.get(name)?).map_err(broken)?))
     }
 
-    pub(super) fn what(&self) -> What {
+    pub(super) fn what(&self) -> SourceKind {
         match self {
-            Self::Image(_) => What::Image,
-            Self::Hot(_) => What::HotChunk,
-            Self::Cold(_) => What::ColdChunk,
-            Self::Snapshot(_) => What::Snapshot,
+            Self::Image(_) => SourceKind::Image,
+            Self::Hot(_) => SourceKind::HotChunk,
+            Self::Cold(_) => SourceKind::ColdChunk,
+            Self::Snapshot(_) => SourceKind::Snapshot,
         }
     }
 

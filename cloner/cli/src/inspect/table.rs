@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Chunk, ChunkRatio, Report};
+use super::report::{ChunkRatio, ChunkReport, Report};
 use crate::columns::Columns;
 use crate::numbers::quotient;
 use crate::size::Size;
@@ -65,7 +65,8 @@ pub(super) fn chunks(report: &Report) -> Columns {
     table.row([String::from("highest ratio"), ratio(*max)]);
     for (name, numbers) in [("worst", worst), ("best", best)] {
         for &number in numbers {
-            let Chunk { index, offset, encoded_bytes, ratio: chunk, dominant, .. } = &report.chunks[number];
+            let ChunkReport { index, offset, encoded_bytes, ratio: chunk, dominant, .. } =
+                &report.chunks[number];
             table.row([
                 format!("{name}: chunk {index}"),
                 ratio(*chunk),

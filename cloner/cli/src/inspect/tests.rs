@@ -10,7 +10,7 @@ use cloner_testing::image;
 
 use super::escape::escape;
 use super::report::Report;
-use super::source::{Error, Source, What};
+use super::source::{Error, InspectSource, SourceKind};
 use super::{html, map, table};
 
 const PAGES: usize = 1100;
@@ -18,7 +18,7 @@ const PAGES: usize = 1100;
 fn report(name: &str) -> Report {
     let hot =
         HotEncoder::new(&Threads::new(2).unwrap()).encode(&image(PAGES), &EncodeOptions::default()).unwrap();
-    Report::new(name.to_owned(), What::Image, hot.chunk_stats())
+    Report::new(name.to_owned(), SourceKind::Image, hot.chunk_stats())
 }
 
 #[test]
@@ -114,7 +114,7 @@ impl Temporary {
     }
 
     fn inspect(&self) -> Result<Report, Error> {
-        let source = Source::read(&self.0)?;
+        let source = InspectSource::read(&self.0)?;
         Ok(Report::new(String::from("file"), source.what(), &source.chunks(&self.0)?))
     }
 }
@@ -129,7 +129,7 @@ impl Drop for Temporary {
 fn a_chunk_is_known_by_its_first_bytes() {
     let pages = |report: &Report| report.kinds.iter().map(|kind| kind.pages).sum::<u64>();
     let hot = Temporary::new("hot", HOT).inspect().unwrap();
-    assert_eq!((hot.what, hot.encoded_bytes, pages(&hot)), (What::HotChunk, HOT.len() as u64, 12));
+    assert_eq!((hot.what, hot.encoded_bytes, pages(&hot)), (SourceKind::HotChunk, HOT.len() as u64, 12));
     assert_eq!(hot.kinds.len(), 9, "every kind: {:?}", hot.kinds);
     assert_eq!(hot.vector_count, hot.pages.word_marked * 512);
     let text = table::of(&hot);
@@ -137,7 +137,7 @@ fn a_chunk_is_known_by_its_first_bytes() {
     assert!(text.contains("patch") && text.contains("repeat") && !text.contains("worst"), "{text}");
 
     let cold = Temporary::new("cold", COLD).inspect().unwrap();
-    assert_eq!((cold.what, cold.encoded_bytes, pages(&cold)), (What::ColdChunk, COLD.len() as u64, 56));
+    assert_eq!((cold.what, cold.encoded_bytes, pages(&cold)), (SourceKind::ColdChunk, COLD.len() as u64, 56));
     assert_eq!((cold.pages.raw, cold.vector_count), (34, 0));
     // All but the header is counted for some kind.
     assert_eq!(cold.kinds.iter().map(|kind| kind.encoded_bytes).sum::<u64>(), COLD.len() as u64 - 24);
@@ -146,7 +146,7 @@ fn a_chunk_is_known_by_its_first_bytes() {
     let mut padded = HOT[1..].to_vec();
     padded.resize(8192, 0);
     let image = Temporary::new("image", &padded).inspect().unwrap();
-    assert_eq!((image.what, image.bytes), (What::Image, 8192));
+    assert_eq!((image.what, image.bytes), (SourceKind::Image, 8192));
 }
 
 #[test]
@@ -158,6 +158,6 @@ fn what_is_no_whole_chunk_is_refused_by_name() {
     assert!(matches!(inspect(&HOT[..HOT.len() - 1]), Error::File { form: Form::Hot, .. }));
     assert!(matches!(inspect(&COLD[..20]), Error::File { form: Form::Cold, .. }));
     assert!(matches!(inspect(&[HOT, &vec![0; 4 << 20]].concat()), Error::Large { .. }));
-    let nothing = Source::read(&std::env::temp_dir().join("cloner-inspect-nothing")).unwrap_err();
+    let nothing = InspectSource::read(&std::env::temp_dir().join("cloner-inspect-nothing")).unwrap_err();
     assert!(matches!(nothing, Error::Image(_)), "{nothing}");
 }

@@ -32,7 +32,7 @@ pub(super) fn of_chunk(encoded: &[u8]) -> u64 {
 ///
 /// # Panics
 /// If `encoded` is shorter than a header.
-pub(crate) fn seal(encoded: &mut [u8]) {
+pub(crate) fn write_checksum(encoded: &mut [u8]) {
     let checksum = of_chunk(encoded);
     encoded[CHECKSUM_AT..HASHED_FROM].copy_from_slice(&checksum.to_le_bytes());
 }

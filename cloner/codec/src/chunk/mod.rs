@@ -36,7 +36,7 @@ pub use kind::PageKind;
 pub use map::MapEntry;
 pub use resolve::{NoResolve, PageRef, Resolve, ResolveError, TargetContents};
 
-pub(crate) use checksum::seal;
+pub(crate) use checksum::write_checksum;
 pub(crate) use header::check_checksum;
 pub(crate) use map::PageMap;
 

@@ -8,7 +8,7 @@ fn empty_chunk(pages: usize) -> Vec<u8> {
     let bytes = HEADER_BYTES + pages * MAP_ENTRY_BYTES + SLACK_BYTES;
     let mut encoded = vec![0; bytes];
     ChunkHeader::new(Form::Hot, pages, 0, bytes).write(&mut encoded);
-    seal(&mut encoded);
+    write_checksum(&mut encoded);
     encoded
 }
 
@@ -27,7 +27,7 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
     let broken = |at: usize, value: u8| {
         let mut encoded = empty_chunk(3);
         encoded[at] = value;
-        seal(&mut encoded);
+        write_checksum(&mut encoded);
         VerifiedChunk::verify(&encoded).expect_err("a broken chunk was accepted")
     };
     assert!(matches!(broken(0, b'X'), FormatError::Magic { .. }));

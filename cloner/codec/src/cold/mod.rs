@@ -24,12 +24,12 @@
 //! use cloner_codec::cold::{self, ColdDecoder, ColdEncoder, VerifiedColdChunk};
 //!
 //! let pages: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).take(16 * 4096).collect();
-//! let mut encoder = hot::Encoder::new(hot::Options::default());
+//! let mut encoder = hot::Encoder::new(hot::EncoderOptions::default());
 //! let mut hot = Vec::new();
 //! encoder.encode_chunk(&ChunkInput::new(&pages, &PageSet::ALL)?, &mut NoDedup, &mut hot);
 //!
 //! let mut cold = Vec::new();
-//! let mut cold_encoder = ColdEncoder::new(cold::Options { level: 1 })?;
+//! let mut cold_encoder = ColdEncoder::new(cold::ColdOptions { level: 1 })?;
 //! let stats = cold::transcode_to_cold(&VerifiedChunk::verify(&hot)?, &mut cold_encoder, &mut cold)?;
 //! assert_eq!(stats.encoded_bytes, cold.len() as u64);
 //!
@@ -56,7 +56,7 @@ mod to_hot;
 pub use chunk::VerifiedColdChunk;
 pub use decode::{ColdDecoder, decode_chunk, decode_page};
 pub use stats::ColdStats;
-pub use to_cold::{ColdEncoder, LEVEL_MAX, LEVEL_MIN, Options, transcode_to_cold};
+pub use to_cold::{ColdEncoder, ColdOptions, LEVEL_MAX, LEVEL_MIN, transcode_to_cold};
 pub use to_hot::transcode_to_hot;
 
 #[cfg(test)]

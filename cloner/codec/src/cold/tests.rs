@@ -16,7 +16,7 @@ use super::*;
 use cases::{Case, Content};
 
 fn encoder() -> ColdEncoder {
-    ColdEncoder::new(Options::default()).unwrap()
+    ColdEncoder::new(ColdOptions::default()).unwrap()
 }
 
 fn to_cold(hot: &[u8], encoder: &mut ColdEncoder) -> (Vec<u8>, ColdStats) {
@@ -27,7 +27,7 @@ fn to_cold(hot: &[u8], encoder: &mut ColdEncoder) -> (Vec<u8>, ColdStats) {
 
 fn to_hot(cold: &[u8]) -> Vec<u8> {
     let mut hot = Vec::new();
-    let mut encoder = hot::Encoder::new(hot::Options::default());
+    let mut encoder = hot::Encoder::new(hot::EncoderOptions::default());
     let cold = VerifiedColdChunk::verify(cold).unwrap();
     transcode_to_hot(&cold, &mut ColdDecoder::new().unwrap(), &mut encoder, &mut hot).unwrap();
     hot
@@ -80,7 +80,7 @@ proptest! {
 
     #[test]
     fn chunks_come_back_from_cold_and_get_hot_again(case in cases::case(), level in LEVEL_MIN..6) {
-        check(&case, &mut ColdEncoder::new(Options { level }).unwrap());
+        check(&case, &mut ColdEncoder::new(ColdOptions { level }).unwrap());
     }
 
     #[test]
@@ -128,12 +128,12 @@ fn every_level_writes_frames_of_the_one_form() {
     let few = Case::of(contents.into_iter().cycle().take(3));
     let many = Case::of(contents.into_iter().cycle().take(40));
     for level in LEVEL_MIN..=LEVEL_MAX {
-        let mut encoder = ColdEncoder::new(Options { level }).unwrap();
+        let mut encoder = ColdEncoder::new(ColdOptions { level }).unwrap();
         check(&few, &mut encoder);
         check(&many, &mut encoder);
     }
     for level in [i32::MIN, LEVEL_MIN - 1, LEVEL_MAX + 1, i32::MAX] {
-        let wrong = ColdEncoder::new(Options { level }).err().unwrap();
+        let wrong = ColdEncoder::new(ColdOptions { level }).err().unwrap();
         assert!(matches!(wrong, CodecError::Level { level: l, .. } if l == level));
         assert_eq!(wrong.to_string(), format!("zstd level {level} is outside -7..=22"));
     }

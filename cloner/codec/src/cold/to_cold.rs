@@ -13,7 +13,7 @@ use zstd::zstd_safe::{CParameter, compress_bound};
 
 use crate::chunk::{
     ChunkHeader, CodecError, Form, GROUP_BYTES, GROUP_END_BYTES, GROUP_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES,
-    MapEntry, NoResolve, PAGE_BYTES, PageIndex, PageKind, seal,
+    MapEntry, NoResolve, PAGE_BYTES, PageIndex, PageKind, write_checksum,
 };
 use crate::hot::{VerifiedChunk, decode_page};
 
@@ -27,12 +27,12 @@ pub const LEVEL_MAX: i32 = 22;
 
 /// How to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct ColdOptions {
     /// zstd's level, from [`LEVEL_MIN`] to [`LEVEL_MAX`]. As with zstd itself, 0 stands for the default, 3.
     pub level: i32,
 }
 
-impl Default for Options {
+impl Default for ColdOptions {
     /// Level 1, which is fast enough for a flush under battery or a send.
     fn default() -> Self {
         Self { level: 1 }
@@ -56,8 +56,8 @@ impl ColdEncoder {
     ///
     /// # Errors
     /// [`CodecError::Level`] if zstd does not have the level; [`CodecError::Zstd`] if zstd does not accept a parameter.
-    pub fn new(options: Options) -> Result<Self, CodecError> {
-        let Options { level } = options;
+    pub fn new(options: ColdOptions) -> Result<Self, CodecError> {
+        let ColdOptions { level } = options;
         if !(LEVEL_MIN..=LEVEL_MAX).contains(&level) {
             return Err(CodecError::Level { level, min: LEVEL_MIN, max: LEVEL_MAX });
         }
@@ -154,7 +154,7 @@ fn append_chunk(
     let group_bytes = out.len() - groups_at;
     let encoded = &mut out[start..];
     ChunkHeader::new(Form::Cold, hot.page_count(), unique_pages, encoded.len()).write(encoded);
-    seal(encoded);
+    write_checksum(encoded);
     Ok(ColdStats {
         page_bytes: (hot.page_count() * PAGE_BYTES) as u64,
         encoded_bytes: encoded.len() as u64,

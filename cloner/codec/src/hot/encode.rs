@@ -11,7 +11,7 @@
 
 use crate::chunk::{
     CHUNK_PAGES, ChunkHeader, CodecError, Form, HEADER_BYTES, MAP_ENTRY_BYTES, MapEntry, PAGE_BYTES,
-    PAGE_VECTORS, Page, PageIndex, PageKind, PageRef, SLACK_BYTES, seal,
+    PAGE_VECTORS, Page, PageIndex, PageKind, PageRef, SLACK_BYTES, write_checksum,
 };
 
 use super::byte::{ByteEncoder, MarkBytes, WriteBytes};
@@ -21,7 +21,7 @@ use super::{Backend, ChunkStats, KeptRecord, patch};
 
 /// How to encode.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct EncoderOptions {
     /// The instruction set; by default the fastest that this machine has. It changes the speed, but never the bytes.
     pub backend: Backend,
 }
@@ -101,7 +101,7 @@ impl Dedup for NoDedup {
 
 /// What the first pass decides about a page.
 #[derive(Clone, Copy)]
-enum Plan {
+enum PagePlan {
     Kept,
     Untouched,
     Zero,
@@ -114,8 +114,8 @@ enum Plan {
 
 /// Encodes chunks, one after another. Keep one per thread: it holds all the scratch memory that encoding needs.
 pub struct Encoder {
-    options: Options,
-    plans: Vec<Plan>,
+    options: EncoderOptions,
+    plans: Vec<PagePlan>,
     dictionary: Dictionary,
     words: WordEncoder,
     bytes: ByteEncoder,
@@ -124,7 +124,7 @@ pub struct Encoder {
 impl Encoder {
     /// Makes an encoder with its scratch memory.
     #[must_use]
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: EncoderOptions) -> Self {
         Self {
             options,
             plans: Vec::with_capacity(CHUNK_PAGES),
@@ -174,7 +174,7 @@ impl Encoder {
         let header = ChunkHeader::new(Form::Hot, pages, entries, out.len() - start);
         let encoded = &mut out[start..];
         header.write(encoded);
-        seal(encoded);
+        write_checksum(encoded);
         stats.encoded_bytes = encoded.len() as u64;
         stats.dictionary_entries = entries as u64;
         stats
@@ -188,7 +188,7 @@ impl Encoder {
         for (index, page) in PageIndex::first(input.pages.len()).zip(input.pages) {
             let plan = plan(input, index, dedup);
             self.plans.push(plan);
-            if matches!(plan, Plan::Unique) {
+            if matches!(plan, PagePlan::Unique) {
                 self.dictionary.count(index, page);
                 counted += 1;
                 if counted == CENSUS_PAGES {
@@ -203,35 +203,35 @@ impl Encoder {
         &mut self,
         input: &ChunkInput<'_>,
         index: PageIndex,
-        plan: Plan,
+        plan: PagePlan,
         out: &mut Vec<u8>,
         stats: &mut ChunkStats,
     ) -> PageKind {
         let page = &input.pages[index.get()];
         match plan {
-            Plan::Kept => {
+            PagePlan::Kept => {
                 let KeptRecord { kind, record } =
                     input.kept(index).expect("only a kept page is planned as such");
                 out.extend_from_slice(record);
                 kind
             }
-            Plan::Untouched => PageKind::Untouched,
-            Plan::Zero => PageKind::Zero,
-            Plan::Fill(vector) => {
+            PagePlan::Untouched => PageKind::Untouched,
+            PagePlan::Zero => PageKind::Zero,
+            PagePlan::Fill(vector) => {
                 out.extend_from_slice(&vector.to_le_bytes());
                 PageKind::Fill
             }
-            Plan::Dup(PageRef(reference)) => {
+            PagePlan::Dup(PageRef(reference)) => {
                 out.extend_from_slice(&reference.to_le_bytes());
                 PageKind::Dup
             }
-            Plan::Parent => PageKind::Parent,
-            Plan::Patch => {
+            PagePlan::Parent => PageKind::Parent,
+            PagePlan::Patch => {
                 let parent = input.parent.expect("only a page with a parent is planned as a patch");
                 patch::encode(page, &parent[index.get()], out);
                 PageKind::Patch
             }
-            Plan::Unique => {
+            PagePlan::Unique => {
                 let next = input.pages.get(index.get() + 1).unwrap_or(page);
                 self.write_unique(page, next, out, stats)
             }
@@ -249,7 +249,7 @@ impl Encoder {
         out: &mut Vec<u8>,
         stats: &mut ChunkStats,
     ) -> PageKind {
-        let Self { options: Options { backend }, dictionary, words, bytes, .. } = self;
+        let Self { options: EncoderOptions { backend }, dictionary, words, bytes, .. } = self;
         if WORD_ZEROS.contains(&backend.run(CountZeros(page))) {
             let vectors = load_vectors(page);
             let bytes_max = WORD_RECORD_MAX;
@@ -281,25 +281,25 @@ const WORD_RECORD_MAX: usize = PAGE_BYTES / 2;
 /// A page is kept raw if its record would be longer than this: copying is faster than decoding.
 const RECORD_BYTES_MAX: usize = PAGE_BYTES - PAGE_BYTES / 10;
 
-fn plan(input: &ChunkInput<'_>, index: PageIndex, dedup: &mut impl Dedup) -> Plan {
+fn plan(input: &ChunkInput<'_>, index: PageIndex, dedup: &mut impl Dedup) -> PagePlan {
     let page = &input.pages[index.get()];
     if input.kept(index).is_some() {
-        return Plan::Kept;
+        return PagePlan::Kept;
     }
     if !input.touched.contains(index.get()) {
-        return Plan::Untouched;
+        return PagePlan::Untouched;
     }
     match fill_value(page) {
-        Some(0) => return Plan::Zero,
-        Some(vector) => return Plan::Fill(vector),
+        Some(0) => return PagePlan::Zero,
+        Some(vector) => return PagePlan::Fill(vector),
         None => {}
     }
     let parent = input.parent.map(|parent| &parent[index.get()]);
     if parent == Some(page) {
-        return Plan::Parent;
+        return PagePlan::Parent;
     }
     if let Some(reference) = dedup.find(index, page) {
-        return Plan::Dup(reference);
+        return PagePlan::Dup(reference);
     }
-    if parent.is_some_and(|parent| patch::pays(page, parent)) { Plan::Patch } else { Plan::Unique }
+    if parent.is_some_and(|parent| patch::pays(page, parent)) { PagePlan::Patch } else { PagePlan::Unique }
 }

@@ -18,7 +18,7 @@
 //!
 //! ```
 //! use cloner_codec::chunk::{NoResolve, TargetContents};
-//! use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk, decode_chunk};
+//! use cloner_codec::hot::{ChunkInput, Encoder, EncoderOptions, NoDedup, PageSet, VerifiedChunk, decode_chunk};
 //!
 //! // Two pages, as copied from a guest: the second was never touched.
 //! let mut pages = vec![0; 2 * 4096];
@@ -26,7 +26,7 @@
 //! let mut touched = PageSet::EMPTY;
 //! touched.insert(0);
 //!
-//! let mut encoder = Encoder::new(Options::default());
+//! let mut encoder = Encoder::new(EncoderOptions::default());
 //! let mut encoded = Vec::new();
 //! let input = ChunkInput::new(&pages, &touched)?;
 //! let stats = encoder.encode_chunk(&input, &mut NoDedup, &mut encoded);
@@ -62,7 +62,7 @@ mod word;
 pub(crate) use chunk::Record;
 pub use chunk::{KeptRecord, VerifiedChunk};
 pub use decode::{decode_chunk, decode_chunk_on, decode_page};
-pub use encode::{ChunkInput, Dedup, Encoder, NoDedup, Options};
+pub use encode::{ChunkInput, Dedup, Encoder, EncoderOptions, NoDedup};
 pub use page::PageSet;
 pub use select::only_kind;
 pub use simd::Backend;

@@ -198,14 +198,14 @@ fn markers_of_format_md() -> Vec<(&'static str, usize, usize)> {
 
 /// How the naive encoder is to mark a page that it could mark in several ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum NaiveMarkers {
     Words,
     Bytes,
     Raw,
 }
 
 /// Encodes pages, each in its own way; a page becomes RAW if its record would be too long.
-pub(super) fn encode(pages: &[(Vec<u8>, Way)]) -> Vec<u8> {
+pub(super) fn encode(pages: &[(Vec<u8>, NaiveMarkers)]) -> Vec<u8> {
     let mut count: HashMap<u64, usize> = HashMap::new();
     for (page, _) in pages {
         vectors(page)
@@ -221,9 +221,9 @@ pub(super) fn encode(pages: &[(Vec<u8>, Way)]) -> Vec<u8> {
     for (page, way) in pages {
         let (kind, record) = match way {
             _ if page.iter().all(|&byte| byte == 0) => (1, Vec::new()),
-            Way::Words => (6, encode_words(page, &dictionary)),
-            Way::Bytes => (7, encode_bytes(page)),
-            Way::Raw => (8, page.clone()),
+            NaiveMarkers::Words => (6, encode_words(page, &dictionary)),
+            NaiveMarkers::Bytes => (7, encode_bytes(page)),
+            NaiveMarkers::Raw => (8, page.clone()),
         };
         let (kind, record) = if record.len() < PAGE { (kind, record) } else { (8, page.clone()) };
         records.extend(record);

@@ -1,6 +1,8 @@
 //! Extracts the pages of one kind from an encoded chunk.
 
-use crate::chunk::{ChunkHeader, Form, HEADER_BYTES, MAP_ENTRY_BYTES, MapEntry, PageKind, SLACK_BYTES, seal};
+use crate::chunk::{
+    ChunkHeader, Form, HEADER_BYTES, MAP_ENTRY_BYTES, MapEntry, PageKind, SLACK_BYTES, write_checksum,
+};
 
 use super::VerifiedChunk;
 
@@ -30,6 +32,6 @@ pub fn only_kind(chunk: &VerifiedChunk<'_>, kind: PageKind) -> Option<Vec<u8>> {
     }
     out.extend([0; SLACK_BYTES]);
     ChunkHeader::new(Form::Hot, pages, dictionary.len(), out.len()).write(&mut out);
-    seal(&mut out);
+    write_checksum(&mut out);
     Some(out)
 }

@@ -16,27 +16,27 @@ use super::*;
 
 /// Pages kept elsewhere, as a pool would keep them.
 #[derive(Default)]
-struct Kept {
+struct KeptPages {
     pages: Vec<Page>,
     by_hash: HashMap<u128, usize>,
     parent: Vec<u8>,
 }
 
-impl Kept {
+impl KeptPages {
     fn keep(&mut self, page: &Page) {
         self.by_hash.insert(page_hash(page).0, self.pages.len());
         self.pages.push(*page);
     }
 }
 
-impl Dedup for Kept {
+impl Dedup for KeptPages {
     fn find(&mut self, _page: PageIndex, bytes: &Page) -> Option<PageRef> {
         let &kept = self.by_hash.get(&page_hash(bytes).0)?;
         (self.pages[kept] == *bytes).then_some(PageRef(kept as u64))
     }
 }
 
-impl Resolve for Kept {
+impl Resolve for KeptPages {
     fn dup(&self, reference: PageRef, out: &mut Page) -> Result<(), ResolveError> {
         let kept = usize::try_from(reference.0)?;
         *out = *self.pages.get(kept).ok_or("no such page")?;
@@ -69,8 +69,8 @@ impl Case {
         expected
     }
 
-    fn kept(&self) -> Kept {
-        let mut kept = Kept { parent: self.parent.clone().unwrap_or_default(), ..Kept::default() };
+    fn kept(&self) -> KeptPages {
+        let mut kept = KeptPages { parent: self.parent.clone().unwrap_or_default(), ..KeptPages::default() };
         // Every fifth page is kept elsewhere already.
         self.pages.as_chunks().0.iter().step_by(5).for_each(|page| kept.keep(page));
         kept
@@ -82,12 +82,13 @@ impl Case {
             input = input.with_parent(parent).unwrap();
         }
         let mut encoded = Vec::new();
-        let stats = Encoder::new(Options { backend }).encode_chunk(&input, &mut self.kept(), &mut encoded);
+        let stats =
+            Encoder::new(EncoderOptions { backend }).encode_chunk(&input, &mut self.kept(), &mut encoded);
         (encoded, stats)
     }
 }
 
-fn decode(backend: Backend, encoded: &[u8], kept: &Kept) -> Vec<u8> {
+fn decode(backend: Backend, encoded: &[u8], kept: &KeptPages) -> Vec<u8> {
     let chunk = VerifiedChunk::verify(encoded).unwrap();
     let bytes = chunk.page_count() * PAGE_BYTES;
     let mut scratch = vec![0xee; bytes];
@@ -105,7 +106,7 @@ fn decode(backend: Backend, encoded: &[u8], kept: &Kept) -> Vec<u8> {
     scratch
 }
 
-impl naive::Elsewhere for Kept {
+impl naive::Elsewhere for KeptPages {
     fn dup(&self, reference: u64) -> Option<Vec<u8>> {
         self.pages.get(usize::try_from(reference).ok()?).map(|page| page.to_vec())
     }
@@ -154,9 +155,9 @@ proptest! {
     fn what_the_oracle_encodes_is_decoded(pages in prop::collection::vec((pages::page(), pages::way()), 1..4)) {
         let expected: Vec<u8> = pages.iter().flat_map(|(page, _)| *page).collect();
         let encoded = naive::encode(&pages.into_iter().map(|(page, way)| (page.to_vec(), way)).collect::<Vec<_>>());
-        prop_assert!(naive::decode(&encoded, &Kept::default()).as_ref() == Some(&expected), "the oracle");
+        prop_assert!(naive::decode(&encoded, &KeptPages::default()).as_ref() == Some(&expected), "the oracle");
         for backend in Backend::available() {
-            prop_assert!(decode(backend, &encoded, &Kept::default()) == expected, "{}", backend.name());
+            prop_assert!(decode(backend, &encoded, &KeptPages::default()) == expected, "{}", backend.name());
         }
     }
 }
@@ -191,7 +192,7 @@ fn pages_of_more_markers_than_a_block_decode_beside_pages_of_fewer() {
     };
     let (short, long) = (words(5), words(40));
     for pages in [[short.clone(), long.clone()], [long, short]] {
-        let encoded = naive::encode(&pages.clone().map(|page| (page, naive::Way::Bytes)));
+        let encoded = naive::encode(&pages.clone().map(|page| (page, naive::NaiveMarkers::Bytes)));
         let chunk = VerifiedChunk::verify(&encoded).unwrap();
         let markers = |page| {
             let (kind, record) = chunk.record(page).unwrap();
@@ -201,7 +202,7 @@ fn pages_of_more_markers_than_a_block_decode_beside_pages_of_fewer() {
         let counts: Vec<usize> = chunk.page_indices().map(markers).collect();
         assert!(counts.iter().max() > Some(&700) && counts.iter().min() < Some(&300), "{counts:?}");
         for backend in Backend::available() {
-            assert!(decode(backend, &encoded, &Kept::default()) == pages.concat(), "{}", backend.name());
+            assert!(decode(backend, &encoded, &KeptPages::default()) == pages.concat(), "{}", backend.name());
         }
     }
 }
@@ -222,7 +223,7 @@ fn lengths_that_do_not_fit_are_errors() {
         Err(CodecError::ParentLength { parent_bytes: 4095, .. })
     ));
     let mut encoded = Vec::new();
-    Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
+    Encoder::new(EncoderOptions::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
     let chunk = VerifiedChunk::verify(&encoded).unwrap();
     let short = decode_chunk(&chunk, &NoResolve, TargetContents::Unknown, &mut [0; PAGE_BYTES - 1]);
     assert!(matches!(short, Err(CodecError::MemoryLength { chunk_bytes: PAGE_BYTES, memory_bytes: 4095 })));

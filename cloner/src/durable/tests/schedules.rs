@@ -6,16 +6,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloner_codec::chunk::PAGE_BYTES;
-use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+use cloner_codec::hot::{ChunkInput, Encoder, EncoderOptions, NoDedup, PageSet, VerifiedChunk};
 
-use crate::battery::{Battery, BatterySpec, Charge, Clock, Mains, Reading, SimulatedClock};
+use crate::battery::{Battery, BatterySpec, Charge, Clock, Mains, PowerReading, SimulatedClock};
 use crate::chunk_id::ChunkId;
 use crate::flush::files::faulty::{FaultyFiles, Random, Speed};
 use crate::flush::{Folder, FolderOptions, Form};
-use crate::pool::{self, Labels, Limit, Pages, Pool, PoolConfig, Populate, Priority, Reservation};
+use crate::pool::{
+    self, Labels, Pool, PoolConfig, PoolPages, Populate, Priority, Reservation, UnflushedLimit,
+};
 use crate::snapshot::{MANIFEST_LABEL, MEMORY_REGION, ManifestV2, RegionV2, SnapshotId};
 
-use super::super::core::{Core, Rule, Settings};
+use super::super::decisions::{Decisions, DurableSettings, LimitRule};
 
 /// Fills a snapshot of one chunk with `pages` random pages, which no encoding makes smaller.
 pub(super) fn fill(reservation: &Reservation, seed: u64, pages: usize) -> Result<(), pool::Error> {
@@ -25,7 +27,7 @@ pub(super) fn fill(reservation: &Reservation, seed: u64, pages: usize) -> Result
         let memory: Vec<u8> = (0..pages * PAGE_BYTES / 8).flat_map(|_| random.next().to_le_bytes()).collect();
         let mut encoded = Vec::new();
         let input = ChunkInput::new(&memory, &PageSet::ALL).unwrap();
-        Encoder::new(Options::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
+        Encoder::new(EncoderOptions::default()).encode_chunk(&input, &mut NoDedup, &mut encoded);
         encoded
     };
     let all = ENCODED.get_or_init(|| [1, 2, 4, 8, 16, 64].map(|pages| (pages, make(pages))).into());
@@ -65,7 +67,7 @@ struct Outcome {
 }
 
 struct World {
-    core: Core,
+    decisions: Decisions,
     clock: SimulatedClock,
     files: FaultyFiles,
     random: Random,
@@ -81,20 +83,24 @@ const MARGIN: f64 = 0.3;
 impl World {
     fn new(seed: u64) -> Self {
         let (clock, files) = (SimulatedClock::default(), FaultyFiles::new());
-        let config =
-            PoolConfig { capacity_bytes: 64 << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+        let config = PoolConfig {
+            capacity_bytes: 64 << 20,
+            pages: PoolPages::Ordinary,
+            populate: Populate::OnFirstUse,
+        };
         let pool = Arc::new(Pool::new(&config).unwrap());
         let folder = Folder::open(Arc::new(files.clone()), &FolderOptions::default()).unwrap();
-        let settings = Settings {
+        let settings = DurableSettings {
             probe_bytes: 64 << 10,
             buffer_bytes: 16 << 10,
             form: Some(Form::Hot),
-            ..Settings::new(1)
+            ..DurableSettings::new(1)
         };
         let battery = Battery::new(BatterySpec::default()).unwrap();
-        let core = Core::new(pool, Arc::new(folder), battery, Arc::new(clock.clone()), settings).unwrap();
+        let decisions =
+            Decisions::new(pool, Arc::new(folder), battery, Arc::new(clock.clone()), settings).unwrap();
         let (random, outcome) = (Random(seed), Outcome::default());
-        Self { core, clock, files, random, speed: 1e6, measured: 1e6, next_name: 0, outcome }
+        Self { decisions, clock, files, random, speed: 1e6, measured: 1e6, next_name: 0, outcome }
     }
 
     fn between(&mut self, low: f64, high: f64) -> f64 {
@@ -110,18 +116,18 @@ impl World {
 
     /// What the watching thread does at intervals.
     fn measure(&mut self, first: bool) {
-        self.core.measure(first).unwrap();
+        self.decisions.measure(first).unwrap();
         self.measured = self.speed;
     }
 
     fn mains(&self, mains: Mains) {
-        self.core.observe(Ok(Reading { mains, charge: Charge::Unknown, low: false }));
+        self.decisions.observe(Ok(PowerReading { mains, charge: Charge::Unknown, low: false }));
     }
 
     /// One battery, one device, and some thirty things that happen to them.
-    fn schedule(&mut self, rule: Rule) {
-        for listing in self.core.pool().list() {
-            self.core.remove(&listing.name).unwrap();
+    fn schedule(&mut self, rule: LimitRule) {
+        for listing in self.decisions.pool().list() {
+            self.decisions.remove(&listing.name).unwrap();
         }
         let spec = BatterySpec {
             capacity_j: self.between(5.0, 40.0),
@@ -132,7 +138,7 @@ impl World {
             margin: MARGIN,
             low_share: 0.2,
         };
-        self.core.set(Battery::new(spec).unwrap(), rule);
+        self.decisions.set(Battery::new(spec).unwrap(), rule);
         let speed = self.between(1e6, 2e7);
         self.set_speed(speed);
         self.measure(true);
@@ -144,7 +150,7 @@ impl World {
                 10..13 => self.let_time_pass(),
                 13 => self.slow_down(),
                 14 => self.speed_up(),
-                15 => self.core.age([0.1, 1.0, 3.0][usize::try_from(self.random.below(3)).unwrap()]),
+                15 => self.decisions.age([0.1, 1.0, 3.0][usize::try_from(self.random.below(3)).unwrap()]),
                 16 => self.measure(false),
                 17 => self.flush_in_background(),
                 _ => self.mains_fail(),
@@ -163,9 +169,9 @@ impl World {
         // Reserves nothing, what the snapshot will have, or too much.
         let bytes =
             [0, pages * PAGE_BYTES as u64 + 2000, 100_000][usize::try_from(self.random.below(3)).unwrap()];
-        let put = self.core.reserve(&name, bytes, labels, |_| false).and_then(|admitted| {
+        let put = self.decisions.reserve(&name, bytes, labels, |_| false).and_then(|admitted| {
             fill(&admitted.reservation, 1, usize::try_from(pages).unwrap())?;
-            Ok(admitted.reservation.seal())
+            Ok(admitted.reservation.publish())
         });
         match put {
             Ok(_) => self.outcome.puts += 1,
@@ -175,9 +181,9 @@ impl World {
     }
 
     fn remove(&mut self) {
-        let all = self.core.pool().list();
+        let all = self.decisions.pool().list();
         if let Some(listing) = all.get(usize::try_from(self.random.below(all.len().max(1) as u64)).unwrap()) {
-            self.core.remove(&listing.name).unwrap();
+            self.decisions.remove(&listing.name).unwrap();
             self.outcome.removals += 1;
         }
     }
@@ -211,7 +217,7 @@ impl World {
     /// What the flushing thread does when it is woken.
     fn flush_in_background(&mut self) {
         let mut failed = BTreeSet::new();
-        while self.core.flush_step(0.3, &mut failed) {
+        while self.decisions.flush_step(0.3, &mut failed) {
             self.outcome.background += 1;
         }
         assert!(failed.is_empty());
@@ -223,7 +229,7 @@ impl World {
     fn mains_fail(&mut self) {
         self.outcome.failures += 1;
         // The state just before: what the model says, whatever limit the rule derives from it.
-        let before = self.core.status();
+        let before = self.decisions.status();
         let (holdup, usage) = (before.holdup, before.usage);
         let failed_at = self.clock.now();
         self.mains(Mains::Failed);
@@ -231,21 +237,21 @@ impl World {
         let mut failed = BTreeSet::new();
         let mut late = false;
         loop {
-            let bytes_before = self.core.status().usage.unflushed_bytes;
-            if !self.core.flush_step(0.0, &mut failed) {
+            let bytes_before = self.decisions.status().usage.unflushed_bytes;
+            if !self.decisions.flush_step(0.0, &mut failed) {
                 break;
             }
-            let safe = bytes_before.saturating_sub(self.core.status().usage.unflushed_bytes);
+            let safe = bytes_before.saturating_sub(self.decisions.status().usage.unflushed_bytes);
             self.outcome.flushed_bytes += safe;
             late |= self.clock.now() - failed_at > holdup;
             if back_at.is_some_and(|back_at| self.clock.now() >= back_at) {
                 self.mains(Mains::Present);
                 self.outcome.mains_back += 1;
-                assert!(self.core.status().usage.open, "normal work goes on");
+                assert!(self.decisions.status().usage.open, "normal work goes on");
                 return;
             }
         }
-        let left = self.core.pool().list().iter().filter(|listing| listing.unflushed).count();
+        let left = self.decisions.pool().list().iter().filter(|listing| listing.unflushed).count();
         assert_eq!((left, failed.len()), (0, 0), "everything goes out in the end");
         if late && usage.exposed_bytes() > 0 {
             self.outcome.exposed += 1;
@@ -258,12 +264,12 @@ impl World {
     }
 }
 
-fn run(schedules: u32, rule: Rule) -> Outcome {
+fn run(schedules: u32, rule: LimitRule) -> Outcome {
     let mut world = World::new(1);
     for _ in 0..schedules {
         world.schedule(rule);
     }
-    world.core.pool().check().unwrap();
+    world.decisions.pool().check().unwrap();
     world.outcome
 }
 
@@ -279,10 +285,10 @@ fn whatever_was_admitted_is_safe_before_the_battery_is_empty() {
 /// The promise does not hold by accident: rules that look right but are wrong break it.
 #[test]
 fn wrong_rules_lose_snapshots() {
-    let full_battery: Rule = |battery, rate| battery.spec().limit(battery.spec().holdup(), rate);
-    let twice: Rule = |battery, rate| {
+    let full_battery: LimitRule = |battery, rate| battery.spec().limit(battery.spec().holdup(), rate);
+    let twice: LimitRule = |battery, rate| {
         let limit = battery.limit(rate);
-        Limit { bytes: limit.bytes * 2, ..limit }
+        UnflushedLimit { bytes: limit.bytes * 2, ..limit }
     };
     for (name, rule) in [("a full battery, always", full_battery), ("twice the budget", twice)] {
         let outcome = run(1000, rule);

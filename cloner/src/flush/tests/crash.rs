@@ -19,11 +19,11 @@ struct Promised {
 }
 
 /// A day in the life of a folder, which ends when the power does.
-fn story(files: &FaultyFiles, options: &FolderOptions) -> (Promised, Vec<Failure>) {
+fn story(files: &FaultyFiles, options: &FolderOptions) -> (Promised, Vec<FlushFailure>) {
     let mut promised = Promised::default();
     let mut failures = Vec::new();
     let Ok(scene) = Scene::new(files, options) else { return (promised, failures) };
-    let flush = |promised: &mut Promised, failures: &mut Vec<Failure>| {
+    let flush = |promised: &mut Promised, failures: &mut Vec<FlushFailure>| {
         let report = scene.flush();
         for safe in report.safe {
             if let Ok(stored) = scene.pool.get(&safe.name) {
@@ -32,7 +32,7 @@ fn story(files: &FaultyFiles, options: &FolderOptions) -> (Promised, Vec<Failure
         }
         failures.extend(report.failed);
     };
-    let note = |promised: &mut Promised, stored: &crate::pool::Stored| {
+    let note = |promised: &mut Promised, stored: &crate::pool::StoredSnapshot| {
         promised.possible.push((stored.name().to_owned(), Content::of(stored)));
     };
     let remove = |promised: &mut Promised, name: &str| {
@@ -107,7 +107,7 @@ fn verify(
 
 fn keys() -> [FolderOptions; 2] {
     let plain = FolderOptions { host: String::from("here"), ..FolderOptions::default() };
-    [plain.clone(), FolderOptions { key: Some(Key::from_bytes(&[3; 32])), ..plain }]
+    [plain.clone(), FolderOptions { key: Some(EncryptionKey::from_bytes(&[3; 32])), ..plain }]
 }
 
 #[test]
@@ -196,5 +196,5 @@ fn short_writes_are_completed() {
     let scene = Scene::new(&files, &options).unwrap();
     scene.put("a", 1, (1, 1), &[]);
     let _stuck = files.clone().with_fault(Fault::ShortWrites(100));
-    assert!(matches!(&scene.flush().failed[..], [Failure { why: Error::File { .. }, .. }]));
+    assert!(matches!(&scene.flush().failed[..], [FlushFailure { why: Error::File { .. }, .. }]));
 }

@@ -98,7 +98,7 @@ fn folders_of_others_are_refused_by_name() {
     let scene = Scene::new(&files, &here()).unwrap();
     scene.put("a", 1, (1, 1), &[]);
     scene.flush();
-    let key = |byte| Some(Key::from_bytes(&[byte; 32]));
+    let key = |byte| Some(EncryptionKey::from_bytes(&[byte; 32]));
     let open = |files: &FaultyFiles, options: &FolderOptions| {
         Folder::open(Arc::new(files.clone()), options).map(|_| ()).unwrap_err()
     };
@@ -107,20 +107,20 @@ fn folders_of_others_are_refused_by_name() {
     assert!(error.to_string().contains("belongs to host here, this is elsewhere"), "{error}");
     assert!(matches!(
         open(&files, &FolderOptions { key: key(1), ..here() }),
-        Error::Sealing { sealed: false, .. }
+        Error::Encryption { encrypted: false, .. }
     ));
     // Once adopted, the folder belongs to that host.
     let adopted = recover(&files.copy(), &FolderOptions { adopt: true, ..elsewhere.clone() }).unwrap();
     assert_eq!(adopted.1.recovered.len(), 1);
 
-    let sealed = FaultyFiles::new();
-    let scene = Scene::new(&sealed, &FolderOptions { key: key(1), ..here() }).unwrap();
+    let encrypted = FaultyFiles::new();
+    let scene = Scene::new(&encrypted, &FolderOptions { key: key(1), ..here() }).unwrap();
     scene.put("secret", 1, (1, 1), &[]);
     scene.flush();
-    assert!(matches!(open(&sealed, &here()), Error::Sealing { sealed: true, .. }));
-    assert!(matches!(open(&sealed, &FolderOptions { key: key(2), ..here() }), Error::Key { .. }));
+    assert!(matches!(open(&encrypted, &here()), Error::Encryption { encrypted: true, .. }));
+    assert!(matches!(open(&encrypted, &FolderOptions { key: key(2), ..here() }), Error::Key { .. }));
     assert!(
-        recover(&sealed.copy(), &FolderOptions { key: key(1), ..here() })
+        recover(&encrypted.copy(), &FolderOptions { key: key(1), ..here() })
             .unwrap()
             .0
             .pool
@@ -131,7 +131,7 @@ fn folders_of_others_are_refused_by_name() {
     let told = |files: &FaultyFiles| {
         files.names().iter().any(|name| files.bytes(name).windows(secret.len()).any(|found| found == secret))
     };
-    assert!(told(&files) && !told(&sealed), "what is encrypted cannot be read");
+    assert!(told(&files) && !told(&encrypted), "what is encrypted cannot be read");
 
     // A file of another folder, a file with another snapshot's name, a foreign file, and something that is not a flush folder.
     let [file] =
@@ -195,7 +195,7 @@ fn what_is_no_snapshot_is_not_flushed_and_a_cancelled_flush_leaves_nothing() {
     let options = crate::pool::PutOptions { claim, ..crate::pool::PutOptions::default() };
     let reservation = scene.pool.reserve_with("bytes", options).unwrap();
     reservation.put_chunk(ChunkId { region: 0, index: 0, checksum: 0 }, b"anything").unwrap();
-    reservation.seal();
+    reservation.publish();
     let report = scene.flush();
     assert!(report.safe.is_empty() && report.failed.is_empty(), "{report:?}");
 
@@ -204,7 +204,7 @@ fn what_is_no_snapshot_is_not_flushed_and_a_cancelled_flush_leaves_nothing() {
     cancel.cancel();
     let watch = Watch::default().cancel(&cancel);
     let outcome = scene.flusher().flush_next(&mut std::collections::BTreeSet::new(), watch);
-    assert!(matches!(outcome, Some(Err(Failure { why: Error::Cancelled, .. }))), "{outcome:?}");
+    assert!(matches!(outcome, Some(Err(FlushFailure { why: Error::Cancelled, .. }))), "{outcome:?}");
     assert_eq!(files.names(), ["folder"]);
     assert_eq!(scene.flush().safe.len(), 1);
 }

@@ -8,7 +8,7 @@ use super::super::files::faulty::FaultyFiles;
 use super::super::*;
 use super::scene::{Content, Scene, contents, recover};
 
-fn folder(key: Option<Key>, form: Form) -> (FaultyFiles, FolderOptions) {
+fn folder(key: Option<EncryptionKey>, form: Form) -> (FaultyFiles, FolderOptions) {
     let files = FaultyFiles::new();
     let options = FolderOptions { host: String::from("here"), key, adopt: false };
     let scene = Scene::over(Arc::new(files.clone()), &options, Some(form)).unwrap();
@@ -37,7 +37,7 @@ fn verify(
             let found = contents(&scene.pool);
             assert!(found.iter().all(|(name, content)| good[name] == *content), "{what}: other content");
             assert_eq!(found.len() + report.dropped.len(), good.len(), "{what}: {report:?}");
-            let named = |dropped: &Dropped| chain(&dropped.why).contains(&dropped.file);
+            let named = |dropped: &DroppedFile| chain(&dropped.why).contains(&dropped.file);
             assert!(report.dropped.iter().all(named), "{what}: {report:?}");
             report.dropped.is_empty()
         }
@@ -53,7 +53,9 @@ fn files_of(files: &FaultyFiles) -> Vec<String> {
 #[test]
 fn every_byte_flipped() {
     let (mut cases, mut harmless) = (0, 0);
-    for (key, form) in [(None, Form::Hot), (None, Form::Cold), (Some(Key::from_bytes(&[5; 32])), Form::Hot)] {
+    for (key, form) in
+        [(None, Form::Hot), (None, Form::Cold), (Some(EncryptionKey::from_bytes(&[5; 32])), Form::Hot)]
+    {
         let folder = folder(key, form);
         let good = contents(&recover(&folder.0, &folder.1).unwrap().0.pool);
         for file in files_of(&folder.0) {
@@ -74,7 +76,7 @@ fn every_byte_flipped() {
 #[test]
 fn every_file_cut_at_every_length() {
     let mut cases = 0;
-    for key in [None, Some(Key::from_bytes(&[5; 32]))] {
+    for key in [None, Some(EncryptionKey::from_bytes(&[5; 32]))] {
         let folder = folder(key, Form::Hot);
         let good = contents(&recover(&folder.0, &folder.1).unwrap().0.pool);
         for file in files_of(&folder.0) {

@@ -9,7 +9,7 @@ use super::super::index::{Index, IndexV2};
 use super::super::*;
 use super::scene::{Scene, contents, recover};
 use crate::chunk_id::ChunkId;
-use crate::pool::{PutOptions, Stored};
+use crate::pool::{PutOptions, StoredSnapshot};
 use crate::snapshot::SnapshotId;
 
 fn here() -> FolderOptions {
@@ -114,9 +114,9 @@ fn an_index_whose_chunks_are_out_of_order_is_refused() {
 /// Puts a snapshot again, with its last chunk changed, in place of the original.
 fn put_changed(
     scene: &Scene,
-    stored: &Arc<Stored>,
+    stored: &Arc<StoredSnapshot>,
     change: impl FnOnce(&mut ChunkId, &mut Vec<u8>),
-) -> Arc<Stored> {
+) -> Arc<StoredSnapshot> {
     scene.pool.remove(stored.name()).unwrap();
     let claim = Some(scene.ledger.claim(0).unwrap());
     let options = PutOptions { claim, ..PutOptions::default() };
@@ -131,7 +131,7 @@ fn put_changed(
     for (label, blob) in stored.blobs() {
         reservation.put_blob(label, blob).unwrap();
     }
-    reservation.seal()
+    reservation.publish()
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_chunk_that_is_damaged_in_the_pool_is_named_and_not_written() {
         let files = FaultyFiles::new();
         let scene = scene(&files, form);
         let good = scene.put("a", 1, (2, 1), &[]);
-        let flush = |stored: &Arc<Stored>| {
+        let flush = |stored: &Arc<StoredSnapshot>| {
             assert!(stored.is_unflushed());
             let mut report = scene.flush();
             assert_eq!(report.safe.len(), 0, "{report:?}");
@@ -163,7 +163,7 @@ fn a_chunk_that_is_damaged_in_the_pool_is_named_and_not_written() {
 /// The ledger counts a record's entry in the index and its tag, and the battery's budget a file's header and rounding.
 #[test]
 fn a_file_takes_no_more_than_ledger_and_battery_count() {
-    for key in [None, Some(Key::from_bytes(&[7; 32]))] {
+    for key in [None, Some(EncryptionKey::from_bytes(&[7; 32]))] {
         for chunks in [1, 2, 300] {
             let files = FaultyFiles::new();
             let options = FolderOptions { key: key.clone(), ..here() };

@@ -30,7 +30,7 @@ fn open(path: &Path) -> Arc<RealFiles> {
 #[test]
 fn snapshots_come_back_from_a_real_folder_in_every_form() {
     for (number, (form, key)) in
-        [(Form::Hot, None), (Form::Cold, None), (Form::Cold, Some(Key::from_bytes(&[1; 32])))]
+        [(Form::Hot, None), (Form::Cold, None), (Form::Cold, Some(EncryptionKey::from_bytes(&[1; 32])))]
             .into_iter()
             .enumerate()
     {

@@ -5,10 +5,13 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use cloner_codec::chunk::PAGE_BYTES;
-use cloner_codec::hot::{ChunkInput, Encoder, NoDedup, Options, PageSet, VerifiedChunk};
+use cloner_codec::hot::{ChunkInput, Encoder, EncoderOptions, NoDedup, PageSet, VerifiedChunk};
 
 use crate::chunk_id::ChunkId;
-use crate::pool::{Labels, Ledger, Limit, Pages, Pool, PoolConfig, Populate, Priority, PutOptions, Stored};
+use crate::pool::{
+    Labels, Ledger, Pool, PoolConfig, PoolPages, Populate, Priority, PutOptions, StoredSnapshot,
+    UnflushedLimit,
+};
 use crate::progress::Watch;
 use crate::rate::Rate;
 use crate::snapshot::{
@@ -30,7 +33,7 @@ pub(super) struct Content {
 }
 
 impl Content {
-    pub(super) fn of(stored: &Stored) -> Self {
+    pub(super) fn of(stored: &StoredSnapshot) -> Self {
         Self {
             chunks: stored.chunks().iter().map(|chunk| (chunk.id(), chunk.bytes().to_vec())).collect(),
             blobs: stored.blobs().map(|(label, bytes)| (label.to_owned(), bytes.to_vec())).collect(),
@@ -55,7 +58,7 @@ static RECOVERER: LazyLock<Recoverer> = LazyLock::new(|| Recoverer::new(&Threads
 
 pub(super) fn pool(mib: usize) -> Arc<Pool> {
     let config =
-        PoolConfig { capacity_bytes: mib << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+        PoolConfig { capacity_bytes: mib << 20, pages: PoolPages::Ordinary, populate: Populate::OnFirstUse };
     Arc::new(Pool::new(&config).unwrap())
 }
 
@@ -73,7 +76,7 @@ impl Scene {
         form: Option<Form>,
     ) -> Result<Self, Error> {
         let folder = Arc::new(Folder::open(files, options)?);
-        let (ledger, flusher) = (Ledger::new(Limit::NONE), OnceLock::new());
+        let (ledger, flusher) = (Ledger::new(UnflushedLimit::NONE), OnceLock::new());
         Ok(Self { pool: pool(64), folder, ledger, form, flusher })
     }
 
@@ -93,8 +96,8 @@ impl Scene {
         name: &str,
         seed: u64,
         (chunks, pages): (u32, usize),
-        on: &[&Arc<Stored>],
-    ) -> Arc<Stored> {
+        on: &[&Arc<StoredSnapshot>],
+    ) -> Arc<StoredSnapshot> {
         let labels = Labels {
             priority: Priority(u8::try_from(seed % 3).unwrap()),
             tags: [(String::from("seed"), seed.to_string())].into(),
@@ -128,11 +131,11 @@ pub(super) fn put(
     options: PutOptions,
     seed: u64,
     (chunks, pages): (u32, usize),
-    on: &[&Arc<Stored>],
-) -> Arc<Stored> {
+    on: &[&Arc<StoredSnapshot>],
+) -> Arc<StoredSnapshot> {
     let reservation = pool.reserve_with(name, options).unwrap();
     let mut random = Random(seed);
-    let mut encoder = Encoder::new(Options::default());
+    let mut encoder = Encoder::new(EncoderOptions::default());
     let mut entries = Vec::new();
     for index in (0..chunks).map(|index| index * 3) {
         let mut memory = vec![0; pages * PAGE_BYTES];
@@ -151,8 +154,9 @@ pub(super) fn put(
         reservation.put_chunk(id, &encoded).unwrap();
         entries.push(id);
     }
-    let id =
-        |stored: &&Arc<Stored>| Manifest::from_bytes(stored.blob(MANIFEST_LABEL).unwrap()).unwrap().get().id;
+    let id = |stored: &&Arc<StoredSnapshot>| {
+        Manifest::from_bytes(stored.blob(MANIFEST_LABEL).unwrap()).unwrap().get().id
+    };
     let manifest = ManifestV2 {
         producer: ManifestV2::this_producer(),
         id: SnapshotId::random().unwrap(),
@@ -165,7 +169,7 @@ pub(super) fn put(
     reservation.put_blob(MANIFEST_LABEL, &manifest.to_bytes()).unwrap();
     reservation.put_blob(STATE_LABEL, format!("the state of {seed}").as_bytes()).unwrap();
     on.iter().for_each(|other| reservation.depend_on(Arc::clone(other)));
-    reservation.seal()
+    reservation.publish()
 }
 
 /// Recovers what a machine finds that starts with this disk.

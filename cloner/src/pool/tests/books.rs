@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use super::super::check::check;
 use super::super::extents::{Extent, Promise};
 use super::*;
-use crate::sys::arena::{PageSize, Span};
+use crate::sys::arena::Span;
+use vmm::memory::PageSize;
 
 fn extents(len_bytes: usize) -> Arc<Extents> {
-    Extents::new(Span::map(len_bytes, PageSize::Ordinary).unwrap())
+    Extents::new(Span::map(len_bytes, PageSize::Base).unwrap())
 }
 
 #[derive(Debug, Clone)]
@@ -224,7 +225,7 @@ fn the_check_sees_books_that_are_wrong() {
     let reservation = pool.reserve("a").unwrap();
     reservation.put_chunk(id(0), &[1; 64]).unwrap();
     reservation.put_chunk(id(1), &[1; 128]).unwrap();
-    let _stored = reservation.seal();
+    let _stored = reservation.publish();
     let good = pool.check().unwrap();
     let good_report = CheckReport {
         extents: 2,

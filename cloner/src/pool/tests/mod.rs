@@ -10,7 +10,7 @@ use crate::chunk_id::ChunkId;
 /// A pool of `mib` MiB on ordinary pages.
 fn pool(mib: usize) -> Pool {
     let config =
-        PoolConfig { capacity_bytes: mib << 20, pages: Pages::Ordinary, populate: Populate::OnFirstUse };
+        PoolConfig { capacity_bytes: mib << 20, pages: PoolPages::Ordinary, populate: Populate::OnFirstUse };
     Pool::new(&config).unwrap()
 }
 
@@ -22,7 +22,7 @@ fn id(index: u32) -> ChunkId {
 /// Asserts that nothing is left: no name, no byte, no promise.
 fn assert_empty(pool: &Pool) {
     let capacity_bytes = pool.capacity_bytes();
-    let stats = Stats {
+    let stats = PoolStats {
         capacity_bytes,
         used_bytes: 0,
         free_bytes: capacity_bytes,
@@ -53,7 +53,7 @@ fn what_was_put_is_read_back_in_the_order_of_its_ids() {
     reservation.put_chunk(id(0), b"a zero chunk").unwrap();
     reservation.put_blob("state", b"{}").unwrap();
     reservation.put_blob("map", &[1; 64]).unwrap();
-    drop(reservation.seal());
+    drop(reservation.publish());
 
     let stored = pool.get("pulse-1.a_B").unwrap();
     let chunks: Vec<_> = stored.chunks().iter().map(|chunk| (chunk.id(), chunk.bytes())).collect();
@@ -97,10 +97,10 @@ fn a_snapshot_is_invisible_until_it_is_sealed() {
     assert_eq!(pool.stats().snapshots, 0);
     assert!(matches!(pool.reserve("a"), Err(Error::NameTaken { .. })), "claimed");
 
-    let stored = reservation.seal();
+    let stored = reservation.publish();
     assert!(Arc::ptr_eq(&stored, &pool.get("a").unwrap()));
     assert_eq!(pool.stats().snapshots, 1);
-    assert!(matches!(pool.reserve("a"), Err(Error::NameTaken { .. })), "sealed");
+    assert!(matches!(pool.reserve("a"), Err(Error::NameTaken { .. })), "published");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_removed_snapshot_stays_readable_until_its_last_handle_is_gone() {
     let put = |byte| {
         let reservation = pool.reserve("a").unwrap();
         reservation.put_chunk(id(0), &[byte; 5000]).unwrap();
-        reservation.seal()
+        reservation.publish()
     };
     let first = put(1);
     let again = Arc::clone(&first);
@@ -142,13 +142,13 @@ fn a_removed_snapshot_stays_readable_until_its_last_handle_is_gone() {
 #[test]
 fn handles_and_reservations_outlive_the_pool() {
     let pool = pool(2);
-    let sealed = pool.reserve("a").unwrap();
-    sealed.put_chunk(id(0), b"kept").unwrap();
-    let stored = sealed.seal();
+    let published = pool.reserve("a").unwrap();
+    published.put_chunk(id(0), b"kept").unwrap();
+    let stored = published.publish();
     let open = pool.reserve("b").unwrap();
     drop(pool);
     open.put_chunk(id(0), b"late").unwrap();
-    assert_eq!(open.seal().chunk(0, 0), Some(&b"late"[..]));
+    assert_eq!(open.publish().chunk(0, 0), Some(&b"late"[..]));
     assert_eq!(stored.chunk(0, 0), Some(&b"kept"[..]));
 }
 
@@ -169,7 +169,7 @@ fn chunks_and_labels_are_put_once() {
         matches!(reservation.put_blob("state", b"second"), Err(Error::BlobTaken { label }) if label == "state")
     );
     assert_eq!(pool.stats().used_bytes, used_bytes);
-    let stored = reservation.seal();
+    let stored = reservation.publish();
     assert_eq!((stored.chunk(0, 3), stored.blob("state")), (Some(&b"first"[..]), Some(&b"first"[..])));
 }
 
@@ -231,7 +231,7 @@ fn promised_bytes_are_kept_for_the_one_they_were_promised_to() {
 
     promised.put_chunk(id(0), &vec![2; (2 << 20) - 256]).unwrap();
     assert_eq!(pool.stats().promised_bytes, 128);
-    drop(promised.seal());
+    drop(promised.publish());
     assert_eq!(pool.stats().promised_bytes, 0);
     other.put_chunk(id(1), &[1; 128]).unwrap();
     assert_eq!(pool.stats().free_bytes, 0);

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::super::hugepages::{self, HugePages, Reserved};
+use super::super::hugepages::{self, HugePages, ReservedHugePages};
 use super::*;
 
 /// Held by every test that reads or changes the host's numbers.
@@ -15,7 +15,7 @@ fn lock_host() -> MutexGuard<'static, ()> {
 }
 
 /// Sets pages aside. Returns `None`, and prints why, only if this process may not do so. Any other failure fails the test.
-fn set_aside(pages: usize) -> Option<Reserved> {
+fn set_aside(pages: usize) -> Option<ReservedHugePages> {
     if let Err(error) = OpenOptions::new().write(true).open(hugepages::SETTING)
         && matches!(
             error.kind(),
@@ -28,7 +28,7 @@ fn set_aside(pages: usize) -> Option<Reserved> {
     Some(hugepages::reserve(pages).unwrap())
 }
 
-fn config(capacity_bytes: usize, pages: Pages) -> PoolConfig {
+fn config(capacity_bytes: usize, pages: PoolPages) -> PoolConfig {
     PoolConfig { capacity_bytes, pages, populate: Populate::OnFirstUse }
 }
 
@@ -45,10 +45,10 @@ fn a_pool_on_huge_pages_owns_them_and_gives_them_back() {
     assert_eq!(with_ours.available(), before.available() + 6);
 
     for populate in [Populate::OnFirstUse, Populate::AtOnce] {
-        let config = PoolConfig { capacity_bytes: (8 << 20) + 1, pages: Pages::Huge, populate };
+        let config = PoolConfig { capacity_bytes: (8 << 20) + 1, pages: PoolPages::Huge, populate };
         let pool = Pool::new(&config).unwrap();
         assert_eq!(pool.capacity_bytes(), 10 << 20, "rounded up to whole pages");
-        assert_eq!(pool.backing(), Backing::Huge { pages: 5 });
+        assert_eq!(pool.backing(), PoolBacking::Huge { pages: 5 });
         assert_eq!(pool.backing().to_string(), "5 huge pages of 2 MiB");
         let host = HugePages::read().unwrap();
         assert_eq!(host.available(), with_ours.available() - 5, "promised when the pool is made");
@@ -56,7 +56,7 @@ fn a_pool_on_huge_pages_owns_them_and_gives_them_back() {
         assert_eq!(touched, if populate == Populate::AtOnce { 5 } else { 0 });
 
         let wanted = host.available() + 1;
-        let Err(Error::TooFewHugePages(shortage)) = Pool::new(&self::config(wanted << 21, Pages::Huge))
+        let Err(Error::TooFewHugePages(shortage)) = Pool::new(&self::config(wanted << 21, PoolPages::Huge))
         else {
             panic!("a pool was made, or failed for another reason, although one huge page was missing");
         };
@@ -65,7 +65,7 @@ fn a_pool_on_huge_pages_owns_them_and_gives_them_back() {
 
         let reservation = pool.reserve_promised("a", 10 << 20).unwrap();
         reservation.put_chunk(id(0), &vec![9; 10 << 20]).unwrap();
-        let stored = reservation.seal();
+        let stored = reservation.publish();
         drop(pool);
         assert!(stored.chunk(0, 0).unwrap().iter().all(|&byte| byte == 9));
         drop(stored);
@@ -80,7 +80,8 @@ fn pages_given_back_while_in_use_leave_with_their_pool() {
     let _host = lock_host();
     let before = HugePages::read().unwrap();
     let Some(reserved) = set_aside(2) else { return };
-    let pool = Pool::new(&PoolConfig { populate: Populate::AtOnce, ..config(4 << 20, Pages::Huge) }).unwrap();
+    let pool =
+        Pool::new(&PoolConfig { populate: Populate::AtOnce, ..config(4 << 20, PoolPages::Huge) }).unwrap();
     drop(reserved);
     let again = set_aside(1).unwrap();
     drop(pool);
@@ -92,7 +93,7 @@ fn pages_given_back_while_in_use_leave_with_their_pool() {
 fn too_few_huge_pages_is_an_error_that_tells_the_way_out() {
     let _host = lock_host();
     let host = HugePages::read().unwrap();
-    let error = Pool::new(&config(FAR_TOO_MUCH, Pages::Huge)).unwrap_err();
+    let error = Pool::new(&config(FAR_TOO_MUCH, PoolPages::Huge)).unwrap_err();
     let wanted = FAR_TOO_MUCH >> 21;
     let enough = host.total + wanted - host.available();
     assert_eq!(
@@ -109,12 +110,15 @@ fn too_few_huge_pages_is_an_error_that_tells_the_way_out() {
 
 #[test]
 fn ordinary_pages_are_taken_where_asked_for() {
-    let pool =
-        Pool::new(&PoolConfig { populate: Populate::AtOnce, ..config(4 << 20, Pages::Ordinary) }).unwrap();
-    assert_eq!((pool.backing(), pool.backing().to_string()), (Backing::Ordinary, "ordinary pages".into()));
+    let pool = Pool::new(&PoolConfig { populate: Populate::AtOnce, ..config(4 << 20, PoolPages::Ordinary) })
+        .unwrap();
+    assert_eq!(
+        (pool.backing(), pool.backing().to_string()),
+        (PoolBacking::Ordinary, "ordinary pages".into())
+    );
     assert_empty(&pool);
     let provided = provide(4 << 20, PageChoice::Ordinary, Populate::OnFirstUse).unwrap();
-    assert_eq!(provided.pool.backing(), Backing::Ordinary);
+    assert_eq!(provided.pool.backing(), PoolBacking::Ordinary);
     assert!(provided.why_ordinary.is_none(), "nothing else was wanted");
 }
 
@@ -129,7 +133,7 @@ fn huge_pages_are_provided_where_this_process_may_set_them_aside() {
     for choice in [PageChoice::Auto, PageChoice::Huge] {
         for (capacity_bytes, set_aside) in [(free_bytes, 0), (free_bytes + (4 << 20), 2)] {
             let provided = provide(capacity_bytes, choice, Populate::OnFirstUse).unwrap();
-            assert_eq!(provided.pool.backing(), Backing::Huge { pages: capacity_bytes >> 21 });
+            assert_eq!(provided.pool.backing(), PoolBacking::Huge { pages: capacity_bytes >> 21 });
             assert!(provided.why_ordinary.is_none());
             assert_eq!(HugePages::read().unwrap().total, with_ours.total + set_aside);
             drop(provided);
@@ -167,7 +171,7 @@ fn without_huge_pages_it_is_said_in_one_line_what_would_change_that() {
 #[test]
 fn capacities_no_host_has_are_refused() {
     for capacity_bytes in [0, usize::MAX, usize::MAX / 2, usize::MAX - (2 << 20)] {
-        for pages in [Pages::Huge, Pages::Ordinary] {
+        for pages in [PoolPages::Huge, PoolPages::Ordinary] {
             let error = Pool::new(&config(capacity_bytes, pages)).unwrap_err();
             assert!(
                 matches!(error, Error::Capacity { capacity_bytes: told } if told == capacity_bytes),
@@ -177,7 +181,7 @@ fn capacities_no_host_has_are_refused() {
         let error = provide(capacity_bytes, PageChoice::Auto, Populate::OnFirstUse).unwrap_err();
         assert!(matches!(error, Error::Capacity { .. }), "{error}");
     }
-    let error = Pool::new(&config(FAR_TOO_MUCH, Pages::Ordinary)).unwrap_err();
+    let error = Pool::new(&config(FAR_TOO_MUCH, PoolPages::Ordinary)).unwrap_err();
     assert!(matches!(error, Error::TooLittleMemory { wanted_bytes: FAR_TOO_MUCH, .. }), "{error}");
 }
 

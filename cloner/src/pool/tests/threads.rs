@@ -24,7 +24,7 @@ fn content(writer: u64, round: u64, index: u32) -> Vec<u8> {
 
 #[derive(Default)]
 struct Counts {
-    sealed: AtomicUsize,
+    published: AtomicUsize,
     full: AtomicUsize,
     abandoned: AtomicUsize,
     read: AtomicUsize,
@@ -56,8 +56,8 @@ fn put(pool: &Pool, writer: u64, round: u64, counts: &Counts) {
             counts.abandoned.fetch_add(1, Ordering::Relaxed);
         }
         Ok(reservation) => {
-            reservation.seal();
-            counts.sealed.fetch_add(1, Ordering::Relaxed);
+            reservation.publish();
+            counts.published.fetch_add(1, Ordering::Relaxed);
         }
         Err(Error::Full { .. }) => {
             counts.full.fetch_add(1, Ordering::Relaxed);
@@ -111,12 +111,12 @@ fn eight_threads_put_read_and_remove_under_the_check() {
         checker.join().unwrap()
     });
 
-    let Counts { sealed, full, abandoned, read } = counts;
-    let [sealed, full, abandoned, read] = [sealed, full, abandoned, read].map(AtomicUsize::into_inner);
+    let Counts { published, full, abandoned, read } = counts;
+    let [published, full, abandoned, read] = [published, full, abandoned, read].map(AtomicUsize::into_inner);
     println!(
-        "{sealed} published, {full} found the pool full, {abandoned} abandoned, {read} read, {checks} checks"
+        "{published} published, {full} found the pool full, {abandoned} abandoned, {read} read, {checks} checks"
     );
-    assert!(sealed > 0 && full > 0 && abandoned > 0 && read > 0 && checks > 0);
+    assert!(published > 0 && full > 0 && abandoned > 0 && read > 0 && checks > 0);
     for listing in pool.list() {
         pool.remove(&listing.name).unwrap();
     }
@@ -133,7 +133,7 @@ fn one_reservation_is_filled_by_all_threads_of_rayon() {
         .into_par_iter()
         .try_for_each(|index| reservation.put_chunk(id(index), &content(1, 2, index)))
         .unwrap();
-    let stored = reservation.seal();
+    let stored = reservation.publish();
     assert_eq!(stored.chunks().len(), 1_000);
     stored.chunks().par_iter().for_each(|chunk| assert_eq!(chunk.bytes(), content(1, 2, chunk.id().index)));
 }
@@ -152,7 +152,7 @@ fn of_many_that_want_a_name_one_gets_it() {
                 everybody.wait();
                 match reservation {
                     Ok(reservation) => {
-                        reservation.seal();
+                        reservation.publish();
                         won.fetch_add(1, Ordering::Relaxed);
                     }
                     Err(error) => assert!(matches!(error, Error::NameTaken { .. })),

@@ -7,8 +7,8 @@ use std::path::Path;
 use vmm::Announce;
 
 use super::Error;
-use super::wire::{Answer, Request};
-use crate::process::{Channel, GuestProcess, Reaped};
+use super::wire::{ZygoteAnswer, ZygoteRequest};
+use crate::process::{Channel, ChildProcess, GuestProcess};
 use crate::restore::Template;
 
 /// The sub-command by which the `cloner` program becomes a zygote.
@@ -19,7 +19,7 @@ pub(super) const SUBCOMMAND: &str = "zygote";
 pub struct Zygote {
     // Dropped before the process, which is then waited for: closing the channel is what ends it.
     channel: Channel,
-    process: Reaped,
+    process: ChildProcess,
 }
 
 impl Zygote {
@@ -31,12 +31,12 @@ impl Zygote {
     /// host, [`Error::ZygoteEnded`] if it ends without an answer, [`Error::Channel`] if messages cannot be passed.
     pub fn start(program: &Path, template: &Template) -> Result<Self, Error> {
         let (channel, theirs) = Channel::pair()?;
-        let process = Reaped::spawn(program, SUBCOMMAND, theirs)
+        let process = ChildProcess::spawn(program, SUBCOMMAND, theirs)
             .map_err(|source| Error::Start { program: program.display().to_string(), source })?;
         let zygote = Self { channel, process };
         let fds = [template.file().as_fd(), template.saved_state().as_fd()];
-        match zygote.ask::<0>(&Request::SetUp, &fds)? {
-            (Answer::Ready, []) => Ok(zygote),
+        match zygote.ask::<0>(&ZygoteRequest::SetUp, &fds)? {
+            (ZygoteAnswer::Ready, []) => Ok(zygote),
             (answer, _) => Err(refused(answer)),
         }
     }
@@ -52,8 +52,8 @@ impl Zygote {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
         let fds = [their_console.as_fd(), their_control.as_fd()];
-        match self.ask::<1>(&Request::Fork { announce }, &fds)? {
-            (Answer::Forked { pid }, [pidfd]) => Ok(GuestProcess::new(pid, pidfd, console, control)),
+        match self.ask::<1>(&ZygoteRequest::Fork { announce }, &fds)? {
+            (ZygoteAnswer::Forked { pid }, [pidfd]) => Ok(GuestProcess::new(pid, pidfd, console, control)),
             (answer, _) => Err(refused(answer)),
         }
     }
@@ -67,12 +67,12 @@ impl Zygote {
     /// Sends a request and waits for the answer, which comes with `N` descriptors if the request succeeded.
     fn ask<const N: usize>(
         &self,
-        request: &Request,
+        request: &ZygoteRequest,
         fds: &[BorrowedFd<'_>],
-    ) -> Result<(Answer, [OwnedFd; N]), Error> {
+    ) -> Result<(ZygoteAnswer, [OwnedFd; N]), Error> {
         self.channel.send(request, fds)?;
-        let (answer, fds) = self.channel.receive_any::<Answer>()?.ok_or(Error::ZygoteEnded)?;
-        if let Answer::Failed(why) = answer {
+        let (answer, fds) = self.channel.receive_any::<ZygoteAnswer>()?.ok_or(Error::ZygoteEnded)?;
+        if let ZygoteAnswer::Failed(why) = answer {
             return Err(Error::Refused(why));
         }
         let fds = fds
@@ -82,10 +82,10 @@ impl Zygote {
     }
 }
 
-fn refused(answer: Answer) -> Error {
+fn refused(answer: ZygoteAnswer) -> Error {
     match answer {
-        Answer::Failed(why) => Error::Refused(why),
-        Answer::Ready | Answer::Forked { .. } => {
+        ZygoteAnswer::Failed(why) => Error::Refused(why),
+        ZygoteAnswer::Ready | ZygoteAnswer::Forked { .. } => {
             Error::Refused(String::from("the answer belongs to a different request"))
         }
     }

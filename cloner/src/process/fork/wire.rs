@@ -5,7 +5,7 @@ use vmm::Announce;
 
 /// To the zygote.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request {
+pub(super) enum ZygoteRequest {
     /// The first request. Beside it: the template's sealed memory, and a file with its state.
     SetUp,
     /// Make a fork. Beside it: the fork's console, and its end of the control channel.
@@ -14,7 +14,7 @@ pub(super) enum Request {
 
 /// From the zygote.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(super) enum ZygoteAnswer {
     Ready,
     /// The fork was made. Beside it: its pidfd.
     Forked {

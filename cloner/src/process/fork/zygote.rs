@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use vmm::host::Host;
-use vmm::host::fork::{Child, Side, fork};
+use vmm::host::fork::{ForkSide, ForkedChild, fork};
 
 use super::Error;
-use super::wire::{Answer, Request};
+use super::wire::{ZygoteAnswer, ZygoteRequest};
 use crate::chain;
 use crate::process::{self, Channel};
 use crate::restore::Template;
@@ -27,30 +27,30 @@ pub fn serve(channel: OwnedFd) -> Result<(), Error> {
         Ok(Some(template)) => template,
         Ok(None) => return Ok(()),
         Err(error) => {
-            channel.send(&Answer::Failed(chain(&error)), &[])?;
+            channel.send(&ZygoteAnswer::Failed(chain(&error)), &[])?;
             return Err(error);
         }
     };
     forget_children();
-    channel.send(&Answer::Ready, &[])?;
-    while let Some((request, fds)) = channel.receive::<Request, 2>()? {
-        let Request::Fork { announce } = request else {
-            channel.send(&Answer::Failed(String::from("a zygote can be set up only once")), &[])?;
+    channel.send(&ZygoteAnswer::Ready, &[])?;
+    while let Some((request, fds)) = channel.receive::<ZygoteRequest, 2>()? {
+        let ZygoteRequest::Fork { announce } = request else {
+            channel.send(&ZygoteAnswer::Failed(String::from("a zygote can be set up only once")), &[])?;
             continue;
         };
         match fork() {
-            Ok(Side::Child) => {
+            Ok(ForkSide::Child) => {
                 drop(channel);
                 let [console, control] = fds;
                 process::run(UnixStream::from(console), Channel::from_fd(control), |output| {
                     process::restore(template.state(), template.memory()?, announce, output)
                 });
             }
-            Ok(Side::Parent(Child { pid, pidfd })) => {
+            Ok(ForkSide::Parent(ForkedChild { pid, pidfd })) => {
                 drop(fds);
-                channel.send(&Answer::Forked { pid }, &[pidfd.as_fd()])?;
+                channel.send(&ZygoteAnswer::Forked { pid }, &[pidfd.as_fd()])?;
             }
-            Err(error) => channel.send(&Answer::Failed(chain(&error)), &[])?,
+            Err(error) => channel.send(&ZygoteAnswer::Failed(chain(&error)), &[])?,
         }
     }
     Ok(())
@@ -58,8 +58,8 @@ pub fn serve(channel: OwnedFd) -> Result<(), Error> {
 
 /// Does everything that would otherwise have to be done for each fork. `None` if the other end was closed first.
 fn set_up(channel: &Channel) -> Result<Option<Template>, Error> {
-    let Some((request, [memory, state])) = channel.receive::<Request, 2>()? else { return Ok(None) };
-    if !matches!(request, Request::SetUp) {
+    let Some((request, [memory, state])) = channel.receive::<ZygoteRequest, 2>()? else { return Ok(None) };
+    if !matches!(request, ZygoteRequest::SetUp) {
         return Err(Error::Refused(String::from("the first request to a zygote has to bring its template")));
     }
     let template = Template::received(File::from(memory), File::from(state))?;

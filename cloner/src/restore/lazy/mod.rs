@@ -33,12 +33,12 @@ use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::CHUNK_PAGES;
 use vmm::memory::userfault;
-use vmm::memory::{self, Backing, GuestMemory, Lost};
+use vmm::memory::{self, Backing, GuestMemory, MemoryLost};
 
 use crate::layout::PageNumber;
 
 pub(super) use source::SnapshotSource;
-pub use source::{Source, SourceError};
+pub use source::{PageSource, SourceError};
 pub use status::{Fault, Fill};
 pub use working_set::WorkingSet;
 
@@ -54,7 +54,7 @@ pub enum Error {
     /// The kind of memory asked for has content already: it lies over a template.
     #[error("a lazy restore needs memory of its own, not memory that is {0}")]
     NotOwn(String),
-    /// [`Options::granule_pages`] is not a power of two, or is larger than a chunk.
+    /// [`LazyOptions::granule_pages`] is not a power of two, or is larger than a chunk.
     #[error(
         "cannot bring {0} pages for one fault: the number must be a power of two from 1 to {CHUNK_PAGES}"
     )]
@@ -64,7 +64,7 @@ pub enum Error {
     Userfault(#[from] userfault::OpenError),
     /// The event descriptor that wakes the server thread cannot be made.
     #[error("cannot make an event descriptor")]
-    Bell(#[source] io::Error),
+    Waker(#[source] io::Error),
     /// The kernel refuses to report the faults of a range of memory.
     #[error("cannot register memory for its faults to be served")]
     Register(#[source] io::Error),
@@ -73,12 +73,12 @@ pub enum Error {
     Thread(#[source] io::Error),
     /// A page of the working set could not be brought.
     #[error("cannot prefetch the working set")]
-    Lost(#[from] Lost),
+    Lost(#[from] MemoryLost),
 }
 
 /// Why memory was lost.
 #[derive(Debug, thiserror::Error)]
-pub enum Loss {
+pub enum LossReason {
     /// A page cannot be decoded: its chunk, or one it refers to, is damaged.
     #[error("cannot bring page {page} of chunk {chunk}")]
     Page {
@@ -110,7 +110,7 @@ pub enum Loss {
 
 /// How the memory is to arrive.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct LazyOptions {
     /// Pages brought for one fault: a power of two from 1 to 512, aligned around the page that was touched. Memory on 2 MiB
     /// pages is always brought by the chunk.
     pub granule_pages: usize,
@@ -124,7 +124,7 @@ pub struct Options {
     pub limit: Duration,
 }
 
-impl Default for Options {
+impl Default for LazyOptions {
     /// 16 pages for a fault, the rest in the background after 20 ms, a limit of 30 s.
     fn default() -> Self {
         Self {
@@ -160,7 +160,11 @@ pub fn check() -> Result<(), Error> {
 /// [`Error::NotOwn`] or [`Error::Granule`] if `backing` or `options` do not fit, [`Error::Userfault`] if this host does not allow
 /// it, [`Error::Lost`] if a page of the working set cannot be brought, and otherwise the resource that the host refused. Memory and
 /// threads are gone then.
-pub fn memory_from(source: Box<dyn Source>, backing: Backing, options: &Options) -> Result<Restored, Error> {
+pub fn memory_from(
+    source: Box<dyn PageSource>,
+    backing: Backing,
+    options: &LazyOptions,
+) -> Result<Restored, Error> {
     let started = Instant::now();
     if matches!(backing, Backing::OverTemplate(_)) {
         return Err(Error::NotOwn(backing.to_string()));

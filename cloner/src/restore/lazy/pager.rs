@@ -9,19 +9,19 @@ use std::time::Instant;
 
 use cloner_codec::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, Page, PageIndex};
 use vmm::memory::Mapping;
-use vmm::memory::userfault::{Installed, Userfault};
+use vmm::memory::userfault::{InstallOutcome, Userfault};
 use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::layout::{Chunk, ChunkIndex, PageNumber, chunk_at};
 
-use super::source::Source;
-use super::status::{Fill, Status};
-use super::{Error, Loss};
+use super::source::PageSource;
+use super::status::{ArrivalStatus, Fill};
+use super::{Error, LossReason};
 
 /// What to do with pages that are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Zeros {
+pub(super) enum ZeroPages {
     /// Install them, because something waits for them.
     Install,
     /// Leave them missing: the kernel supplies zeros once the range is unregistered.
@@ -31,17 +31,17 @@ pub(super) enum Zeros {
 /// Everything needed to bring pages. Shared by the threads that do; when the last of them ends, source and descriptor are closed.
 #[derive(Debug)]
 pub(super) struct Pager {
-    pub(super) status: Arc<Status>,
+    pub(super) status: Arc<ArrivalStatus>,
     pub(super) userfault: Userfault,
     /// Wakes the server when there is something to do besides faults.
-    pub(super) bell: EventFd,
-    source: Box<dyn Source>,
+    pub(super) waker: EventFd,
+    source: Box<dyn PageSource>,
     layout: Layout,
     /// The chunks that are to arrive, by ascending index. For all others, the kernel supplies zeros.
     chunks: Vec<Chunk>,
     /// For each of those chunks, the pages that are there.
-    present: Box<[Present]>,
-    regions: Vec<Region>,
+    present: Box<[PresentPages]>,
+    regions: Vec<PagedRegion>,
     granule_pages: usize,
     /// Whether the memory is made of 2 MiB pages, which are installed whole.
     huge: bool,
@@ -50,7 +50,7 @@ pub(super) struct Pager {
 }
 
 #[derive(Debug)]
-struct Region {
+struct PagedRegion {
     mapping: Arc<Mapping>,
     first_chunk: u32,
     /// The ranges that are registered, in bytes from the start of the region.
@@ -59,17 +59,17 @@ struct Region {
 
 /// The pages of a chunk that are there: page `64 * i + j` is bit `j` of word `i`.
 #[derive(Debug, Default)]
-struct Present([AtomicU64; CHUNK_PAGES / 64]);
+struct PresentPages([AtomicU64; CHUNK_PAGES / 64]);
 
 /// A page of the guest, by the chunk that it lies in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spot {
+pub(super) struct PageInChunk {
     pub(super) chunk: Chunk,
     /// Index of the page in the chunk, from 0.
     pub(super) page: usize,
 }
 
-impl Spot {
+impl PageInChunk {
     pub(super) fn number(&self) -> PageNumber {
         PageNumber::new(self.chunk.index, PageIndex::new(self.page).expect("a page of the chunk"))
     }
@@ -77,7 +77,7 @@ impl Spot {
 
 /// What is known of a page before it is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Content {
+enum PageContent {
     Present,
     Zero,
     Bytes,
@@ -86,19 +86,19 @@ enum Content {
 impl Pager {
     /// Registers the chunks that `source` holds. Nothing may have touched the memory before.
     pub(super) fn new(
-        source: Box<dyn Source>,
+        source: Box<dyn PageSource>,
         memory: &GuestMemory,
         granule_pages: usize,
         started: Instant,
     ) -> Result<Self, Error> {
         let userfault = Userfault::open()?;
-        let bell = EventFd::new(EFD_NONBLOCK).map_err(Error::Bell)?;
+        let waker = EventFd::new(EFD_NONBLOCK).map_err(Error::Waker)?;
         let chunks = source.chunks();
         let mut first_chunk = 0;
         let mut regions = Vec::new();
         for (number, region) in memory.regions().iter().enumerate() {
             let held = chunks.iter().filter(|chunk| chunk.region == number);
-            let region = Region::new(region.mapping(), first_chunk, held);
+            let region = PagedRegion::new(region.mapping(), first_chunk, held);
             for range in &region.registered {
                 let result = userfault.register(&region.mapping, range.start, range.len());
                 result.map_err(Error::Register)?;
@@ -110,12 +110,15 @@ impl Pager {
         let huge =
             matches!(memory.backing(), Backing::Private(PageSize::Huge) | Backing::Shared(PageSize::Huge));
         Ok(Self {
-            status: Arc::new(Status::new(started, chunks.iter().map(|chunk| chunk.pages as u64).sum())),
+            status: Arc::new(ArrivalStatus::new(
+                started,
+                chunks.iter().map(|chunk| chunk.pages as u64).sum(),
+            )),
             userfault,
-            bell,
+            waker,
             source,
             layout: memory.layout(),
-            present: chunks.iter().map(|_| Present::default()).collect(),
+            present: chunks.iter().map(|_| PresentPages::default()).collect(),
             chunks,
             regions,
             granule_pages,
@@ -138,7 +141,7 @@ impl Pager {
     }
 
     /// The page at a host address, if that belongs to the guest.
-    pub(super) fn at_address(&self, address: u64) -> Option<Spot> {
+    pub(super) fn at_address(&self, address: u64) -> Option<PageInChunk> {
         self.regions.iter().enumerate().find_map(|(number, region)| {
             let offset = address.checked_sub(region.mapping.host_address())?;
             let offset =
@@ -148,37 +151,38 @@ impl Pager {
     }
 
     /// The page at an offset of a region.
-    pub(super) fn at_offset(&self, region: usize, offset: usize) -> Option<Spot> {
+    pub(super) fn at_offset(&self, region: usize, offset: usize) -> Option<PageInChunk> {
         let chunk =
             u32::try_from(offset / CHUNK_BYTES).ok()?.checked_add(self.regions[region].first_chunk)?;
         let chunk = chunk_at(self.layout, ChunkIndex(chunk))?;
-        Some(Spot { chunk, page: offset % CHUNK_BYTES / PAGE_BYTES })
+        Some(PageInChunk { chunk, page: offset % CHUNK_BYTES / PAGE_BYTES })
     }
 
     /// The page with a number, if the guest has one.
-    pub(super) fn at_number(&self, number: PageNumber) -> Option<Spot> {
+    pub(super) fn at_number(&self, number: PageNumber) -> Option<PageInChunk> {
         let (chunk, page) = number.split()?;
         let chunk = chunk_at(self.layout, chunk)?;
-        (page.get() < chunk.pages).then(|| Spot { chunk, page: page.get() })
+        (page.get() < chunk.pages).then(|| PageInChunk { chunk, page: page.get() })
     }
 
     pub(super) fn is_present(&self, chunk: &Chunk, page: usize) -> bool {
         // Acquire: a thread that sees the bit also sees the page.
-        self.present(chunk)
-            .is_none_or(|Present(words)| words[page / 64].load(Ordering::Acquire) >> (page % 64) & 1 == 1)
+        self.present(chunk).is_none_or(|PresentPages(words)| {
+            words[page / 64].load(Ordering::Acquire) >> (page % 64) & 1 == 1
+        })
     }
 
     /// `None` for a chunk that holds nothing and so is not to arrive.
-    fn present(&self, chunk: &Chunk) -> Option<&Present> {
+    fn present(&self, chunk: &Chunk) -> Option<&PresentPages> {
         let at = self.chunks.binary_search_by_key(&chunk.index, |chunk| chunk.index).ok()?;
         Some(&self.present[at])
     }
 
     /// Brings a page and its neighbours: the whole granule that the page lies in.
-    pub(super) fn bring_around(&self, spot: &Spot, scratch: &mut [u8]) -> Result<(), Loss> {
-        let start = spot.page & !(self.granule_pages - 1);
-        let end = (start + self.granule_pages).min(spot.chunk.pages);
-        self.bring(&spot.chunk, start..end, Zeros::Install, scratch)
+    pub(super) fn bring_around(&self, place: &PageInChunk, scratch: &mut [u8]) -> Result<(), LossReason> {
+        let start = place.page & !(self.granule_pages - 1);
+        let end = (start + self.granule_pages).min(place.chunk.pages);
+        self.bring(&place.chunk, start..end, ZeroPages::Install, scratch)
     }
 
     /// Brings the pages of the range that are missing. `scratch` has room for a chunk.
@@ -186,24 +190,26 @@ impl Pager {
         &self,
         chunk: &Chunk,
         pages: Range<usize>,
-        zeros: Zeros,
+        zeros: ZeroPages,
         scratch: &mut [u8],
-    ) -> Result<(), Loss> {
+    ) -> Result<(), LossReason> {
         if self.huge {
             return self.bring_whole(chunk, scratch);
         }
         let bytes = |run: &Range<usize>| run.start * PAGE_BYTES..run.end * PAGE_BYTES;
-        let mut run = (Content::Present, pages.start..pages.start);
+        let mut run = (PageContent::Present, pages.start..pages.start);
         // One step more than there are pages, to end the last run.
         for page in pages.start..=pages.end {
             let content =
-                if page < pages.end { self.decode(chunk, page, scratch)? } else { Content::Present };
+                if page < pages.end { self.decode(chunk, page, scratch)? } else { PageContent::Present };
             if content != run.0 {
                 match run.0 {
-                    Content::Present => {}
-                    Content::Zero if zeros == Zeros::Leave => {}
-                    Content::Zero => self.install(chunk, run.1.clone(), None)?,
-                    Content::Bytes => self.install(chunk, run.1.clone(), Some(&scratch[bytes(&run.1)]))?,
+                    PageContent::Present => {}
+                    PageContent::Zero if zeros == ZeroPages::Leave => {}
+                    PageContent::Zero => self.install(chunk, run.1.clone(), None)?,
+                    PageContent::Bytes => {
+                        self.install(chunk, run.1.clone(), Some(&scratch[bytes(&run.1)]))?;
+                    }
                 }
                 run = (content, page..page);
             }
@@ -212,7 +218,7 @@ impl Pager {
         Ok(())
     }
 
-    fn bring_whole(&self, chunk: &Chunk, scratch: &mut [u8]) -> Result<(), Loss> {
+    fn bring_whole(&self, chunk: &Chunk, scratch: &mut [u8]) -> Result<(), LossReason> {
         if self.is_present(chunk, 0) {
             return Ok(());
         }
@@ -223,23 +229,23 @@ impl Pager {
     }
 
     /// Decodes a page to its place in `scratch`, if it is missing.
-    fn decode(&self, chunk: &Chunk, page: usize, scratch: &mut [u8]) -> Result<Content, Loss> {
+    fn decode(&self, chunk: &Chunk, page: usize, scratch: &mut [u8]) -> Result<PageContent, LossReason> {
         if self.is_present(chunk, page) {
-            return Ok(Content::Present);
+            return Ok(PageContent::Present);
         }
         let bytes: &mut Page = scratch[page * PAGE_BYTES..].first_chunk_mut().expect("room for a chunk");
         let index = PageIndex::new(page).expect("a page of the chunk");
-        self.source.page(chunk, index, bytes).map_err(|source| Loss::Page {
+        self.source.page(chunk, index, bytes).map_err(|source| LossReason::Page {
             chunk: chunk.index.0,
             page,
             source,
         })?;
-        Ok(if is_zero(bytes) { Content::Zero } else { Content::Bytes })
+        Ok(if is_zero(bytes) { PageContent::Zero } else { PageContent::Bytes })
     }
 
     /// Installs a run of pages; zeros if `bytes` is `None`. Pages that are there already stay, and nothing is installed once memory
     /// is lost.
-    fn install(&self, chunk: &Chunk, pages: Range<usize>, bytes: Option<&[u8]>) -> Result<(), Loss> {
+    fn install(&self, chunk: &Chunk, pages: Range<usize>, bytes: Option<&[u8]>) -> Result<(), LossReason> {
         let region = &self.regions[chunk.region];
         let step = if self.huge { CHUNK_BYTES } else { PAGE_BYTES };
         let (start, len) = (chunk.offset + pages.start * PAGE_BYTES, pages.len() * PAGE_BYTES);
@@ -254,23 +260,23 @@ impl Pager {
                 Some(bytes) => self.userfault.copy(&region.mapping, start + done, &bytes[done..]),
                 None => self.userfault.zero(&region.mapping, start + done, len - done),
             };
-            let arrived = match installed.map_err(Loss::Kernel)? {
-                Installed::Bytes(0) => {
+            let arrived = match installed.map_err(LossReason::Kernel)? {
+                InstallOutcome::Bytes(0) => {
                     // The address space is changing; the kernel asks to be asked again.
                     thread::yield_now();
                     continue;
                 }
-                Installed::Bytes(bytes) => bytes,
-                Installed::Present => {
+                InstallOutcome::Bytes(bytes) => bytes,
+                InstallOutcome::Present => {
                     let wake = self.userfault.wake(&region.mapping, start + done, step);
-                    wake.map_err(Loss::Kernel)?;
+                    wake.map_err(LossReason::Kernel)?;
                     step
                 }
                 // Everything has arrived in the meantime.
-                Installed::Unregistered => return Ok(()),
+                InstallOutcome::Unregistered => return Ok(()),
             };
             let first = (start + done - chunk.offset) / PAGE_BYTES;
-            if let Some(Present(words)) = self.present(chunk) {
+            if let Some(PresentPages(words)) = self.present(chunk) {
                 let mut new = 0;
                 for page in first..first + arrived / PAGE_BYTES {
                     let bit = 1 << (page % 64);
@@ -284,8 +290,8 @@ impl Pager {
     }
 
     /// Lets the threads that wait for a page go on: with the page if it is there, with an error otherwise.
-    pub(super) fn refuse(&self, spot: &Spot) -> io::Result<()> {
-        let Spot { chunk, page } = spot;
+    pub(super) fn refuse(&self, place: &PageInChunk) -> io::Result<()> {
+        let PageInChunk { chunk, page } = place;
         let mapping = &self.regions[chunk.region].mapping;
         let (offset, len) = match self.huge {
             true => (chunk.offset, CHUNK_BYTES),
@@ -300,28 +306,28 @@ impl Pager {
     }
 
     /// Leaves the pages that are still missing, all of them zero, to the kernel, and notes that everything has arrived.
-    pub(super) fn complete(&self) -> Result<(), Loss> {
+    pub(super) fn complete(&self) -> Result<(), LossReason> {
         for region in &self.regions {
             for range in &region.registered {
                 let result = self.userfault.unregister(&region.mapping, range.start, range.len());
-                result.map_err(Loss::Kernel)?;
+                result.map_err(LossReason::Kernel)?;
             }
         }
         self.status.complete();
-        self.ring();
+        self.wake_server();
         Ok(())
     }
 
     /// Wakes the server, for a request or to check whether it is over.
-    pub(super) fn ring(&self) {
-        if let Err(error) = self.bell.write(1) {
+    pub(super) fn wake_server(&self) {
+        if let Err(error) = self.waker.write(1) {
             // The counter is full: the server has not read it yet, and will.
             tracing::trace!(%error, "the server has been woken already");
         }
     }
 }
 
-impl Region {
+impl PagedRegion {
     fn new<'c>(mapping: &Arc<Mapping>, first_chunk: u32, held: impl Iterator<Item = &'c Chunk>) -> Self {
         let mut registered: Vec<Range<usize>> = Vec::new();
         for chunk in held {

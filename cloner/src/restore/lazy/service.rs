@@ -8,14 +8,14 @@ use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
-use vmm::memory::{Lost, Supplier};
+use vmm::memory::{MemoryLost, Supplier};
 
 use crate::layout::PageNumber;
 use crate::sync::lock;
 
-use super::pager::{Pager, Spot, Zeros};
-use super::status::{Fault, Request, Status, Stop};
-use super::{Loss, Options};
+use super::pager::{PageInChunk, Pager, ZeroPages};
+use super::status::{ArrivalStatus, Fault, OnLoss, PageRequest};
+use super::{LazyOptions, LossReason};
 
 /// The longest that the server sleeps if nothing wakes it. Something always should: this only limits the effect of a mistake.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -27,7 +27,7 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 pub(super) struct Service {
     /// Owned by the threads: when the last of them ends, source and descriptor are closed.
     pager: Weak<Pager>,
-    status: Arc<Status>,
+    status: Arc<ArrivalStatus>,
     server: Worker,
     filler: Worker,
     watchdog: Option<JoinHandle<()>>,
@@ -36,23 +36,23 @@ pub(super) struct Service {
 /// A thread that asks the source for pages, and may have to wait forever.
 #[derive(Debug)]
 struct Worker {
-    duty: Arc<Duty>,
+    status: Arc<WorkerStatus>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What a worker is doing, for the watchdog.
 #[derive(Debug)]
-struct Duty {
+struct WorkerStatus {
     name: &'static str,
     epoch: Instant,
     /// Nanoseconds from `epoch` to the beginning of the request; 0 between requests.
     since: AtomicU64,
     /// The fault that is being served, if the request is a fault.
-    fault: Mutex<Option<Spot>>,
+    fault: Mutex<Option<PageInChunk>>,
     stalled: AtomicBool,
 }
 
-impl Duty {
+impl WorkerStatus {
     fn new(name: &'static str) -> Arc<Self> {
         Arc::new(Self {
             name,
@@ -64,7 +64,7 @@ impl Duty {
     }
 
     /// Does work that the watchdog limits in time.
-    fn during<T>(&self, fault: Option<Spot>, work: impl FnOnce() -> T) -> T {
+    fn during<T>(&self, fault: Option<PageInChunk>, work: impl FnOnce() -> T) -> T {
         *lock(&self.fault) = fault;
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.since.store(now.max(1), Ordering::Release);
@@ -80,30 +80,30 @@ impl Duty {
         }
     }
 
-    fn fault(&self) -> Option<Spot> {
+    fn fault(&self) -> Option<PageInChunk> {
         *lock(&self.fault)
     }
 }
 
 impl Service {
     /// Starts the threads; the filler brings `first` before anything else.
-    pub(super) fn start(pager: Pager, options: &Options, first: Vec<PageNumber>) -> io::Result<Self> {
+    pub(super) fn start(pager: Pager, options: &LazyOptions, first: Vec<PageNumber>) -> io::Result<Self> {
         let pager = Arc::new(pager);
-        let (server, filler) = (Duty::new("fault handler"), Duty::new("background fill"));
+        let (server, filler) = (WorkerStatus::new("fault handler"), WorkerStatus::new("background fill"));
         let mut service = Self {
             pager: Arc::downgrade(&pager),
             status: Arc::clone(&pager.status),
-            server: Worker { duty: Arc::clone(&server), thread: None },
-            filler: Worker { duty: Arc::clone(&filler), thread: None },
+            server: Worker { status: Arc::clone(&server), thread: None },
+            filler: Worker { status: Arc::clone(&filler), thread: None },
             watchdog: None,
         };
         // If one cannot be started, dropping `service` ends those that were.
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.into()).spawn(body);
-        let (own, duty) = (Arc::clone(&pager), Arc::clone(&server));
-        service.server.thread = Some(spawn("lazy-serve", Box::new(move || serve_always(&own, &duty)))?);
-        let (own, duty) = (Arc::clone(&pager), Arc::clone(&filler));
+        let (own, status) = (Arc::clone(&pager), Arc::clone(&server));
+        service.server.thread = Some(spawn("lazy-serve", Box::new(move || serve_always(&own, &status)))?);
+        let (own, status) = (Arc::clone(&pager), Arc::clone(&filler));
         let background = options.background;
-        let fill = move || guarded(&own, &duty, || fill(&own, &duty, &first, background));
+        let fill = move || guarded(&own, &status, || fill(&own, &status, &first, background));
         service.filler.thread = Some(spawn("lazy-fill", Box::new(fill))?);
         let limit = options.limit;
         let watch = move || watch(&pager, [&server, &filler], limit);
@@ -111,14 +111,14 @@ impl Service {
         Ok(service)
     }
 
-    fn pager(&self) -> Result<Arc<Pager>, Lost> {
+    fn pager(&self) -> Result<Arc<Pager>, MemoryLost> {
         // The threads keep it until everything has arrived or this is dropped.
-        self.pager.upgrade().ok_or_else(|| Lost::new(Loss::Dropped))
+        self.pager.upgrade().ok_or_else(|| MemoryLost::new(LossReason::Dropped))
     }
 }
 
 impl Supplier for Service {
-    fn supply(&self, region: usize, offset: usize, len_bytes: usize) -> Result<(), Lost> {
+    fn supply(&self, region: usize, offset: usize, len_bytes: usize) -> Result<(), MemoryLost> {
         if len_bytes == 0 || self.status.is_complete() {
             return Ok(());
         }
@@ -131,12 +131,12 @@ impl Supplier for Service {
         let end = offset + len_bytes;
         let mut at = offset;
         while at < end {
-            let Some(Spot { chunk, page }) = pager.at_offset(region, at) else { break };
+            let Some(PageInChunk { chunk, page }) = pager.at_offset(region, at) else { break };
             let pages_end = chunk.pages.min((end - chunk.offset).div_ceil(PAGE_BYTES));
             let there = || (page..pages_end).all(|page| pager.is_present(&chunk, page));
             if !there() {
-                self.status.request(Request { chunk, pages: page..pages_end });
-                pager.ring();
+                self.status.request(PageRequest { chunk, pages: page..pages_end });
+                pager.wake_server();
                 self.status.wait_until(there)?;
             }
             at = chunk.offset + CHUNK_BYTES;
@@ -144,12 +144,12 @@ impl Supplier for Service {
         Ok(())
     }
 
-    fn supply_all(&self) -> Result<(), Lost> {
+    fn supply_all(&self) -> Result<(), MemoryLost> {
         self.status.want_fill();
         self.status.wait_until(|| false)
     }
 
-    fn on_loss(&self, stop: Stop) {
+    fn on_loss(&self, stop: OnLoss) {
         self.status.on_loss(stop);
     }
 }
@@ -158,12 +158,12 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.status.go();
         if let Some(pager) = self.pager.upgrade() {
-            pager.ring();
+            pager.wake_server();
         }
-        for Worker { duty, thread } in [&mut self.server, &mut self.filler] {
+        for Worker { status, thread } in [&mut self.server, &mut self.filler] {
             // A stalled thread is left behind, with all it holds, until its source returns. The mapping stays alive for it.
             match thread.take() {
-                Some(thread) if !duty.stalled.load(Ordering::Acquire) => join(thread),
+                Some(thread) if !status.stalled.load(Ordering::Acquire) => join(thread),
                 _ => {}
             }
         }
@@ -180,59 +180,59 @@ fn join(thread: JoinHandle<()>) {
 }
 
 /// Runs a worker's body. If it panics, the memory is lost.
-fn guarded(pager: &Pager, duty: &Duty, body: impl FnOnce()) {
+fn guarded(pager: &Pager, status: &WorkerStatus, body: impl FnOnce()) {
     // A panic leaves at most one page half done, and that page is not installed yet.
     if catch_unwind(AssertUnwindSafe(body)).is_err() {
-        duty.since.store(0, Ordering::Release);
-        pager.status.lose(Loss::Died(duty.name));
-        if let Some(spot) = duty.fault() {
-            refuse(pager, &spot);
+        status.since.store(0, Ordering::Release);
+        pager.status.lose(LossReason::Died(status.name));
+        if let Some(place) = status.fault() {
+            refuse(pager, &place);
         }
     }
 }
 
-fn serve_always(pager: &Pager, duty: &Duty) {
+fn serve_always(pager: &Pager, status: &WorkerStatus) {
     // Once more after a panic: to refuse the pages that can no longer be served.
-    guarded(pager, duty, || serve(pager, duty));
+    guarded(pager, status, || serve(pager, status));
     if !pager.status.is_over() {
-        serve(pager, duty);
+        serve(pager, status);
     }
 }
 
 /// Serves faults and requests until it is over; once memory is lost, refuses them.
-fn serve(pager: &Pager, duty: &Duty) {
+fn serve(pager: &Pager, status: &WorkerStatus) {
     let mut scratch = vec![0; CHUNK_BYTES];
     while !pager.status.is_over() {
-        let woken = pager.userfault.wait(&pager.bell, IDLE);
-        if let Err(error) = woken.and_then(|()| serve_all(pager, duty, &mut scratch)) {
-            pager.status.lose(Loss::Kernel(error));
+        let woken = pager.userfault.wait(&pager.waker, IDLE);
+        if let Err(error) = woken.and_then(|()| serve_all(pager, status, &mut scratch)) {
+            pager.status.lose(LossReason::Kernel(error));
             thread::sleep(BACK_OFF);
         }
     }
     // A watchdog may be serving as well, and may have missed the wake-up.
-    pager.ring();
+    pager.wake_server();
 }
 
 /// Serves all faults and requests that are waiting at the moment.
-fn serve_all(pager: &Pager, duty: &Duty, scratch: &mut [u8]) -> io::Result<()> {
+fn serve_all(pager: &Pager, status: &WorkerStatus, scratch: &mut [u8]) -> io::Result<()> {
     // Resets the event; whether it had been signalled does not matter.
-    let _ = pager.bell.read();
+    let _ = pager.waker.read();
     while let Some(address) = pager.userfault.next_fault()? {
-        let Some(spot) = pager.at_address(address) else { continue };
+        let Some(place) = pager.at_address(address) else { continue };
         let noticed = Instant::now();
         if !pager.status.is_lost() {
-            match duty.during(Some(spot), || pager.bring_around(&spot, scratch)) {
-                Ok(()) => pager.status.record(Fault { page: spot.number(), time: noticed.elapsed() }),
+            match status.during(Some(place), || pager.bring_around(&place, scratch)) {
+                Ok(()) => pager.status.record(Fault { page: place.number(), time: noticed.elapsed() }),
                 Err(loss) => pager.status.lose(loss),
             }
         }
         if pager.status.is_lost() {
-            refuse(pager, &spot);
+            refuse(pager, &place);
         }
     }
-    while let Some(Request { chunk, pages }) = pager.status.next_request() {
+    while let Some(PageRequest { chunk, pages }) = pager.status.next_request() {
         if !pager.status.is_settled() {
-            let brought = duty.during(None, || pager.bring(&chunk, pages, Zeros::Install, scratch));
+            let brought = status.during(None, || pager.bring(&chunk, pages, ZeroPages::Install, scratch));
             brought.unwrap_or_else(|loss| pager.status.lose(loss));
         }
         pager.status.arrived();
@@ -240,26 +240,26 @@ fn serve_all(pager: &Pager, duty: &Duty, scratch: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn refuse(pager: &Pager, spot: &Spot) {
-    if let Err(error) = pager.refuse(spot) {
+fn refuse(pager: &Pager, place: &PageInChunk) {
+    if let Err(error) = pager.refuse(place) {
         // The VM has been ended and its vCPUs kicked; newer kernels release a kicked vCPU all the same.
-        tracing::error!(%error, ?spot, "cannot refuse a page");
+        tracing::error!(%error, ?place, "cannot refuse a page");
     }
 }
 
 /// Brings the working set first and then, once it is wanted or `background` has passed, everything.
-fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber], background: Option<Duration>) {
+fn fill(pager: &Pager, status: &WorkerStatus, first: &[PageNumber], background: Option<Duration>) {
     let mut scratch = vec![0; CHUNK_BYTES];
-    let bring = |work: &mut dyn FnMut() -> Result<(), Loss>| {
+    let bring = |work: &mut dyn FnMut() -> Result<(), LossReason>| {
         if pager.status.is_settled() {
             return false;
         }
-        let result = duty.during(None, work);
+        let result = status.during(None, work);
         result.map_err(|loss| pager.status.lose(loss)).is_ok()
     };
-    let spots = first.iter().filter_map(|number| pager.at_number(*number));
-    for spot in spots {
-        if !bring(&mut || pager.bring_around(&spot, &mut scratch)) {
+    let places = first.iter().filter_map(|number| pager.at_number(*number));
+    for place in places {
+        if !bring(&mut || pager.bring_around(&place, &mut scratch)) {
             return;
         }
     }
@@ -268,7 +268,7 @@ fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber], background: Option<Dur
         return;
     }
     for chunk in pager.chunks() {
-        if !bring(&mut || pager.bring(chunk, 0..chunk.pages, Zeros::Leave, &mut scratch)) {
+        if !bring(&mut || pager.bring(chunk, 0..chunk.pages, ZeroPages::Leave, &mut scratch)) {
             return;
         }
     }
@@ -279,19 +279,19 @@ fn fill(pager: &Pager, duty: &Duty, first: &[PageNumber], background: Option<Dur
 
 /// Makes sure that no worker takes longer than `limit` for one request. If one does, the memory is lost, and this thread refuses
 /// the pages that the worker no longer can.
-fn watch(pager: &Pager, duties: [&Arc<Duty>; 2], limit: Duration) {
+fn watch(pager: &Pager, statuses: [&Arc<WorkerStatus>; 2], limit: Duration) {
     while !pager.status.is_over() {
         pager.status.nap(limit / 4);
-        for duty in duties {
-            if duty.has_taken() <= limit {
+        for status in statuses {
+            if status.has_taken() <= limit {
                 continue;
             }
-            duty.stalled.store(true, Ordering::Release);
-            pager.status.lose(Loss::Stalled { thread: duty.name, limit });
-            if let Some(spot) = duty.fault() {
-                refuse(pager, &spot);
+            status.stalled.store(true, Ordering::Release);
+            pager.status.lose(LossReason::Stalled { thread: status.name, limit });
+            if let Some(place) = status.fault() {
+                refuse(pager, &place);
             }
-            return serve(pager, &Duty::new("watchdog"));
+            return serve(pager, &WorkerStatus::new("watchdog"));
         }
     }
 }

@@ -6,13 +6,13 @@ use cloner_codec::chunk::{Page, PageIndex};
 use vmm::memory::Layout;
 
 use crate::layout::{Chunk, ChunkIndex, chunk_at};
-use crate::snapshot::{Checks, InChunk, Snapshot};
+use crate::snapshot::{ChunkResolver, Snapshot, VerifiedFlags};
 
 /// Why a source cannot provide a page.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Has the pages of a guest's memory, and provides them one at a time, to any thread.
-pub trait Source: fmt::Debug + Send + Sync {
+pub trait PageSource: fmt::Debug + Send + Sync {
     /// Where the memory lies in the guest's physical address space.
     fn layout(&self) -> Layout;
 
@@ -30,16 +30,16 @@ pub trait Source: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(in crate::restore) struct SnapshotSource {
     snapshot: Snapshot,
-    checks: Checks,
+    checks: VerifiedFlags,
 }
 
 impl SnapshotSource {
     pub(in crate::restore) fn new(snapshot: &Snapshot) -> Self {
-        Self { snapshot: snapshot.clone(), checks: Checks::new(snapshot) }
+        Self { snapshot: snapshot.clone(), checks: VerifiedFlags::new(snapshot) }
     }
 }
 
-impl Source for SnapshotSource {
+impl PageSource for SnapshotSource {
     fn layout(&self) -> Layout {
         self.snapshot.state().layout()
     }
@@ -52,6 +52,6 @@ impl Source for SnapshotSource {
     }
 
     fn page(&self, chunk: &Chunk, page: PageIndex, out: &mut Page) -> Result<(), SourceError> {
-        Ok(InChunk::checked(&self.snapshot, chunk.index, &self.checks).page(page, out)?)
+        Ok(ChunkResolver::checked(&self.snapshot, chunk.index, &self.checks).page(page, out)?)
     }
 }

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use vmm::memory::Lost;
+use vmm::memory::MemoryLost;
 
 use cloner_codec::chunk::PAGE_BYTES;
 
 use crate::layout::{Chunk, PageNumber};
 use crate::sync::lock;
 
-use super::Loss;
+use super::LossReason;
 
 /// A missing page that the guest touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +26,17 @@ pub struct Fault {
 
 /// Pages of one chunk that this process itself needs.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(super) struct PageRequest {
     pub(super) chunk: Chunk,
     pub(super) pages: Range<usize>,
 }
 
 /// Ends the VM.
-pub(super) type Stop = Box<dyn FnOnce(&Lost) + Send>;
+pub(super) type OnLoss = Box<dyn FnOnce(&MemoryLost) + Send>;
 
 /// Shared by the memory's threads, its owner, and watchers. It does not refer to the memory, so watching does not keep that alive.
 #[derive(Debug)]
-pub(super) struct Status {
+pub(super) struct ArrivalStatus {
     /// What `state.outcome` says, to be read without the lock.
     phase: AtomicU8,
     /// Pages that have arrived, out of `pages` that are to arrive.
@@ -52,13 +52,13 @@ const COMPLETE: u8 = 1;
 const LOST: u8 = 2;
 
 struct State {
-    outcome: Option<Result<Duration, Lost>>,
+    outcome: Option<Result<Duration, MemoryLost>>,
     /// The memory has been dropped, so the threads end.
     gone: bool,
     prefetched: bool,
     fill_wanted: bool,
-    on_loss: Option<Stop>,
-    requests: VecDeque<Request>,
+    on_loss: Option<OnLoss>,
+    requests: VecDeque<PageRequest>,
     faults: Vec<Fault>,
 }
 
@@ -69,7 +69,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-impl Status {
+impl ArrivalStatus {
     pub(super) fn new(started: Instant, pages: u64) -> Self {
         let state = State {
             outcome: None,
@@ -120,8 +120,8 @@ impl Status {
     }
 
     /// Notes that some of the memory will never arrive. Only the first loss counts. When this returns, the VM has been ended.
-    pub(super) fn lose(&self, loss: Loss) {
-        let lost = Lost::new(loss);
+    pub(super) fn lose(&self, loss: LossReason) {
+        let lost = MemoryLost::new(loss);
         let mut state = self.lock();
         if state.outcome.is_some() {
             return;
@@ -137,7 +137,7 @@ impl Status {
         self.changed.notify_all();
     }
 
-    pub(super) fn on_loss(&self, stop: Stop) {
+    pub(super) fn on_loss(&self, stop: OnLoss) {
         let mut state = self.lock();
         if let Some(Err(lost)) = &state.outcome {
             let lost = lost.clone();
@@ -185,11 +185,11 @@ impl Status {
         }
     }
 
-    pub(super) fn request(&self, request: Request) {
+    pub(super) fn request(&self, request: PageRequest) {
         self.lock().requests.push_back(request);
     }
 
-    pub(super) fn next_request(&self) -> Option<Request> {
+    pub(super) fn next_request(&self) -> Option<PageRequest> {
         self.lock().requests.pop_front()
     }
 
@@ -201,14 +201,14 @@ impl Status {
     }
 
     /// Waits until `there` holds, or everything has arrived.
-    pub(super) fn wait_until(&self, mut there: impl FnMut() -> bool) -> Result<(), Lost> {
+    pub(super) fn wait_until(&self, mut there: impl FnMut() -> bool) -> Result<(), MemoryLost> {
         let mut state = self.lock();
         loop {
             match &state.outcome {
                 Some(Ok(_)) => return Ok(()),
                 _ if there() => return Ok(()),
                 Some(Err(lost)) => return Err(lost.clone()),
-                None if state.gone => return Err(Lost::new(Loss::Dropped)),
+                None if state.gone => return Err(MemoryLost::new(LossReason::Dropped)),
                 None => {}
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -231,7 +231,7 @@ impl Status {
 
 /// Watches the memory of a lazy clone arrive, without keeping it alive.
 #[derive(Debug, Clone)]
-pub struct Fill(pub(super) Arc<Status>);
+pub struct Fill(pub(super) Arc<ArrivalStatus>);
 
 impl Fill {
     /// Whether all of the memory is there.
@@ -259,8 +259,8 @@ impl Fill {
     /// call [`GuestMemory::supply_all`](vmm::memory::GuestMemory::supply_all).
     ///
     /// # Errors
-    /// [`Lost`] with the reason if the memory was lost, or was dropped before all of it had arrived.
-    pub fn wait(&self) -> Result<(), Lost> {
+    /// [`MemoryLost`] with the reason if the memory was lost, or was dropped before all of it had arrived.
+    pub fn wait(&self) -> Result<(), MemoryLost> {
         self.0.wait_until(|| false)
     }
 
@@ -276,7 +276,7 @@ impl Fill {
         self.0.lock().faults.clone()
     }
 
-    pub(super) fn wait_prefetched(&self) -> Result<(), Lost> {
+    pub(super) fn wait_prefetched(&self) -> Result<(), MemoryLost> {
         let mut state = self.0.lock();
         while !state.prefetched {
             if let Some(Err(lost)) = &state.outcome {

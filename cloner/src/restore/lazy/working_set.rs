@@ -81,7 +81,7 @@ impl WorkingSet {
         Self::remove(pool, self.snapshot)?;
         let reservation = pool.reserve(&name(self.snapshot))?;
         reservation.put_blob(LABEL, &SCHEMA.wrap(&text))?;
-        reservation.seal();
+        reservation.publish();
         Ok(())
     }
 

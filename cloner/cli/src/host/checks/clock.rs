@@ -4,7 +4,7 @@ use vmm::host::Virtualization;
 use vmm::host::clock::GuestTsc;
 use vmm::vcpu::tsc::TOLERANCE_PPM;
 
-use super::super::facts::Facts;
+use super::super::facts::HostFacts;
 use super::{Check, Subject};
 
 const GROUP: &str = "Clock";
@@ -14,7 +14,7 @@ const OFFSET: Subject = Subject::new(GROUP, "tsc-offset", "clones whose time goe
 const SCALING: Subject = Subject::new(GROUP, "tsc-scaling", "clones of hosts with another frequency");
 const DEADLINE: Subject = Subject::new(GROUP, "tsc-deadline", "the timer that costs guests least");
 
-pub(super) fn judge(facts: &Facts) -> Vec<Check> {
+pub(super) fn judge(facts: &HostFacts) -> Vec<Check> {
     let Some(kvm) = &facts.kvm else { return Vec::new() };
     let Some(tsc) = &kvm.guest_tsc else {
         let why = kvm.guest_tsc_error.as_deref().unwrap_or("not reached");
@@ -29,7 +29,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     ]
 }
 
-fn stability(facts: &Facts, tsc: &GuestTsc) -> Check {
+fn stability(facts: &HostFacts, tsc: &GuestTsc) -> Check {
     let source = facts.clocksource.current.as_deref().unwrap_or("unknown");
     let value = format!("{} kHz, clock source {source}", tsc.khz);
     let listed = facts.clocksource.available.iter().any(|name| name == "tsc");
@@ -48,7 +48,7 @@ fn stability(facts: &Facts, tsc: &GuestTsc) -> Check {
     }
 }
 
-fn offset(facts: &Facts, tsc: &GuestTsc) -> Check {
+fn offset(facts: &HostFacts, tsc: &GuestTsc) -> Check {
     match (facts.virtualization, tsc.offset_kept) {
         (Virtualization::PageTableBased, kept) if kept != Some(true) => OFFSET.missing(
             "guests see the host's own counter: their time jumps ahead by the age of the snapshot",

@@ -1,9 +1,9 @@
 //! Checks what this process is allowed, and the mains.
 
-use vmm::host::cgroup::Limit;
-use vmm::host::limits::Bounds;
+use vmm::host::cgroup::CgroupLimit;
+use vmm::host::limits::ResourceLimit;
 
-use super::super::facts::Facts;
+use super::super::facts::HostFacts;
 use super::super::ups::Ups;
 use super::memory::MANY_GUESTS;
 use super::{Check, Subject, counted};
@@ -21,7 +21,7 @@ const DESCRIPTORS_BESIDE: u64 = 32;
 /// Address space, in bytes, that is enough for guests of any size and everything else.
 const WIDE_BYTES: u64 = 1 << 40;
 
-pub(super) fn judge(facts: &Facts) -> Vec<Check> {
+pub(super) fn judge(facts: &HostFacts) -> Vec<Check> {
     let mut checks = vec![holder(facts)];
     if let Some(kvm) = &facts.kvm {
         checks.push(descriptors(facts.limits.descriptors, kvm.trial.descriptors_per_guest.max(1)));
@@ -32,7 +32,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn holder(facts: &Facts) -> Check {
+fn holder(facts: &HostFacts) -> Check {
     let security = &facts.security;
     let yama =
         security.yama_ptrace_scope.map_or_else(|| String::from("no yama"), |scope| format!("yama {scope}"));
@@ -57,7 +57,7 @@ fn holder(facts: &Facts) -> Check {
     }
 }
 
-fn descriptors(limit: Bounds, each: u64) -> Check {
+fn descriptors(limit: ResourceLimit, each: u64) -> Check {
     let Some(soft) = limit.soft else { return DESCRIPTORS.ok("unlimited") };
     let guests = soft.saturating_sub(DESCRIPTORS_BESIDE) / each;
     let value = format!("{soft}, {each} per guest: {} in one process", counted(guests, "guest"));
@@ -73,14 +73,14 @@ fn descriptors(limit: Bounds, each: u64) -> Check {
     DESCRIPTORS.slower(value, remedy)
 }
 
-fn processes(facts: &Facts, threads_per_guest: u64) -> Check {
+fn processes(facts: &HostFacts, threads_per_guest: u64) -> Check {
     // A clone that is forked or branched is a process of its own: its first thread, those of its vCPUs, and one that newer
     // kernels start in it for KVM (kvm-nx-lpage-recovery).
     let each = threads_per_guest + 2;
     let group = facts.cgroups.processes.as_ref();
     let user = if facts.user.is_root() { None } else { facts.limits.processes.soft };
     let all = [
-        (group.map(Limit::room), "left by a control group"),
+        (group.map(CgroupLimit::room), "left by a control group"),
         (user, "by ulimit -u"),
         (facts.limits.host_processes, "by the kernel"),
     ];
@@ -99,7 +99,7 @@ fn processes(facts: &Facts, threads_per_guest: u64) -> Check {
     PROCESSES.slower(value, remedy)
 }
 
-fn address_space(limit: Bounds) -> Check {
+fn address_space(limit: ResourceLimit) -> Check {
     match limit.soft {
         None => ADDRESS_SPACE.ok("unlimited"),
         Some(bytes) if bytes >= WIDE_BYTES => ADDRESS_SPACE.ok(format!("{} GiB", bytes >> 30)),

@@ -4,7 +4,7 @@ use vmm::host::pages::HugePagePool;
 use vmm::memory::HUGE_PAGE_SIZE;
 
 use super::super::super::size::Size;
-use super::super::facts::Facts;
+use super::super::facts::HostFacts;
 use super::{Check, Subject, counted};
 
 const GROUP: &str = "Memory";
@@ -28,7 +28,7 @@ pub(super) const MANY_GUESTS: u64 = 100;
 
 const THP_FOLDER: &str = "/sys/kernel/mm/transparent_hugepage";
 
-pub(super) fn judge(facts: &Facts) -> Vec<Check> {
+pub(super) fn judge(facts: &HostFacts) -> Vec<Check> {
     let mut checks = vec![memory(facts), pagemap(facts), huge_pages(facts)];
     checks.push(transparent(TRANSPARENT, facts.transparent_huge_pages.private.as_deref(), "enabled"));
     checks.push(transparent(
@@ -42,7 +42,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn memory(facts: &Facts) -> Check {
+fn memory(facts: &HostFacts) -> Check {
     const MOUNT: &str = "sudo mount -t proc proc /proc";
     let Some(available) = facts.memory.available_bytes else {
         return MEMORY.missing("unknown: /proc/meminfo cannot be read", MOUNT);
@@ -77,7 +77,7 @@ fn memory(facts: &Facts) -> Check {
     }
 }
 
-fn pagemap(facts: &Facts) -> Check {
+fn pagemap(facts: &HostFacts) -> Check {
     if facts.security.own_pagemap {
         PAGEMAP.ok("/proc/self/pagemap opens")
     } else {
@@ -85,7 +85,7 @@ fn pagemap(facts: &Facts) -> Check {
     }
 }
 
-fn huge_pages(facts: &Facts) -> Check {
+fn huge_pages(facts: &HostFacts) -> Check {
     let other_sizes: String = facts
         .huge_pages
         .iter()
@@ -112,7 +112,7 @@ fn huge_pages(facts: &Facts) -> Check {
     HUGE_PAGES.slower(format!("{value}; this user may not set any aside"), set_aside(facts, pool))
 }
 
-fn set_aside(facts: &Facts, pool: &HugePagePool) -> String {
+fn set_aside(facts: &HostFacts, pool: &HugePagePool) -> String {
     let pages = pool.total + (1 << 30) / pool.page_bytes;
     // The short setting counts pages of the host's default size, which is nearly always 2 MiB.
     if facts.memory.huge_page_bytes == Some(pool.page_bytes) {
@@ -137,7 +137,7 @@ fn transparent(subject: Subject, setting: Option<&str>, file: &str) -> Check {
     }
 }
 
-fn userfaultfd(facts: &Facts) -> Check {
+fn userfaultfd(facts: &HostFacts) -> Check {
     let found = &facts.userfaultfd;
     let Some(error) = &found.error else {
         let by = match (facts.user.sys_ptrace, found.unprivileged) {
@@ -167,7 +167,7 @@ fn userfaultfd(facts: &Facts) -> Check {
     )
 }
 
-fn overcommit(facts: &Facts) -> Check {
+fn overcommit(facts: &HostFacts) -> Check {
     match facts.memory.overcommit {
         Some(2) => {
             let size =
@@ -187,7 +187,7 @@ fn overcommit(facts: &Facts) -> Check {
     }
 }
 
-fn mappings(facts: &Facts) -> Option<Check> {
+fn mappings(facts: &HostFacts) -> Option<Check> {
     let each = facts.kvm.as_ref()?.trial.mappings_per_guest.max(1);
     let max = facts.memory.max_mappings?;
     let guests = max / each;

@@ -10,7 +10,7 @@ mod virtualization;
 
 use serde::Serialize;
 
-use super::facts::Facts;
+use super::facts::HostFacts;
 
 /// The verdict on one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,7 +87,7 @@ impl Check {
 }
 
 /// Judges everything. If `/dev/kvm` does not open, whatever needs it open is left out.
-pub(super) fn judge(facts: &Facts) -> Vec<Check> {
+pub(super) fn judge(facts: &HostFacts) -> Vec<Check> {
     let mut checks = virtualization::judge(facts);
     checks.extend(clock::judge(facts));
     checks.extend(memory::judge(facts));

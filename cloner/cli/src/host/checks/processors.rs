@@ -1,6 +1,6 @@
 //! Checks the processors that encode and decode.
 
-use super::super::facts::Facts;
+use super::super::facts::HostFacts;
 use super::{Check, Subject, counted};
 
 const GROUP: &str = "Processors";
@@ -8,11 +8,11 @@ const GROUP: &str = "Processors";
 const COUNT: Subject = Subject::new(GROUP, "processors", "encoding and decoding on all of them at once");
 const CODER: Subject = Subject::new(GROUP, "coder", "the speed of encoding and decoding");
 
-pub(super) fn judge(facts: &Facts) -> Vec<Check> {
+pub(super) fn judge(facts: &HostFacts) -> Vec<Check> {
     vec![count(facts), coder(facts)]
 }
 
-fn count(facts: &Facts) -> Check {
+fn count(facts: &HostFacts) -> Check {
     let usable = facts.processor.usable.unwrap_or(1);
     let online = facts.processor.online.unwrap_or(usable);
     let value = format!("{usable} of {} usable", counted(online as u64, "processor"));
@@ -27,7 +27,7 @@ fn count(facts: &Facts) -> Check {
     COUNT.slower(value, remedy)
 }
 
-fn coder(facts: &Facts) -> Check {
+fn coder(facts: &HostFacts) -> Check {
     match facts.coder {
         "avx512" => CODER.ok("AVX-512"),
         "avx2" => CODER.ok("AVX2"),

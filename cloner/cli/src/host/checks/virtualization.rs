@@ -3,8 +3,8 @@
 use vmm::host::capabilities::REQUIRED;
 use vmm::host::{KVM_API_VERSION, KVM_PATH, Virtualization};
 
-use super::super::facts::{Facts, KvmFacts};
-use super::super::trial::Outcome;
+use super::super::facts::{HostFacts, KvmFacts};
+use super::super::trial::TrialOutcome;
 use super::{Check, Subject};
 
 const GROUP: &str = "Virtualization";
@@ -23,7 +23,7 @@ const NESTED: Subject = Subject::new(GROUP, "nested", "guests that run guests of
 /// Most vCPUs that a guest may have.
 const VCPUS_MAX: usize = 16;
 
-pub(super) fn judge(facts: &Facts) -> Vec<Check> {
+pub(super) fn judge(facts: &HostFacts) -> Vec<Check> {
     let mut checks = vec![device(facts)];
     let Some(kvm) = &facts.kvm else {
         checks.push(kind(facts));
@@ -32,9 +32,9 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     checks.push(capabilities(facts, kvm));
     checks.push(kind(facts));
     let again = "cloner -vv host # shows what led to this";
-    let tried = |subject: Subject, what: &str, outcome: &Outcome| match outcome {
-        Outcome { milliseconds: Some(ms), error: None } => subject.ok(format!("{what} in {ms:.1} ms")),
-        Outcome { error, .. } => subject.missing(error.as_deref().unwrap_or("not reached"), again),
+    let tried = |subject: Subject, what: &str, outcome: &TrialOutcome| match outcome {
+        TrialOutcome { milliseconds: Some(ms), error: None } => subject.ok(format!("{what} in {ms:.1} ms")),
+        TrialOutcome { error, .. } => subject.missing(error.as_deref().unwrap_or("not reached"), again),
     };
     checks.push(tried(BOOT, "booted a guest of 4 MiB", &kvm.trial.boot));
     checks.push(tried(CLONE, "cloned that guest", &kvm.trial.clone));
@@ -45,7 +45,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn device(facts: &Facts) -> Check {
+fn device(facts: &HostFacts) -> Check {
     let device = &facts.kvm_device;
     if device.opens() {
         let version = facts.kvm.as_ref().map_or(0, |kvm| kvm.capabilities.api_version);
@@ -71,7 +71,7 @@ fn device(facts: &Facts) -> Check {
 }
 
 /// The command that makes the device appear or work.
-fn load_kvm(facts: &Facts) -> String {
+fn load_kvm(facts: &HostFacts) -> String {
     let module = match facts.kernel.kvm_module {
         // The module is loaded, but its device node is missing: a container, or a separate /dev.
         Some(_) if !facts.kvm_device.exists => return format!("sudo mknod -m 660 {KVM_PATH} c 10 232"),
@@ -87,7 +87,7 @@ fn load_kvm(facts: &Facts) -> String {
 }
 
 /// The command that gives this user the right to open the device.
-fn let_in(facts: &Facts) -> String {
+fn let_in(facts: &HostFacts) -> String {
     let (device, user) = (&facts.kvm_device, &facts.user);
     if user.is_root() {
         // The mode is not the cause: a container's list of devices or a security module is.
@@ -114,7 +114,7 @@ fn let_in(facts: &Facts) -> String {
     }
 }
 
-fn capabilities(facts: &Facts, kvm: &KvmFacts) -> Check {
+fn capabilities(facts: &HostFacts, kvm: &KvmFacts) -> Check {
     let (found, missing) = (kvm.capabilities.api_version, &kvm.capabilities.missing);
     let upgrade = format!("boot a newer kernel than {}, with all of KVM", facts.kernel.release);
     if found != KVM_API_VERSION {
@@ -127,7 +127,7 @@ fn capabilities(facts: &Facts, kvm: &KvmFacts) -> Check {
     }
 }
 
-fn kind(facts: &Facts) -> Check {
+fn kind(facts: &HostFacts) -> Check {
     let within = if facts.processor.is_virtual { "; this host is itself a virtual machine" } else { "" };
     let by_module = facts.kernel.kvm_module.map_or(String::new(), |module| format!(" ({module})"));
     match facts.virtualization {
@@ -162,7 +162,7 @@ fn extended_state(kvm: &KvmFacts) -> Check {
     }
 }
 
-fn nested(facts: &Facts, kvm: &KvmFacts) -> Check {
+fn nested(facts: &HostFacts, kvm: &KvmFacts) -> Check {
     let module = facts.kernel.kvm_module.unwrap_or("kvm");
     match (facts.virtualization, facts.kernel.nested, kvm.capabilities.nested_state_bytes) {
         (Virtualization::PageTableBased, ..) => {

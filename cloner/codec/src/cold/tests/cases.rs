@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::chunk::{PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError};
-use crate::hot::{ChunkInput, Dedup, Encoder, Options, PageSet};
+use crate::hot::{ChunkInput, Dedup, Encoder, EncoderOptions, PageSet};
 
 /// Number of cases of a property test: `fallback`, unless `CLONER_CASES` says otherwise.
 pub(super) fn cases(fallback: u32) -> u32 {
@@ -133,7 +133,7 @@ impl Case {
         let input = ChunkInput::new(self.pages.as_flattened(), &touched).unwrap();
         let input = input.with_parent(self.parent.as_flattened()).unwrap();
         let mut hot = Vec::new();
-        Encoder::new(Options::default()).encode_chunk(&input, &mut Kept(self), &mut hot);
+        Encoder::new(EncoderOptions::default()).encode_chunk(&input, &mut CaseDedup(self), &mut hot);
         hot
     }
 
@@ -146,9 +146,9 @@ impl Case {
 /// The first reference: an arbitrary number, all bytes of which have to survive.
 const REFERENCE: u64 = 0xfedc_ba98_7654_0000;
 
-struct Kept<'a>(&'a Case);
+struct CaseDedup<'a>(&'a Case);
 
-impl Dedup for Kept<'_> {
+impl Dedup for CaseDedup<'_> {
     fn find(&mut self, page: PageIndex, _bytes: &Page) -> Option<PageRef> {
         let Self(Case { contents, first_reference, .. }) = self;
         (contents[page.get()] == Content::Dup).then_some(PageRef(first_reference + page.get() as u64))

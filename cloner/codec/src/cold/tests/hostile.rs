@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use zstd::bulk::compress;
 
-use crate::chunk::{ChunkHeader, CodecError, Form, FormatError, GROUP_PAGES, HEADER_BYTES, PAGE_BYTES, seal};
+use crate::chunk::{
+    ChunkHeader, CodecError, Form, FormatError, GROUP_PAGES, HEADER_BYTES, PAGE_BYTES, write_checksum,
+};
 
 use super::cases::{Case, Content, cases};
 use super::*;
@@ -47,7 +49,7 @@ pub(super) fn decode(cold: &[u8], case: &Case) -> Option<Vec<u8>> {
     assert_eq!(whole.is_ok(), pages_work, "{whole:?}");
 
     let mut hot = vec![1, 2, 3];
-    let mut encoder = hot::Encoder::new(hot::Options::default());
+    let mut encoder = hot::Encoder::new(hot::EncoderOptions::default());
     match transcode_to_hot(&chunk, &mut decoder, &mut encoder, &mut hot) {
         // Hostile content stays hostile, but it is a valid hot chunk.
         Ok(stats) => {
@@ -73,7 +75,7 @@ fn a_chunk_cut_anywhere_is_an_error() {
         let mut cut = cold[..bytes].to_vec();
         if bytes >= HEADER_BYTES {
             cut[16..20].copy_from_slice(&u32::try_from(bytes).unwrap().to_le_bytes());
-            seal(&mut cut);
+            write_checksum(&mut cut);
         }
         assert!(VerifiedColdChunk::verify(&cut).is_err(), "cut at {bytes}, with a forged header");
         refused += 2;
@@ -102,7 +104,7 @@ fn under_a_right_checksum_a_flipped_bit_is_an_error_or_pages() {
     for bit in (0..front * 8).chain((front * 8..cold.len() * 8).step_by(31)) {
         let mut flipped = cold.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        seal(&mut flipped);
+        write_checksum(&mut flipped);
         match decode(&flipped, &case) {
             None => refused += 1,
             Some(pages) if pages == case.expected() => same += 1,
@@ -123,7 +125,7 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
         let mut broken = cold.clone();
         assert_ne!(broken[at], value);
         broken[at] = value;
-        seal(&mut broken);
+        write_checksum(&mut broken);
         VerifiedColdChunk::verify(&broken).expect_err("a broken chunk was accepted")
     };
     assert!(matches!(broken(0, b'X'), FormatError::Magic { form: Form::Cold, found: [b'X', ..] }));
@@ -135,7 +137,7 @@ fn every_field_is_checked_even_when_the_checksum_fits() {
     // Without groups, the chunk is already as short as any, whatever the field says.
     let (mut empty, _) = to_cold(&Case::of([Content::Zero, Content::Zero]).hot(), &mut encoder());
     empty[16..20].fill(0);
-    seal(&mut empty);
+    write_checksum(&mut empty);
     let refused = VerifiedColdChunk::verify(&empty).expect_err("a chunk of 0 bytes was accepted");
     assert!(matches!(refused, FormatError::Field { field: "encoded_bytes", value: 0, .. }));
     assert!(matches!(broken(20, 4), FormatError::Field { field: "unique_pages", value: 4, .. }));
@@ -170,7 +172,7 @@ fn forged(group: &[u8]) -> Vec<u8> {
     forged.extend(u32::try_from(group.len()).unwrap().to_le_bytes());
     forged.extend(group);
     ChunkHeader::new(Form::Cold, 1, 1, forged.len()).write(&mut forged);
-    seal(&mut forged);
+    write_checksum(&mut forged);
     forged
 }
 
@@ -233,7 +235,7 @@ fn a_hot_chunk_that_does_not_decode_leaves_nothing_behind() {
     let header = VerifiedChunk::verify(&hot).unwrap().header();
     // The record of the text page, after the eight bytes of the fill page.
     hot[header.records_at() + 8..][..200].fill(0xff);
-    seal(&mut hot);
+    write_checksum(&mut hot);
     let mut out = vec![7; 5];
     let wrong = transcode_to_cold(&VerifiedChunk::verify(&hot).unwrap(), &mut encoder(), &mut out);
     assert!(matches!(wrong, Err(CodecError::Record { .. })), "{wrong:?}");
@@ -258,7 +260,7 @@ proptest! {
         for (at, byte) in changes {
             cold[span.start + at.index(span.len())] = byte;
         }
-        seal(&mut cold);
+        write_checksum(&mut cold);
         decode(&cold, &case);
     }
 
@@ -272,7 +274,7 @@ proptest! {
         for (group, end) in ends.into_iter().enumerate().filter(|(group, _)| replaced >> group & 1 == 1) {
             cold[table_at + group * 4..][..4].copy_from_slice(&end.to_le_bytes());
         }
-        seal(&mut cold);
+        write_checksum(&mut cold);
         decode(&cold, &case);
     }
 
@@ -305,7 +307,7 @@ proptest! {
             let at = at.index(hot.len());
             hot[at] = byte;
         }
-        seal(&mut hot);
+        write_checksum(&mut hot);
         if let Ok(hot) = VerifiedChunk::verify(&hot) {
             let mut cold = Vec::new();
             match transcode_to_cold(&hot, &mut encoder(), &mut cold) {

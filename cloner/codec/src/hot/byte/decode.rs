@@ -3,9 +3,9 @@
 use crate::chunk::{PAGE_BYTES, Page, SLACK_BYTES};
 use crate::hot::Record;
 
-use super::super::simd::{Draft, Kernel, Lanes, MoveTable, Window};
+use super::super::simd::{Kernel, Lanes, MoveTable, Replay, Window};
 use super::super::window::COPY_BYTES;
-use super::steps::{MARKERS, STEPS, Source, Step};
+use super::steps::{MARKERS, STEPS, Step, VectorSource};
 use super::{COUNTS_BYTES, distance_bytes};
 use crate::chunk::RecordError;
 
@@ -17,8 +17,8 @@ static TABLE: MoveTable = {
     let mut marker = 0;
     while marker < MARKERS {
         let Step { literals, length, source } = STEPS[marker];
-        let is_zeros = matches!(source, Source::Zero | Source::None);
-        table.set(marker, literals, length, matches!(source, Source::New), is_zeros);
+        let is_zeros = matches!(source, VectorSource::Zero | VectorSource::None);
+        table.set(marker, literals, length, matches!(source, VectorSource::New), is_zeros);
         marker += 1;
     }
     table
@@ -35,9 +35,9 @@ impl<'a> Kernel for ByteDecode<'a> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> Self::Output {
-        let mut open = Open::new(self.record, self.window)?;
-        open.draft.build(lanes, &TABLE);
-        open.finish()
+        let mut record = OpenRecord::new(self.record, self.window)?;
+        record.replay.build(lanes, &TABLE);
+        record.finish()
     }
 }
 
@@ -53,9 +53,9 @@ impl<'a> Kernel for ByteDecodeBoth<'a> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> Self::Output {
         let Self { records: [first, second], windows: [first_window, second_window] } = self;
-        let mut first = Open::new(first, first_window).map_err(|wrong| (0, wrong))?;
-        let mut second = Open::new(second, second_window).map_err(|wrong| (1, wrong))?;
-        first.draft.build_both(&mut second.draft, lanes, &TABLE);
+        let mut first = OpenRecord::new(first, first_window).map_err(|wrong| (0, wrong))?;
+        let mut second = OpenRecord::new(second, second_window).map_err(|wrong| (1, wrong))?;
+        first.replay.build_both(&mut second.replay, lanes, &TABLE);
         let first = first.finish().map_err(|wrong| (0, wrong))?;
         let second = second.finish().map_err(|wrong| (1, wrong))?;
         Ok([first, second])
@@ -63,8 +63,8 @@ impl<'a> Kernel for ByteDecodeBoth<'a> {
 }
 
 /// A record taken apart, and the page that is built from it.
-struct Open<'a> {
-    draft: Draft<'a>,
+struct OpenRecord<'a> {
+    replay: Replay<'a>,
     markers: &'a [u8],
     /// Number of distances in the record.
     distances: usize,
@@ -73,7 +73,7 @@ struct Open<'a> {
     record_bytes: usize,
 }
 
-impl<'a> Open<'a> {
+impl<'a> OpenRecord<'a> {
     #[inline(always)]
     fn new(record: Record<'a>, window: &'a mut Window) -> Result<Self, RecordError> {
         let (bytes, with_slack) = (record.bytes(), record.with_slack());
@@ -94,18 +94,18 @@ impl<'a> Open<'a> {
         if usize::from(highest) >= MARKERS {
             return Err(RecordError::Marker { marker: highest });
         }
-        let draft = Draft::new(markers, &with_slack[distances_at..], &with_slack[literals_at..], window);
-        Ok(Self { draft, markers, distances, literals_at, record_bytes: bytes.len() })
+        let replay = Replay::new(markers, &with_slack[distances_at..], &with_slack[literals_at..], window);
+        Ok(Self { replay, markers, distances, literals_at, record_bytes: bytes.len() })
     }
 
     /// The page, if it was built to its end and took everything the record has.
     #[inline(always)]
     fn finish(self) -> Result<&'a Page, RecordError> {
-        let Self { draft, distances, literals_at, record_bytes, .. } = &self;
-        if !draft.took(*distances, record_bytes - literals_at) {
+        let Self { replay, distances, literals_at, record_bytes, .. } = &self;
+        if !replay.took(*distances, record_bytes - literals_at) {
             return Err(self.wrong_sums());
         }
-        Ok(self.draft.into_page())
+        Ok(self.replay.into_page())
     }
 
     /// What is wrong with a record whose markers do not take all it has, or do not make a page.
@@ -118,7 +118,7 @@ impl<'a> Open<'a> {
         if bytes != PAGE_BYTES {
             return RecordError::PageLength { bytes };
         }
-        let distances = steps().filter(|step| step.source == Source::New).count();
+        let distances = steps().filter(|step| step.source == VectorSource::New).count();
         let needed_bytes = COUNTS_BYTES + markers.len() + distance_bytes(distances) + literals;
         RecordError::Length { needed_bytes, record_bytes }
     }

@@ -18,7 +18,7 @@ use crate::chunk::{PAGE_BYTES, Page};
 use super::super::narrow::low_u16;
 use super::super::simd::Lanes;
 use super::super::window::{SEARCH_PAGE_AT, STEP_MAX};
-use super::steps::Source;
+use super::steps::VectorSource;
 
 /// Byte of the window at which the page ends.
 pub(super) const PAGE_END: usize = SEARCH_PAGE_AT + PAGE_BYTES;
@@ -49,7 +49,7 @@ pub(super) struct Search {
 
 /// Bytes of the page that a marker can name instead of repeating them.
 pub(super) struct Vector {
-    pub source: Source,
+    pub source: VectorSource,
     pub start: usize,
     pub end: usize,
     /// How many bytes back the vector stood; for zeros, the distance of the vector before it.
@@ -98,7 +98,7 @@ impl Search {
             }
             let start = found - before.min(found - anchor);
             let end = (found + length).min(PAGE_END);
-            return Ok(Vector { source: Source::New, start, end, distance: found - from });
+            return Ok(Vector { source: VectorSource::New, start, end, distance: found - from });
         }
         if ahead == AHEAD || limit == PAGE_END - 7 {
             return Err(found);
@@ -117,10 +117,10 @@ impl Search {
         }
         let end = (at + zeros.max(same)).min(PAGE_END);
         let (source, before) = if zeros >= same {
-            (Source::Zero, self.load_u64(at - 8).leading_zeros())
+            (VectorSource::Zero, self.load_u64(at - 8).leading_zeros())
         } else {
             (
-                Source::Same,
+                VectorSource::Same,
                 (self.load_u64(at - 8) ^ self.load_u64((at - distance).saturating_sub(8))).leading_zeros(),
             )
         };

@@ -8,7 +8,7 @@ use super::super::window::STEP_MAX;
 
 /// Where a step's vector comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum VectorSource {
     /// The next distance of the distance stream.
     New,
     /// The same distance as that of the vector before.
@@ -24,46 +24,46 @@ pub(super) enum Source {
 pub(super) struct Step {
     pub literals: u8,
     pub length: u8,
-    pub source: Source,
+    pub source: VectorSource,
 }
 
 /// Consecutive markers: for each number of literals from `first` to `last`, one marker for every length, in this order.
 struct Row {
-    source: Source,
+    source: VectorSource,
     first: u8,
     last: u8,
     lengths: &'static [u8],
 }
 
-const fn row(source: Source, first: u8, last: u8, lengths: &'static [u8]) -> Row {
+const fn row(source: VectorSource, first: u8, last: u8, lengths: &'static [u8]) -> Row {
     Row { source, first, last, lengths }
 }
 
 /// The table, row by row. FORMAT.md has the same rows.
 const ROWS: [Row; 23] = [
-    row(Source::New, 0, 0, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24, 28, 32]),
-    row(Source::New, 1, 3, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 24, 32]),
-    row(Source::New, 4, 5, &[4, 5, 6, 7, 8, 9, 10, 12, 16]),
-    row(Source::New, 6, 7, &[4, 5, 6, 7, 8, 10, 12]),
-    row(Source::New, 8, 11, &[4, 5, 6, 7, 8]),
-    row(Source::New, 12, 15, &[4, 5, 6, 8]),
-    row(Source::Same, 0, 0, &[2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32]),
-    row(Source::Same, 1, 1, &[2, 3, 4, 5, 6, 7, 8, 11, 14, 15, 16, 23, 31, 32]),
-    row(Source::Same, 2, 2, &[3, 4, 5, 6, 7, 8, 10, 14, 16, 22, 30, 32]),
-    row(Source::Same, 3, 3, &[3, 4, 5, 6, 8, 13, 16]),
-    row(Source::Same, 4, 4, &[3, 4, 8, 12, 20]),
-    row(Source::Same, 5, 7, &[3, 4, 6]),
-    row(Source::Same, 8, 8, &[4, 8]),
-    row(Source::Zero, 0, 0, &[3, 4, 5, 6, 7, 8, 12, 16, 24, 32]),
-    row(Source::Zero, 1, 1, &[2, 3, 4, 5, 6, 7, 15]),
-    row(Source::Zero, 2, 2, &[2, 3, 4, 5, 6, 14]),
-    row(Source::Zero, 3, 3, &[3, 4, 5, 13]),
-    row(Source::Zero, 4, 4, &[3, 4, 12]),
-    row(Source::Zero, 5, 6, &[3, 4]),
-    row(Source::Zero, 7, 7, &[3]),
-    row(Source::None, 1, 8, &[0]),
-    row(Source::None, 16, 16, &[0]),
-    row(Source::None, 32, 32, &[0]),
+    row(VectorSource::New, 0, 0, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24, 28, 32]),
+    row(VectorSource::New, 1, 3, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 24, 32]),
+    row(VectorSource::New, 4, 5, &[4, 5, 6, 7, 8, 9, 10, 12, 16]),
+    row(VectorSource::New, 6, 7, &[4, 5, 6, 7, 8, 10, 12]),
+    row(VectorSource::New, 8, 11, &[4, 5, 6, 7, 8]),
+    row(VectorSource::New, 12, 15, &[4, 5, 6, 8]),
+    row(VectorSource::Same, 0, 0, &[2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32]),
+    row(VectorSource::Same, 1, 1, &[2, 3, 4, 5, 6, 7, 8, 11, 14, 15, 16, 23, 31, 32]),
+    row(VectorSource::Same, 2, 2, &[3, 4, 5, 6, 7, 8, 10, 14, 16, 22, 30, 32]),
+    row(VectorSource::Same, 3, 3, &[3, 4, 5, 6, 8, 13, 16]),
+    row(VectorSource::Same, 4, 4, &[3, 4, 8, 12, 20]),
+    row(VectorSource::Same, 5, 7, &[3, 4, 6]),
+    row(VectorSource::Same, 8, 8, &[4, 8]),
+    row(VectorSource::Zero, 0, 0, &[3, 4, 5, 6, 7, 8, 12, 16, 24, 32]),
+    row(VectorSource::Zero, 1, 1, &[2, 3, 4, 5, 6, 7, 15]),
+    row(VectorSource::Zero, 2, 2, &[2, 3, 4, 5, 6, 14]),
+    row(VectorSource::Zero, 3, 3, &[3, 4, 5, 13]),
+    row(VectorSource::Zero, 4, 4, &[3, 4, 12]),
+    row(VectorSource::Zero, 5, 6, &[3, 4]),
+    row(VectorSource::Zero, 7, 7, &[3]),
+    row(VectorSource::None, 1, 8, &[0]),
+    row(VectorSource::None, 16, 16, &[0]),
+    row(VectorSource::None, 32, 32, &[0]),
 ];
 
 /// Markers from this number on stand for nothing.
@@ -80,7 +80,7 @@ pub(super) const MARKERS: usize = {
 
 /// The step of every marker; the unused markers at the end are steps of no bytes.
 pub(super) const STEPS: [Step; 256] = {
-    let mut steps = [Step { literals: 0, length: 0, source: Source::None }; 256];
+    let mut steps = [Step { literals: 0, length: 0, source: VectorSource::None }; 256];
     let (mut marker, mut number) = (0, 0);
     while number < ROWS.len() {
         let Row { source, first, last, lengths } = &ROWS[number];

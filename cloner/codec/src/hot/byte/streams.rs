@@ -5,7 +5,7 @@ use crate::chunk::PAGE_BYTES;
 use super::super::narrow::{low_u8, low_u16};
 use super::super::window::STEP_MAX;
 use super::search::{Search, Vector};
-use super::steps::{MARKERS, STEPS, Source, Step};
+use super::steps::{MARKERS, STEPS, Step, VectorSource};
 use super::{COUNTS_BYTES, distance_bytes};
 
 /// Markers, distances and literals, in the order in which they are found.
@@ -61,12 +61,12 @@ impl Streams {
     #[inline(always)]
     pub(super) fn push_step(&mut self, search: &Search, anchor: usize, vector: &Vector) -> usize {
         let (fits, next) = match vector.source {
-            Source::New => (&NEW, &SAME),
-            Source::Same => (&SAME, &SAME),
-            Source::Zero | Source::None => (&ZERO, &ZERO),
+            VectorSource::New => (&NEW, &SAME),
+            VectorSource::Same => (&SAME, &SAME),
+            VectorSource::Zero | VectorSource::None => (&ZERO, &ZERO),
         };
         self.distances[self.distance_count % ROOM] = low_u16((vector.distance - STEP_MAX) as u64);
-        self.distance_count += usize::from(vector.source == Source::New);
+        self.distance_count += usize::from(vector.source == VectorSource::New);
         let literals = self.push_literals(search, anchor, vector.start);
         let mut left = vector.end - vector.start;
         let mut fits = &fits[literals % LITERALS];
@@ -151,9 +151,9 @@ const FIT_MARKERS: usize = 4;
 /// Indexed by number of literals, and by length less one.
 type Fits = [[Fit; STEP_MAX]; LITERALS];
 
-static NEW: Fits = fits(Source::New, Source::Same);
-static SAME: Fits = fits(Source::Same, Source::Same);
-static ZERO: Fits = fits(Source::Zero, Source::Zero);
+static NEW: Fits = fits(VectorSource::New, VectorSource::Same);
+static SAME: Fits = fits(VectorSource::Same, VectorSource::Same);
+static ZERO: Fits = fits(VectorSource::Zero, VectorSource::Zero);
 
 /// The marker of a run of literals without a vector, for the run lengths that have one.
 static RUNS: [u8; STEP_MAX + 1] = runs();
@@ -162,7 +162,7 @@ const fn runs() -> [u8; STEP_MAX + 1] {
     let mut runs = [0; STEP_MAX + 1];
     let mut marker = 0;
     while marker < MARKERS {
-        if matches!(STEPS[marker].source, Source::None) {
+        if matches!(STEPS[marker].source, VectorSource::None) {
             runs[STEPS[marker].literals as usize] = low_u8(marker as u64);
         }
         marker += 1;
@@ -171,7 +171,7 @@ const fn runs() -> [u8; STEP_MAX + 1] {
 }
 
 /// The fits of vectors from `source`; `next` is the source that names what the first marker leaves.
-const fn fits(source: Source, next: Source) -> Fits {
+const fn fits(source: VectorSource, next: VectorSource) -> Fits {
     let (first, second, runs) = (longest(source), longest(next), runs());
     let mut fits = [[Fit { markers: [0; FIT_MARKERS], count: 0, length: 0 }; STEP_MAX]; LITERALS];
     let mut literals = 0;
@@ -218,7 +218,7 @@ struct Longest {
 }
 
 /// For each number of literals and each length, the marker that covers most.
-const fn longest(source: Source) -> [[Longest; STEP_MAX + 1]; LITERALS] {
+const fn longest(source: VectorSource) -> [[Longest; STEP_MAX + 1]; LITERALS] {
     let mut all = [[Longest { marker: 0, length: 0 }; STEP_MAX + 1]; LITERALS];
     let mut marker = 0;
     while marker < MARKERS {

@@ -17,7 +17,7 @@ mod x86_64;
 
 pub(super) use moves::MoveTable;
 pub(super) use past_caches::PastCaches;
-pub(super) use replay::{Draft, Window};
+pub(super) use replay::{Replay, Window};
 
 pub(super) use portable::count;
 
@@ -132,10 +132,10 @@ pub(super) trait Kernel {
 
 /// An instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug)]
-pub struct Backend(Set);
+pub struct Backend(InstructionSet);
 
 #[derive(Clone, Copy, Debug)]
-enum Set {
+enum InstructionSet {
     Portable(Portable),
     #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
     Avx2(Avx2),
@@ -145,7 +145,7 @@ enum Set {
 
 impl Backend {
     /// The backend that runs on every machine.
-    pub const PORTABLE: Self = Self(Set::Portable(Portable));
+    pub const PORTABLE: Self = Self(InstructionSet::Portable(Portable));
 
     /// The fastest backend of this machine.
     #[must_use]
@@ -153,10 +153,10 @@ impl Backend {
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         {
             if let Some(avx512) = Avx512::detect() {
-                return Self(Set::Avx512(avx512));
+                return Self(InstructionSet::Avx512(avx512));
             }
             if let Some(avx2) = Avx2::detect() {
-                return Self(Set::Avx2(avx2));
+                return Self(InstructionSet::Avx2(avx2));
             }
         }
         Self::PORTABLE
@@ -167,8 +167,8 @@ impl Backend {
     pub fn available() -> Vec<Self> {
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         let more = [
-            Avx2::detect().map(|avx2| Self(Set::Avx2(avx2))),
-            Avx512::detect().map(|avx512| Self(Set::Avx512(avx512))),
+            Avx2::detect().map(|avx2| Self(InstructionSet::Avx2(avx2))),
+            Avx512::detect().map(|avx512| Self(InstructionSet::Avx512(avx512))),
         ];
         #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
         let more = [];
@@ -179,11 +179,11 @@ impl Backend {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
-            Set::Portable(_) => "portable",
+            InstructionSet::Portable(_) => "portable",
             #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-            Set::Avx2(_) => "avx2",
+            InstructionSet::Avx2(_) => "avx2",
             #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-            Set::Avx512(_) => "avx512",
+            InstructionSet::Avx512(_) => "avx512",
         }
     }
 
@@ -194,11 +194,11 @@ impl Backend {
 
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
-            Set::Portable(portable) => kernel.run(portable),
+            InstructionSet::Portable(portable) => kernel.run(portable),
             #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-            Set::Avx2(avx2) => avx2.enter(kernel),
+            InstructionSet::Avx2(avx2) => avx2.enter(kernel),
             #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-            Set::Avx512(avx512) => avx512.enter(kernel),
+            InstructionSet::Avx512(avx512) => avx512.enter(kernel),
         }
     }
 }

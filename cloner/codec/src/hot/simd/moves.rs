@@ -23,7 +23,7 @@ pub(in super::super) struct MoveTable {
     /// Bytes that the marker makes; with [`FLAG`], its vector is zeros.
     pub(super) bytes: [u8; 256],
     /// What the flags say, as masks.
-    sources: [Source; 256],
+    sources: [SourceMasks; 256],
 }
 
 /// The bit of a table entry that is not part of the number.
@@ -31,7 +31,7 @@ pub(super) const FLAG: u8 = 0x80;
 
 /// Where a vector comes from, as masks: a compiler may turn a choice into a branch, and no branch can be predicted here.
 #[derive(Clone, Copy)]
-struct Source {
+struct SourceMasks {
     /// The bits of a distance if the vector has a new one, otherwise zero.
     new: u32,
     /// The bits of a distance if the vector has the same one as the vector before, or is zeros; otherwise zero.
@@ -42,7 +42,7 @@ struct Source {
     least: u32,
 }
 
-impl Source {
+impl SourceMasks {
     const fn new(is_new: bool, is_zeros: bool) -> Self {
         const DISTANCE: u32 = DISTANCE_MAX as u32;
         Self {
@@ -57,7 +57,7 @@ impl Source {
 impl MoveTable {
     /// A table in which all markers take and make nothing.
     pub(in super::super) const fn new() -> Self {
-        Self { literals: [0; 256], bytes: [FLAG; 256], sources: [Source::new(false, true); 256] }
+        Self { literals: [0; 256], bytes: [FLAG; 256], sources: [SourceMasks::new(false, true); 256] }
     }
 
     /// Gives `marker` a meaning: `literals`, and then a vector of `length` bytes.
@@ -75,7 +75,7 @@ impl MoveTable {
         assert!(literals < FLAG && length < FLAG - literals);
         self.literals[marker] = literals | if is_new { FLAG } else { 0 };
         self.bytes[marker] = (literals + length) | if is_zeros { FLAG } else { 0 };
-        self.sources[marker] = Source::new(is_new, is_zeros);
+        self.sources[marker] = SourceMasks::new(is_new, is_zeros);
     }
 }
 
@@ -169,7 +169,7 @@ fn read_group(
         let marker = usize::from(marker);
         literals[place] = table.literals[marker] & !FLAG;
         bytes[place] = table.bytes[marker] & !FLAG;
-        let Source { new, same, copied, least } = table.sources[marker];
+        let SourceMasks { new, same, copied, least } = table.sources[marker];
         last = low_u32(next) & new | last & same;
         back[place] = low_u16(u64::from((last & copied) + least));
         let taken = DISTANCE_BITS & new as usize;

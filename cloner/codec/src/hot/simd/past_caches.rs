@@ -15,7 +15,7 @@ use crate::chunk::Page;
 use super::Backend;
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-use super::Set;
+use super::InstructionSet;
 
 /// Writes pages past the caches; once it is dropped, what it wrote is in order with other stores.
 pub(in super::super) struct PastCaches {
@@ -32,7 +32,9 @@ impl PastCaches {
     pub(in super::super) fn write(&mut self, from: &Page, to: &mut Page) {
         match self.backend.0 {
             #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-            Set::Avx2(_) | Set::Avx512(_) if to.as_ptr().addr().is_multiple_of(STORE_BYTES) => {
+            InstructionSet::Avx2(_) | InstructionSet::Avx512(_)
+                if to.as_ptr().addr().is_multiple_of(STORE_BYTES) =>
+            {
                 // SAFETY: values of these types prove that the machine has AVX; `drop` orders the stores.
                 unsafe { write(from, to) }
             }

@@ -46,7 +46,7 @@ impl Window {
 }
 
 /// A page that is being built: what is left of its record's streams, and how far the page has come.
-pub(in super::super) struct Draft<'a> {
+pub(in super::super) struct Replay<'a> {
     markers: &'a [u8],
     distances: Distances<'a>,
     literals: &'a [u8],
@@ -56,7 +56,7 @@ pub(in super::super) struct Draft<'a> {
     at: usize,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> Replay<'a> {
     /// Starts a page. Bytes after the distances may have any value; at least [`COPY_BYTES`] bytes must follow the literals.
     pub(in super::super) fn new(
         markers: &'a [u8],

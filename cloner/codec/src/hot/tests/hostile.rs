@@ -3,14 +3,14 @@
 
 use proptest::prelude::*;
 
-use crate::chunk::{HEADER_BYTES, PAGE_BYTES, PageKind, TargetContents, VERSION, seal};
+use crate::chunk::{HEADER_BYTES, PAGE_BYTES, PageKind, TargetContents, VERSION, write_checksum};
 use crate::reader::read_chunk;
 
 use super::super::*;
-use super::{Case, Kept, naive, pages};
+use super::{Case, KeptPages, naive, pages};
 
 /// A small chunk with a page of every kind.
-fn small_chunk() -> (Vec<u8>, Kept, Vec<u8>) {
+fn small_chunk() -> (Vec<u8>, KeptPages, Vec<u8>) {
     let text = |seed: usize| -> Vec<u8> {
         (0..PAGE_BYTES).map(|at| b"bit markers stand for vectors "[at * (1 + at / 200 * seed) % 30]).collect()
     };
@@ -50,7 +50,7 @@ fn small_chunk() -> (Vec<u8>, Kept, Vec<u8>) {
 }
 
 /// Decodes on every backend; returns the pages if all agree on them, or `None` if all agree that the chunk is invalid.
-fn decode(encoded: &[u8], kept: &Kept) -> Option<Vec<u8>> {
+fn decode(encoded: &[u8], kept: &KeptPages) -> Option<Vec<u8>> {
     let verified = VerifiedChunk::verify(encoded).ok();
     let mut decoded = Backend::available().into_iter().map(|backend| {
         let chunk = verified?;
@@ -100,7 +100,7 @@ fn every_tag() -> Vec<u8> {
 
 #[test]
 fn the_golden_chunk_of_every_tag_decodes_on_every_backend_by_the_oracle_and_in_python() {
-    let (kept, expected) = (Kept::default(), every_tag());
+    let (kept, expected) = (KeptPages::default(), every_tag());
     let stats = ChunkStats::of(&VerifiedChunk::verify(GOLDEN_TAGS).unwrap()).unwrap();
     for tag in WordTag::ALL {
         assert!(stats.word_tags(tag) > 0, "no {} vector: {stats:?}", tag.name());
@@ -121,7 +121,7 @@ fn write_the_golden_chunks() {
     // Today's encoder finds that byte markers serve these pages better, so the records of an earlier encoder are kept.
     let mut tags = GOLDEN_TAGS.to_vec();
     tags[4..6].copy_from_slice(&VERSION.to_le_bytes());
-    seal(&mut tags);
+    write_checksum(&mut tags);
     write("v2-every-tag", &tags);
 }
 
@@ -160,7 +160,7 @@ fn under_a_right_checksum_a_flipped_bit_means_the_same_to_all_decoders() {
         }
         let mut flipped = encoded.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        seal(&mut flipped);
+        write_checksum(&mut flipped);
         let decoded = decode(&flipped, &kept);
         assert!(decoded == naive::decode(&flipped, &kept), "bit {bit}: the oracle disagrees");
         match decoded {
@@ -186,7 +186,7 @@ proptest! {
             let at = from + at.index(encoded.len() - from);
             encoded[at] = byte;
         }
-        seal(&mut encoded);
+        write_checksum(&mut encoded);
         prop_assert!(decode(&encoded, &kept) == naive::decode(&encoded, &kept), "the oracle disagrees");
     }
 
@@ -200,7 +200,7 @@ proptest! {
         if let (Some((markers, distances)), true) = (counts, record.len() > 600) {
             record[..3].copy_from_slice(&(u32::from(markers) | u32::from(distances) << 12).to_le_bytes()[..3]);
         }
-        let mut encoded = naive::encode(&[(vec![1; PAGE_BYTES], naive::Way::Raw)]);
+        let mut encoded = naive::encode(&[(vec![1; PAGE_BYTES], naive::NaiveMarkers::Raw)]);
         let map = (kind << 28 | u32::try_from(record.len()).unwrap()).to_le_bytes();
         let records_at = HEADER_BYTES + 4 + 8 * usize::from(u16::from_le_bytes([encoded[20], encoded[21]]));
         encoded.truncate(records_at);
@@ -209,8 +209,8 @@ proptest! {
         encoded.extend([0; 32]);
         let bytes = u32::try_from(encoded.len()).unwrap();
         encoded[16..20].copy_from_slice(&bytes.to_le_bytes());
-        seal(&mut encoded);
-        let kept = Kept { parent: vec![3; PAGE_BYTES], ..Kept::default() };
+        write_checksum(&mut encoded);
+        let kept = KeptPages { parent: vec![3; PAGE_BYTES], ..KeptPages::default() };
         prop_assert!(decode(&encoded, &kept) == naive::decode(&encoded, &kept), "the oracle disagrees");
     }
 }

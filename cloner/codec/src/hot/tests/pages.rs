@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::naive::Way;
+use super::super::naive::NaiveMarkers;
 use crate::chunk::{PAGE_BYTES, Page};
 
 use super::super::PageSet;
@@ -37,8 +37,8 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
 }
 
 /// How the oracle is to mark a page.
-pub(super) fn way() -> impl Strategy<Value = Way> {
-    select(vec![Way::Words, Way::Bytes, Way::Raw])
+pub(super) fn way() -> impl Strategy<Value = NaiveMarkers> {
+    select(vec![NaiveMarkers::Words, NaiveMarkers::Bytes, NaiveMarkers::Raw])
 }
 
 /// A page of one of the kinds that guest memory is made of.

@@ -60,7 +60,7 @@ impl Kernel for MarkWords<'_> {
         for (tag, &vector) in tags.iter_mut().zip(vectors) {
             *tag = if vector == 0 { WordTag::Zero as u8 } else { UNMARKED };
         }
-        let mut seen = Seen::new(vectors);
+        let mut seen = SeenVectors::new(vectors);
         let mut list: Positions = [0; _];
         let list = lanes.positions(&lanes.tagged(tags, UNMARKED), &mut list);
         let (sample, rest) = list.split_at(list.len() / 4);
@@ -90,7 +90,7 @@ impl Kernel for MarkWords<'_> {
 }
 
 /// Vectors of the page that later ones may name, by hash. A look-up is one probe: a vector that is not found costs a few bytes.
-struct Seen<'a> {
+struct SeenVectors<'a> {
     vectors: &'a Vectors,
     /// Vectors of any stage before REPEAT.
     repeat: [u16; REPEAT_SLOTS],
@@ -100,7 +100,7 @@ struct Seen<'a> {
     high32: [u16; HIGH32_SLOTS],
 }
 
-impl<'a> Seen<'a> {
+impl<'a> SeenVectors<'a> {
     #[inline(always)]
     fn new(vectors: &'a Vectors) -> Self {
         Self {
@@ -124,7 +124,7 @@ fn hash(vector: u64) -> u64 {
 
 /// The tag of a nonzero vector, and the dictionary marker or position that it names.
 #[inline(always)]
-fn mark(vector: u64, at: u16, dictionary: &Dictionary, seen: &mut Seen<'_>) -> (WordTag, u16) {
+fn mark(vector: u64, at: u16, dictionary: &Dictionary, seen: &mut SeenVectors<'_>) -> (WordTag, u16) {
     let repeat_slot = (hash(vector) >> 54) as usize % REPEAT_SLOTS;
     let repeat = seen.repeat[repeat_slot];
     if seen.holds(repeat, vector, 0) {
@@ -164,7 +164,7 @@ impl Kernel for WriteWords<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Self { encoder: WordEncoder { names, sets, record, .. }, page, vectors, out } = self;
-        let mut record = Record { lanes, bytes: record, end: 0 };
+        let mut record = RecordWriter { lanes, bytes: record, end: 0 };
         for bit in 0..PLANES {
             let tags_with = |bit: usize| sets.iter().enumerate().filter(move |(tag, _)| tag >> bit & 1 == 1);
             for word in 0..PAGE_VECTORS / 64 {
@@ -175,7 +175,7 @@ impl Kernel for WriteWords<'_> {
         let set = |tag: WordTag| &sets[tag as usize];
         let has = |tag: WordTag| set(tag).iter().any(|&word| word != 0);
 
-        let mut numbers = Numbers::new();
+        let mut numbers = SplitNumbers::new();
         numbers.add(lanes, set(WordTag::Hot), names);
         record.push_low_bytes(&numbers);
         if has(WordTag::Dictionary) {
@@ -205,13 +205,13 @@ impl Kernel for WriteWords<'_> {
 const RECORD_ROOM: usize = PLANES_BYTES + PAGE_VECTORS * VECTOR_BYTES + REGISTER_BYTES;
 
 /// A record being written.
-struct Record<'a, L> {
+struct RecordWriter<'a, L> {
     lanes: L,
     bytes: &'a mut [u8; RECORD_ROOM],
     end: usize,
 }
 
-impl<L: Lanes> Record<'_, L> {
+impl<L: Lanes> RecordWriter<'_, L> {
     #[inline(always)]
     fn bytes(&self) -> &[u8] {
         &self.bytes[..self.end]
@@ -229,7 +229,7 @@ impl<L: Lanes> Record<'_, L> {
     }
 
     #[inline(always)]
-    fn push_low_bytes(&mut self, numbers: &Numbers) {
+    fn push_low_bytes(&mut self, numbers: &SplitNumbers) {
         let numbers = numbers.get();
         for (low, number) in self.bytes[self.end..][..numbers.len()].iter_mut().zip(numbers) {
             *low = number[0];
@@ -239,7 +239,7 @@ impl<L: Lanes> Record<'_, L> {
 
     /// Appends `HIGH_BITS` bits of each number, packed lowest first.
     #[inline(always)]
-    fn push_high_bits<const HIGH_BITS: usize>(&mut self, numbers: &Numbers) {
+    fn push_high_bits<const HIGH_BITS: usize>(&mut self, numbers: &SplitNumbers) {
         let numbers = numbers.get().chunks(8 / HIGH_BITS);
         let bytes = numbers.len();
         for (high, some) in self.bytes[self.end..][..bytes].iter_mut().zip(numbers) {
@@ -250,12 +250,12 @@ impl<L: Lanes> Record<'_, L> {
 }
 
 /// Numbers of more than eight bits, which are written as two streams.
-struct Numbers {
+struct SplitNumbers {
     numbers: [u8; 2 * PAGE_VECTORS + REGISTER_BYTES],
     bytes: usize,
 }
 
-impl Numbers {
+impl SplitNumbers {
     #[inline(always)]
     fn new() -> Self {
         Self { numbers: [0; 2 * PAGE_VECTORS + REGISTER_BYTES], bytes: 0 }

@@ -17,7 +17,8 @@ fn processors_and_limits() {
             facts.processor.is_virtual = true;
         });
     }
-    let error = |facts: &mut Facts| facts.security.holder_error = Some("Operation not permitted".to_owned());
+    let error =
+        |facts: &mut HostFacts| facts.security.holder_error = Some("Operation not permitted".to_owned());
     assert_alone("held-memory", Verdict::Missing, "--mode stop", error);
     assert_alone("held-memory", Verdict::Missing, "yama.ptrace_scope=1", |facts| {
         error(facts);
@@ -27,10 +28,12 @@ fn processors_and_limits() {
         error(facts);
         facts.security.seccomp_mode = Some(2);
     });
-    let few = |hard| move |facts: &mut Facts| facts.limits.descriptors = Bounds { soft: Some(256), hard };
+    let few = |hard| {
+        move |facts: &mut HostFacts| facts.limits.descriptors = ResourceLimit { soft: Some(256), hard }
+    };
     assert_alone("descriptors", Verdict::Slower, "ulimit -n 1032", few(Some(4096)));
     assert_alone("descriptors", Verdict::Slower, "prlimit", few(Some(256)));
-    let bounds = Bounds { soft: Some(64), hard: Some(64) };
+    let bounds = ResourceLimit { soft: Some(64), hard: Some(64) };
     assert_alone("processes", Verdict::Slower, "--nproc=", |facts| facts.limits.processes = bounds);
     assert_alone("processes", Verdict::Slower, "tee /p", |facts| {
         facts.cgroups.processes = limit(99, 9, "/p");
@@ -43,7 +46,7 @@ fn processors_and_limits() {
         facts.user.id = 0;
     });
     assert_eq!(find(&root, "processes").verdict, Verdict::Ok, "root has no such limit");
-    let narrow = Bounds { soft: Some(GIB), hard: None };
+    let narrow = ResourceLimit { soft: Some(GIB), hard: None };
     assert_alone("address-space", Verdict::Slower, "ulimit -v", |facts| {
         facts.limits.address_space_bytes = narrow;
     });
@@ -51,7 +54,7 @@ fn processors_and_limits() {
 
 #[test]
 fn the_ups_if_it_was_asked() {
-    let ups = |facts: &mut Facts, change: fn(&mut Ups)| change(facts.ups.as_mut().unwrap());
+    let ups = |facts: &mut HostFacts, change: fn(&mut Ups)| change(facts.ups.as_mut().unwrap());
     assert_alone("ups", Verdict::Slower, "mains", |facts| ups(facts, |ups| ups.mains_present = Some(false)));
     assert_alone("ups", Verdict::Slower, "charged", |facts| ups(facts, |ups| ups.is_low = true));
     let unknown = |ups: &mut Ups| (ups.mains_present, ups.error) = (None, Some("no answer".to_owned()));

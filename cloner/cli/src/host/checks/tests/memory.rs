@@ -7,7 +7,8 @@ fn memory_of_the_host_or_of_a_group() {
     assert_alone("memory", Verdict::Slower, "ps -e", |facts| facts.memory.available_bytes = Some(GIB / 4));
     assert_alone("memory", Verdict::Missing, "ps -e", |facts| facts.memory.available_bytes = Some(GIB / 64));
     assert_alone("memory", Verdict::Missing, "mount -t proc", |facts| facts.memory.available_bytes = None);
-    let tight = |facts: &mut Facts| facts.cgroups.memory_bytes = limit(GIB, GIB - GIB / 8, "/c/memory.max");
+    let tight =
+        |facts: &mut HostFacts| facts.cgroups.memory_bytes = limit(GIB, GIB - GIB / 8, "/c/memory.max");
     assert_alone("memory", Verdict::Slower, "| sudo tee /c/memory.max", tight);
     let roomy = but(|facts| facts.cgroups.memory_bytes = limit(GIB, 1 << 20, "/c/memory.max"));
     let check = find(&roomy, "memory");
@@ -22,14 +23,14 @@ fn memory_of_the_host_or_of_a_group() {
 
 #[test]
 fn pages() {
-    let none = |facts: &mut Facts| (facts.huge_pages[0].total, facts.huge_pages[0].free) = (0, 0);
+    let none = |facts: &mut HostFacts| (facts.huge_pages[0].total, facts.huge_pages[0].free) = (0, 0);
     assert_alone("huge-pages", Verdict::Slower, "sysctl vm.nr_hugepages=512", none);
     assert_alone("huge-pages", Verdict::Slower, "echo 512 | sudo tee /s", |facts| {
         none(facts);
         facts.memory.huge_page_bytes = Some(GIB);
         facts.huge_pages[0].setting = "/s".to_owned();
     });
-    let promised = |facts: &mut Facts| facts.huge_pages[0].promised = 9;
+    let promised = |facts: &mut HostFacts| facts.huge_pages[0].promised = 9;
     assert_alone("huge-pages", Verdict::Slower, "vm.nr_hugepages=521", promised);
     assert_alone("huge-pages", Verdict::Slower, "CONFIG_HUGETLBFS", |facts| facts.huge_pages.clear());
     assert_alone("huge-pages", Verdict::Slower, "tee /h", |facts| {
@@ -50,18 +51,18 @@ fn pages() {
             facts.transparent_huge_pages.shared = setting;
         });
     }
-    let never = |facts: &mut Facts| facts.transparent_huge_pages.shared = Some("never".to_owned());
+    let never = |facts: &mut HostFacts| facts.transparent_huge_pages.shared = Some("never".to_owned());
     assert!(find(&but(never), "thp-shared").remedy.unwrap().ends_with("transparent_hugepage/shmem_enabled"));
 }
 
 #[test]
 fn rules_of_memory() {
-    let forbidden = |facts: &mut Facts| {
-        facts.userfaultfd = Userfault {
+    let forbidden = |facts: &mut HostFacts| {
+        facts.userfaultfd = UserfaultAccess {
             error: Some("Operation not permitted".to_owned()),
             is_forbidden: true,
             unprivileged: Some(false),
-            ..Userfault::default()
+            ..UserfaultAccess::default()
         };
     };
     assert_alone("userfaultfd", Verdict::Missing, "vm.unprivileged_userfaultfd=1", forbidden);

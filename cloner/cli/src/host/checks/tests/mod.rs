@@ -6,20 +6,20 @@ mod virtualization;
 
 use vmm::host::Virtualization;
 use vmm::host::capabilities::Capabilities;
-use vmm::host::cgroup::{Cgroups, Limit};
+use vmm::host::cgroup::{CgroupLimit, Cgroups};
 use vmm::host::clock::{Clocksource, GuestTsc};
-use vmm::host::device::Device;
-use vmm::host::limits::{Bounds, Limits};
-use vmm::host::memory::Memory;
-use vmm::host::module::Kernel;
+use vmm::host::device::DeviceNode;
+use vmm::host::limits::{ProcessLimits, ResourceLimit};
+use vmm::host::memory::HostMemory;
+use vmm::host::module::HostKernel;
 use vmm::host::pages::{HugePagePool, TransparentHugePages};
 use vmm::host::processor::Processor;
 use vmm::host::security::Security;
 use vmm::host::user::{Group, User};
-use vmm::host::userfault::Userfault;
+use vmm::host::userfault::UserfaultAccess;
 
-use super::super::facts::{Facts, KvmFacts};
-use super::super::trial::{Outcome, Trial};
+use super::super::facts::{HostFacts, KvmFacts};
+use super::super::trial::{Trial, TrialOutcome};
 use super::super::ups::Ups;
 use super::{Check, Verdict, judge};
 
@@ -30,14 +30,14 @@ fn group(id: u32, name: &str, members: &[&str]) -> Group {
 }
 
 /// An ordinary host on which nothing is amiss, as a user in group kvm sees it.
-fn good() -> Facts {
-    let went = |ms| Outcome { milliseconds: Some(ms), error: None };
-    Facts {
-        kernel: Kernel { release: "6.1.0".to_owned(), kvm_module: Some("kvm_amd"), nested: Some(true) },
+fn good() -> HostFacts {
+    let went = |ms| TrialOutcome { milliseconds: Some(ms), error: None };
+    HostFacts {
+        kernel: HostKernel { release: "6.1.0".to_owned(), kvm_module: Some("kvm_amd"), nested: Some(true) },
         processor: Processor { svm: true, online: Some(4), usable: Some(4), ..Processor::default() },
         user: User { id: 1000, name: Some("jo".to_owned()), groups: vec![108], sys_ptrace: false },
         virtualization: Virtualization::Hardware,
-        kvm_device: Device {
+        kvm_device: DeviceNode {
             path: "/dev/kvm".to_owned(),
             exists: true,
             is_device: true,
@@ -71,13 +71,13 @@ fn good() -> Facts {
             },
         }),
         clocksource: Clocksource { current: Some("tsc".to_owned()), available: vec!["tsc".to_owned()] },
-        memory: Memory {
+        memory: HostMemory {
             total_bytes: Some(32 * GIB),
             available_bytes: Some(16 * GIB),
             overcommit: Some(0),
             huge_page_bytes: Some(2 << 20),
             max_mappings: Some(65530),
-            ..Memory::default()
+            ..HostMemory::default()
         },
         cgroups: Cgroups::default(),
         huge_pages: vec![HugePagePool { page_bytes: 2 << 20, total: 9, free: 9, ..HugePagePool::default() }],
@@ -85,8 +85,8 @@ fn good() -> Facts {
             private: Some("madvise".to_owned()),
             shared: Some("advise".to_owned()),
         },
-        userfaultfd: Userfault { unprivileged: Some(true), ..Userfault::default() },
-        limits: Limits::default(),
+        userfaultfd: UserfaultAccess { unprivileged: Some(true), ..UserfaultAccess::default() },
+        limits: ProcessLimits::default(),
         security: Security {
             yama_ptrace_scope: Some(1),
             seccomp_mode: Some(0),
@@ -100,26 +100,26 @@ fn good() -> Facts {
 }
 
 /// The facts of [`good`], changed by `change`.
-fn but(change: impl FnOnce(&mut Facts)) -> Facts {
+fn but(change: impl FnOnce(&mut HostFacts)) -> HostFacts {
     let mut facts = good();
     change(&mut facts);
     facts
 }
 
-fn limit(limit: u64, used: u64, setting: &str) -> Option<Limit> {
-    Some(Limit { limit, used, reclaimable: 0, setting: setting.to_owned() })
+fn limit(limit: u64, used: u64, setting: &str) -> Option<CgroupLimit> {
+    Some(CgroupLimit { limit, used, reclaimable: 0, setting: setting.to_owned() })
 }
 
-fn kvm(facts: &mut Facts) -> &mut KvmFacts {
+fn kvm(facts: &mut HostFacts) -> &mut KvmFacts {
     facts.kvm.as_mut().unwrap()
 }
 
-fn tsc(facts: &mut Facts) -> &mut GuestTsc {
+fn tsc(facts: &mut HostFacts) -> &mut GuestTsc {
     kvm(facts).guest_tsc.as_mut().unwrap()
 }
 
 #[track_caller]
-fn find(facts: &Facts, id: &str) -> Check {
+fn find(facts: &HostFacts, id: &str) -> Check {
     judge(facts)
         .into_iter()
         .find(|check| check.subject.id == id)
@@ -128,7 +128,7 @@ fn find(facts: &Facts, id: &str) -> Check {
 
 /// Asserts that the change gives this check, and no other, this verdict, and that its remedy contains `remedy`.
 #[track_caller]
-fn assert_alone(id: &str, verdict: Verdict, remedy: &str, change: impl FnOnce(&mut Facts)) {
+fn assert_alone(id: &str, verdict: Verdict, remedy: &str, change: impl FnOnce(&mut HostFacts)) {
     let facts = but(change);
     for check in judge(&facts) {
         let is_it = check.subject.id == id;

@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn without_the_device_nothing_that_needs_it_is_judged() {
-    let gone = |facts: &mut Facts| {
+    let gone = |facts: &mut HostFacts| {
         facts.kvm = None;
-        facts.kvm_device = Device { path: "/dev/kvm".to_owned(), ..Device::default() };
+        facts.kvm_device = DeviceNode { path: "/dev/kvm".to_owned(), ..DeviceNode::default() };
         facts.kernel.kvm_module = None;
     };
     assert_alone("kvm-device", Verdict::Missing, "sudo modprobe kvm_amd", gone);
@@ -21,10 +21,10 @@ fn without_the_device_nothing_that_needs_it_is_judged() {
 /// The remedy for a missing device depends on why it is missing.
 #[test]
 fn remedies_for_no_device() {
-    let remedy = |change: fn(&mut Facts)| {
+    let remedy = |change: fn(&mut HostFacts)| {
         let facts = but(|facts| {
             facts.kvm = None;
-            facts.kvm_device = Device::default();
+            facts.kvm_device = DeviceNode::default();
             facts.kernel.kvm_module = None;
             change(facts);
         });
@@ -44,7 +44,7 @@ fn remedies_for_no_device() {
     assert!(remedy(|facts| facts.kvm_device.exists = true).contains("sudo rm"), "a file in its place");
     // The device exists and does not work, as after the module was removed.
     let broken = remedy(|facts| {
-        facts.kvm_device = Device { error: Some("No such device".to_owned()), ..good().kvm_device };
+        facts.kvm_device = DeviceNode { error: Some("No such device".to_owned()), ..good().kvm_device };
     });
     assert_eq!(broken, "sudo modprobe kvm_amd");
 }
@@ -52,7 +52,7 @@ fn remedies_for_no_device() {
 /// The remedy for a missing permission depends on which one is missing.
 #[test]
 fn remedies_for_no_permission() {
-    let remedy = |change: fn(&mut Facts)| {
+    let remedy = |change: fn(&mut HostFacts)| {
         let facts = but(|facts| {
             facts.kvm = None;
             facts.kvm_device.error = Some("Permission denied (os error 13)".to_owned());
@@ -89,7 +89,8 @@ fn remedies_for_no_permission() {
 
 #[test]
 fn what_kvm_offers() {
-    let lacking = |facts: &mut Facts| kvm(facts).capabilities.missing = vec!["KVM_CAP_XCRS", "KVM_CAP_PIT2"];
+    let lacking =
+        |facts: &mut HostFacts| kvm(facts).capabilities.missing = vec!["KVM_CAP_XCRS", "KVM_CAP_PIT2"];
     assert_alone("capabilities", Verdict::Missing, "newer kernel", lacking);
     let check = find(&but(lacking), "capabilities");
     assert!(check.is_fatal() && check.value == "KVM_CAP_XCRS, KVM_CAP_PIT2", "{check:?}");
@@ -104,7 +105,7 @@ fn what_kvm_offers() {
     assert_alone("nested", Verdict::Missing, "modprobe kvm_amd nested=1", |facts| {
         facts.kernel.nested = Some(false);
     });
-    let none = |facts: &mut Facts| facts.processor.svm = false;
+    let none = |facts: &mut HostFacts| facts.processor.svm = false;
     assert!(find(&but(none), "kind").value.contains("unknown"), "it works all the same");
     let neither = but(|facts| {
         facts.processor.svm = false;
@@ -115,9 +116,9 @@ fn what_kvm_offers() {
 
 #[test]
 fn what_was_tried() {
-    let failed = || Outcome { milliseconds: None, error: Some("KVM_RUN failed".to_owned()) };
+    let failed = || TrialOutcome { milliseconds: None, error: Some("KVM_RUN failed".to_owned()) };
     for (id, fatal) in [("boot", true), ("clone", true), ("dirty-log", false)] {
-        let change = |facts: &mut Facts| {
+        let change = |facts: &mut HostFacts| {
             let trial = &mut kvm(facts).trial;
             *match id {
                 "boot" => &mut trial.boot,
@@ -130,7 +131,7 @@ fn what_was_tried() {
         assert_eq!((check.is_fatal(), check.value.as_str()), (fatal, "KVM_RUN failed"));
     }
     // Something that was not reached because something before it failed.
-    let not_reached = but(|facts| kvm(facts).trial.clone = Outcome::default());
+    let not_reached = but(|facts| kvm(facts).trial.clone = TrialOutcome::default());
     assert_eq!(find(&not_reached, "clone").verdict, Verdict::Missing);
 }
 
@@ -140,7 +141,7 @@ fn what_was_tried() {
 fn page_table_based_hosts() {
     let facts = but(|facts| {
         facts.virtualization = Virtualization::PageTableBased;
-        facts.kernel = Kernel { kvm_module: Some("kvm_pvm"), nested: None, ..good().kernel };
+        facts.kernel = HostKernel { kvm_module: Some("kvm_pvm"), nested: None, ..good().kernel };
         facts.processor.svm = false;
         tsc(facts).offset_kept = Some(false);
     });

@@ -11,7 +11,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use vmm::memory::{GuestMemory, HugeRange, Sharing};
+use vmm::memory::{GuestMemory, HugeRange, RangeSharing};
 
 /// Time between two passes: this after a pass that found something to do, and twice as long after each pass that did not.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -19,8 +19,8 @@ const INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// A pass that found nothing is followed by a rest of at least this many times its own duration.
 const REST: u32 = 20;
 
-/// Mends a guest's memory step by step, and knows what is left to mend.
-pub(super) struct Mender {
+/// Puts a guest's huge pages back together step by step, and knows which are left.
+pub(super) struct HugePageRepair {
     /// Ranges that still had shared pages when they were last looked at.
     shared: Vec<HugeRange>,
     /// Number of those, counted from the first, that this pass has yet to look at.
@@ -32,7 +32,7 @@ pub(super) struct Mender {
     looked: Duration,
 }
 
-impl Mender {
+impl HugePageRepair {
     /// Has nothing to do until it is told that memory is [shared](Self::share).
     pub(super) fn idle() -> Self {
         let (interval, looked) = (INTERVAL, Duration::ZERO);
@@ -46,7 +46,7 @@ impl Mender {
         self.begin_pass();
     }
 
-    /// Time until the next step is due; `None` if there is nothing to mend.
+    /// Time until the next step is due; `None` if there is nothing to repair.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         (!self.shared.is_empty()).then(|| self.next.saturating_duration_since(Instant::now()))
     }
@@ -57,10 +57,10 @@ impl Mender {
         let started = Instant::now();
         while let Some(index) = self.left.checked_sub(1) {
             self.left = index;
-            match mend(memory, self.shared[index]) {
-                Mended::Not => {}
-                Mended::Already => drop(self.shared.swap_remove(index)),
-                Mended::Now => {
+            match repair_range(memory, self.shared[index]) {
+                RepairOutcome::NotYet => {}
+                RepairOutcome::NotNeeded => drop(self.shared.swap_remove(index)),
+                RepairOutcome::Repaired => {
                     self.shared.swap_remove(index);
                     // Halved, because it is doubled at the end of the pass.
                     self.interval = INTERVAL / 2;
@@ -80,34 +80,38 @@ impl Mender {
     }
 }
 
-enum Mended {
+enum RepairOutcome {
     /// Too much of the range is still shared, or the kernel could not make a huge page of it yet.
-    Not,
+    NotYet,
     /// There was nothing to do.
-    Already,
-    Now,
+    NotNeeded,
+    Repaired,
 }
 
-fn mend(memory: &GuestMemory, range: HugeRange) -> Mended {
-    let Sharing { present, own } = match memory.sharing(range) {
+fn repair_range(memory: &GuestMemory, range: HugeRange) -> RepairOutcome {
+    let RangeSharing { present, own } = match memory.sharing(range) {
         Ok(sharing) => sharing,
         Err(error) => {
             tracing::warn!(%error, "cannot tell which pages are shared, so the next branch will take longer");
-            return Mended::Already;
+            return RepairOutcome::NotNeeded;
         }
     };
     if present == 0 {
-        return Mended::Already;
+        return RepairOutcome::NotNeeded;
     }
     if own * 2 < present {
-        return Mended::Not;
+        return RepairOutcome::NotYet;
     }
     match memory.collapse_range(range) {
-        Ok(()) => Mended::Now,
+        Ok(()) => RepairOutcome::Repaired,
         Err(error) => {
             tracing::debug!(%error, present, own, "the kernel did not make a huge page");
             // Pages that are in use now may be free later, and a huge page may become available.
-            if error.kind() == io::ErrorKind::InvalidInput { Mended::Already } else { Mended::Not }
+            if error.kind() == io::ErrorKind::InvalidInput {
+                RepairOutcome::NotNeeded
+            } else {
+                RepairOutcome::NotYet
+            }
         }
     }
 }

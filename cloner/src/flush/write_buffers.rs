@@ -14,7 +14,8 @@ use super::files::{BLOCK_BYTES, WriteFile, write_all_at};
 use super::gauge::Gauge;
 use crate::battery::Clock;
 use crate::sync::lock;
-use crate::sys::arena::{PageSize, Span};
+use crate::sys::arena::Span;
+use vmm::memory::PageSize;
 
 /// Bytes of one write, unless a test needs smaller ones in order to have many.
 pub(crate) const BUFFER_BYTES: usize = 4 << 20;
@@ -24,7 +25,7 @@ const WRITERS: usize = 2;
 
 /// The free buffers, and the channel on which used ones come back.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct WriteBuffers {
     free: Mutex<Receiver<Span>>,
     give_back: Mutex<Sender<Span>>,
     /// One block of memory for writing the header.
@@ -33,10 +34,10 @@ pub(super) struct Stage {
 
 /// A file being written from its second block on.
 #[derive(Debug)]
-pub(super) struct Stream<'a> {
-    stage: &'a Stage,
-    busy: &'a Busy<'a>,
-    full: Option<Sender<Write>>,
+pub(super) struct WriteStream<'a> {
+    buffers: &'a WriteBuffers,
+    device: &'a DeviceClock<'a>,
+    full: Option<Sender<WriteItem>>,
     buffer: Option<Span>,
     filled: usize,
     /// Offset in the file at which the next part goes.
@@ -44,7 +45,7 @@ pub(super) struct Stream<'a> {
 }
 
 #[derive(Debug)]
-struct Write {
+struct WriteItem {
     offset: u64,
     buffer: Span,
     len_bytes: usize,
@@ -52,7 +53,7 @@ struct Write {
 
 /// A write has failed. The writing thread returns the reason.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub(super) struct WritersFailed;
 
 /// Keeps track of the writes: whether one has failed, and for how long the device has had anything to do. That time is reported to
 /// the gauge, however many writes there are at a time.
@@ -60,14 +61,14 @@ pub(super) struct Broken;
 /// It is reported when the device has nothing to do, because only then is it known which writes the time was spent on: a write
 /// under way may have taken most of it, but its bytes do not count yet.
 #[derive(Debug)]
-struct Busy<'a> {
+struct DeviceClock<'a> {
     clock: &'a dyn Clock,
     gauge: &'a Gauge,
-    state: Mutex<BusyState>,
+    state: Mutex<DeviceClockState>,
 }
 
 #[derive(Debug, Default)]
-struct BusyState {
+struct DeviceClockState {
     writes: usize,
     /// Time of the last report to the gauge, or of the first write since the device was idle. `bytes` were written since then.
     since: Duration,
@@ -78,7 +79,7 @@ struct BusyState {
 /// After this many bytes there is a report even while the device is busy: a write under way makes little difference then.
 const MUCH_BYTES: u64 = 64 << 20;
 
-impl<'a> Busy<'a> {
+impl<'a> DeviceClock<'a> {
     fn new(clock: &'a dyn Clock, gauge: &'a Gauge) -> Self {
         Self { clock, gauge, state: Mutex::default() }
     }
@@ -109,8 +110,8 @@ impl<'a> Busy<'a> {
     }
 }
 
-impl Stage {
-    /// Makes a stage with buffers of `buffer_bytes` bytes each, which must be a multiple of [`BLOCK_BYTES`].
+impl WriteBuffers {
+    /// Makes buffers of `buffer_bytes` bytes each, which must be a multiple of [`BLOCK_BYTES`].
     pub(super) fn new(buffer_bytes: usize) -> io::Result<Self> {
         let (give_back, free) = channel();
         for _ in 0..BUFFERS {
@@ -123,20 +124,20 @@ impl Stage {
     ///
     /// # Errors
     /// The outer error is that of a write that failed; otherwise the inner result is what `produce` returned.
-    pub(super) fn write<T, E: From<Broken>>(
+    pub(super) fn write<T, E: From<WritersFailed>>(
         &self,
         file: &dyn WriteFile,
         (clock, gauge): (&dyn Clock, &Gauge),
-        produce: impl FnOnce(&mut Stream<'_>) -> Result<T, E>,
+        produce: impl FnOnce(&mut WriteStream<'_>) -> Result<T, E>,
     ) -> io::Result<Result<T, E>> {
-        let (sender, receiver) = channel::<Write>();
-        let (receiver, busy) = (Mutex::new(receiver), Busy::new(clock, gauge));
+        let (sender, receiver) = channel::<WriteItem>();
+        let (receiver, device) = (Mutex::new(receiver), DeviceClock::new(clock, gauge));
         thread::scope(|scope| {
-            let write = || self.write_full(file, &receiver, &busy);
+            let write = || self.write_full(file, &receiver, &device);
             let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
-            let mut stream = Stream {
-                stage: self,
-                busy: &busy,
+            let mut stream = WriteStream {
+                buffers: self,
+                device: &device,
                 full: Some(sender),
                 buffer: None,
                 filled: 0,
@@ -156,19 +157,19 @@ impl Stage {
     fn write_full(
         &self,
         file: &dyn WriteFile,
-        full: &Mutex<Receiver<Write>>,
-        busy: &Busy<'_>,
+        full: &Mutex<Receiver<WriteItem>>,
+        device: &DeviceClock<'_>,
     ) -> io::Result<()> {
         let mut result = Ok(());
         loop {
             // The lock is not held during the write: meanwhile the other thread takes the next buffer.
             let next = lock(full).recv();
-            let Ok(Write { offset, buffer, len_bytes }) = next else { return result };
-            if !busy.has_failed() {
+            let Ok(WriteItem { offset, buffer, len_bytes }) = next else { return result };
+            if !device.has_failed() {
                 let write = || write_all_at(file, offset, &buffer.bytes()[..len_bytes]);
-                result = busy.during(len_bytes as u64, write);
+                result = device.during(len_bytes as u64, write);
             }
-            lock(&self.give_back).send(buffer).expect("the stage outlives its streams");
+            lock(&self.give_back).send(buffer).expect("the buffers outlive their streams");
         }
     }
 
@@ -181,18 +182,18 @@ impl Stage {
 
 /// Page-aligned memory that has been written to once, so that the kernel has provided every page.
 fn touched(len_bytes: usize) -> io::Result<Span> {
-    let mut span = Span::map(len_bytes, PageSize::Ordinary)?;
+    let mut span = Span::map(len_bytes, PageSize::Base)?;
     span.bytes_mut().fill(0xff);
     Ok(span)
 }
 
-impl Stream<'_> {
+impl WriteStream<'_> {
     /// Appends a part, and returns the offset in the file at which it begins.
-    pub(super) fn append(&mut self, mut part: &[u8]) -> Result<u64, Broken> {
+    pub(super) fn append(&mut self, mut part: &[u8]) -> Result<u64, WritersFailed> {
         let at = self.at;
         while !part.is_empty() {
             if self.buffer.is_none() {
-                self.buffer = Some(lock(&self.stage.free).recv().expect("the stage holds a sender"));
+                self.buffer = Some(lock(&self.buffers.free).recv().expect("the buffers have a sender"));
             }
             let buffer = self.buffer.as_mut().expect("taken above").bytes_mut();
             let buffer_bytes = buffer.len();
@@ -209,7 +210,7 @@ impl Stream<'_> {
     }
 
     /// Fills the last block up with zeros, and hands over the last buffer.
-    fn finish(&mut self) -> Result<(), Broken> {
+    fn finish(&mut self) -> Result<(), WritersFailed> {
         let len_bytes = self.filled.next_multiple_of(BLOCK_BYTES);
         if let Some(buffer) = &mut self.buffer {
             buffer.bytes_mut()[self.filled..len_bytes].fill(0);
@@ -219,25 +220,25 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn send(&mut self, len_bytes: usize) -> Result<(), Broken> {
-        if self.busy.has_failed() {
-            return Err(Broken);
+    fn send(&mut self, len_bytes: usize) -> Result<(), WritersFailed> {
+        if self.device.has_failed() {
+            return Err(WritersFailed);
         }
         let Some(buffer) = self.buffer.take() else { return Ok(()) };
         let offset = self.at - self.filled as u64;
         self.filled = 0;
         let full = self.full.as_ref().expect("open until finished");
-        full.send(Write { offset, buffer, len_bytes }).map_err(|unsent| {
-            lock(&self.stage.give_back).send(unsent.0.buffer).expect("the stage is here");
-            Broken
+        full.send(WriteItem { offset, buffer, len_bytes }).map_err(|unsent| {
+            lock(&self.buffers.give_back).send(unsent.0.buffer).expect("the buffers are here");
+            WritersFailed
         })
     }
 }
 
-impl Drop for Stream<'_> {
+impl Drop for WriteStream<'_> {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            lock(&self.stage.give_back).send(buffer).expect("the stage is here");
+            lock(&self.buffers.give_back).send(buffer).expect("the buffers are here");
         }
     }
 }

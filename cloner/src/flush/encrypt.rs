@@ -54,19 +54,19 @@ pub enum KeyError {
 
 /// A secret key. Wiped from memory when dropped, and never printed.
 #[derive(Clone)]
-pub struct Key(XChaCha20Poly1305);
+pub struct EncryptionKey(XChaCha20Poly1305);
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for EncryptionKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(…)")
+        f.write_str("EncryptionKey(…)")
     }
 }
 
 /// A record that was changed, or encrypted with another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forged;
+pub(super) struct ForgedRecord;
 
-impl Key {
+impl EncryptionKey {
     /// Reads a key file: 32 bytes, or 64 hexadecimal digits with or without a line end. `head -c 32 /dev/urandom` makes a key.
     ///
     /// # Errors
@@ -103,17 +103,22 @@ impl Key {
     }
 
     /// Encrypts `record` in place and appends its tag. The tag also covers `bound_to`.
-    pub(super) fn seal(&self, nonce: Nonce, bound_to: &[u8], record: &mut Vec<u8>) {
+    pub(super) fn encrypt(&self, nonce: Nonce, bound_to: &[u8], record: &mut Vec<u8>) {
         let tag = self.0.encrypt_in_place_detached(&nonce.0, bound_to, record);
         record.extend_from_slice(&tag.expect("records are far shorter than 256 GiB"));
     }
 
     /// Decrypts a record in place and returns how many bytes it has without its tag.
-    pub(super) fn open(&self, nonce: Nonce, bound_to: &[u8], record: &mut [u8]) -> Result<usize, Forged> {
-        let len = record.len().checked_sub(TAG_BYTES).ok_or(Forged)?;
+    pub(super) fn decrypt(
+        &self,
+        nonce: Nonce,
+        bound_to: &[u8],
+        record: &mut [u8],
+    ) -> Result<usize, ForgedRecord> {
+        let len = record.len().checked_sub(TAG_BYTES).ok_or(ForgedRecord)?;
         let (record, tag) = record.split_at_mut(len);
         let opened = self.0.decrypt_in_place_detached(&nonce.0, bound_to, record, Tag::from_slice(tag));
-        opened.map(|()| len).map_err(|_| Forged)
+        opened.map(|()| len).map_err(|_| ForgedRecord)
     }
 }
 
@@ -146,22 +151,29 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_where_it_belongs_and_nowhere_else() {
-        let key = Key::from_bytes(&[7; KEY_BYTES]);
+        let key = EncryptionKey::from_bytes(&[7; KEY_BYTES]);
         let (nonce, file) = (|record| Nonce::new([1; NONCE_BYTES], record), b"file");
-        let mut sealed = b"secret".to_vec();
-        key.seal(nonce(3), file, &mut sealed);
-        assert_eq!(sealed.len(), 6 + TAG_BYTES);
-        let mut record = sealed.clone();
-        assert_eq!(key.open(nonce(3), file, &mut record), Ok(6));
+        let mut encrypted = b"secret".to_vec();
+        key.encrypt(nonce(3), file, &mut encrypted);
+        assert_eq!(encrypted.len(), 6 + TAG_BYTES);
+        let mut record = encrypted.clone();
+        assert_eq!(key.decrypt(nonce(3), file, &mut record), Ok(6));
         assert_eq!(&record[..6], b"secret");
-        assert_eq!(key.open(nonce(4), file, &mut sealed.clone()), Err(Forged));
-        assert_eq!(key.open(nonce(3), b"elsewhere", &mut sealed.clone()), Err(Forged));
-        assert_eq!(Key::from_bytes(&[8; KEY_BYTES]).open(nonce(3), file, &mut sealed.clone()), Err(Forged));
-        for byte in 0..sealed.len() {
-            let mut record = sealed.clone();
+        assert_eq!(key.decrypt(nonce(4), file, &mut encrypted.clone()), Err(ForgedRecord));
+        assert_eq!(key.decrypt(nonce(3), b"elsewhere", &mut encrypted.clone()), Err(ForgedRecord));
+        assert_eq!(
+            EncryptionKey::from_bytes(&[8; KEY_BYTES]).decrypt(nonce(3), file, &mut encrypted.clone()),
+            Err(ForgedRecord)
+        );
+        for byte in 0..encrypted.len() {
+            let mut record = encrypted.clone();
             record[byte] ^= 1;
-            assert_eq!(key.open(nonce(3), file, &mut record), Err(Forged), "byte {byte}");
-            assert_eq!(key.open(nonce(3), file, &mut sealed[..byte].to_vec()), Err(Forged), "cut at {byte}");
+            assert_eq!(key.decrypt(nonce(3), file, &mut record), Err(ForgedRecord), "byte {byte}");
+            assert_eq!(
+                key.decrypt(nonce(3), file, &mut encrypted[..byte].to_vec()),
+                Err(ForgedRecord),
+                "cut at {byte}"
+            );
         }
     }
 
@@ -173,24 +185,24 @@ mod tests {
             let _ = fs::remove_file(&path);
             fs::write(&path, bytes).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            Key::read(&path)
+            EncryptionKey::read(&path)
         };
         let hex = "07".repeat(KEY_BYTES) + "\n";
-        let sealed = |key: &Key| {
+        let encrypted = |key: &EncryptionKey| {
             let mut record = vec![1, 2, 3];
-            key.seal(Nonce::new([0; NONCE_BYTES], 0), b"", &mut record);
+            key.encrypt(Nonce::new([0; NONCE_BYTES], 0), b"", &mut record);
             record
         };
         assert_eq!(
-            sealed(&write(&[7; KEY_BYTES], 0o600).unwrap()),
-            sealed(&write(hex.as_bytes(), 0o400).unwrap())
+            encrypted(&write(&[7; KEY_BYTES], 0o600).unwrap()),
+            encrypted(&write(hex.as_bytes(), 0o400).unwrap())
         );
         assert!(matches!(write(&[7; KEY_BYTES], 0o640), Err(KeyError::Mode { mode: 0o640, .. })));
         for wrong in [&[7; 31][..], b"", &[b'g'; 64], &[b'a'; 63]] {
             assert!(matches!(write(wrong, 0o600), Err(KeyError::Length { .. })));
         }
         fs::remove_file(&path).unwrap();
-        assert!(matches!(Key::read(&path), Err(KeyError::Read { .. })));
-        assert_eq!(format!("{:?}", Key::from_bytes(&[7; KEY_BYTES])), "Key(…)");
+        assert!(matches!(EncryptionKey::read(&path), Err(KeyError::Read { .. })));
+        assert_eq!(format!("{:?}", EncryptionKey::from_bytes(&[7; KEY_BYTES])), "EncryptionKey(…)");
     }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use crate::battery::{Battery, Charge, Clock, Mains, PowerState, Reading, SourceError};
+use crate::battery::{Battery, Charge, Clock, Mains, PowerReading, PowerState, SourceError};
 use crate::flush::{self, FlushReport, FlushSettings, Flusher, Folder, Form, Gauge};
-use crate::pool::{self, Labels, Ledger, Limit, Pool, PutOptions, Reservation, Usage, flushed_bytes};
+use crate::pool::{
+    self, Labels, Ledger, LedgerUsage, Pool, PutOptions, Reservation, UnflushedLimit, flushed_bytes,
+};
 use crate::progress::{Cancel, Watch};
 use crate::rate::Rate;
 use crate::sync::lock;
@@ -31,7 +33,7 @@ pub enum Error {
 
 /// How a durable pool works.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct DurableSettings {
     /// Number of threads that transcode and encrypt while flushing. They are the durable pool's own, so that a save never waits for
     /// a flush.
     pub threads: usize,
@@ -51,7 +53,7 @@ pub struct Settings {
     pub remeasure: Duration,
 }
 
-impl Settings {
+impl DurableSettings {
     /// The usual settings, with this number of threads.
     #[must_use]
     pub fn new(threads: usize) -> Self {
@@ -71,7 +73,7 @@ impl Settings {
 
 /// A put that was admitted.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct AdmittedPut {
     /// The reservation that the caller fills and then publishes.
     pub reservation: Reservation,
     /// A power loss cancels this, so the caller has to stop filling the reservation then; a save that is given it does.
@@ -80,7 +82,7 @@ pub struct Admitted {
 
 /// The state of a durable pool at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Status {
+pub struct DurableStatus {
     /// What is known about the power.
     pub state: PowerState,
     /// Charge of the battery, as a share (0 to 1) of what it can hold at its age.
@@ -90,10 +92,10 @@ pub struct Status {
     /// Estimated rate of the flush device.
     pub rate: Rate,
     /// Number of unflushed bytes, and their limit.
-    pub usage: Usage,
+    pub usage: LedgerUsage,
 }
 
-impl Status {
+impl DurableStatus {
     /// Unflushed bytes that the battery does not cover at this moment, because the limit was lowered and the flush has not caught
     /// up.
     #[must_use]
@@ -103,22 +105,22 @@ impl Status {
 }
 
 /// Derives the limit from a battery and a device. The product uses one rule; a test tries wrong ones.
-pub(super) type Rule = fn(&Battery, Rate) -> Limit;
+pub(super) type LimitRule = fn(&Battery, Rate) -> UnflushedLimit;
 
 #[derive(Debug)]
-pub(super) struct Core {
+pub(super) struct Decisions {
     pool: Arc<Pool>,
     ledger: Arc<Ledger>,
     flusher: Flusher,
     clock: Arc<dyn Clock>,
-    power: Mutex<Power>,
+    power: Mutex<PowerRecord>,
     saves: Mutex<Vec<Weak<Cancel>>>,
-    settings: Settings,
-    rule: Rule,
+    settings: DurableSettings,
+    rule: LimitRule,
 }
 
 #[derive(Debug)]
-struct Power {
+struct PowerRecord {
     battery: Battery,
     state: PowerState,
     mains: Mains,
@@ -126,15 +128,15 @@ struct Power {
     since: Duration,
 }
 
-impl Core {
+impl Decisions {
     pub(super) fn new(
         pool: Arc<Pool>,
         folder: Arc<Folder>,
         battery: Battery,
         clock: Arc<dyn Clock>,
-        settings: Settings,
+        settings: DurableSettings,
     ) -> Result<Self, Error> {
-        let Settings { threads, form, buffer_bytes, .. } = settings;
+        let DurableSettings { threads, form, buffer_bytes, .. } = settings;
         // Until the device has been measured its rate is zero, so nothing is admitted.
         let gauge = Gauge::new(Rate { bytes_per_second: 0.0, commit: Duration::ZERO }, buffer_bytes as u64);
         let how = FlushSettings { clock: Arc::clone(&clock), form, buffer_bytes };
@@ -142,8 +144,9 @@ impl Core {
         // its source stands still.
         let own = Threads::new(threads)?;
         let flusher = Flusher::new(&own, Arc::clone(&pool), folder, gauge, how)?;
-        let power = Power { battery, state: PowerState::Mains, mains: Mains::Present, since: clock.now() };
-        let ledger = Ledger::new(Limit { bytes: 0, per_snapshot_bytes: 0 });
+        let power =
+            PowerRecord { battery, state: PowerState::Mains, mains: Mains::Present, since: clock.now() };
+        let ledger = Ledger::new(UnflushedLimit { bytes: 0, per_snapshot_bytes: 0 });
         let (power, saves) = (Mutex::new(power), Mutex::default());
         Ok(Self { pool, ledger, flusher, clock, power, saves, settings, rule: Battery::limit })
     }
@@ -152,7 +155,7 @@ impl Core {
         &self.pool
     }
 
-    pub(super) const fn settings(&self) -> &Settings {
+    pub(super) const fn settings(&self) -> &DurableSettings {
         &self.settings
     }
 
@@ -172,8 +175,8 @@ impl Core {
         name: &str,
         bytes: u64,
         labels: Labels,
-        waiting: impl FnMut(Usage) -> bool,
-    ) -> Result<Admitted, Error> {
+        waiting: impl FnMut(LedgerUsage) -> bool,
+    ) -> Result<AdmittedPut, Error> {
         let folder = self.flusher.folder();
         if folder.lists(name) && self.pool.get(name).is_err() {
             let (folder, name) = (folder.place(), name.to_owned());
@@ -189,7 +192,7 @@ impl Core {
         let claim = self.ledger.claim_when_possible(bytes.saturating_add(beside), waiting);
         let claim = Some(claim.map_err(pool::Error::from)?);
         let options = PutOptions { labels, claim, ..PutOptions::default() };
-        Ok(Admitted { reservation: self.pool.reserve_with(name, options)?, cancel })
+        Ok(AdmittedPut { reservation: self.pool.reserve_with(name, options)?, cancel })
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
@@ -199,11 +202,11 @@ impl Core {
 
     /// Takes note of what a power source reported. The time since the last call counts as charging or discharging by the report of
     /// that call.
-    pub(super) fn observe(&self, reading: Result<Reading, &SourceError>) {
+    pub(super) fn observe(&self, reading: Result<PowerReading, &SourceError>) {
         let mut power = self.lock();
         self.pass_time(&mut power);
         let (mains, charge, low) = match reading {
-            Ok(Reading { mains, charge, low }) => (mains, charge, low),
+            Ok(PowerReading { mains, charge, low }) => (mains, charge, low),
             // Power that is not known to be there is not relied on.
             Err(_) => (Mains::Failed, Charge::Unknown, false),
         };
@@ -256,11 +259,11 @@ impl Core {
         report
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> DurableStatus {
         let mut power = self.lock();
         self.pass_time(&mut power);
-        let Power { battery, state, .. } = &*power;
-        Status {
+        let PowerRecord { battery, state, .. } = &*power;
+        DurableStatus {
             state: *state,
             charge_share: battery.charge_share(),
             holdup: battery.holdup(),
@@ -269,7 +272,7 @@ impl Core {
         }
     }
 
-    fn pass_time(&self, power: &mut Power) {
+    fn pass_time(&self, power: &mut PowerRecord) {
         let now = self.clock.now();
         let passed = now.saturating_sub(power.since);
         power.since = now;
@@ -279,7 +282,7 @@ impl Core {
         }
     }
 
-    fn move_limit(&self, power: &Power) {
+    fn move_limit(&self, power: &PowerRecord) {
         let limit = (self.rule)(&power.battery, self.flusher.gauge().rate());
         self.ledger.set_limit(limit);
     }
@@ -290,16 +293,17 @@ impl Core {
         saves.iter().filter_map(Weak::upgrade).for_each(|save| save.cancel());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Power> {
+    fn lock(&self) -> MutexGuard<'_, PowerRecord> {
         lock(&self.power)
     }
 
     /// Installs another battery and another rule, for a test.
     #[cfg(test)]
-    pub(super) fn set(&mut self, battery: Battery, rule: Rule) {
+    pub(super) fn set(&mut self, battery: Battery, rule: LimitRule) {
         self.rule = rule;
         let mut power = self.lock();
-        *power = Power { battery, state: PowerState::Mains, mains: Mains::Present, since: self.clock.now() };
+        *power =
+            PowerRecord { battery, state: PowerState::Mains, mains: Mains::Present, since: self.clock.now() };
         self.move_limit(&power);
     }
 
