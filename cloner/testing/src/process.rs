@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 /// A guest process and what its guest prints. The process ends when this is dropped.
 pub struct Process {
     vm: Option<GuestProcess>,
-    /// Who the guest was told it is when it began to run.
+    /// What tells the machine from all others.
     pub identity: Identity,
     /// What the guest has printed.
     pub console: Console,
