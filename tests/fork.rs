@@ -18,7 +18,7 @@ use crate::{MIB, PROGRAM, run};
 const NONCE: u64 = 0xf0f0_0000_f0f0_0001;
 
 #[track_caller]
-fn fork(zygote: &Zygote, announce: Option<Announce>) -> Process {
+fn fork(zygote: &Zygote, announce: Announce) -> Process {
     Process::of(zygote.fork(announce).unwrap())
 }
 
@@ -54,7 +54,7 @@ fn forks_are_alike_and_apart() {
     let template = template();
     let before = template_bytes(&template);
     let zygote = zygote(&template);
-    let forks: Vec<Process> = (0..3).map(|_| fork(&zygote, Some(IN_STATUS))).collect();
+    let forks: Vec<Process> = (0..3).map(|_| fork(&zygote, IN_STATUS)).collect();
     for fork in &forks {
         let (line, id) = (fork.line("pulse: clone"), fork.identity.id);
         assert_eq!(line, format!("pulse: clone generation=1 id={id:032x}"));
@@ -65,7 +65,7 @@ fn forks_are_alike_and_apart() {
     assert_eq!(ids.len(), forks.len(), "{ids:x?}");
     // By now all of them have written: the identity they were told, and their counters.
     assert!(template_bytes(&template) == before, "a fork has written to the template");
-    let late = fork(&zygote, None);
+    let late = fork(&zygote, Announce::Never);
     late.line("pulse: beat");
     assert_eq!((late.nonce(), late.sum()), (NONCE, check::expected_sum(&params())));
     assert!(!late.console.transcript().contains("pulse: clone"), "it was told another fork's identity");
@@ -84,19 +84,22 @@ fn who_lives_on_when_somebody_dies() {
     let Some(_room) = room_for(2) else { return };
     let template = template();
     let first = zygote(&template);
-    let old = fork(&first, None);
+    let old = fork(&first, Announce::Never);
     kill(first.pid());
-    assert!(matches!(eventually(|| first.fork(None).err()), Error::ZygoteEnded | Error::Channel(_)));
+    assert!(matches!(
+        eventually(|| first.fork(Announce::Never).err()),
+        Error::ZygoteEnded | Error::Channel(_)
+    ));
     assert_eq!(old.nonce(), NONCE);
     old.end();
     drop(first);
 
     let second = zygote(&template);
-    let killed = fork(&second, None);
+    let killed = fork(&second, Announce::Never);
     kill(killed.pid());
     assert!(matches!(killed.vm().wait_timeout(PATIENCE), Err(process::Error::Ended)));
     // Later forks of the same zygote do not notice.
-    fork(&second, None).end();
+    fork(&second, Announce::Never).end();
 }
 
 #[test]
@@ -111,10 +114,10 @@ fn what_goes_wrong_is_named() {
 
     let zygote = zygote(&template);
     // An address outside the guest's memory: the fork is refused, and the zygote goes on.
-    let vm = zygote.fork(Some(Announce::InMemory { address: 8 * MIB - 1 })).unwrap();
+    let vm = zygote.fork(Announce::InMemory { address: 8 * MIB - 1 }).unwrap();
     let error = vm.wait_running().unwrap_err();
     assert!(matches!(&error, process::Error::Refused(why) if why.contains("0x7fffff")), "{error:?}");
-    fork(&zygote, None).end();
+    fork(&zygote, Announce::Never).end();
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn linux_forks() {
     let Some(linux) = linux() else { return };
     let template = linux.studio.restorer.template(&linux.snapshot, Watch::default()).unwrap();
     let zygote = zygote(&template);
-    let forks = [fork(&zygote, None), fork(&zygote, None)];
+    let forks = [fork(&zygote, Announce::Never), fork(&zygote, Announce::Never)];
     for (fork, code) in forks.iter().zip([7, 0]) {
         assert!(fork.ask("nonce\n", "nonce ").contains(&linux.nonce));
         assert!(fork.line("tick ").contains(&linux.nonce));

@@ -39,7 +39,7 @@ fn every_way_to_clone_gives_a_generation_and_an_id() {
         let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
         let over_template = Guest::restore(template.state(), template.memory().unwrap());
         let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
-        let forks = [zygote.fork(None).unwrap(), zygote.fork(None).unwrap()];
+        let forks = [zygote.fork(Announce::Never).unwrap(), zygote.fork(Announce::Never).unwrap()];
         let forked = forks.iter().map(|fork| fork.wait_running().unwrap());
 
         let here = [&eager, &over_template].into_iter().chain(&lazy).map(|clone| clone.vm.identity());
@@ -81,12 +81,12 @@ impl Siblings {
     }
 
     /// The random bytes that a clone draws as the first thing it does, or as the second if it is told who it is.
-    fn draw(&self, announce: Option<Announce>) -> String {
+    fn draw(&self, announce: Announce) -> String {
         let clone = Guest::restore(self.snapshot.state(), self.studio.memory(&self.snapshot));
-        let identity = announce.map(|announce| clone.tell(announce));
+        let identity = clone.tell(announce);
         clone.send("random\n");
         clone.vm.start();
-        if let Some(identity) = identity {
+        if announce != Announce::Never {
             assert!(identity.is_confirmed_by(&clone.line("clone ").text), "{}", clone.console.transcript());
             assert_eq!(identity.generation, 2, "a clone of a clone");
         }
@@ -102,17 +102,17 @@ fn linux_clones_draw_different_random_bytes() {
     // On a busy host a clone may take so long to draw that its kernel finds the seed old and reseeds by itself.
     let alike = (1..=5).find(|_| {
         let untold = Siblings::new(linux);
-        let first = untold.draw(None);
-        first == untold.draw(None)
+        let first = untold.draw(Announce::Never);
+        first == untold.draw(Announce::Never)
     });
     let attempts =
         alike.expect("clones that are not told never drew the same bytes, so this test shows nothing");
     note(format_args!("tiny-linux: untold clones drew the same bytes, at attempt {attempts}"));
 
     let told = Siblings::new(linux);
-    let drawn: HashSet<String> = (0..4).map(|_| told.draw(Some(Announce::OnConsole))).collect();
+    let drawn: HashSet<String> = (0..4).map(|_| told.draw(Announce::OnConsole)).collect();
     assert_eq!(drawn.len(), 4, "{drawn:?}");
-    assert!(!drawn.contains(&told.draw(None)), "{drawn:?}");
+    assert!(!drawn.contains(&told.draw(Announce::Never)), "{drawn:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use cloner_testing::console::Console;
 use cloner_testing::process::{PATIENCE, eventually, is_running, kill};
 use cloner_testing::{Studio, guest, room_for, value};
 use guest_images::pulse::Params;
-use vmm::Config;
+use vmm::{Announce, Config};
 
 use crate::{MIB, PROGRAM};
 
@@ -73,7 +73,7 @@ fn both_kinds_are_used_in_the_same_way() {
         let memory = studio.memory(&saved.snapshot);
         assert_eq!(studio.comparer.first_difference(&instant, &memory).unwrap(), None, "{kind:?}");
         let (console, output) = Console::new(PATIENCE);
-        let clone = Machine::restore(saved.snapshot.state(), memory, None, output).unwrap();
+        let clone = Machine::restore(saved.snapshot.state(), memory, Announce::Never, output).unwrap();
         let clone = Guest { machine: clone, console };
         assert_eq!(clone.nonce(), NONCE);
         assert_eq!(clone.machine.identity().generation, 1);
@@ -106,13 +106,13 @@ fn both_kinds_are_used_in_the_same_way() {
 fn only_a_machine_with_a_process_of_its_own_is_branched() {
     let Some(_room) = room_for(2) else { return };
     let (console, output) = Console::new(PATIENCE);
-    let error = boot(Kind::Here).machine.branch(None, CopyLimits::default(), output).unwrap_err();
+    let error = boot(Kind::Here).machine.branch(Announce::Never, CopyLimits::default(), output).unwrap_err();
     assert!(matches!(error, Error::NotApart), "{error:?}");
     drop(console);
 
     let source = boot(Kind::Apart);
     let (console, output) = Console::new(PATIENCE);
-    let (branch, report) = source.machine.branch(None, CopyLimits::default(), output).unwrap();
+    let (branch, report) = source.machine.branch(Announce::Never, CopyLimits::default(), output).unwrap();
     assert!(report.fork_time <= report.pause, "{report:?}");
     let branch = Guest { machine: branch, console };
     assert_eq!(branch.nonce(), NONCE);

@@ -70,14 +70,14 @@ impl Machine {
         Ok(Self::here(vm))
     }
 
-    /// Builds a machine in this process from state and memory, tells its guest who it is if `announce` says how, and lets it run.
+    /// Builds a machine in this process from state and memory, tells its guest who it is as `announce` says, and lets it run.
     ///
     /// # Errors
     /// [`Error::Vm`] if the state does not fit the memory or this host, or if the guest cannot be told.
     pub fn restore(
         state: &VmState,
         memory: GuestMemory,
-        announce: Option<Announce>,
+        announce: Announce,
         output: ConsoleOutput,
     ) -> Result<Self, Error> {
         let vm = process::restore(state, memory, announce, output)?;
@@ -182,7 +182,7 @@ impl Machine {
     /// runs on.
     pub fn branch(
         &self,
-        announce: Option<Announce>,
+        announce: Announce,
         limits: CopyLimits,
         output: ConsoleOutput,
     ) -> Result<(Self, BranchReport), Error> {

@@ -10,6 +10,7 @@ use cloner::admission::CopyLimits;
 use cloner::process::Error;
 use cloner::save;
 use guest_images::pulse::WriteOrder;
+use vmm::Announce;
 use vmm::memory::{Backing, PageSize, ReadError};
 
 use super::{NONCE, boot, dirtying, freeze, private, verify, verify_frozen};
@@ -54,7 +55,7 @@ fn pages_taken_from_a_frozen_branch_are_not_zeros() {
         let source = boot(&params, PAGES as u64 * 2 * MIB, 1, Backing::Private(PageSize::Huge));
 
         // The source has all that are free. When asked beforehand, the host says that it has none left.
-        let error = source.vm().branch(None, CopyLimits::default()).unwrap_err();
+        let error = source.vm().branch(Announce::Never, CopyLimits::default()).unwrap_err();
         assert!(matches!(&error, Error::Refused(why) if why.contains("0 bytes are available")), "{error:?}");
 
         // This time the pages are gone only after the question.

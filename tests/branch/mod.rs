@@ -15,9 +15,9 @@ use cloner::process::FrozenGuest;
 use cloner::process::fork::Zygote;
 use cloner::progress::Watch;
 use guest_images::pulse::{DirtyRate, DirtyWork, Params, Status, Work, WriteOrder, check, layout};
-use vmm::Config;
 use vmm::config::Kernel;
 use vmm::memory::{Backing, PageSize, StillMemory};
+use vmm::{Announce, Config};
 
 use crate::{MIB, PROGRAM, run};
 
@@ -107,7 +107,7 @@ fn branches_are_of_one_instant_and_apart() {
         for generation in 1..=3 {
             let source = line.last().unwrap();
             let before = verify(&params, source);
-            let (branch, report) = source.branch(Some(IN_STATUS));
+            let (branch, report) = source.branch(IN_STATUS);
             assert_eq!(value(&branch.line("pulse: clone"), "generation", 10), generation);
             assert_eq!(branch.identity.generation, generation);
             assert_eq!(branch.nonce(), NONCE);
@@ -222,9 +222,9 @@ fn generations_of_all_kinds() {
 
     let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
     let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
-    let fork = Process::of(zygote.fork(None).unwrap());
-    let (branch, _) = fork.branch(Some(IN_STATUS));
-    let (grandchild, _) = branch.branch(Some(IN_STATUS));
+    let fork = Process::of(zygote.fork(Announce::Never).unwrap());
+    let (branch, _) = fork.branch(IN_STATUS);
+    let (grandchild, _) = branch.branch(IN_STATUS);
     drop(zygote);
     fork.end();
     assert_eq!(value(&grandchild.line("pulse: clone"), "generation", 10), 3);
@@ -241,10 +241,10 @@ fn linux_branches() {
     let Some(linux) = linux() else { return };
     let template = linux.studio.restorer.template(&linux.snapshot, Watch::default()).unwrap();
     let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
-    let source = Process::of(zygote.fork(None).unwrap());
+    let source = Process::of(zygote.fork(Announce::Never).unwrap());
     source.line("tick ");
-    let (branch, report) = source.branch(None);
-    let (second, _) = branch.branch(None);
+    let (branch, report) = source.branch(Announce::Never);
+    let (second, _) = branch.branch(Announce::Never);
     for process in [&source, &branch, &second] {
         assert!(process.ask("nonce\n", "nonce ").contains(&linux.nonce));
         assert!(process.line("tick ").contains(&linux.nonce));

@@ -24,7 +24,7 @@ fn what_cannot_be_branched_is_refused_by_name() {
     let Some(_room) = room_for(2) else { return };
     let params = idle();
     let refused = |process: &Process, limits: CopyLimits, what: &[&str]| {
-        let error = process.vm().branch(None, limits).unwrap_err();
+        let error = process.vm().branch(Announce::Never, limits).unwrap_err();
         let Error::Refused(why) = &error else { panic!("{error:?}") };
         assert!(what.iter().all(|part| why.contains(part)), "{why}");
         assert_eq!(process.nonce(), NONCE);
@@ -37,7 +37,7 @@ fn what_cannot_be_branched_is_refused_by_name() {
     refused(&source, CopyLimits { copy_bytes: Some(64 * KIB) }, &["65536 bytes are available", "twice"]);
     // An address outside the guest's memory, which the branch notices.
     let outside = Announce::InMemory { address: 4 * MIB - 1 };
-    let (branch, _) = source.vm().branch(Some(outside), CopyLimits::default()).unwrap();
+    let (branch, _) = source.vm().branch(outside, CopyLimits::default()).unwrap();
     let error = branch.wait_running().unwrap_err();
     assert!(matches!(&error, Error::Refused(why) if why.contains("0x3fffff")), "{error:?}");
     assert_eq!(source.nonce(), NONCE);
@@ -45,7 +45,7 @@ fn what_cannot_be_branched_is_refused_by_name() {
     source.send("q");
     let end = source.vm().wait_timeout(PATIENCE).unwrap().unwrap();
     assert!(end.orderly, "{end:?}");
-    let error = source.vm().branch(None, CopyLimits::default()).unwrap_err();
+    let error = source.vm().branch(Announce::Never, CopyLimits::default()).unwrap_err();
     assert!(matches!(&error, Error::GuestEnded(reported) if *reported == end), "{error:?}");
 }
 
@@ -92,7 +92,7 @@ fn who_lives_on_when_somebody_dies() {
 
     // A branch is killed while it is being built, or when it runs: its caller is told.
     for _ in 0..5 {
-        let (branch, _) = source.vm().branch(None, CopyLimits::default()).unwrap();
+        let (branch, _) = source.vm().branch(Announce::Never, CopyLimits::default()).unwrap();
         kill(branch.pid());
         let error = branch.wait_timeout(PATIENCE).unwrap_err();
         assert!(matches!(error, Error::Ended), "{error:?}");
@@ -105,11 +105,14 @@ fn who_lives_on_when_somebody_dies() {
     verify(&params, &source);
 
     // The source is killed: its branches do not notice, and can be branched.
-    let (branch, _) = source.branch(None);
+    let (branch, _) = source.branch(Announce::Never);
     kill(source.pid());
     assert!(matches!(source.vm().wait_timeout(PATIENCE), Err(Error::Ended)));
-    assert!(matches!(source.vm().branch(None, CopyLimits::default()), Err(Error::Ended | Error::Channel(_))));
-    let (grandchild, _) = branch.branch(None);
+    assert!(matches!(
+        source.vm().branch(Announce::Never, CopyLimits::default()),
+        Err(Error::Ended | Error::Channel(_))
+    ));
+    let (grandchild, _) = branch.branch(Announce::Never);
     verify(&params, &grandchild);
 
     // The branch is dropped.
@@ -126,19 +129,19 @@ fn a_branch_that_cannot_be_built_says_why() {
     let Some(_room) = room_for(2) else { return };
     let source = boot(&idle(), 4 * MIB, 1, private());
     // Branched once before, so that the source already has all the memory it needs itself.
-    source.branch(None).0.end();
+    source.branch(Announce::Never).0.end();
     let status = fs::read_to_string(format!("/proc/{}/status", source.pid())).unwrap();
     let used = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
     let used: u64 = used.trim().strip_suffix(" kB").unwrap().parse().unwrap();
     let pid = Pid::from_raw(i32::try_from(source.pid()).unwrap());
     let limit = |bytes| Rlimit { current: bytes, maximum: None };
     prlimit(pid, Resource::As, limit(Some((used - 16) * KIB))).unwrap();
-    let (branch, _) = source.vm().branch(None, CopyLimits::default()).unwrap();
+    let (branch, _) = source.vm().branch(Announce::Never, CopyLimits::default()).unwrap();
     let error = branch.wait_running().unwrap_err();
     assert!(matches!(&error, Error::Refused(why) if why.contains("Cannot allocate memory")), "{error:?}");
     prlimit(pid, Resource::As, limit(None)).unwrap();
     assert_eq!(source.nonce(), NONCE);
-    assert_eq!(source.branch(None).0.nonce(), NONCE);
+    assert_eq!(source.branch(Announce::Never).0.nonce(), NONCE);
 }
 
 /// A branch need not wait for a vCPU that waits for its console to be read.
@@ -157,7 +160,7 @@ fn a_console_that_nobody_reads_stops_nobody() {
         let now = rustix::io::ioctl_fionread(source.console()).unwrap();
         (std::mem::replace(&mut before, now) == now && now > 0).then_some(())
     });
-    let (branch, _) = source.branch(None, CopyLimits::default()).unwrap();
+    let (branch, _) = source.branch(Announce::Never, CopyLimits::default()).unwrap();
     branch.wait_running().unwrap();
     for mut console in [branch.console(), source.console()] {
         let mut some = vec![0; 64 << 10];

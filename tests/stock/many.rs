@@ -7,6 +7,7 @@ use cloner::progress::Watch;
 use cloner_testing::process::Process;
 use cloner_testing::stock::{Flavour, Talks, room_for_ring_0};
 use cloner_testing::{Studio, note};
+use vmm::Announce;
 use vmm::memory::{Backing, PageSize};
 
 use crate::{MIB, PROGRAM};
@@ -27,7 +28,8 @@ fn a_hundred_clones() {
     let template = studio.restorer.template(&snapshot, Watch::default()).unwrap();
     let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
     let started = Instant::now();
-    let clones: Vec<Process> = (0..CLONES).map(|_| Process::of(zygote.fork(None).unwrap())).collect();
+    let clones: Vec<Process> =
+        (0..CLONES).map(|_| Process::of(zygote.fork(Announce::Never).unwrap())).collect();
     let forked = started.elapsed();
     for clone in &clones {
         let report = clone.report();

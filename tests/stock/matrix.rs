@@ -9,6 +9,7 @@ use cloner_testing::modes::{Build, TAKES, Take, only_holder};
 use cloner_testing::process::Process;
 use cloner_testing::stock::{Flavour, MEMORY_BYTES, Talks};
 use cloner_testing::{Guest, Studio, huge_pages, note};
+use vmm::Announce;
 use vmm::memory::{Backing, PageSize};
 
 use super::{BUILDS, Before, assert_unnoticed, features, room_for_every_way, watch};
@@ -135,13 +136,13 @@ impl Line {
         let template = self.studio.restorer.template(snapshot, Watch::default()).unwrap();
         let zygote = Zygote::start(PROGRAM.path(), &template).unwrap();
         let started = Instant::now();
-        let mut source = Process::of(zygote.fork(None).unwrap());
+        let mut source = Process::of(zygote.fork(Announce::Never).unwrap());
         watch(&source, started, before, self.processors());
         for generation in 1..=3 {
             source.tell_witness(if generation % 2 == 1 { "busy" } else { "idle" });
             let report = source.report();
             let started = Instant::now();
-            let (branch, _) = source.branch(None);
+            let (branch, _) = source.branch(Announce::Never);
             let before = Before { report, taken: Instant::now() };
             let after = watch(&branch, started, &before, self.processors());
             let gap = after.number("max_gap_ms");

@@ -81,14 +81,14 @@ pub(super) struct Args {
 
 impl Args {
     /// How the clones are told who they are. Warns about what their guests may notice: that nothing tells them, or that time jumps.
-    fn announced(&self) -> Result<Option<Announce>, Error> {
+    fn announced(&self) -> Result<Announce, Error> {
         if Host::get().is_ok_and(|host| !host.keeps_guest_tsc()) {
             say(
                 "cloner: guests see this host's own time stamp counter; in a clone that uses it, time jumps by the snapshot's age",
             )?;
         }
-        let announce = self.announce.or_else(|| self.boot.announce());
-        if announce.is_none() {
+        let announce = self.announce.unwrap_or_else(|| self.boot.announce());
+        if announce == Announce::Never {
             say(
                 "cloner: the clones are not told who they are, so they draw equal random numbers; --announce tells them",
             )?;
@@ -186,7 +186,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Error> {
 fn restore(
     snapshot: &Snapshot,
     memory: GuestMemory,
-    announce: Option<Announce>,
+    announce: Announce,
     clone: CloneLabel,
 ) -> Result<WatchedGuest, Error> {
     let console = console_of(clone.number);
@@ -199,7 +199,7 @@ fn fork(
     restorer: &Restorer,
     snapshot: &Snapshot,
     clones: usize,
-    announce: Option<Announce>,
+    announce: Announce,
 ) -> Result<Vec<WatchedGuest>, Error> {
     let started = Instant::now();
     let progress = Progress::default();
@@ -256,7 +256,7 @@ fn branch(args: &Args, config: &Config) -> Result<u8, Error> {
 /// Returns a clone that runs, once it knows who it is.
 fn known(
     machine: Machine,
-    announce: Option<Announce>,
+    announce: Announce,
     console: &Console,
     clone: CloneLabel,
 ) -> Result<WatchedGuest, Error> {

@@ -86,9 +86,10 @@ impl MachineArgs {
 }
 
 impl BootArgs {
-    /// How the guest can be told who it is, if that is known.
-    pub fn announce(&self) -> Option<Announce> {
-        self.pulse.then_some(announce::PULSE)
+    /// How the guest can be told who it is, as far as that is known.
+    #[must_use]
+    pub const fn announce(&self) -> Announce {
+        if self.pulse { announce::PULSE } else { Announce::Never }
     }
 
     /// The kernel asked for, or the built-in guest if none was.

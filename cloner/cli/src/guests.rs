@@ -32,11 +32,11 @@ impl CloneLabel {
     /// Waits until the guest has confirmed who it is, if it is a guest that does.
     pub(super) fn wait_confirmed(
         self,
-        announce: Option<Announce>,
+        announce: Announce,
         console: &Console,
         guest: &WatchedGuest,
     ) -> Result<(), Error> {
-        if announce != Some(Announce::OnConsole) {
+        if announce != Announce::OnConsole {
             return Ok(());
         }
         let identity = guest.machine.identity();

@@ -188,13 +188,21 @@ impl HotImage {
         })
     }
 
-    /// Verifies every chunk. `parent` is the image that this one was encoded against, if there was one.
+    /// Verifies every chunk of an image that has no parent.
     ///
     /// # Errors
     /// [`Error::Format`] for the first damaged chunk.
-    pub fn open<'a>(&'a self, parent: Option<&'a Image>) -> Result<OpenImage<'a>, Error> {
+    pub fn open(&self) -> Result<OpenImage<'_>, Error> {
         let chunks = self.chunks.iter().map(VerifiedChunk::verify).collect::<Result<_, _>>()?;
-        Ok(OpenImage { chunks, parent })
+        Ok(OpenImage { chunks, parent: None })
+    }
+
+    /// Verifies every chunk of an image whose pages refer to those of `parent`.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_with_parent<'a>(&'a self, parent: &'a Image) -> Result<OpenImage<'a>, Error> {
+        Ok(OpenImage { parent: Some(parent), ..self.open()? })
     }
 }
 

@@ -100,17 +100,13 @@ impl GuestProcess {
     /// Makes a second machine of this one as it is now, while it runs on: a guest process of its own, with the same memory,
     /// registers and devices, which can be branched in turn. When this returns, the branch is still being built.
     ///
-    /// If `announce` says how, the branch's guest is told who it is before it runs.
+    /// Before it runs, the branch's guest is told who it is in the way that `announce` says.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason, such as memory that is shared, or too little of it: this guest runs on.
     /// [`Error::GuestEnded`] if the guest has ended, [`Error::Ended`] if its process was killed, and [`Error::Channel`] if
     /// descriptors cannot be made or passed.
-    pub fn branch(
-        &self,
-        announce: Option<Announce>,
-        limits: CopyLimits,
-    ) -> Result<(Self, BranchReport), Error> {
+    pub fn branch(&self, announce: Announce, limits: CopyLimits) -> Result<(Self, BranchReport), Error> {
         self.request_branch(BranchRequest { announce, hold: false, copy_bytes: limits.copy_bytes })
     }
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::time::Instant;
 
-use vmm::VmState;
 use vmm::memory::{RemoteMemory, StillMemory};
+use vmm::{Announce, VmState};
 
 use super::wire::{BranchRequest, GuestReport};
 use super::{BranchReport, Error, GuestProcess};
@@ -28,8 +28,11 @@ impl GuestProcess {
     /// Those of [`branch`](Self::branch). Also [`Error::State`] if the branch's state is damaged, and [`Error::Refused`] if the
     /// branch cannot hold still or its report does not fit its state.
     pub fn freeze(&self, limits: CopyLimits) -> Result<(FrozenGuest, BranchReport), Error> {
-        let (process, report) =
-            self.request_branch(BranchRequest { announce: None, hold: true, copy_bytes: limits.copy_bytes })?;
+        let (process, report) = self.request_branch(BranchRequest {
+            announce: Announce::Never,
+            hold: true,
+            copy_bytes: limits.copy_bytes,
+        })?;
         Ok((FrozenGuest::of(process)?, report))
     }
 

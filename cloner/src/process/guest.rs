@@ -59,17 +59,15 @@ pub fn serve(channel: OwnedFd) -> Result<(), Error> {
     run(UnixStream::from(console), channel, |output| Ok(Vm::boot(&config, output)?))
 }
 
-/// Builds a machine from state and memory, and tells its guest who it is if `announce` says how.
+/// Builds a machine from state and memory, and tells its guest who it is as `announce` says.
 pub(crate) fn restore(
     state: &VmState,
     memory: GuestMemory,
-    announce: Option<Announce>,
+    announce: Announce,
     output: Box<dyn Write + Send>,
 ) -> Result<Vm, Error> {
     let vm = Vm::restore(state, memory, output)?;
-    if let Some(announce) = announce {
-        vm.announce(announce)?;
-    }
+    vm.announce(announce)?;
     Ok(vm)
 }
 

@@ -22,7 +22,7 @@ pub(super) enum GuestRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct BranchRequest {
     /// How the branch's guest is told who it is; `None` to leave it untold.
-    pub(super) announce: Option<Announce>,
+    pub(super) announce: Announce,
     /// Whether the branch waits for [`GuestRequest::Run`] before it builds its machine.
     pub(super) hold: bool,
     /// Most bytes that source and branch may come to have twice; `None` allows all that the host has available.

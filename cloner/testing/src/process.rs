@@ -50,7 +50,7 @@ impl Process {
 
     /// Branches the machine, which runs on.
     #[track_caller]
-    pub fn branch(&self, announce: Option<Announce>) -> (Self, BranchReport) {
+    pub fn branch(&self, announce: Announce) -> (Self, BranchReport) {
         let (vm, report) = self.vm().branch(announce, CopyLimits::default()).unwrap();
         (Self::of(vm), report)
     }

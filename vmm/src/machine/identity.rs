@@ -22,8 +22,11 @@ pub struct Identity {
 }
 
 /// How a guest is told its [`Identity`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Announce {
+    /// It is not told, and takes itself for its source.
+    #[default]
+    Never,
     /// The bytes of [`Identity::to_bytes`] are written to its memory.
     InMemory {
         /// Guest-physical address of the first of them.
@@ -78,6 +81,7 @@ impl Vm {
     /// will never arrive.
     pub fn announce(&self, how: Announce) -> Result<(), memory::Error> {
         match how {
+            Announce::Never => Ok(()),
             Announce::InMemory { address } => self.memory().write(address, &self.identity().to_bytes()),
             Announce::OnConsole => {
                 self.console_input(self.identity().to_command().as_bytes());

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use guest_images::pulse::{Params, Status, check, layout};
 use serde::Serialize;
-use vmm::Vm;
 use vmm::memory::{Backing, PageSize};
+use vmm::{Announce, Vm};
 
 use super::dirtying::GuestArgs;
 use super::times::Milliseconds;
@@ -207,7 +207,7 @@ impl Bench {
     /// Makes a branch and asks it for its nonce as soon as it can be asked.
     fn branch(&self) -> Result<Timed, Error> {
         let requested = Instant::now();
-        let (branch, report) = self.source.branch(None, CopyLimits::default())?;
+        let (branch, report) = self.source.branch(Announce::Never, CopyLimits::default())?;
         let to_return = requested.elapsed();
         branch.console().write_all(b"n").map_err(Error::Program)?;
         branch.console().set_read_timeout(Some(PATIENCE)).map_err(Error::Program)?;

@@ -111,9 +111,9 @@ pub(super) fn measure(
         }
         None => None,
     };
-    let opened = hot.open(None)?;
+    let opened = hot.open()?;
     let opened_child = match &child {
-        Some((parent, child)) => Some(child.open(Some(parent))?),
+        Some((parent, child)) => Some(child.open_with_parent(parent)?),
         None => None,
     };
     let prepared = PreparedPages::new(image, &opened, watch)?;

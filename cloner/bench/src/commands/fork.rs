@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use guest_images::pulse::Params;
 use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 use serde::Serialize;
-use vmm::Vm;
 use vmm::config::{Config, Kernel};
 use vmm::host::fork::{ForkSide, fork};
 use vmm::host::memory::host_available_bytes;
+use vmm::{Announce, Vm};
 
 use super::times::Milliseconds;
 use crate::sys::end_at_once;
@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
         if interrupt::requested() {
             return Err(Error::Interrupted);
         }
-        alive.push(idle_zygote.fork(None)?);
+        alive.push(idle_zygote.fork(Announce::Never)?);
     }
     for fork in &alive {
         answers(fork, &guest, &nonce)?;
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     let (mut to_return, mut to_first_output, mut floors) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..TIMED {
         let requested = Instant::now();
-        let fork = dots_zygote.fork(None)?;
+        let fork = dots_zygote.fork(Announce::Never)?;
         to_return.push(requested.elapsed());
         first_byte(&mut fork.console())?;
         to_first_output.push(requested.elapsed());

@@ -78,7 +78,7 @@ fn images_survive_any_number_of_threads() {
         assert_eq!(hot.stats().encoded_bytes, hot.bytes());
         assert_eq!(hot.stats()[PageKind::Dup].pages, 700 / 6 - 1, "all pages 6 n + 5 except the first");
         let mut target = vec![1; image.bytes().len()];
-        encoder.decode(&hot.open(None).unwrap(), &mut target, watch).unwrap();
+        encoder.decode(&hot.open().unwrap(), &mut target, watch).unwrap();
         assert!(target == image.bytes());
     }
 }
@@ -88,7 +88,7 @@ fn cold_images_survive() {
     // A hundred pages occur twice, most of them in another chunk than the first time.
     let (image, watch) = (image(700), Watch::default());
     let hot = HotEncoder::new(&Threads::new(1).unwrap()).encode(&image, &EncodeOptions::default()).unwrap();
-    let opened = hot.open(None).unwrap();
+    let opened = hot.open().unwrap();
     let mut coder = ColdCoder::new(cold::ColdOptions { level: 3 }).unwrap();
     let cold = coder.encode(opened.chunks(), watch).unwrap();
     assert!(cold.bytes() < hot.bytes(), "{} {}", cold.bytes(), hot.bytes());
@@ -122,7 +122,7 @@ fn children_survive_beside_their_parent() {
     assert!(stats[PageKind::Parent].pages > 390, "{stats:?}");
     assert_eq!(stats[PageKind::Patch].pages + stats[PageKind::Dup].pages, 2, "{stats:?}");
     let mut target = vec![1; child.bytes().len()];
-    encoder.decode(&hot.open(Some(&parent)).unwrap(), &mut target, watch).unwrap();
+    encoder.decode(&hot.open_with_parent(&parent).unwrap(), &mut target, watch).unwrap();
     assert!(target == child.bytes());
     let other = encoder.encode(&child, &EncodeOptions { parent: Some(&image(1)), watch });
     assert!(matches!(other, Err(cloner::image::Error::ParentSize { .. })), "{other:?}");
@@ -133,7 +133,7 @@ fn selected_pages_decode_alone() {
     let (image, watch) = (image(600), Watch::default());
     let encoder = HotEncoder::new(&Threads::new(1).unwrap());
     let hot = encoder.encode(&image, &EncodeOptions::default()).unwrap();
-    let opened = hot.open(None).unwrap();
+    let opened = hot.open().unwrap();
     for kind in [PageKind::WordMarked, PageKind::ByteMarked, PageKind::Raw] {
         let pages = SelectedPages::select(&image, &opened, |found| found == kind);
         assert_eq!(pages.count() as u64, hot.stats()[kind].pages);

@@ -43,12 +43,12 @@ impl Zygote {
 
     /// Makes a fork. When this returns, its machine is still being built; [`GuestProcess::wait_running`] waits until it runs.
     ///
-    /// If `announce` says how, the fork's guest is told who it is before it runs.
+    /// Before it runs, the fork's guest is told who it is in the way that `announce` says.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason if the zygote cannot fork, [`Error::ZygoteEnded`] if it is gone, [`Error::Channel`] if
     /// messages or descriptors cannot be passed. Errors in the fork itself are reported by [`GuestProcess::wait_running`].
-    pub fn fork(&self, announce: Option<Announce>) -> Result<GuestProcess, Error> {
+    pub fn fork(&self, announce: Announce) -> Result<GuestProcess, Error> {
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = Channel::pair()?;
         let fds = [their_console.as_fd(), their_control.as_fd()];

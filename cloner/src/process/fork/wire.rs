@@ -9,7 +9,7 @@ pub(super) enum ZygoteRequest {
     /// The first request. Beside it: the template's sealed memory, and a file with its state.
     SetUp,
     /// Make a fork. Beside it: the fork's console, and its end of the control channel.
-    Fork { announce: Option<Announce> },
+    Fork { announce: Announce },
 }
 
 /// From the zygote.
