@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use cloner_codec::chunk::{PAGE_BYTES, TargetContents};
 use cloner_codec::cold::{ColdDecoder, VerifiedColdChunk, decode_chunk, decode_page, transcode_to_hot};
-use cloner_codec::hot::{Encoder, VerifiedChunk, self};
+use cloner_codec::hot::{self, Encoder, VerifiedChunk};
 use cloner_fuzz::{Elsewhere, correct_checksum};
 use libfuzzer_sys::fuzz_target;
 

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use cloner_codec::chunk::{PAGE_BYTES, PageKind, TargetContents};
-use cloner_codec::cold::{ColdDecoder, ColdEncoder, VerifiedColdChunk, self};
+use cloner_codec::cold::{self, ColdDecoder, ColdEncoder, VerifiedColdChunk};
 use cloner_codec::hot::{Backend, VerifiedChunk, decode_chunk_on, decode_page};
 use cloner_fuzz::{Elsewhere, correct_hot_checksum};
 use libfuzzer_sys::fuzz_target;
@@ -82,7 +82,8 @@ fn transcoded(
     cold::transcode_to_cold(chunk, encoder, &mut cold).expect("all pages decode");
     let cold = VerifiedColdChunk::verify(&cold).expect("it was just written");
     let mut pages = vec![0xee; cold.page_count() * PAGE_BYTES];
-    cold::decode_chunk(&cold, decoder, &Elsewhere, TargetContents::Unknown, &mut pages).expect("it was just written");
+    cold::decode_chunk(&cold, decoder, &Elsewhere, TargetContents::Unknown, &mut pages)
+        .expect("it was just written");
     assert!(pages == expected, "the cold form has other pages");
     for index in chunk.page_indices() {
         let in_group = |kind| matches!(kind, PageKind::WordMarked | PageKind::ByteMarked | PageKind::Raw);

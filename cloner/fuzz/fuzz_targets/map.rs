@@ -3,8 +3,8 @@
 #![no_main]
 
 use cloner_codec::chunk::{
-    CHUNK_PAGES, CodecError, Form, GROUP_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind, SLACK_BYTES,
-    TargetContents, VERSION,
+    CHUNK_PAGES, CodecError, Form, GROUP_PAGES, HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, PageKind,
+    SLACK_BYTES, TargetContents, VERSION,
 };
 use cloner_codec::cold::VerifiedColdChunk;
 use cloner_codec::hot::{VerifiedChunk, decode_chunk};

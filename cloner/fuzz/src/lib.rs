@@ -1,6 +1,8 @@
 //! What the fuzz targets share: functions that correct checksums, so that mutated input gets past them, and pages to refer to.
 
-use cloner_codec::chunk::{HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError, SLACK_BYTES};
+use cloner_codec::chunk::{
+    HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError, SLACK_BYTES,
+};
 use twox_hash::XxHash3_64;
 
 /// Offset in a chunk, hot or cold, at which the checksummed bytes begin.
