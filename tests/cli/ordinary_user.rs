@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use cloner_testing::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev};
+use cloner_testing::own_dev::{EVERYBODYS_KVM, NOBODY, OwnDev, everybody_may_clone_lazily};
 use cloner_testing::program::Outcome;
 use cloner_testing::{huge_pages, note, room_for};
 use serde_json::Value;
@@ -94,18 +94,11 @@ fn needs_no_kernel_with_huge_pages() {
 fn is_refused_huge_pages_that_are_not_there() {
     let Some(_room) = room_for(1) else { return };
     let Some(host) = OwnDev::new(PROGRAM) else { return };
-    let Some(huge) = huge_pages(0) else { return };
-    let parts = ["huge pages of 2 MiB are needed, 0 of the host's", "as root, `sysctl vm.nr_hugepages="];
-    for (args, what) in [
+    host.assert_huge_pages_refused_to_nobody(&[
         ("demo --memory 16M --pages huge", "cloner: pool: "),
         ("clone --pulse --when beat --memory 16M --pages huge", "cloner: pool: "),
         ("demo --memory 16M --pages ordinary --hugepages", "cloner: guest memory on huge pages: "),
-    ] {
-        let outcome = host.run(EVERYBODYS_KVM, NOBODY, args);
-        outcome.assert_failed(1, &[what, parts[0], parts[1]]);
-        assert_eq!((outcome.stderr.lines().count(), outcome.stdout.as_str()), (1, ""), "{args}: {outcome:?}");
-    }
-    huge.assert_all_back();
+    ]);
 }
 
 /// Runs with little memory to lock and few descriptors.
@@ -141,14 +134,10 @@ fn is_told_what_lazy_clones_take() {
         assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{outcome:?}");
         assert!(outcome.stdout.contains("clone 1 | pulse: beat "), "{outcome:?}");
     };
-    if fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").is_ok_and(|setting| setting.trim() == "1")
-    {
+    if everybody_may_clone_lazily() {
         return assert_works(EVERYBODYS_KVM, NOBODY);
     }
-    let outcome = host.run(EVERYBODYS_KVM, NOBODY, CLONE);
-    let ways = ["chgrp kvm /dev/userfaultfd", "vm.unprivileged_userfaultfd=1", "CAP_SYS_PTRACE"];
-    outcome.assert_failed(1, &[&["cloner: lazy restore: "][..], &ways].concat());
-    assert_eq!((outcome.stderr.lines().count(), outcome.stdout.as_str()), (1, ""), "nothing has booted");
+    host.assert_lazy_clones_refused_to_nobody(CLONE, "cloner: lazy restore: ");
     let capable =
         NOBODY.replace("--clear-groups", "--clear-groups --inh-caps=+sys_ptrace --ambient-caps=+sys_ptrace");
     assert_works(EVERYBODYS_KVM, &capable);
