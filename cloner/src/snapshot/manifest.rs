@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use vmm::schema::envelope::{self, Schema};
+use vmm::schema::producer;
 
 use crate::chunk_id::ChunkId;
 
@@ -19,7 +20,6 @@ pub const MEMORY_REGION: u16 = 0;
 const MANIFEST: Schema = Schema { magic: *b"CLNSNAP\0", version: 2, name: "snapshot manifest" };
 /// The program that writes manifests, and its version.
 const PRODUCER: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-const PRODUCER_MAX_BYTES: usize = 64;
 const MEMORY_NAME: &str = "memory";
 const REGION_NAME_MAX_BYTES: usize = 32;
 /// Number of characters of a wrong text that its error keeps: the text may be of any length.
@@ -75,7 +75,7 @@ pub enum ManifestError {
     #[error(transparent)]
     Envelope(#[from] envelope::Error),
     /// The producer is empty or too long, or has a character that is not allowed.
-    #[error("producer is {found:?}, allowed are 1 to {PRODUCER_MAX_BYTES} printable ASCII characters")]
+    #[error("producer is {found:?}, allowed are 1 to {} printable ASCII characters", producer::MAX_BYTES)]
     Producer {
         /// The first 64 characters of the text.
         found: String,
@@ -184,8 +184,8 @@ impl TryFrom<ManifestV2> for Manifest {
     fn try_from(manifest: ManifestV2) -> Result<Self, ManifestError> {
         let ManifestV2 { producer, id: _, dependencies: _, has_parent: _, touched_pages: _, regions, chunks } =
             &manifest;
-        let printable = |byte: u8| matches!(byte, b' '..=b'~');
-        if !is_short(producer, PRODUCER_MAX_BYTES, printable) {
+        let is_short = (1..=producer::MAX_BYTES).contains(&producer.len());
+        if !is_short || producer::first_unprintable(producer).is_some() {
             return Err(ManifestError::Producer { found: shown(producer) });
         }
         check_regions(regions)?;
@@ -199,8 +199,8 @@ impl TryFrom<ManifestV2> for Manifest {
 fn check_regions(regions: &[RegionV2]) -> Result<(), ManifestError> {
     let mut names = BTreeSet::new();
     for (number, RegionV2 { name, kind: RegionKind::Memory, bytes: _ }) in regions.iter().enumerate() {
-        let in_name = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        if !is_short(name, REGION_NAME_MAX_BYTES, in_name) {
+        let is_allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if !(1..=REGION_NAME_MAX_BYTES).contains(&name.len()) || !name.bytes().all(is_allowed) {
             return Err(ManifestError::RegionName { number, found: shown(name) });
         }
         if !names.insert(name) {
@@ -212,11 +212,6 @@ fn check_regions(regions: &[RegionV2]) -> Result<(), ManifestError> {
         [RegionV2 { name, .. }] => Err(ManifestError::UnknownRegion { name: name.clone() }),
         _ => Err(ManifestError::RegionCount { found: regions.len() }),
     }
-}
-
-/// Whether a text has 1 to `max_bytes` bytes, and only such as are allowed.
-fn is_short(text: &str, max_bytes: usize, is_allowed: impl Fn(u8) -> bool) -> bool {
-    (1..=max_bytes).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 fn shown(text: &str) -> String {

@@ -3,5 +3,6 @@
 pub mod envelope;
 pub(crate) mod hex;
 mod mirror;
+pub mod producer;
 
 pub(crate) use mirror::mirror;

@@ -13,13 +13,13 @@ use crate::devices::serial::state::SerialStateV1;
 use crate::devices::state::{DeviceState as _, DeviceStates};
 use crate::interrupt::state::{InterruptStateV1, IoApicStateV1, PicStateV1, PitChannelStateV1};
 use crate::memory::{Layout, layout};
+use crate::schema::producer;
 use crate::sys::kvm::XSAVE_MIN_BYTES;
 use crate::sys::nested::{DATA_MAX_BYTES, HEADER_BYTES};
 use crate::vcpu::MSR_TSC;
 use crate::vcpu::cpuid::shows_virtualization;
 use crate::vcpu::state::{EventsStateV1, NestedStateV1, SegmentStateV1, SregsStateV1, VcpuStateV1};
 
-const PRODUCER_MAX_BYTES: u64 = 64;
 const LAPIC_BYTES: u64 = 1024;
 /// Far above what any processor of today needs (AMX: 11 KiB), and small enough to allocate without concern.
 const XSAVE_MAX_BYTES: u64 = 64 << 10;
@@ -71,9 +71,9 @@ pub(super) fn validate(state: &VmStateV2) -> Result<(), Error> {
 }
 
 /// Bounds a text that ends up in messages and logs.
-fn validate_producer(producer: &str) -> Result<(), Error> {
-    between("producer", "length", producer.len() as u64, 1, PRODUCER_MAX_BYTES)?;
-    match producer.char_indices().find(|(_, character)| !matches!(character, ' '..='~')) {
+fn validate_producer(text: &str) -> Result<(), Error> {
+    between("producer", "length", text.len() as u64, 1, producer::MAX_BYTES as u64)?;
+    match producer::first_unprintable(text) {
         None => Ok(()),
         Some((at, character)) => Err(Error::Unprintable { field: String::from("producer"), at, character }),
     }
