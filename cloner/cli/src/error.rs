@@ -133,6 +133,12 @@ impl Error {
             Self::Usage(_) => 2,
             Self::Ended { source, .. } if crashed(source) => EXIT_GUEST_CRASHED,
             Self::Crashed { .. } => EXIT_GUEST_CRASHED,
+            Self::Process(process::Error::GuestEnded(ending))
+            | Self::Machine { source: machine::Error::Process(process::Error::GuestEnded(ending)), .. }
+                if !ending.orderly =>
+            {
+                EXIT_GUEST_CRASHED
+            }
             Self::Vm { source: vmm::Error::Ended(ending), .. }
             | Self::Machine { source: machine::Error::Vm(vmm::Error::Ended(ending)), .. }
                 if crashed(ending) =>
@@ -142,5 +148,30 @@ impl Error {
             _ if interrupt::requested() => EXIT_INTERRUPTED,
             _ => EXIT_FAILURE,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloner::machine::GuestEnding;
+
+    use super::*;
+
+    /// Whether a guest runs in this process or in one of its own, its crash has the same exit code.
+    #[test]
+    fn a_crash_has_its_exit_code_wherever_the_guest_ran() {
+        let ended = |orderly| {
+            let ending = GuestEnding { message: String::from("it did"), orderly };
+            let source = machine::Error::Process(process::Error::GuestEnded(ending));
+            Error::Machine { guest: "a clone", source }.exit_code()
+        };
+        assert_eq!(ended(false), EXIT_GUEST_CRASHED);
+        assert_eq!(ended(true), EXIT_FAILURE);
+        let here = machine::Error::Vm(vmm::Error::Ended(Ending::TripleFault {
+            vcpu: 0,
+            rip: 0,
+            bytes: String::new(),
+        }));
+        assert_eq!(Error::Machine { guest: "a clone", source: here }.exit_code(), EXIT_GUEST_CRASHED);
     }
 }
