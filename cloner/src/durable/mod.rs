@@ -30,12 +30,12 @@ use std::sync::Arc;
 pub use self::decisions::{AdmittedPut, DurableSettings, DurableStatus, Error};
 
 use self::decisions::Decisions;
-use self::threads::Threads;
+use self::threads::BackgroundThreads;
 use crate::battery::{Battery, PowerSource, RealClock};
 use crate::flush::{Cleaning, FlushReport, Folder, RecoverOptions, RecoverReport, Recoverer};
 use crate::pool::{Labels, LedgerUsage, Pool};
 use crate::progress::Watch;
-use crate::walk;
+use crate::walk::Threads;
 
 /// A pool, the folder that it is flushed to, and the battery that protects what is not flushed yet. Shared by reference; every
 /// method may be called from any thread. Dropping it ends its two threads and flushes nothing: call [`DurablePool::flush`] for
@@ -44,7 +44,7 @@ use crate::walk;
 pub struct DurablePool {
     decisions: Arc<Decisions>,
     // Ends both threads when dropped. They hold references to the decisions.
-    _threads: Threads,
+    _threads: BackgroundThreads,
 }
 
 impl DurablePool {
@@ -61,13 +61,13 @@ impl DurablePool {
         settings: DurableSettings,
         watch: Watch<'_>,
     ) -> Result<(Self, RecoverReport), Error> {
-        let recoverer = Recoverer::new(&walk::Threads::new(settings.threads.max(2) * 2)?);
+        let recoverer = Recoverer::new(&Threads::new(settings.threads.max(2) * 2)?);
         let options = RecoverOptions { cleaning: Cleaning::Delete, watch, ..RecoverOptions::default() };
         let report = recoverer.recover(&folder, &pool, &options)?;
         let decisions =
             Arc::new(Decisions::new(pool, Arc::new(folder), battery, Arc::new(RealClock::new()), settings)?);
         decisions.measure(true)?;
-        let threads = Threads::start(&decisions, source)?;
+        let threads = BackgroundThreads::start(&decisions, source)?;
         Ok((Self { decisions, _threads: threads }, report))
     }
 

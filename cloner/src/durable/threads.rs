@@ -12,7 +12,7 @@ use crate::sync::lock;
 
 /// The two threads. Dropping this ends both, once a snapshot that is being written is done.
 #[derive(Debug)]
-pub(super) struct Threads {
+pub(super) struct BackgroundThreads {
     decisions: Arc<Decisions>,
     stop: Arc<StopSignal>,
     handles: Vec<JoinHandle<()>>,
@@ -46,7 +46,7 @@ impl StopSignal {
     }
 }
 
-impl Threads {
+impl BackgroundThreads {
     pub(super) fn start(decisions: &Arc<Decisions>, mut source: Box<dyn PowerSource>) -> Result<Self, Error> {
         let stop = Arc::new(StopSignal::default());
         let mut threads =
@@ -67,7 +67,7 @@ impl Threads {
     }
 }
 
-impl Drop for Threads {
+impl Drop for BackgroundThreads {
     fn drop(&mut self) {
         self.stop.set();
         self.decisions.ledger().wake();

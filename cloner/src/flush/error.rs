@@ -54,8 +54,8 @@ pub enum Error {
         /// What is wrong with the id.
         source: MalformedId,
     },
-    /// The host has no valid id, so it cannot be told which folders are its own. `systemd-machine-id-setup` gives it one.
-    #[error("{MACHINE_ID_FILE} does not say which host this is")]
+    /// The host has no valid id, so it cannot be told which folders are its own.
+    #[error("{MACHINE_ID_FILE} does not say which host this is (`systemd-machine-id-setup` gives it an id)")]
     Host {
         /// What is wrong with the id.
         source: MalformedId,

@@ -13,8 +13,10 @@ pub const ANY_HOST: &str = "any";
 /// [`Error::File`] if the file cannot be read, [`Error::Host`] if it does not hold an id. Hosts without an id could not be told apart,
 /// and each would take the folders of the others for its own.
 pub fn this_host() -> Result<String, Error> {
-    let text = std::fs::read_to_string(MACHINE_ID_FILE)
-        .map_err(Error::file(MACHINE_ID_FILE, "read it to learn which host this is"))?;
+    let text = std::fs::read_to_string(MACHINE_ID_FILE).map_err(Error::file(
+        MACHINE_ID_FILE,
+        "read it to learn which host this is (`systemd-machine-id-setup` makes it)",
+    ))?;
     host_in(&text)
 }
 
