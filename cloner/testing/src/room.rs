@@ -1,6 +1,5 @@
 //! Permission to run machines: checks whether this host can, and limits how many run at a time.
 
-use std::env;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -58,6 +57,10 @@ pub struct HugePagesAlone {
     _other_processes_wait: File,
 }
 
+/// A file that processes of any user can lock, whatever they take for their temporary folder. It is not the setting, which the
+/// product locks for each change.
+const LOCKED: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
 /// Leaves exactly `pages` huge pages free, however many the host has: takes those that are free out of the way and sets `pages`
 /// more aside. A user who may not do that keeps `pages` of the free ones; if they are too few, the result is `None`, as in
 /// [`room_for`].
@@ -68,7 +71,13 @@ pub fn huge_pages(pages: usize) -> Option<HugePagesAlone> {
     // Even if a test that had the pages failed, it has given them back.
     let others_wait = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     // Other checkouts whose tests run at the same time must not be disturbed either.
-    let other_processes_wait = lock_file().unwrap();
+    let other_processes_wait = match File::open(LOCKED) {
+        Ok(file) => file,
+        Err(error) => {
+            skip(&format!("it needs huge pages of 2 MiB, and {LOCKED} cannot be opened: {error}"));
+            return None;
+        }
+    };
     other_processes_wait.lock().unwrap();
     let before = HugePages::read().unwrap();
     let (taken, reserved) = match may_set_huge_pages_aside() {
@@ -139,16 +148,6 @@ fn lazily(what: &str) -> bool {
             false
         }
         checked => checked.map(|()| true).unwrap(),
-    }
-}
-
-/// A file that processes of any user can lock.
-fn lock_file() -> io::Result<File> {
-    let path = env::temp_dir().join("cloner-tests-huge-pages.lock");
-    // A file that another user has made can be opened, but not for writing.
-    match File::create_new(&path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => File::open(&path),
-        created => created,
     }
 }
 

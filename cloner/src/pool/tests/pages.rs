@@ -1,17 +1,22 @@
 //! Tests of the pages that a pool is made of. Tests that need huge pages set their own aside and give them back.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::hugepages::{self, HugePages, ReservedHugePages};
 use super::*;
 
-/// Held by every test that reads or changes the host's numbers.
-static HOST: Mutex<()> = Mutex::new(());
-
-fn lock_host() -> MutexGuard<'static, ()> {
-    HOST.lock().unwrap_or_else(PoisonError::into_inner)
+/// Held by every test that reads or changes the host's numbers: against the other tests of this process, and against those of
+/// other processes, which lock the same file. On a kernel without huge pages there is none.
+fn lock_host() -> (MutexGuard<'static, ()>, Option<File>) {
+    static HOST: Mutex<()> = Mutex::new(());
+    let here = HOST.lock().unwrap_or_else(PoisonError::into_inner);
+    let everywhere = File::open(hugepages::SETTING.replace("/nr_", "/free_")).ok();
+    if let Some(file) = &everywhere {
+        file.lock().unwrap();
+    }
+    (here, everywhere)
 }
 
 /// Sets pages aside. Returns `None`, and prints why, only if this process may not do so. Any other failure fails the test.
