@@ -31,7 +31,7 @@ pub use self::decisions::{AdmittedPut, DurableSettings, DurableStatus, Error};
 
 use self::decisions::Decisions;
 use self::threads::BackgroundThreads;
-use crate::battery::{Battery, PowerSource, RealClock};
+use crate::battery::{Battery, Clock, PowerSource, RealClock};
 use crate::flush::{Cleaning, FlushReport, Folder, RecoverOptions, RecoverReport, Recoverer};
 use crate::pool::{Labels, LedgerUsage, Pool};
 use crate::progress::Watch;
@@ -61,11 +61,22 @@ impl DurablePool {
         settings: DurableSettings,
         watch: Watch<'_>,
     ) -> Result<(Self, RecoverReport), Error> {
+        Self::open_with_clock(Arc::new(RealClock::new()), pool, folder, (battery, source), settings, watch)
+    }
+
+    /// As [`DurablePool::open`], but the device is measured by `clock`.
+    fn open_with_clock(
+        clock: Arc<dyn Clock>,
+        pool: Arc<Pool>,
+        folder: Folder,
+        (battery, source): (Battery, Box<dyn PowerSource>),
+        settings: DurableSettings,
+        watch: Watch<'_>,
+    ) -> Result<(Self, RecoverReport), Error> {
         let recoverer = Recoverer::new(&Threads::new(settings.threads.max(2) * 2)?);
         let options = RecoverOptions { cleaning: Cleaning::Delete, watch, ..RecoverOptions::default() };
         let report = recoverer.recover(&folder, &pool, &options)?;
-        let decisions =
-            Arc::new(Decisions::new(pool, Arc::new(folder), battery, Arc::new(RealClock::new()), settings)?);
+        let decisions = Arc::new(Decisions::new(pool, Arc::new(folder), battery, clock, settings)?);
         decisions.measure(true)?;
         let threads = BackgroundThreads::start(&decisions, source)?;
         Ok((Self { decisions, _threads: threads }, report))

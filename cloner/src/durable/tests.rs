@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::battery::{BatterySpec, Mains, PowerState, SimulatedPower};
+use crate::battery::{BatterySpec, Mains, PowerState, SimulatedClock, SimulatedPower};
 use crate::flush::FolderOptions;
-use crate::flush::files::RealFiles;
+use crate::flush::files::faulty::{FaultyFiles, Speed};
+use crate::flush::files::{Files, RealFiles};
 use crate::pool::{self, PoolConfig, PoolPages, Populate, Priority, Refusal};
 
 struct Temporary(PathBuf);
@@ -27,11 +28,20 @@ impl Drop for Temporary {
     }
 }
 
-fn open(folder: &Temporary, spec: BatterySpec, power: &SimulatedPower) -> (DurablePool, RecoverReport) {
+fn open(folder: &Temporary, power: &SimulatedPower) -> (DurablePool, RecoverReport) {
+    let files = RealFiles::open(&folder.0).unwrap();
+    open_with(Arc::new(RealClock::new()), Arc::new(files), BatterySpec::default(), power)
+}
+
+fn open_with(
+    clock: Arc<dyn Clock>,
+    files: Arc<dyn Files>,
+    spec: BatterySpec,
+    power: &SimulatedPower,
+) -> (DurablePool, RecoverReport) {
     let config =
         PoolConfig { capacity_bytes: 64 << 20, pages: PoolPages::Ordinary, populate: Populate::OnFirstUse };
     let pool = Arc::new(Pool::new(&config).unwrap());
-    let files = Arc::new(RealFiles::open(&folder.0).unwrap());
     let options = FolderOptions { host: String::from("here"), ..FolderOptions::default() };
     let folder = Folder::open(files, &options).unwrap();
     let settings = DurableSettings {
@@ -39,10 +49,10 @@ fn open(folder: &Temporary, spec: BatterySpec, power: &SimulatedPower) -> (Durab
         probe_bytes: 4 << 20,
         buffer_bytes: 64 << 10,
         remeasure: Duration::from_secs(3600),
-        ..DurableSettings::new(2)
+        ..DurableSettings::new(1)
     };
     let battery = (Battery::new(spec).unwrap(), Box::new(power.source()) as Box<dyn PowerSource>);
-    DurablePool::open(pool, folder, battery, settings, Watch::default()).unwrap()
+    DurablePool::open_with_clock(clock, pool, folder, battery, settings, Watch::default()).unwrap()
 }
 
 /// Waits, for a minute at most, for something that happens on another thread.
@@ -66,7 +76,7 @@ fn put(durable: &DurablePool, name: &str, pages: usize) -> Result<(), Error> {
 fn power_loss_closes_cancels_and_flushes_and_its_end_goes_on() {
     let folder = Temporary::new("loss");
     let power = SimulatedPower::new();
-    let (durable, _) = open(&folder, BatterySpec::default(), &power);
+    let (durable, _) = open(&folder, &power);
     put(&durable, "a", 8).unwrap();
     assert!(durable.pool().get("a").unwrap().is_unflushed());
     let running = durable.reserve("b", 0, Labels::default(), |_| true).unwrap();
@@ -86,43 +96,32 @@ fn power_loss_closes_cancels_and_flushes_and_its_end_goes_on() {
     assert!(durable.flush(Watch::default()).failed.is_empty());
     durable.remove("a").unwrap();
     drop(durable);
-    let (durable, report) = open(&folder, BatterySpec::default(), &power);
+    let (durable, report) = open(&folder, &power);
     assert_eq!(report.recovered.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["c"]);
     assert!(report.dropped.is_empty(), "{report:?}");
     assert_eq!(durable.pool().list().len(), 1);
 }
 
+/// The clock moves only while the device works, so how fast it is depends neither on the disk nor on what else runs here.
 #[test]
 fn a_full_budget_is_flushed_in_the_background_and_what_never_fits_is_refused_with_the_numbers() {
-    let folder = Temporary::new("budget");
+    let (clock, files) = (SimulatedClock::default(), FaultyFiles::new());
+    let sync = Duration::from_millis(1);
+    files.set_speed(Speed { clock: clock.clone(), bytes_per_second: 6e6, sync });
     let power = SimulatedPower::new();
-    // The budget is what this disk, however fast it is, writes in a fraction of a second.
     let spec = BatterySpec { capacity_j: 40.0, load_w: 200.0, ..BatterySpec::default() };
-    let (durable, _) = open(&folder, spec, &power);
+    let (durable, _) = open_with(Arc::new(clock), Arc::new(files), spec, &power);
     let limit = durable.status().usage.limit_bytes;
     let error = durable.reserve("huge", limit, Labels::default(), |_| true).unwrap_err();
     let Error::Pool(pool::Error::Refused(Refusal::OverBudget { wanted_bytes, limit_bytes, .. })) = error
     else {
         panic!("{error}")
     };
-    assert!(wanted_bytes > limit_bytes);
+    assert!(wanted_bytes > limit_bytes && limit_bytes == limit);
     // Both do not fit at once: the second one waits until the first is on disk.
+    const FIRST: u64 = 64 * 4096;
+    assert!(limit > 2 * FIRST, "{limit}");
     put(&durable, "first", 64).unwrap();
-    let usage = durable.status().usage;
-    let rest = limit.saturating_sub(usage.unflushed_bytes / usage.snapshots);
-    let mut waited = 0;
-    let admitted = durable.reserve("second", rest, Labels::default(), |_| {
-        waited += 1;
-        true
-    });
-    match admitted {
-        Ok(_) if !durable.pool().get("first").unwrap().is_unflushed() => {}
-        // The device has turned out faster meanwhile, so both fit.
-        Ok(_) => {
-            let usage = durable.status().usage;
-            assert!(usage.limit_bytes > limit && usage.unflushed_bytes <= usage.limit_bytes, "{usage:?}");
-        }
-        // The device has turned out slower meanwhile.
-        Err(error) => assert!(durable.status().usage.limit_bytes < limit, "{error}"),
-    }
+    durable.reserve("second", limit - FIRST / 2, Labels::default(), |_| true).unwrap();
+    assert!(!durable.pool().get("first").unwrap().is_unflushed());
 }
