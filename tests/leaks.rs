@@ -36,11 +36,8 @@ fn twenty_lives_leave_no_descriptor_thread_or_mapping() {
         all();
         let before = Holdings::when(|now| now.threads == alone_threads);
         (0..CYCLES).for_each(|_| all());
-        let after =
-            Holdings::when(|now| (now.descriptors, now.threads) == (before.descriptors, before.threads));
-        assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
-        // The allocator moves the ends of its arenas: a few mappings, whatever the number of cycles. A leaked machine has a dozen.
-        assert!(after.mappings <= before.mappings + CYCLES / 2, "{before:?} {after:?}");
+        // A leaked machine has a dozen mappings.
+        before.assert_no_more_now(CYCLES / 2);
     });
 }
 
@@ -65,7 +62,7 @@ fn failed_restores_leave_nothing() {
         fail();
         let before = Holdings::now();
         (0..CYCLES).for_each(|_| fail());
-        assert_eq!(Holdings::when(|now| *now == before), before);
+        before.assert_no_more_now(0);
     });
 }
 

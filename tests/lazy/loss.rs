@@ -100,7 +100,7 @@ fn a_flipped_bit_stops_the_clone_that_needs_it() {
 
 /// What a source of pages does after it has given some.
 #[derive(Debug)]
-enum Fate {
+pub(super) enum Fate {
     Panics,
     Fails,
     /// Blocks until the door is opened.
@@ -108,28 +108,42 @@ enum Fate {
 }
 
 #[derive(Debug, Default)]
-struct Door {
-    open: Mutex<bool>,
-    opened: Condvar,
+pub(super) struct Door {
+    state: Mutex<DoorState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct DoorState {
+    is_open: bool,
+    visitors: usize,
 }
 
 impl Door {
     fn open(&self) {
-        *self.open.lock().unwrap() = true;
-        self.opened.notify_all();
+        self.state.lock().unwrap().is_open = true;
+        self.changed.notify_all();
     }
 
     fn pass(&self) {
-        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        let mut state = self.state.lock().unwrap();
+        state.visitors += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| !state.is_open).unwrap());
+    }
+
+    /// Waits until a thread has come to the door.
+    pub(super) fn wait_for_visitor(&self) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.visitors == 0).unwrap());
     }
 }
 
 /// A copy of a guest's memory that gives only a limited number of pages.
 #[derive(Debug)]
-struct Mortal {
-    memory: GuestMemory,
-    left: AtomicUsize,
-    fate: Fate,
+pub(super) struct Mortal {
+    pub(super) memory: GuestMemory,
+    pub(super) left: AtomicUsize,
+    pub(super) fate: Fate,
 }
 
 impl PageSource for Mortal {

@@ -38,6 +38,19 @@ impl Holdings {
             thread::sleep(Duration::from_millis(5));
         }
     }
+
+    /// Asserts that this process holds no more than this, apart from `mappings` mappings: the allocator moves the ends of its arenas.
+    /// It may hold less, because a thread that was ending when this was counted has ended since.
+    #[track_caller]
+    pub fn assert_no_more_now(&self, mappings: usize) {
+        let within = |now: &Self| {
+            now.descriptors <= self.descriptors
+                && now.threads <= self.threads
+                && now.mappings <= self.mappings + mappings
+        };
+        let now = Self::when(within);
+        assert!(within(&now), "{now:?}, {self:?} before");
+    }
 }
 
 /// Size of the host's memory, in bytes.

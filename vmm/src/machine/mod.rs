@@ -94,7 +94,9 @@ pub enum Error {
 /// A virtual machine. It is built stopped. Dropping it stops and frees it, which takes some 20 ms in the kernel.
 #[derive(Debug)]
 pub struct Vm {
-    // Threads first: they use everything else, and are joined when dropped.
+    // First: it lets threads go that would not end.
+    missing: GiveUpMissing,
+    // Before all that the threads use: they are joined when dropped.
     threads: Threads,
     devices: Arc<Devices>,
     machine: Arc<Machine>,
@@ -104,6 +106,17 @@ pub struct Vm {
     unstarted_timer: Mutex<Option<Box<PitStateV1>>>,
     /// Locked while the VM is paused.
     pausing: Mutex<()>,
+}
+
+/// When dropped, lets vCPUs go that wait for memory which has yet to arrive: before their threads are joined, and before the
+/// kernel closes the machine.
+#[derive(Debug)]
+struct GiveUpMissing(Arc<Machine>);
+
+impl Drop for GiveUpMissing {
+    fn drop(&mut self) {
+        self.0.memory().give_up_missing();
+    }
 }
 
 /// A pipe that can be read from once the guest has ended.
@@ -183,7 +196,8 @@ impl Vm {
         );
         let end = EndSignal { reader, _writer: writer };
         let unstarted_timer = Mutex::new(timer.map(Box::new));
-        Ok(Self { threads, devices, machine, identity, end, unstarted_timer, pausing: Mutex::new(()) })
+        let (missing, pausing) = (GiveUpMissing(Arc::clone(&machine)), Mutex::new(()));
+        Ok(Self { missing, threads, devices, machine, identity, end, unstarted_timer, pausing })
     }
 
     /// Lets a VM that was just built run. If the VM is paused, waits until it no longer is.
@@ -275,7 +289,10 @@ impl Vm {
     ///
     /// The threads' control block is leaked: one of them may have locked it.
     pub(crate) fn abandon(self) -> GuestMemory {
-        let Self { threads, devices, machine, identity: _, end: _, unstarted_timer: _, pausing: _ } = self;
+        let Self { missing, threads, devices, machine, identity: _, end: _, unstarted_timer: _, pausing: _ } =
+            self;
+        // Nothing is missing from memory that was branched.
+        drop(missing);
         threads.abandon();
         drop(devices);
         let machine = Arc::into_inner(machine).expect("vCPUs and devices, the only other owners, are gone");

@@ -220,6 +220,13 @@ impl GuestMemory {
         }
     }
 
+    /// Lets all threads go that wait for memory which is missing; see [`Supplier::give_up`].
+    pub(crate) fn give_up_missing(&self) {
+        if let Some(supplier) = &self.supplier {
+            supplier.give_up();
+        }
+    }
+
     /// The memory in the terms of `vm-memory`, for loaders.
     pub(crate) const fn view(&self) -> &GuestMemoryMmap {
         &self.view

@@ -26,6 +26,13 @@ pub trait Supplier: fmt::Debug + Send + Sync {
     /// Calls `stop` once, when a page turns out to be lost, or right away if one is lost already. A vCPU that waits for the page
     /// learns of the loss only after `stop` was called.
     fn on_loss(&self, stop: Box<dyn FnOnce(&MemoryLost) + Send>);
+
+    /// Gives up all that is missing, because the machine is being dropped, and lets every thread go that waits in the kernel for a
+    /// page: with an error, never with zeros. Nothing touches the memory afterwards.
+    ///
+    /// KVM may have handed the wait for a page over to a thread of the kernel, and waits for that one when the machine is closed.
+    /// Closing it would therefore take until the page arrives; if the process is killed meanwhile, that is for ever.
+    fn give_up(&self);
 }
 
 /// Memory that a guest still needs will never arrive. Carries the reason.

@@ -19,7 +19,8 @@
 //! data never appears as zeros. This process's own accesses get the reason as an error, because they ask before they touch.
 //!
 //! # Ending early
-//! The memory owns its threads. Dropping it, or the VM that has it, ends them at any time; [`Fill`] only watches.
+//! The memory owns its threads. Dropping it, or the VM that has it, ends them at any time; [`Fill`] only watches. A VM that is
+//! dropped gives up what is missing first, because the kernel cannot close it while anything waits for a page.
 
 mod pager;
 mod service;

@@ -305,6 +305,19 @@ impl Pager {
         self.userfault.wake(mapping, offset, len)
     }
 
+    /// Takes away all access to the ranges that pages were to arrive in, and lets the threads that wait for one go on, with an error.
+    pub(super) fn refuse_all(&self) -> io::Result<()> {
+        let _nobody_installs = self.installing.write().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(self.status.is_lost(), "pages are refused when memory is lost");
+        for region in &self.regions {
+            for range in &region.registered {
+                region.mapping.forbid(range.start, range.len())?;
+                self.userfault.wake(&region.mapping, range.start, range.len())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves the pages that are still missing, all of them zero, to the kernel, and notes that everything has arrived.
     pub(super) fn complete(&self) -> Result<(), LossReason> {
         for region in &self.regions {

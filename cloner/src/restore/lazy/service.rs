@@ -152,6 +152,18 @@ impl Supplier for Service {
     fn on_loss(&self, stop: OnLoss) {
         self.status.on_loss(stop);
     }
+
+    fn give_up(&self) {
+        if self.status.is_complete() {
+            return;
+        }
+        // The vCPUs are told to stop before they see an error.
+        self.status.lose(LossReason::Dropped);
+        // This thread refuses the pages, because the server may be waiting for a source that never answers.
+        if let Some(Err(error)) = self.pager.upgrade().map(|pager| pager.refuse_all()) {
+            tracing::error!(%error, "cannot refuse the pages that are missing");
+        }
+    }
 }
 
 impl Drop for Service {

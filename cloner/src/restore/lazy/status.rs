@@ -121,12 +121,17 @@ impl ArrivalStatus {
 
     /// Notes that some of the memory will never arrive. Only the first loss counts. When this returns, the VM has been ended.
     pub(super) fn lose(&self, loss: LossReason) {
+        let is_dropped = matches!(loss, LossReason::Dropped);
         let lost = MemoryLost::new(loss);
         let mut state = self.lock();
         if state.outcome.is_some() {
             return;
         }
-        tracing::warn!(reason = lost.reason(), "the memory of a lazy clone is lost");
+        if is_dropped {
+            tracing::debug!("a lazy clone was dropped before all of its memory had arrived");
+        } else {
+            tracing::warn!(reason = lost.reason(), "the memory of a lazy clone is lost");
+        }
         state.outcome = Some(Err(lost.clone()));
         self.phase.store(LOST, Ordering::Release);
         let on_loss = state.on_loss.take();
