@@ -212,4 +212,54 @@ mod tests {
         assert_eq!(Layout::new(odd), Err(Error::Odd { size_bytes: odd, page_bytes: 4096 }));
         assert!(Layout::new(MIN_MEMORY_BYTES).unwrap().check_huge_pages().is_err());
     }
+
+    #[test]
+    fn a_range_is_located_if_all_of_it_lies_in_one_region() {
+        let page = PAGE_SIZE as u64;
+        for size in
+            [MIN_MEMORY_BYTES, (2 << 20) + page, MMIO_GAP_START - page, MMIO_GAP_START + page, 4 << 30]
+        {
+            let layout = Layout::new(size).unwrap();
+            assert_eq!(layout.size_bytes(), size);
+            for (region, range) in layout.ranges().enumerate() {
+                let end = range.start + range.len_bytes;
+                let len = usize::try_from(range.len_bytes).unwrap();
+                let cases = [
+                    (range.start, 0, Some(0)),
+                    (range.start, len, Some(0)),
+                    (range.start + 5, len - 5, Some(5)),
+                    (end - 1, 1, Some(len - 1)),
+                    (end, 0, Some(len)),
+                    (range.start, len + 1, None),
+                    (range.start + 5, len - 4, None),
+                    (end - 1, 2, None),
+                    (end - 1, usize::MAX, None),
+                ];
+                for (address, len_bytes, offset) in cases {
+                    let found = layout.locate(address, len_bytes);
+                    assert_eq!(
+                        found,
+                        offset.map(|offset| (region, offset)),
+                        "{len_bytes} at {address:#x} of {size}"
+                    );
+                }
+            }
+            for outside in [MMIO_GAP_START + 1, MMIO_GAP_END - 1, u64::MAX] {
+                assert_eq!(layout.locate(outside, 1), None, "{outside:#x} of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_whole_huge_pages_make_memory_of_huge_pages() {
+        for (size, fits) in
+            [(1, false), (2, true), (3, false), (4, true), (3072, true), (3073, false), (3074, true)]
+        {
+            let layout = Layout::new(size << 20).unwrap();
+            assert_eq!(layout.check_huge_pages().is_ok(), fits, "{size} MiB");
+        }
+        let odd = (2 << 20) + PAGE_SIZE as u64;
+        let error = Layout::new(odd).unwrap().check_huge_pages();
+        assert_eq!(error, Err(Error::Odd { size_bytes: odd, page_bytes: HUGE_PAGE_SIZE as u64 }));
+    }
 }

@@ -319,48 +319,4 @@ fn free_huge_pages() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accesses_reach_the_right_region_or_fail() {
-        let layout = Layout::new(layout::MMIO_GAP_START + (4 << 20)).unwrap();
-        let memory = GuestMemory::new(layout, Backing::Private(PageSize::Base)).unwrap();
-        for address in
-            [0, layout::MMIO_GAP_START - 4, layout::MMIO_GAP_END, layout::MMIO_GAP_END + (4 << 20) - 4]
-        {
-            let bytes = u32::try_from(address & 0xffff_ffff).unwrap().to_le_bytes();
-            memory.write(address, &bytes).unwrap();
-            let mut back = [0; 4];
-            memory.read(address, &mut back).unwrap();
-            assert_eq!(back, bytes);
-        }
-        for address in
-            [layout::MMIO_GAP_START - 3, layout::MMIO_GAP_START, layout::MMIO_GAP_END - 4, u64::MAX]
-        {
-            assert!(matches!(memory.write(address, &[0; 4]), Err(Error::NoMemory { .. })), "{address:#x}");
-        }
-    }
-
-    #[test]
-    fn untouched_memory_is_known_without_reading_it() {
-        let layout = Layout::new(4 << 20).unwrap();
-        for backing in [Backing::Private(PageSize::Base), Backing::Shared(PageSize::Base)] {
-            let memory = GuestMemory::new(layout, backing).unwrap();
-            memory.write(0x1234, &[0]).unwrap();
-            let mut bitmap = [0; 16];
-            memory.regions()[0].touched(0, 1024, &mut bitmap).unwrap();
-            assert_eq!(bitmap[0], 2);
-            assert!(bitmap[1..].iter().all(|word| *word == 0));
-            assert!(memory.regions()[0].touched(4096, 1024, &mut bitmap).is_err());
-        }
-    }
-
-    #[test]
-    fn more_than_the_host_has_is_refused_with_both_numbers() {
-        let host = host_total_bytes();
-        let Ok(layout) = Layout::new((host + (2 << 30)) & !0xfff) else { return };
-        let error = GuestMemory::new(layout, Backing::Private(PageSize::Base)).unwrap_err();
-        assert!(error.to_string().contains(&host.to_string()), "{error}");
-    }
-}
+mod tests;

@@ -91,4 +91,40 @@ mod tests {
         touched(&file, 88 * PAGE_SIZE as u64, 512, &mut bitmap).unwrap();
         assert_eq!(bitmap, [0b11 << (100 - 88), 0, 0, 0, 0, 0, 0, 1 << 63]);
     }
+
+    #[test]
+    fn data_counts_for_the_pages_asked_about_wherever_it_begins_and_ends() {
+        // Runs of pages that hold something, in a file that ends with the last of them.
+        let runs = [0..1, 3..5, 62..66, 127..128, 190..257];
+        let file = create(c"test", 257 * PAGE_SIZE as u64, false).unwrap();
+        let holds = |page: u64| runs.iter().any(|run| run.contains(&page));
+        (0..257).filter(|page| holds(*page)).for_each(|page| {
+            file.write_all_at(&[1], page * PAGE_SIZE as u64 + 17).unwrap();
+        });
+        for first in [0, 1, 3, 4, 61, 62, 64, 66, 127, 128, 189, 190, 256, 257] {
+            for pages in [0, 1, 2, 63, 64, 65, 128, 257 - first] {
+                let mut bitmap = [u64::MAX; 6];
+                touched(&file, first * PAGE_SIZE as u64, usize::try_from(pages).unwrap(), &mut bitmap)
+                    .unwrap();
+                let bits = (0..384_u64)
+                    .filter(|page| bitmap[usize::try_from(page / 64).unwrap()] >> (page % 64) & 1 == 1);
+                let expected = (0..pages).filter(|page| holds(first + page));
+                assert!(bits.eq(expected), "{pages} pages from {first} on");
+            }
+        }
+        assert!(
+            std::panic::catch_unwind(|| touched(&file, 0, 65, &mut [0])).is_err(),
+            "65 pages in one word"
+        );
+    }
+
+    #[test]
+    fn a_sealed_file_keeps_its_content_and_its_length() {
+        let file = create(c"test", 2 * PAGE_SIZE as u64, false).unwrap();
+        seal(&file).unwrap();
+        let len = 2 * PAGE_SIZE as u64;
+        let refused = [file.write_all_at(&[1], 0), file.set_len(0), file.set_len(2 * len), seal(&file)];
+        assert!(refused.iter().all(Result::is_err), "{refused:?}");
+        assert_eq!(file.metadata().unwrap().len(), len);
+    }
 }

@@ -132,6 +132,7 @@ impl Pagemap {
 #[cfg(test)]
 mod tests {
     use super::super::holder::{Holder, turn};
+    use super::super::memfd;
     use super::super::mmap::{Mapping, MappingSource};
     use super::*;
 
@@ -166,5 +167,91 @@ mod tests {
         expected[1] = 1;
         expected[9] = 1 << (599 % 64);
         assert_eq!(bitmap, expected);
+    }
+
+    /// A page table as a file: these entries, and zeros before them.
+    fn table(first: u64, entries: &[u64]) -> Pagemap {
+        let file = memfd::create(c"pagemap", 0, false).unwrap();
+        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_ne_bytes()).collect();
+        file.write_all_at(&bytes, first * ENTRY_SIZE as u64).unwrap();
+        Pagemap(file)
+    }
+
+    const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
+    /// Lengths of ranges just around one and two reads of the table, and around a word of a bitmap.
+    const LENGTHS: [usize; 11] = [0, 1, 63, 64, 65, 511, 512, 513, 1023, 1024, 1025];
+    const FIRST: u64 = 7;
+
+    #[test]
+    fn each_entry_counts_for_its_own_page_however_many_reads_it_takes() {
+        let entry = |page: usize| match page % 7 {
+            0 => PRESENT,
+            1 => SWAPPED,
+            2 => PRESENT | OWN,
+            // Neither: what the other bits say means nothing.
+            3 => OWN | 5,
+            _ => 0,
+        };
+        for pages in LENGTHS {
+            // The page before the range and the one after it are there, and must not count.
+            let entries: Vec<u64> = (0..pages).map(entry).collect();
+            let table = table(FIRST, &[&[PRESENT | OWN], &entries[..], &[PRESENT | OWN]].concat());
+            let address = (FIRST + 1) * PAGE_SIZE as u64;
+            let is_there = |page: &usize| entry(*page) & (PRESENT | SWAPPED) != 0;
+            for spare in [0, 1, 64] {
+                let mut bitmap = vec![u64::MAX; (pages + spare).div_ceil(64)];
+                table.touched(address, pages, &mut bitmap).unwrap();
+                let bits = (0..bitmap.len() * 64).filter(|page| bitmap[page / 64] >> (page % 64) & 1 == 1);
+                assert!(bits.eq((0..pages).filter(is_there)), "{pages} pages");
+            }
+            let own = (0..pages).filter(|page| entry(*page) & OWN != 0).count();
+            let own = (own, (0..pages).filter(is_there).count());
+            assert_eq!(table.own(address, pages).unwrap(), (own.1, own.0), "{pages} pages");
+        }
+    }
+
+    #[test]
+    fn pages_part_when_frames_differ_or_without_frames_when_they_are_not_shared() {
+        // Ours, theirs, and whether they have parted.
+        let cases = [
+            (PRESENT | 5, PRESENT | 5, false),
+            (PRESENT | 5, PRESENT | 6, true),
+            (PRESENT | 5, 0, true),
+            (SWAPPED | 9, SWAPPED | 9, false),
+            (SWAPPED | 9, PRESENT | 8, true),
+            (PRESENT | OWN | 5, PRESENT | 5, false),
+            (0, PRESENT | 6, false),
+            (5, PRESENT | 6, false),
+            (PRESENT, PRESENT | 6, false),
+            (PRESENT | OWN, PRESENT, true),
+            (OWN, 0, false),
+        ];
+        for pages in LENGTHS {
+            let sides: Vec<_> = (0..pages).map(|page| cases[page % cases.len()]).collect();
+            let [ours, theirs] = [|case: &(u64, u64, bool)| case.0, |case: &(u64, u64, bool)| case.1]
+                .map(|side| table(FIRST, &sides.iter().map(side).chain([PRESENT | OWN]).collect::<Vec<_>>()));
+            let parted = sides.iter().filter(|(.., parted)| *parted).count();
+            let address = FIRST * PAGE_SIZE as u64;
+            assert_eq!(ours.parted(&theirs, address, pages).unwrap(), parted, "{pages} pages");
+        }
+    }
+
+    #[test]
+    fn a_table_that_ends_early_is_an_error_and_not_untouched_pages() {
+        for (there, asked) in [(0, 1), (511, 512), (512, 513), (1024, 1025)] {
+            let (short, long) = (table(0, &vec![PRESENT; there]), table(0, &vec![PRESENT; asked]));
+            let mut bitmap = vec![0; asked.div_ceil(64)];
+            let errors = [
+                short.touched(0, asked, &mut bitmap).unwrap_err(),
+                short.own(0, asked).unwrap_err(),
+                short.parted(&long, 0, asked).unwrap_err(),
+                long.parted(&short, 0, asked).unwrap_err(),
+            ];
+            assert!(errors.iter().all(|error| error.kind() == io::ErrorKind::UnexpectedEof), "{errors:?}");
+            assert!(short.touched(0, there, &mut bitmap).is_ok());
+        }
+        let too_small = std::panic::catch_unwind(|| table(0, &[0; 65]).touched(0, 65, &mut [0]));
+        assert!(too_small.is_err(), "65 pages in one word");
     }
 }

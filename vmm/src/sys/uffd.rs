@@ -214,18 +214,7 @@ impl Userfault {
     /// # Errors
     /// `InvalidData` for a message that is not a page fault; otherwise the kernel's error from reading the descriptor.
     pub fn next_fault(&self) -> io::Result<Option<u64>> {
-        let mut message = [0; MESSAGE_BYTES];
-        match (&self.0).read(&mut message) {
-            Ok(MESSAGE_BYTES) if message[0] == UFFD_EVENT_PAGEFAULT => {
-                let address = message[MESSAGE_ADDRESS..].first_chunk().expect("a message has 32 bytes");
-                Ok(Some(u64::from_ne_bytes(*address)))
-            }
-            // No other event was asked for.
-            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
-            Err(error) => Err(error),
-        }
+        next_fault(&self.0)
     }
 
     fn ioctl<T>(&self, request: c_ulong, argument: &mut T) -> io::Result<()> {
@@ -265,6 +254,21 @@ fn range(mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Range
     let wrong = |error: OutOfRange| io::Error::new(io::ErrorKind::InvalidInput, error);
     mapping.check(offset, len_bytes).map_err(wrong)?;
     Ok(Range { start: mapping.host_address() + offset as u64, len: len_bytes as u64 })
+}
+
+fn next_fault(mut messages: impl Read) -> io::Result<Option<u64>> {
+    let mut message = [0; MESSAGE_BYTES];
+    match messages.read(&mut message) {
+        Ok(MESSAGE_BYTES) if message[0] == UFFD_EVENT_PAGEFAULT => {
+            let address = message[MESSAGE_ADDRESS..].first_chunk().expect("a message has 32 bytes");
+            Ok(Some(u64::from_ne_bytes(*address)))
+        }
+        // No other event was asked for.
+        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn installed(result: io::Result<()>, bytes: i64, wanted: usize) -> io::Result<InstallOutcome> {
@@ -325,5 +329,57 @@ mod tests {
         mapping.read(5 * PAGE_SIZE, &mut byte).unwrap();
         assert_eq!(byte, [0]);
         assert!(userfault.register(&mapping, 0, 9 * PAGE_SIZE).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_did_in_part_counts_as_that_part() {
+        let failed = |error: Errno, bytes| installed(Err(error.into()), bytes, 5 * PAGE_SIZE);
+        let page = i64::try_from(PAGE_SIZE).unwrap();
+        for (bytes, counts) in [(0, 0), (page, PAGE_SIZE), (4 * page, 4 * PAGE_SIZE), (-11, 0), (i64::MIN, 0)]
+        {
+            assert_eq!(failed(Errno::AGAIN, bytes).unwrap(), InstallOutcome::Bytes(counts), "{bytes}");
+            assert_eq!(failed(Errno::EXIST, bytes).unwrap(), InstallOutcome::Present);
+            assert_eq!(failed(Errno::NOENT, bytes).unwrap(), InstallOutcome::Unregistered);
+            for error in [Errno::NOMEM, Errno::INVAL, Errno::SRCH, Errno::NOSPC, Errno::INTR] {
+                assert_eq!(Errno::from_io_error(&failed(error, bytes).unwrap_err()), Some(error));
+            }
+        }
+        // Only EAGAIN comes with a count.
+        assert_eq!(installed(Ok(()), 0, 5 * PAGE_SIZE).unwrap(), InstallOutcome::Bytes(5 * PAGE_SIZE));
+    }
+
+    /// Gives one message, or an error.
+    struct Messages(io::Result<Vec<u8>>);
+
+    impl Read for Messages {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let message = self.0.as_ref().map_err(|error| error.kind())?;
+            buffer[..message.len()].copy_from_slice(message);
+            Ok(message.len())
+        }
+    }
+
+    #[test]
+    fn only_a_whole_message_about_a_fault_is_a_fault() {
+        let message = |event: u8, len: usize| {
+            let mut bytes = [0; MESSAGE_BYTES];
+            bytes[0] = event;
+            bytes[MESSAGE_ADDRESS..MESSAGE_ADDRESS + 8]
+                .copy_from_slice(&0x1234_5678_9abc_d123_u64.to_ne_bytes());
+            next_fault(Messages(Ok(bytes[..len].to_vec())))
+        };
+        assert_eq!(message(UFFD_EVENT_PAGEFAULT, MESSAGE_BYTES).unwrap(), Some(0x1234_5678_9abc_d123));
+        for (event, len) in [(UFFD_EVENT_PAGEFAULT, 31), (UFFD_EVENT_PAGEFAULT, 0), (0x13, 32), (0, 32)] {
+            assert_eq!(
+                message(event, len).unwrap_err().kind(),
+                io::ErrorKind::InvalidData,
+                "{event:#x}, {len}"
+            );
+        }
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted] {
+            assert_eq!(next_fault(Messages(Err(kind.into()))).unwrap(), None);
+        }
+        let gone = next_fault(Messages(Err(io::ErrorKind::BrokenPipe.into())));
+        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

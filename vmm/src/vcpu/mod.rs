@@ -249,13 +249,7 @@ impl Vcpu {
 
     /// Reads MSRs that are all known to exist. It is an error if KVM answers with fewer than were asked for.
     fn get_all_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
-        let answered = self.get_msrs(indices)?;
-        let Some(missing) = indices.get(answered.len()) else { return Ok(answered) };
-        tracing::error!(
-            index = format!("{missing:#x}"),
-            "an MSR that could be read before can no longer be read"
-        );
-        Err(Error::Ioctl { vcpu: self.index, name: "KVM_GET_MSRS", source: errno::Error::new(libc::EIO) })
+        all_answered(self.index, indices, self.get_msrs(indices)?)
     }
 
     fn restore_msrs(&self, msrs: &[state::MsrStateV1], tsc: &TscStateV1) -> Result<(), Error> {
@@ -284,22 +278,33 @@ impl Vcpu {
     }
 
     fn set_msrs(&self, msrs: &[kvm_msr_entry]) -> Result<(), Error> {
-        let taken = self.try_set_msrs(msrs)?;
-        match msrs.get(taken) {
-            None => Ok(()),
-            Some(refused) => Err(Error::Msrs {
-                vcpu: self.index,
-                taken,
-                wanted: msrs.len(),
-                index: refused.index,
-                value: refused.data,
-            }),
-        }
+        all_taken(self.index, msrs, self.try_set_msrs(msrs)?)
     }
 
     fn ioctl<T>(&self, name: &'static str, result: Result<T, errno::Error>) -> Result<T, Error> {
         result.map_err(|source| Error::Ioctl { vcpu: self.index, name, source })
     }
+}
+
+/// What KVM answered, unless it left out some of the MSRs that it was asked for.
+fn all_answered(
+    vcpu: u8,
+    indices: &[u32],
+    answered: Vec<kvm_msr_entry>,
+) -> Result<Vec<kvm_msr_entry>, Error> {
+    let Some(missing) = indices.get(answered.len()) else { return Ok(answered) };
+    tracing::error!(
+        index = format!("{missing:#x}"),
+        "an MSR that could be read before can no longer be read"
+    );
+    Err(Error::Ioctl { vcpu, name: "KVM_GET_MSRS", source: errno::Error::new(libc::EIO) })
+}
+
+/// Fails unless KVM took all of these MSRs.
+fn all_taken(vcpu: u8, msrs: &[kvm_msr_entry], taken: usize) -> Result<(), Error> {
+    let Some(refused) = msrs.get(taken) else { return Ok(()) };
+    let (index, value) = (refused.index, refused.data);
+    Err(Error::Msrs { vcpu, taken, wanted: msrs.len(), index, value })
 }
 
 /// Offers `items` in batches to a call that stops at the first item it does not know. Skips that item and goes on with the next.
@@ -317,4 +322,56 @@ fn accepted<T, R>(
         rest = &rest[done..];
     }
     Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_msr_that_kvm_knows_is_found_wherever_its_answers_stop() {
+        let unknown: [&[u32]; 7] =
+            [&[], &[0], &[0, 1, 2], &[599], &[255, 256, 257], &[254, 511, 512], &[100, 300, 301, 500, 599]];
+        for (unknown, count) in
+            unknown.into_iter().flat_map(|u| [0, 1, 255, 256, 257, 512, 513, 600].map(|c| (u, c)))
+        {
+            let items: Vec<u32> = (0..count).collect();
+            let mut calls = 0;
+            let results = accepted(&items, |batch| {
+                calls += 1;
+                assert!(
+                    (1..=MSRS_PER_CALL).contains(&batch.len()) && calls <= items.len(),
+                    "{}",
+                    batch.len()
+                );
+                Ok(batch.iter().copied().take_while(|item| !unknown.contains(item)).collect())
+            });
+            let known = items.iter().copied().filter(|item| !unknown.contains(item));
+            assert!(results.unwrap().into_iter().flatten().eq(known), "{unknown:?} of {count}");
+        }
+        let failed = || Error::TscFrequency { guest_khz: 1, host_khz: 2 };
+        assert!(accepted::<u32, u32>(&[1], |_| Err(failed())).is_err());
+    }
+
+    #[test]
+    fn a_count_that_is_smaller_than_asked_is_an_error_that_names_the_first_left_out() {
+        let msrs: Vec<kvm_msr_entry> = (0..4_u32)
+            .map(|i| kvm_msr_entry { index: 0x10 + i, data: 100 + u64::from(i), ..Default::default() })
+            .collect();
+        let indices: Vec<u32> = msrs.iter().map(|msr| msr.index).collect();
+        for taken in 0..4 {
+            let error = all_taken(3, &msrs, taken).unwrap_err().to_string();
+            let wanted = format!(
+                "vCPU 3: KVM took {taken} of 4 MSRs and refused {:#x} = {:#x}",
+                0x10 + taken,
+                100 + taken
+            );
+            assert_eq!(error, wanted);
+            let error = all_answered(3, &indices, msrs[..taken].to_vec()).unwrap_err();
+            assert!(matches!(error, Error::Ioctl { vcpu: 3, name: "KVM_GET_MSRS", .. }), "{error}");
+        }
+        all_taken(3, &msrs, 4).unwrap();
+        assert_eq!(all_answered(3, &indices, msrs.clone()).unwrap().len(), 4);
+        all_taken(3, &[], 0).unwrap();
+    }
 }
