@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -47,7 +48,7 @@ impl Channel {
         if !fds.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let sent = sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut beside, SendFlags::NOSIGNAL)?;
+        let sent = repeated(|| sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut beside, SendFlags::NOSIGNAL))?;
         if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
@@ -68,13 +69,9 @@ impl Channel {
         let mut bytes = [0; MESSAGE_MAX_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
-        let received = loop {
-            let into = &mut [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.0, into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
-                result => break result?,
-            }
-        };
+        let received = repeated(|| {
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut beside, RecvFlags::CMSG_CLOEXEC)
+        })?;
         if received.bytes == 0 {
             return Ok(None);
         }
@@ -95,6 +92,18 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Makes a call again until it says what it has come to.
+fn repeated<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            // CONNRESET: the other end was closed before it had read everything. The kernel says so once. After that come the
+            // messages that the other end has left, and then what is said of any end that is gone.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            result => return result,
+        }
     }
 }
 
@@ -128,6 +137,57 @@ mod tests {
         assert!(here.send(&"x".repeat(MESSAGE_MAX_BYTES), &[]).is_err());
         // With its quotes, this is the longest text that can be sent.
         here.send(&"x".repeat(MESSAGE_MAX_BYTES - 2), &[]).unwrap();
+        assert!(there.receive::<String, 0>().unwrap().is_some());
+    }
+
+    #[test]
+    fn an_end_that_was_closed_before_it_had_read_everything_is_gone_like_any_other() {
+        let closed = || {
+            let (here, there) = Channel::pair().unwrap();
+            here.send(&"never read", &[]).unwrap();
+            there.send(&"its last words", &[]).unwrap();
+            drop(there);
+            here
+        };
+        let here = closed();
+        assert_eq!(here.receive::<String, 0>().unwrap().unwrap().0, "its last words");
+        assert!(here.receive::<String, 0>().unwrap().is_none());
+        let here = closed();
+        assert_eq!(here.send(&"too late", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(here.receive::<String, 0>().unwrap().unwrap().0, "its last words");
+    }
+
+    #[test]
+    fn calls_are_repeated_until_they_have_come_to_something() {
+        let mut results =
+            [Err(Errno::INTR), Err(Errno::CONNRESET), Err(Errno::INTR), Ok(5), Err(Errno::INTR)].into_iter();
+        assert_eq!(repeated(|| results.next().unwrap()), Ok(5));
+        let mut results = [Err(Errno::INTR), Err(Errno::PIPE), Ok(5)].into_iter();
+        assert_eq!(repeated(|| results.next().unwrap()), Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn more_descriptors_than_there_is_room_for_are_refused_on_both_ends() {
+        let (here, there) = Channel::pair().unwrap();
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        // Many more, because the room for three is rounded up.
+        let fds = [file.as_fd(); FDS_MAX + 8];
+        assert_eq!(here.send(&"too many", &fds).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        here.send(&"three", &fds[..FDS_MAX]).unwrap();
+        assert_eq!(there.receive_any::<String>().unwrap().unwrap().1.len(), FDS_MAX);
+        // Another program may send more than this one does.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX + 8))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        assert!(beside.push(SendAncillaryMessage::ScmRights(&fds)));
+        sendmsg(&here.0, &[IoSlice::new(b"\"too many\"")], &mut beside, SendFlags::NOSIGNAL).unwrap();
+        let error = there.receive_any::<String>().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        let long = serde_json::to_vec(&"x".repeat(MESSAGE_MAX_BYTES)).unwrap();
+        sendmsg(&here.0, &[IoSlice::new(&long)], &mut SendAncillaryBuffer::new(&mut []), SendFlags::NOSIGNAL)
+            .unwrap();
+        let error = there.receive_any::<String>().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        here.send(&"and on it goes", &[]).unwrap();
         assert!(there.receive::<String, 0>().unwrap().is_some());
     }
 }

@@ -268,3 +268,6 @@ fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool, Error> {
         result => Ok(result.map_err(io::Error::from)? > 0),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! A zygote as the process that asks it for forks sees it.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -70,7 +71,10 @@ impl Zygote {
         request: &ZygoteRequest,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(ZygoteAnswer, [OwnedFd; N]), Error> {
-        self.channel.send(request, fds)?;
+        self.channel.send(request, fds).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Error::ZygoteEnded,
+            _ => error.into(),
+        })?;
         let (answer, fds) = self.channel.receive_any::<ZygoteAnswer>()?.ok_or(Error::ZygoteEnded)?;
         if let ZygoteAnswer::Failed(why) = answer {
             return Err(Error::Refused(why));
@@ -88,5 +92,77 @@ fn refused(answer: ZygoteAnswer) -> Error {
         ZygoteAnswer::Ready | ZygoteAnswer::Forked { .. } => {
             Error::Refused(String::from("the answer belongs to a different request"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::thread;
+
+    use super::*;
+
+    /// A zygote whose channel a test answers. The process beside it has nothing to do with it.
+    fn zygote() -> (Zygote, Channel) {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let (_, stdin) = Channel::pair().unwrap();
+        let process = ChildProcess::spawn(Path::new("/bin/true"), SUBCOMMAND, stdin).unwrap();
+        (Zygote { channel, process }, theirs)
+    }
+
+    /// What a fork comes to if the zygote does this with the request.
+    fn fork(answer: impl FnOnce(Channel, Vec<OwnedFd>) + Send + 'static) -> Result<GuestProcess, Error> {
+        let (zygote, theirs) = zygote();
+        let answering = thread::spawn(move || {
+            let (_, fds) = theirs.receive_any::<ZygoteRequest>().unwrap().unwrap();
+            answer(theirs, fds);
+        });
+        let result = zygote.fork(Announce::Never);
+        answering.join().unwrap();
+        result
+    }
+
+    #[test]
+    fn a_zygote_that_ends_at_any_point_of_a_request_has_ended() {
+        let (gone, theirs) = zygote();
+        drop(theirs);
+        for _ in 0..2 {
+            assert!(matches!(gone.fork(Announce::Never), Err(Error::ZygoteEnded)));
+        }
+        assert!(matches!(fork(|_, _| ()), Err(Error::ZygoteEnded)), "after it took the request");
+        let (unread, theirs) = zygote();
+        let ending = thread::spawn(move || {
+            // The request is there, and is never read.
+            let mut fds = [rustix::event::PollFd::new(&theirs, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut fds, None).unwrap();
+        });
+        assert!(
+            matches!(unread.fork(Announce::Never), Err(Error::ZygoteEnded)),
+            "before it took the request"
+        );
+        ending.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_without_its_descriptor_or_to_something_else_is_refused() {
+        let forked = ZygoteAnswer::Forked { pid: 1 };
+        let file = File::open("/proc/self/stat").unwrap();
+        for (answer, fds, part) in [
+            (forked, 0, "without its descriptor"),
+            (ZygoteAnswer::Forked { pid: 1 }, 2, "without its descriptor"),
+            (ZygoteAnswer::Ready, 1, "a different request"),
+            (ZygoteAnswer::Failed(String::from("no room")), 0, "no room"),
+        ] {
+            let file = file.try_clone().unwrap();
+            let result = fork(move |theirs, _| theirs.send(&answer, &vec![file.as_fd(); fds]).unwrap());
+            let error = result.map(|_| ()).unwrap_err();
+            assert!(matches!(&error, Error::Refused(why) if why.contains(part)), "{error}");
+        }
+        let pidfd = File::open("/proc/self/stat").unwrap();
+        let forked = fork(move |theirs, fds| {
+            assert_eq!(fds.len(), 2, "console and control");
+            theirs.send(&ZygoteAnswer::Forked { pid: 77 }, &[pidfd.as_fd()]).unwrap();
+        });
+        assert_eq!(forked.unwrap().pid(), 77);
     }
 }
