@@ -140,12 +140,27 @@ fn a_ups_is_understood() {
 #[test]
 fn a_server_that_talks_nonsense_or_hangs_up_is_an_error_and_asked_again() {
     const ENDLESS: &[u8] = &[b'x'; 5000];
+    // The longest line that is read ends with a quote, but the server's line does not.
+    const CUT_OFF: &[u8] = &{
+        let mut line = [b' '; 1030];
+        let (answer, mut at) = (b"VAR u ups.status \"OL", 0);
+        while at < answer.len() {
+            line[at] = answer[at];
+            at += 1;
+        }
+        line[1023] = b'"';
+        line[1029] = b'\n';
+        line
+    };
     for (wrong, part) in [
         (&b"ERR UNKNOWN-UPS\n"[..], "UNKNOWN-UPS"),
         (b"VAR other ups.status \"OL\"\n", "does not speak the protocol"),
         (b"\xff\xfe\n", "cannot hear from"),
         (b"OL\n", "does not speak the protocol"),
         (ENDLESS, "does not speak the protocol"),
+        (CUT_OFF, "does not speak the protocol"),
+        // The connection ends inside a value that contains quotes.
+        (b"VAR u ups.status \"OL \\\"", "cannot hear from"),
     ] {
         let good = vec![&b"VAR u ups.status \"OL\"\n"[..], b"ERR VAR-NOT-SUPPORTED\n"];
         let mut source = NutSource::new("u", &server(vec![vec![wrong], good]));
