@@ -102,3 +102,78 @@ impl Comparer {
         Ok((first != u64::MAX).then_some(first))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vmm::memory::Layout;
+    use vmm::memory::layout::{MMIO_GAP_END, MMIO_GAP_START};
+
+    use super::*;
+
+    const PAGE: u64 = PAGE_BYTES as u64;
+
+    fn memory(size_bytes: u64) -> GuestMemory {
+        let layout = Layout::new(size_bytes).unwrap();
+        GuestMemory::new(layout, Backing::Private(PageSize::Base)).unwrap()
+    }
+
+    #[test]
+    fn the_first_page_that_differs_is_found_up_to_an_odd_end_and_beyond_the_gap() {
+        let comparer = Comparer::new(&Threads::new(2).unwrap());
+        let short = (512 + 300) * PAGE;
+        let above_gap = MMIO_GAP_START + (512 + 37) * PAGE;
+        let high = MMIO_GAP_END + (512 + 37) * PAGE;
+        let cases: [(u64, &[u64]); 5] = [
+            (256 * PAGE, &[0, 255 * PAGE, 256 * PAGE - 1]),
+            (512 * PAGE, &[1, 511 * PAGE]),
+            (513 * PAGE, &[512 * PAGE, 513 * PAGE - 1]),
+            (short, &[5, 300 * PAGE - 1, 512 * PAGE, 600 * PAGE + 17, short - 1]),
+            (above_gap, &[MMIO_GAP_START - 1, MMIO_GAP_END, high - PAGE, high - 1]),
+        ];
+        for (size, addresses) in cases {
+            let memory = memory(size);
+            addresses.iter().for_each(|address| memory.write(*address, &[1]).unwrap());
+            let copy = comparer.copy_of(&memory).unwrap();
+            assert_eq!(copy.layout(), memory.layout());
+            assert_eq!(comparer.first_difference(&memory, &copy).unwrap(), None, "{size:#x}");
+            // From the last to the first: each is then the first that differs, whichever side changed.
+            for (address, left) in addresses.iter().rev().zip([true, false].into_iter().cycle()) {
+                if left { &memory } else { &copy }.write(*address, &[2]).unwrap();
+                let found = comparer.first_difference(&memory, &copy).unwrap();
+                assert_eq!(found, Some(address & !(PAGE - 1)), "{address:#x} of {size:#x}");
+            }
+            // What only one of them touched differs if it is not zero.
+            let (empty, touched) = (self::memory(size), self::memory(size));
+            touched.write(*addresses.last().unwrap(), &[0]).unwrap();
+            assert_eq!(comparer.first_difference(&empty, &touched).unwrap(), None);
+            touched.write(*addresses.last().unwrap(), &[3]).unwrap();
+            let wanted = Some(addresses.last().unwrap() & !(PAGE - 1));
+            assert_eq!(comparer.first_difference(&empty, &touched).unwrap(), wanted);
+            assert_eq!(comparer.first_difference(&touched, &empty).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_copy_touches_only_the_chunks_that_were_touched() {
+        let comparer = Comparer::new(&Threads::new(1).unwrap());
+        let memory = memory(812 * PAGE);
+        memory.write(811 * PAGE, &[1]).unwrap();
+        let copy = comparer.copy_of(&memory).unwrap();
+        let touched = |chunk: usize| {
+            let chunk = layout::chunks(copy.layout())[chunk];
+            !layout::touched(&copy, &chunk).unwrap().is_empty()
+        };
+        assert_eq!((touched(0), touched(1)), (false, true));
+    }
+
+    #[test]
+    fn memories_of_different_sizes_are_not_compared() {
+        let comparer = Comparer::new(&Threads::new(1).unwrap());
+        let (left, right) = (memory(256 * PAGE), memory(257 * PAGE));
+        let error = comparer.first_difference(&left, &right).unwrap_err();
+        let sizes = (256 * PAGE, 257 * PAGE);
+        assert!(
+            matches!(error, Error::Layout { left_bytes, right_bytes } if (left_bytes, right_bytes) == sizes)
+        );
+    }
+}

@@ -154,9 +154,30 @@ mod tests {
 
     #[test]
     fn chunks_tile_the_regions() {
-        for size in [1 << 20, (2 << 20) + 4096, 5 << 30] {
+        let gap = 3 << 30;
+        let whole = [1 << 20, 2 << 20, 5 << 30, gap];
+        let odd = [
+            (1 << 20) + 4096,
+            (2 << 20) - 4096,
+            (2 << 20) + 4096,
+            gap - 4096,
+            gap + 4096,
+            gap + (2 << 20) + 4096,
+        ];
+        for size in whole.into_iter().chain(odd) {
             let layout = Layout::new(size).unwrap();
             let chunks = chunks(layout);
+            for (region, range) in layout.ranges().enumerate() {
+                let own: Vec<&Chunk> = chunks.iter().filter(|chunk| chunk.region == region).collect();
+                let mut end = 0;
+                for chunk in &own {
+                    assert_eq!(chunk.offset, end, "{chunk:?} of {size:#x}");
+                    end += chunk.len_bytes();
+                }
+                // Only the last one is short, and it ends where the region does.
+                assert_eq!(end as u64, range.len_bytes, "{size:#x}");
+                assert!(own.split_last().unwrap().1.iter().all(|chunk| chunk.pages == CHUNK_PAGES));
+            }
             assert_eq!(chunks.iter().map(|chunk| chunk.len_bytes() as u64).sum::<u64>(), size);
             for (i, chunk) in chunks.iter().enumerate() {
                 assert_eq!(chunk.index.0 as usize, i);

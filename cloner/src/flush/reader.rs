@@ -136,3 +136,27 @@ fn open_record<'b>(
         _ => Some(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::tests::{PartialFile, pattern};
+    use super::*;
+
+    #[test]
+    fn a_run_is_read_from_anywhere_and_whole_blocks_are_asked_for() {
+        let bytes = pattern(5 * BLOCK_BYTES);
+        for room in [1, BLOCK_BYTES, 3 * BLOCK_BYTES] {
+            let mut buffer = ReadBuffer::new(room).unwrap();
+            for (at, len) in
+                [(0, 1), (4095, 2), (4096, 4096), (1, 4096), (9000, 8191), (20479, 1), (0, 20480), (5, 0)]
+            {
+                let file = PartialFile::new(bytes.clone(), [Ok(4096), Ok(512)]);
+                let read = buffer.read(&file, at as u64, len).unwrap();
+                assert!(*read == bytes[at..at + len], "{len} bytes at {at} through {room}");
+            }
+            let file = PartialFile::new(bytes.clone(), []);
+            let beyond = buffer.read(&file, 20480, 1).unwrap_err();
+            assert_eq!(beyond.kind(), std::io::ErrorKind::UnexpectedEof);
+        }
+    }
+}

@@ -242,3 +242,6 @@ impl Drop for WriteStream<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

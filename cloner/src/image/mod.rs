@@ -126,3 +126,6 @@ impl Image {
 fn is_image_size(bytes: u64) -> bool {
     bytes > 0 && bytes.is_multiple_of(PAGE_BYTES as u64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,3 +129,69 @@ fn copy_to_file(memory: &GuestMemory) -> io::Result<File> {
     memfd::seal(&file)?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use vmm::memory::PageSize;
+    use vmm::memory::layout::{MMIO_GAP_END, MMIO_GAP_START};
+
+    use super::*;
+
+    const PAGE: u64 = PAGE_BYTES as u64;
+
+    #[test]
+    fn the_file_has_every_byte_of_memory_at_its_place_up_to_odd_ends_and_no_zero_pages() {
+        let above_gap = MMIO_GAP_START + (512 + 37) * PAGE;
+        let high = MMIO_GAP_END + (512 + 37) * PAGE;
+        // Addresses that are written, and where they are in the file.
+        let cases: [(u64, &[(u64, u64)]); 4] = [
+            (256 * PAGE, &[(0, 0), (256 * PAGE - 1, 256 * PAGE - 1)]),
+            (513 * PAGE, &[(511 * PAGE, 511 * PAGE), (513 * PAGE - 1, 513 * PAGE - 1)]),
+            (812 * PAGE, &[(7, 7), (700 * PAGE, 700 * PAGE), (811 * PAGE + 5, 811 * PAGE + 5)]),
+            (
+                above_gap,
+                &[
+                    (5 * PAGE, 5 * PAGE),
+                    (MMIO_GAP_START - 1, MMIO_GAP_START - 1),
+                    (MMIO_GAP_END, MMIO_GAP_START),
+                    (MMIO_GAP_END + 512 * PAGE + 3, MMIO_GAP_START + 512 * PAGE + 3),
+                    (high - 1, above_gap - 1),
+                ],
+            ),
+        ];
+        for (size, written) in cases {
+            let layout = Layout::new(size).unwrap();
+            let memory = GuestMemory::new(layout, Backing::Private(PageSize::Base)).unwrap();
+            for ((address, _), value) in written.iter().zip(1..) {
+                memory.write(*address, &[value]).unwrap();
+            }
+            // A page that was touched and is zero takes no memory in the file.
+            memory.write(300 * PAGE % size, &[0]).unwrap();
+            let file = copy_to_file(&memory).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), size);
+            let pages = usize::try_from(size / PAGE).unwrap();
+            let mut bitmap = vec![0; pages.div_ceil(64)];
+            memfd::touched(&file, 0, pages, &mut bitmap).unwrap();
+            let there = (0..size / PAGE).filter(|page| {
+                let page = usize::try_from(*page).unwrap();
+                bitmap[page / 64] >> (page % 64) & 1 == 1
+            });
+            let mut wanted: Vec<u64> = written.iter().map(|(_, at)| at / PAGE).collect();
+            wanted.dedup();
+            assert!(there.eq(wanted), "{size:#x}");
+            for ((address, at), value) in written.iter().zip(1_u8..) {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, *at).unwrap();
+                assert_eq!(byte, [value], "{address:#x} of {size:#x}");
+            }
+            assert!(file.write_at(&[1], 0).is_err(), "sealed");
+            // A fork finds every byte where it was.
+            let fork = GuestMemory::new(layout, Backing::OverTemplate(Arc::new(file))).unwrap();
+            for ((address, _), value) in written.iter().zip(1_u8..) {
+                let mut byte = [0];
+                fork.read(*address, &mut byte).unwrap();
+                assert_eq!(byte, [value], "{address:#x} of {size:#x}");
+            }
+        }
+    }
+}

@@ -12,6 +12,8 @@
 #[cfg(test)]
 pub(crate) mod faulty;
 mod real;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::fmt::Debug;
 use std::io;
