@@ -22,10 +22,15 @@
 //! The memory owns its threads. Dropping it, or the VM that has it, ends them at any time; [`Fill`] only watches. A VM that is
 //! dropped gives up what is missing first, because the kernel cannot close it while anything waits for a page.
 
+mod faults;
 mod pager;
 mod service;
 mod source;
+#[cfg(test)]
+mod stand_ins;
 mod status;
+#[cfg(test)]
+mod tests;
 mod working_set;
 
 use std::io;
@@ -33,7 +38,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloner_codec::chunk::CHUNK_PAGES;
-use vmm::memory::userfault;
+use vmm::memory::userfault::{self, Userfault};
 use vmm::memory::{self, Backing, GuestMemory, MemoryLost};
 
 use crate::layout::PageNumber;
@@ -151,7 +156,7 @@ pub struct Restored {
 /// # Errors
 /// [`Error::Userfault`], which says what would have to be changed.
 pub fn check() -> Result<(), Error> {
-    userfault::Userfault::open()?;
+    Userfault::open()?;
     Ok(())
 }
 
@@ -174,10 +179,21 @@ pub fn memory_from(
         return Err(Error::Granule(options.granule_pages));
     }
     let memory = GuestMemory::new(source.layout(), backing)?;
-    let pager = Pager::new(source, &memory, options.granule_pages, started)?;
+    let userfault = Box::new(Userfault::open()?);
+    let first = options.working_set.iter().flat_map(WorkingSet::pages).copied().collect();
+    let pager = Pager::new(userfault, source, &memory, options.granule_pages, started)?;
+    supplied_by(pager, memory, options, first)
+}
+
+/// Starts the threads that bring the pages of `memory`. Returns when those of `first` have arrived.
+fn supplied_by(
+    pager: Pager,
+    memory: GuestMemory,
+    options: &LazyOptions,
+    first: Vec<PageNumber>,
+) -> Result<Restored, Error> {
     let (fill, held_chunks) = (pager.fill(), pager.held_chunks());
-    let pages: Vec<PageNumber> = options.working_set.iter().flat_map(WorkingSet::pages).copied().collect();
-    let service = Service::start(pager, options, pages).map_err(Error::Thread)?;
+    let service = Service::start(pager, options, first).map_err(Error::Thread)?;
     // If the working set is lost, this is dropped on the way out, which ends the threads.
     let memory = memory.supplied_by(&(Arc::new(service) as _));
     fill.wait_prefetched()?;

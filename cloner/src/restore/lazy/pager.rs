@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use cloner_codec::chunk::{CHUNK_BYTES, CHUNK_PAGES, PAGE_BYTES, Page, PageIndex};
 use vmm::memory::Mapping;
-use vmm::memory::userfault::{InstallOutcome, Userfault};
+use vmm::memory::userfault::InstallOutcome;
 use vmm::memory::{Backing, GuestMemory, Layout, PageSize};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::layout::{Chunk, ChunkIndex, PageNumber, chunk_at};
 
+use super::faults::PageFaults;
 use super::source::PageSource;
 use super::status::{ArrivalStatus, Fill};
 use super::{Error, LossReason};
@@ -32,7 +33,7 @@ pub(super) enum ZeroPages {
 #[derive(Debug)]
 pub(super) struct Pager {
     pub(super) status: Arc<ArrivalStatus>,
-    pub(super) userfault: Userfault,
+    pub(super) userfault: Box<dyn PageFaults>,
     /// Wakes the server when there is something to do besides faults.
     pub(super) waker: EventFd,
     source: Box<dyn PageSource>,
@@ -86,12 +87,12 @@ enum PageContent {
 impl Pager {
     /// Registers the chunks that `source` holds. Nothing may have touched the memory before.
     pub(super) fn new(
+        userfault: Box<dyn PageFaults>,
         source: Box<dyn PageSource>,
         memory: &GuestMemory,
         granule_pages: usize,
         started: Instant,
     ) -> Result<Self, Error> {
-        let userfault = Userfault::open()?;
         let waker = EventFd::new(EFD_NONBLOCK).map_err(Error::Waker)?;
         let chunks = source.chunks();
         let mut first_chunk = 0;
@@ -357,3 +358,6 @@ impl PagedRegion {
 fn is_zero(page: &Page) -> bool {
     page.as_chunks::<64>().0.iter().all(|run| *run == [0; 64])
 }
+
+#[cfg(test)]
+mod tests;
