@@ -1,8 +1,10 @@
 //! The threads that bring a lazy clone's memory: one serves faults, one fills in the background, one watches the two.
 
+use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use cloner_codec::chunk::{CHUNK_BYTES, PAGE_BYTES};
 use vmm::memory::{MemoryLost, Supplier};
 
 use crate::layout::PageNumber;
-use crate::sync::lock;
+use crate::sync::{into_inner, lock};
 
 use super::pager::{PageInChunk, Pager, ZeroPages};
 use super::status::{ArrivalStatus, Fault, OnLoss, PageRequest};
@@ -31,13 +33,16 @@ pub(super) struct Service {
     server: Worker,
     filler: Worker,
     watchdog: Option<JoinHandle<()>>,
+    /// The longest that one request may take.
+    limit: Duration,
 }
 
 /// A thread that asks the source for pages, and may have to wait forever.
 #[derive(Debug)]
 struct Worker {
     status: Arc<WorkerStatus>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread, and what is disconnected when it has ended.
+    thread: Option<(JoinHandle<()>, Mutex<Receiver<Infallible>>)>,
 }
 
 /// What a worker is doing, for the watchdog.
@@ -49,18 +54,11 @@ struct WorkerStatus {
     since: AtomicU64,
     /// The fault that is being served, if the request is a fault.
     fault: Mutex<Option<PageInChunk>>,
-    stalled: AtomicBool,
 }
 
 impl WorkerStatus {
     fn new(name: &'static str) -> Arc<Self> {
-        Arc::new(Self {
-            name,
-            epoch: Instant::now(),
-            since: AtomicU64::new(0),
-            fault: Mutex::new(None),
-            stalled: AtomicBool::new(false),
-        })
+        Arc::new(Self { name, epoch: Instant::now(), since: AtomicU64::new(0), fault: Mutex::new(None) })
     }
 
     /// Does work that the watchdog limits in time.
@@ -85,29 +83,60 @@ impl WorkerStatus {
     }
 }
 
+impl Worker {
+    fn idle(name: &'static str) -> Self {
+        Self { status: WorkerStatus::new(name), thread: None }
+    }
+
+    fn start(&mut self, name: &str, body: impl FnOnce(&WorkerStatus) + Send + 'static) -> io::Result<()> {
+        let (ending, ended) = channel();
+        let status = Arc::clone(&self.status);
+        let thread = Builder::new().name(name.into()).spawn(move || {
+            body(&status);
+            drop(ending);
+        })?;
+        self.thread = Some((thread, Mutex::new(ended)));
+        Ok(())
+    }
+
+    /// Waits for the thread to end. If one request takes it longer than `limit`, it is left behind, with all it holds, until its
+    /// source returns. The mapping stays alive for it.
+    fn end(&mut self, limit: Duration) {
+        let Some((thread, ended)) = self.thread.take() else { return };
+        let (ended, mut left) = (into_inner(ended), limit);
+        while ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            let taken = self.status.has_taken();
+            if taken > limit {
+                return;
+            }
+            left = limit - taken;
+        }
+        join(thread);
+    }
+}
+
 impl Service {
     /// Starts the threads; the filler brings `first` before anything else.
     pub(super) fn start(pager: Pager, options: &LazyOptions, first: Vec<PageNumber>) -> io::Result<Self> {
         let pager = Arc::new(pager);
-        let (server, filler) = (WorkerStatus::new("fault handler"), WorkerStatus::new("background fill"));
         let mut service = Self {
             pager: Arc::downgrade(&pager),
             status: Arc::clone(&pager.status),
-            server: Worker { status: Arc::clone(&server), thread: None },
-            filler: Worker { status: Arc::clone(&filler), thread: None },
+            server: Worker::idle("fault handler"),
+            filler: Worker::idle("background fill"),
             watchdog: None,
+            limit: options.limit,
         };
         // If one cannot be started, dropping `service` ends those that were.
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| Builder::new().name(name.into()).spawn(body);
-        let (own, status) = (Arc::clone(&pager), Arc::clone(&server));
-        service.server.thread = Some(spawn("lazy-serve", Box::new(move || serve_always(&own, &status)))?);
-        let (own, status) = (Arc::clone(&pager), Arc::clone(&filler));
-        let background = options.background;
-        let fill = move || guarded(&own, &status, || fill(&own, &status, &first, background));
-        service.filler.thread = Some(spawn("lazy-fill", Box::new(fill))?);
+        let own = Arc::clone(&pager);
+        service.server.start("lazy-serve", move |status| serve_always(&own, status))?;
+        let (own, background) = (Arc::clone(&pager), options.background);
+        let fill = move |status: &_| guarded(&own, status, || fill(&own, status, &first, background));
+        service.filler.start("lazy-fill", fill)?;
         let limit = options.limit;
-        let watch = move || watch(&pager, [&server, &filler], limit);
-        service.watchdog = Some(spawn("lazy-watch", Box::new(watch))?);
+        let statuses = [&service.server, &service.filler].map(|worker| Arc::clone(&worker.status));
+        let watch = move || watch(&pager, &statuses, limit);
+        service.watchdog = Some(Builder::new().name("lazy-watch".into()).spawn(watch)?);
         Ok(service)
     }
 
@@ -172,13 +201,8 @@ impl Drop for Service {
         if let Some(pager) = self.pager.upgrade() {
             pager.wake_server();
         }
-        for Worker { status, thread } in [&mut self.server, &mut self.filler] {
-            // A stalled thread is left behind, with all it holds, until its source returns. The mapping stays alive for it.
-            match thread.take() {
-                Some(thread) if !status.stalled.load(Ordering::Acquire) => join(thread),
-                _ => {}
-            }
-        }
+        self.server.end(self.limit);
+        self.filler.end(self.limit);
         if let Some(thread) = self.watchdog.take() {
             join(thread);
         }
@@ -215,14 +239,19 @@ fn serve_always(pager: &Pager, status: &WorkerStatus) {
 fn serve(pager: &Pager, status: &WorkerStatus) {
     let mut scratch = vec![0; CHUNK_BYTES];
     while !pager.status.is_over() {
-        let woken = pager.userfault.wait(&pager.waker, IDLE);
-        if let Err(error) = woken.and_then(|()| serve_all(pager, status, &mut scratch)) {
-            pager.status.lose(LossReason::Kernel(error));
-            thread::sleep(BACK_OFF);
-        }
+        serve_next(pager, status, IDLE, &mut scratch);
     }
     // A watchdog may be serving as well, and may have missed the wake-up.
     pager.wake_server();
+}
+
+/// Waits for faults and requests, but no longer than `limit`, and serves those that have come.
+fn serve_next(pager: &Pager, status: &WorkerStatus, limit: Duration, scratch: &mut [u8]) {
+    let woken = pager.userfault.wait(&pager.waker, limit);
+    if let Err(error) = woken.and_then(|()| serve_all(pager, status, scratch)) {
+        pager.status.lose(LossReason::Kernel(error));
+        thread::sleep(BACK_OFF);
+    }
 }
 
 /// Serves all faults and requests that are waiting at the moment.
@@ -290,20 +319,28 @@ fn fill(pager: &Pager, status: &WorkerStatus, first: &[PageNumber], background: 
 }
 
 /// Makes sure that no worker takes longer than `limit` for one request. If one does, the memory is lost, and this thread refuses
-/// the pages that the worker no longer can.
-fn watch(pager: &Pager, statuses: [&Arc<WorkerStatus>; 2], limit: Duration) {
+/// the pages that the worker no longer can. It goes on watching: a source that hangs one worker soon hangs the other.
+fn watch(pager: &Pager, statuses: &[Arc<WorkerStatus>; 2], limit: Duration) {
+    let (own, mut scratch) = (WorkerStatus::new("watchdog"), vec![0; CHUNK_BYTES]);
+    let mut stalled = [false; 2];
     while !pager.status.is_over() {
-        pager.status.nap(limit / 4);
-        for status in statuses {
-            if status.has_taken() <= limit {
+        if stalled.contains(&true) {
+            // The server may be the one that hangs.
+            serve_next(pager, &own, limit / 4, &mut scratch);
+        } else {
+            pager.status.nap(limit / 4);
+        }
+        for (status, stalled) in statuses.iter().zip(&mut stalled) {
+            if *stalled || status.has_taken() <= limit {
                 continue;
             }
-            status.stalled.store(true, Ordering::Release);
+            *stalled = true;
             pager.status.lose(LossReason::Stalled { thread: status.name, limit });
             if let Some(place) = status.fault() {
                 refuse(pager, &place);
             }
-            return serve(pager, &WorkerStatus::new("watchdog"));
         }
     }
+    // The server serves as well, and may have missed the wake-up.
+    pager.wake_server();
 }

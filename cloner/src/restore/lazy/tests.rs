@@ -1,6 +1,8 @@
 //! The whole service over memory that plain threads read, without a machine: with the kernel's own userfaultfd where this process may
 //! use it, and with a simulated one.
 
+mod stalls;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
