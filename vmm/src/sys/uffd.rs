@@ -353,7 +353,7 @@ mod tests {
 
     impl Read for Messages {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let message = self.0.as_ref().map_err(|error| error.kind())?;
+            let message = self.0.as_ref().map_err(io::Error::kind)?;
             buffer[..message.len()].copy_from_slice(message);
             Ok(message.len())
         }
