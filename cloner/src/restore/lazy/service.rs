@@ -344,3 +344,6 @@ fn watch(pager: &Pager, statuses: &[Arc<WorkerStatus>; 2], limit: Duration) {
     // The server serves as well, and may have missed the wake-up.
     pager.wake_server();
 }
+
+#[cfg(test)]
+mod tests;

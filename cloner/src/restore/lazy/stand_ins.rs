@@ -46,10 +46,10 @@ pub(super) fn wait_for(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// What a page of the source holds: one in five is zero, and of the others no two are equal.
+/// What a page of the source holds: of twenty pages four in a row are zero, and of the others no two are equal.
 pub(super) fn content(page: PageNumber) -> Page {
     let mut bytes = [0; PAGE_BYTES];
-    if page.0 % 5 != 3 {
+    if !(7..11).contains(&(page.0 % 20)) {
         let words = bytes.as_chunks_mut().0.iter_mut().zip(0_u64..);
         words.for_each(|(word, index)| *word = (page.0 << 16 | index << 1 | 1).to_le_bytes());
     }
@@ -168,6 +168,10 @@ impl SimulatedKernel {
         this
     }
 
+    pub(super) fn open(&self) -> Box<SimulatedDescriptor> {
+        Box::new(SimulatedDescriptor(self.clone()))
+    }
+
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut KernelState) -> T) -> T {
         let result = look(&mut lock(&self.0.0));
         self.0.1.notify_all();
@@ -223,40 +227,52 @@ fn range(mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<Range
     Ok(start..start + len_bytes as u64)
 }
 
-impl PageFaults for SimulatedKernel {
+/// The way to a simulated kernel. As with the real one, closing it leaves missing pages to the kernel.
+#[derive(Debug)]
+pub(super) struct SimulatedDescriptor(SimulatedKernel);
+
+impl Drop for SimulatedDescriptor {
+    fn drop(&mut self) {
+        self.0.with(|state| state.registered.clear());
+    }
+}
+
+impl PageFaults for SimulatedDescriptor {
     fn register(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
         let range = range(mapping, offset, len_bytes)?;
-        self.with(|state| state.registered.push(range));
+        self.0.with(|state| state.registered.push(range));
         Ok(())
     }
 
     fn unregister(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
         let range = range(mapping, offset, len_bytes)?;
-        self.with(|state| state.registered.retain(|registered| *registered != range));
+        self.0.with(|state| state.registered.retain(|registered| *registered != range));
         Ok(())
     }
 
     fn copy(&self, mapping: &Mapping, offset: usize, bytes: &[u8]) -> io::Result<InstallOutcome> {
-        self.install(mapping, offset, bytes.len(), |at| {
+        self.0.install(mapping, offset, bytes.len(), |at| {
             mapping.write(offset + at, &bytes[at..at + PAGE_BYTES]).unwrap();
         })
     }
 
     fn zero(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<InstallOutcome> {
-        self.install(mapping, offset, len_bytes, |at| {
+        self.0.install(mapping, offset, len_bytes, |at| {
             mapping.write(offset + at, &[0; PAGE_BYTES]).unwrap();
         })
     }
 
     fn wake(&self, mapping: &Mapping, offset: usize, len_bytes: usize) -> io::Result<()> {
         let range = range(mapping, offset, len_bytes)?;
-        self.with(|state| state.woken.push((range.start, len_bytes)));
+        self.0.with(|state| state.woken.push((range.start, len_bytes)));
         Ok(())
     }
 
     fn wait(&self, waker: &EventFd, limit: Duration) -> io::Result<()> {
         let started = Instant::now();
-        while self.with(|state| state.faults.is_empty()) && waker.read().is_err() && started.elapsed() < limit
+        while self.0.with(|state| state.faults.is_empty())
+            && waker.read().is_err()
+            && started.elapsed() < limit
         {
             thread::sleep(Duration::from_millis(1));
         }
@@ -264,7 +280,7 @@ impl PageFaults for SimulatedKernel {
     }
 
     fn next_fault(&self) -> io::Result<Option<u64>> {
-        Ok(self.with(|state| state.faults.pop_front()))
+        Ok(self.0.with(|state| state.faults.pop_front()))
     }
 }
 

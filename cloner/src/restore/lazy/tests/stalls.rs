@@ -59,6 +59,8 @@ fn dropping_memory_waits_no_longer_for_a_hanging_worker_than_one_request_may_tak
         for background in [None, Some(Duration::ZERO)] {
             let (scene, gate, exists) = stalling(simulated, background);
             let Scene { memory, fill, reader, .. } = scene;
+            // Keeps its address from being given to something else, which the guest's thread would then read.
+            let _mapping = Arc::clone(memory.regions()[0].mapping());
             let waiting = background.is_none().then(|| thread::spawn(move || reader.page(0, 3 * PAGE_BYTES)));
             // Long before the watchdog has a reason to step in, or just when it does.
             drop(memory);
