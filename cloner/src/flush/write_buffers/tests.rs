@@ -100,15 +100,19 @@ fn only_the_time_during_which_the_device_had_work_counts() {
     let clock = SimulatedClock::default();
     let gauge = Gauge::new(Rate { bytes_per_second: 1e12, commit: Duration::ZERO }, 1);
     let device = DeviceClock::new(&clock, &gauge);
+    let working = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        Ok(())
+    };
     clock.advance(Duration::from_secs(100));
     // Two writes at a time: 1000 and 2000 bytes in 3 seconds.
-    let inner = || device.during(2000, || Ok(clock.advance(Duration::from_secs(1))));
-    device.during(1000, || inner().map(|()| clock.advance(Duration::from_secs(2)))).unwrap();
+    let inner = || device.during(2000, || working(1));
+    device.during(1000, || inner().and_then(|()| working(2))).unwrap();
     assert!((gauge.rate().bytes_per_second - 1000.0).abs() < 1e-6, "{:?}", gauge.rate());
     assert!(!device.has_failed());
     clock.advance(Duration::from_secs(100));
     // A device that is never idle reports after much has been written.
-    let busy = || device.during(MUCH_BYTES, || Ok(clock.advance(Duration::from_secs(1 << 20))));
+    let busy = || device.during(MUCH_BYTES, || working(1 << 20));
     device
         .during(0, || busy().map(|()| assert!((gauge.rate().bytes_per_second - 64.0).abs() < 1e-6)))
         .unwrap();

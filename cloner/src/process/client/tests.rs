@@ -91,7 +91,7 @@ fn a_branch_is_refused_or_its_source_has_ended_at_any_point_of_the_request() {
     let branched = || BranchAnswer::Branched { pid: 77, pause_ns: 1, fork_ns: 2, copy_bound_bytes: 3 };
     let error = |result: Result<_, Error>| result.map(|_: (GuestProcess, _)| ()).unwrap_err();
     let refused = branch(|_theirs, fds| {
-        answers(fds).send(&BranchAnswer::Refused(String::from("no room")), &[]).unwrap()
+        answers(fds).send(&BranchAnswer::Refused(String::from("no room")), &[]).unwrap();
     });
     assert!(matches!(error(refused), Error::Refused(why) if why == "no room"));
     let without = branch(move |_theirs, fds| answers(fds).send(&branched(), &[]).unwrap());
