@@ -20,7 +20,7 @@
 use std::time::Instant;
 
 use vmm::Paused;
-use vmm::memory::Epoch;
+use vmm::memory::{DirtySet, Epoch};
 
 use crate::snapshot::{Snapshot, VerifiedFlags};
 
@@ -47,7 +47,12 @@ impl Series {
     /// # Errors
     /// [`Error::Vm`] if KVM cannot track them.
     pub fn begin(paused: &Paused<'_>) -> Result<Self, Error> {
-        Ok(Self { last: None, epoch: paused.track_dirty()? })
+        Ok(Self::since(paused.track_dirty()?))
+    }
+
+    /// A series without a snapshot yet, of a VM whose dirty pages are tracked since `epoch`.
+    pub(crate) const fn since(epoch: Epoch) -> Self {
+        Self { last: None, epoch }
     }
 
     /// Takes the VM as it is now, as the next moment of the series. When it is saved, everything is read for the first snapshot of
@@ -61,14 +66,20 @@ impl Series {
     /// or the state cannot be saved.
     pub fn next<'a>(&'a mut self, paused: &'a Paused<'_>) -> Result<Moment<'a>, Error> {
         let started = Instant::now();
-        let dirty = paused.take_dirty()?;
-        if dirty.since() != self.epoch {
-            return Err(Error::OtherSeries { snapshot: self.last().map(|last| last.name().to_owned()) });
-        }
+        let dirty = self.continued_by(paused.take_dirty()?)?;
         let state = paused.save()?;
         let state_time = started.elapsed();
         let changes = Changes::InSeries { series: self, dirty };
         Ok(Moment { state, memory: MomentMemory::Still(paused.memory()), changes, state_time })
+    }
+
+    /// The dirty pages, if they continue this series; otherwise they go back where they were taken from.
+    pub(crate) fn continued_by<'vm>(&self, dirty: DirtySet<'vm>) -> Result<DirtySet<'vm>, Error> {
+        if dirty.since() == self.epoch {
+            Ok(dirty)
+        } else {
+            Err(Error::OtherSeries { snapshot: self.last().map(|last| last.name().to_owned()) })
+        }
     }
 
     /// The last snapshot, if there is one yet.

@@ -113,8 +113,12 @@ pub struct DirtySet<'vm> {
 }
 
 impl<'vm> DirtySet<'vm> {
-    /// Takes what this process wrote. The caller still has to [merge](Self::merge) what KVM logged.
-    pub(crate) fn take(memory: &'vm GuestMemory) -> Result<Self, Error> {
+    /// Takes what this process wrote. The caller still has to [merge](Self::merge) what KVM logged; of a VM that is paused,
+    /// [`Paused::take_dirty`](crate::Paused::take_dirty) does both.
+    ///
+    /// # Errors
+    /// [`Error::NotTracked`], or [`Error::Taken`] while another set exists.
+    pub fn take(memory: &'vm GuestMemory) -> Result<Self, Error> {
         let mut state = memory.tracking().state();
         let since = match *state {
             State::Off => return Err(Error::NotTracked),
@@ -130,8 +134,11 @@ impl<'vm> DirtySet<'vm> {
         Ok(Self { memory, since, regions: taken.collect() })
     }
 
-    /// Adds the log of one region's memory slot.
-    pub(crate) fn merge(&mut self, region: usize, log: &[u64]) {
+    /// Adds the log of one region's memory slot, in the format of [`copy_to`](Self::copy_to) from the region's first page on.
+    ///
+    /// # Panics
+    /// If there is no such region.
+    pub fn merge(&mut self, region: usize, log: &[u64]) {
         for (word, logged) in self.regions[region].iter_mut().zip(log) {
             *word |= logged;
         }
@@ -179,11 +186,12 @@ impl Drop for DirtySet<'_> {
     }
 }
 
-/// Starts over with no page dirty. `log` turns KVM's log on, empty, and returns an error if that failed.
-pub(crate) fn track<E: From<Error>>(
-    memory: &GuestMemory,
-    log: impl FnOnce() -> Result<(), E>,
-) -> Result<Epoch, E> {
+/// Starts over with no page dirty. `log` turns KVM's log on, empty, and returns an error if that failed. Of a VM that is paused,
+/// [`Paused::track_dirty`](crate::Paused::track_dirty) is the call.
+///
+/// # Errors
+/// [`Error::Taken`] while a set exists, and the error of `log`. Nothing has changed then.
+pub fn track<E: From<Error>>(memory: &GuestMemory, log: impl FnOnce() -> Result<(), E>) -> Result<Epoch, E> {
     let mut state = memory.tracking().state();
     if matches!(*state, State::Taken) {
         return Err(Error::Taken.into());
