@@ -16,6 +16,8 @@
 mod changed;
 mod full;
 mod references;
+#[cfg(test)]
+pub(crate) mod tests;
 mod worker;
 
 use std::io;
