@@ -252,6 +252,10 @@ impl Saver {
             return Ok((encoded, References::only(source.parent())));
         }
         let references = References::of(options.parent);
+        if let Some(parent) = references.parent() {
+            // Before anything is published: opening the new snapshot would find it too, but by then the pool lists it.
+            parent.check_as_parent_of(reservation.name(), moment.memory().layout().size_bytes())?;
+        }
         let encoded = full::encode(&self.walker, moment.memory(), &references, reservation, options.watch)?;
         Ok((encoded, references))
     }

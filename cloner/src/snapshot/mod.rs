@@ -227,6 +227,16 @@ impl Snapshot {
         self.0.dependencies.first().filter(|_| self.0.manifest.get().has_parent)
     }
 
+    /// Checks that this can be the parent of the snapshot named `child`, of a guest with `memory_bytes` bytes of memory.
+    pub(crate) fn check_as_parent_of(&self, child: &str, memory_bytes: u64) -> Result<(), Error> {
+        let unfit =
+            |why| Err(Error::Parent { snapshot: child.to_owned(), parent: self.name().to_owned(), why });
+        if self.0.manifest.memory_bytes() != memory_bytes {
+            return unfit("it is of a guest with a different memory size");
+        }
+        if self.manifest().has_parent { unfit("it has a parent itself") } else { Ok(()) }
+    }
+
     pub(crate) fn stored(&self) -> &Arc<StoredSnapshot> {
         &self.0.stored
     }
@@ -300,11 +310,10 @@ fn check_chunks(stored: &StoredSnapshot, manifest: &Manifest, state: &VmState) -
 }
 
 fn check_dependencies(stored: &StoredSnapshot, manifest: &Manifest, found: &[Snapshot]) -> Result<(), Error> {
-    let snapshot = || stored.name().to_owned();
     let ManifestV2 { dependencies, has_parent, .. } = manifest.get();
     if !dependencies.iter().eq(found.iter().map(|found| &found.manifest().id)) {
         return Err(Error::Dependencies {
-            snapshot: snapshot(),
+            snapshot: stored.name().to_owned(),
             wanted: dependencies.clone(),
             found: found.iter().map(|found| found.manifest().id).collect(),
         });
@@ -312,10 +321,6 @@ fn check_dependencies(stored: &StoredSnapshot, manifest: &Manifest, found: &[Sna
     if !has_parent {
         return Ok(());
     }
-    let Some(parent) = found.first() else { return Err(Error::NoParent) };
-    let unfit = |why| Error::Parent { snapshot: snapshot(), parent: parent.name().to_owned(), why };
-    if parent.0.manifest.memory_bytes() != manifest.memory_bytes() {
-        return Err(unfit("it is of a guest with a different memory size"));
-    }
-    if parent.manifest().has_parent { Err(unfit("it has a parent itself")) } else { Ok(()) }
+    let parent = found.first().ok_or(Error::NoParent)?;
+    parent.check_as_parent_of(stored.name(), manifest.memory_bytes())
 }

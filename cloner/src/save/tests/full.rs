@@ -9,7 +9,7 @@ use crate::chunk_id::ChunkId;
 use crate::moment::Series;
 use crate::progress::{Cancel, Progress};
 use crate::save::{Error, SaveOptions};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{self, Snapshot};
 
 const ZERO: Page = [0; PAGE_BYTES];
 
@@ -226,4 +226,23 @@ fn a_save_that_fails_leaves_pool_and_parent_as_they_were() {
     let saved = scene.try_save("a", guest.moment(), &options.progress(&progress)).unwrap();
     assert_holds(&saved.snapshot, &guest);
     assert_eq!((progress.total_bytes(), progress.done_bytes()), (3 * 4096, 3 * 4096));
+}
+
+/// Whether the sizes fit is known only from the parent: its chunks may be as long as those of the child.
+#[test]
+fn a_parent_of_another_memory_size_is_refused_before_anything_is_published() {
+    let scene = Scene::new();
+    let parent = scene.save("parent", &Guest::with(8 << 20, [((0, 0), text(1))]), None).snapshot;
+    let child = scene.save("child", &Guest::with(8 << 20, [((1, 0), text(2))]), Some(&parent)).snapshot;
+    let before = scene.look();
+    for (size, parent) in [(4 << 20, &parent), (16 << 20, &parent), (4 << 20, &child)] {
+        let guest = Guest::with(size, [((1, 0), text(2))]);
+        let error = scene.try_save("a", guest.moment(), &SaveOptions::default().parent(parent)).unwrap_err();
+        assert!(
+            matches!(&error, Error::Snapshot(snapshot::Error::Parent { snapshot, parent, .. })
+                if snapshot == "a" && parent == "parent"),
+            "{error:?}"
+        );
+        assert_eq!(scene.look(), before);
+    }
 }
