@@ -3,13 +3,14 @@
 //! An eager restore verifies everything before it decodes anything. A reader that may need only a few pages of a large snapshot
 //! verifies the chunks that they lie in and the chunks that they refer to, each once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloner_codec::hot::VerifiedChunk;
 
 use crate::layout::{ChunkIndex, chunk_at};
 
-use super::{Error, Snapshot, SnapshotId};
+use super::{Error, Snapshot};
 
 /// Which chunks of a snapshot, and of all it depends on, have been verified.
 #[derive(Debug, Default)]
@@ -17,9 +18,17 @@ pub(crate) struct VerifiedFlags(Vec<SnapshotFlags>);
 
 #[derive(Debug)]
 struct SnapshotFlags {
-    id: SnapshotId,
+    /// Whose chunks they are. It is told by its place in the pool and not by its id: what is verified are bytes in memory, and a
+    /// snapshot that was recovered has the same id as the one that was flushed, but bytes of its own.
+    snapshot: Snapshot,
     /// One flag for each chunk, in the order of the manifest.
     verified: Box<[AtomicBool]>,
+}
+
+impl SnapshotFlags {
+    fn is_of(&self, snapshot: &Snapshot) -> bool {
+        Arc::ptr_eq(self.snapshot.stored(), snapshot.stored())
+    }
 }
 
 impl VerifiedFlags {
@@ -39,12 +48,11 @@ impl VerifiedFlags {
         if self.of(snapshot).is_some() {
             return;
         }
-        let manifest = snapshot.manifest();
-        let checked = match known.iter().position(|known| known.id == manifest.id) {
+        let checked = match known.iter().position(|known| known.is_of(snapshot)) {
             Some(at) => known.swap_remove(at),
             None => {
-                let verified = manifest.chunks.iter().map(|_| AtomicBool::new(false)).collect();
-                SnapshotFlags { id: manifest.id, verified }
+                let verified = snapshot.manifest().chunks.iter().map(|_| AtomicBool::new(false)).collect();
+                SnapshotFlags { snapshot: snapshot.clone(), verified }
             }
         };
         self.0.push(checked);
@@ -52,7 +60,7 @@ impl VerifiedFlags {
     }
 
     fn of(&self, snapshot: &Snapshot) -> Option<&SnapshotFlags> {
-        self.0.iter().find(|checked| checked.id == snapshot.manifest().id)
+        self.0.iter().find(|checked| checked.is_of(snapshot))
     }
 
     /// Opens a chunk, and verifies it if that has not been done yet. `None` if nothing of the chunk was ever touched.
@@ -74,5 +82,12 @@ impl VerifiedFlags {
             flag.store(true, Ordering::Relaxed);
         }
         Ok(verified)
+    }
+
+    /// Which chunks of a snapshot count as verified; `None` if nothing is known of it.
+    #[cfg(test)]
+    pub(super) fn verified_of(&self, snapshot: &Snapshot) -> Option<Vec<bool>> {
+        let verified = &self.of(snapshot)?.verified;
+        Some(verified.iter().map(|flag| flag.load(Ordering::Relaxed)).collect())
     }
 }

@@ -119,4 +119,25 @@ mod tests {
         let long = "ä".repeat(1000).parse::<SnapshotId>().unwrap_err();
         assert_eq!(long.text.chars().count(), 64);
     }
+
+    /// The characters on both sides of each range of digits, at every place.
+    #[test]
+    fn every_character_of_an_id_is_a_digit() {
+        let id = "0123456789abcdef0123456789abcdef";
+        for at in 0..id.len() {
+            for wrong in ["/", ":", "`", "g", "A", "F", " ", "+", "-", "_", "\0"] {
+                let mut text = id.to_owned();
+                text.replace_range(at..=at, wrong);
+                assert_eq!(text.parse::<SnapshotId>(), Err(MalformedId { text }), "{wrong:?} at {at}");
+            }
+            for digit in ["0", "9", "a", "f"] {
+                let mut text = id.to_owned();
+                text.replace_range(at..=at, digit);
+                assert_eq!(text.parse::<SnapshotId>().unwrap().to_string(), text);
+            }
+        }
+        for len in [0, 1, 31, 33, 64] {
+            assert!("0".repeat(len).parse::<SnapshotId>().is_err(), "{len} digits");
+        }
+    }
 }

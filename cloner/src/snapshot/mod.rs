@@ -15,6 +15,8 @@ mod checks;
 mod id;
 mod manifest;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
