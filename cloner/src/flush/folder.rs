@@ -352,23 +352,4 @@ fn key_check(key: &EncryptionKey, id: u128, host: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chain;
-    use crate::flush::files::faulty::FaultyFiles;
-
-    #[test]
-    fn a_malformed_id_of_a_folder_is_named_as_such() {
-        for id in ["", "0", "0123456789ABCDEF0123456789ABCDEF", "0123456789abcdef0123456789abcdef0"] {
-            let meta = FolderV1 { id: id.to_owned(), host: String::from("here"), key_check: None };
-            let mut block = SCHEMA.wrap(&serde_json::to_vec(&meta).unwrap());
-            block.resize(META_BYTES, 0);
-            let files = FaultyFiles::new();
-            files.put(META_FILE, block);
-            let options = FolderOptions { host: String::from("here"), ..FolderOptions::default() };
-            let error = Folder::open(Arc::new(files), &options).unwrap_err();
-            let told = format!("{id:?} is not an id");
-            assert!(matches!(error, Error::FolderId { .. }) && chain(&error).contains(&told), "{error:?}");
-        }
-    }
-}
+mod tests;

@@ -190,4 +190,69 @@ mod tests {
             assert!(matches!(Header::from_block(&block, 8192), Err(HeaderError::Field { .. })));
         }
     }
+
+    /// A header of a file of three blocks.
+    const GOOD: Header =
+        Header { nonce: None, folder: 3, snapshot: 2, index_at: 4096, index_bytes: 100, file_bytes: 12288 };
+
+    /// The header that this block has once its checksum fits again.
+    fn mended(change: impl FnOnce(&mut [u8; BLOCK_BYTES])) -> Result<Header, HeaderError> {
+        let mut block = GOOD.to_block();
+        change(&mut block);
+        block[CHECKSUM_AT..USED_BYTES].fill(0);
+        let checksum = XxHash3_64::oneshot(&block);
+        block[CHECKSUM_AT..USED_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        Header::from_block(&block, 12288)
+    }
+
+    #[test]
+    fn index_and_lengths_lie_within_the_file() {
+        for (index_at, index_bytes) in [(4096, 0), (4096, 8192), (4097, 8191), (12287, 1), (12288, 0)] {
+            let header = Header { index_at, index_bytes, ..GOOD };
+            assert_eq!(Header::from_block(&header.to_block(), 12288), Ok(header));
+        }
+        for (index_at, index_bytes, field) in [
+            (0, 100, "index_at"),
+            (4095, 100, "index_at"),
+            (12289, 0, "index_at"),
+            (u64::MAX, 100, "index_at"),
+            (4096, 8193, "index_bytes"),
+            (12288, 1, "index_bytes"),
+            (4096, u64::MAX - 4095, "index_bytes"),
+            (4096, u64::MAX, "index_bytes"),
+        ] {
+            let header = Header { index_at, index_bytes, ..GOOD };
+            let value = if field == "index_at" { index_at } else { index_bytes };
+            let wrong = HeaderError::Field { field, value };
+            assert_eq!(Header::from_block(&header.to_block(), 12288), Err(wrong));
+        }
+        for file_bytes in [0, 4096, 12287, 12289, u64::MAX] {
+            let header = Header { file_bytes, ..GOOD };
+            let wrong = HeaderError::Length { expected: file_bytes, found: 12288 };
+            assert_eq!(Header::from_block(&header.to_block(), 12288), Err(wrong));
+        }
+    }
+
+    #[test]
+    fn every_field_is_checked_even_when_the_checksum_fits() {
+        assert_eq!(mended(|_| ()), Ok(GOOD));
+        for at in 0..8 {
+            let error = mended(|block| block[at] ^= 1).unwrap_err();
+            assert!(matches!(error, HeaderError::Magic { .. }), "byte {at}: {error:?}");
+        }
+        for version in [0, 2, u32::MAX] {
+            let error = mended(|block| block[8..12].copy_from_slice(&version.to_le_bytes()));
+            assert_eq!(error, Err(HeaderError::Version { found: version }));
+        }
+        for value in [2, 256, u32::MAX] {
+            let error = mended(|block| block[12..16].copy_from_slice(&value.to_le_bytes()));
+            assert_eq!(error, Err(HeaderError::Field { field: "encrypted", value: value.into() }));
+        }
+        let nonce = [5; NONCE_BYTES];
+        let encrypted = mended(|block| {
+            block[12] = 1;
+            block[48..64].copy_from_slice(&nonce);
+        });
+        assert_eq!(encrypted, Ok(Header { nonce: Some(nonce), ..GOOD }));
+    }
 }

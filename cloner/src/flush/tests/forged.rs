@@ -12,7 +12,7 @@ use crate::chunk_id::ChunkId;
 use crate::pool::{PutOptions, StoredSnapshot};
 use crate::snapshot::SnapshotId;
 
-fn here() -> FolderOptions {
+pub(super) fn here() -> FolderOptions {
     FolderOptions { host: String::from("here"), ..FolderOptions::default() }
 }
 
@@ -21,7 +21,7 @@ fn scene(files: &FaultyFiles, form: Form) -> Scene {
 }
 
 /// A folder with one snapshot, which has the chunks 0 and 3, and the name of its file.
-fn folder(form: Form) -> (FaultyFiles, String) {
+pub(super) fn folder(form: Form) -> (FaultyFiles, String) {
     let files = FaultyFiles::new();
     let scene = scene(&files, form);
     scene.put("a", 1, (2, 1), &[]);
@@ -31,7 +31,7 @@ fn folder(form: Form) -> (FaultyFiles, String) {
 }
 
 /// Changes the index of a file. Header and envelope fit the new one.
-fn forge(file: &[u8], change: &dyn Fn(&mut IndexV2)) -> Vec<u8> {
+pub(super) fn forge(file: &[u8], change: &dyn Fn(&mut IndexV2)) -> Vec<u8> {
     let header = Header::from_block(file.first_chunk().unwrap(), file.len() as u64).unwrap();
     let at = usize::try_from(header.index_at).unwrap();
     let len = usize::try_from(header.index_bytes).unwrap();

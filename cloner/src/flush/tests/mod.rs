@@ -4,5 +4,6 @@ mod crash;
 mod disk;
 mod flips;
 mod forged;
+mod forged_files;
 mod real;
 mod scene;

@@ -41,6 +41,10 @@ impl Content {
             dependencies: stored.dependencies().iter().map(|stored| Self::of(stored)).collect(),
         }
     }
+
+    pub(super) fn has_chunks_of(&self, other: &Self) -> bool {
+        self.chunks == other.chunks
+    }
 }
 
 /// A pool, and the folder that it is flushed to.
