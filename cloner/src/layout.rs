@@ -206,4 +206,47 @@ mod tests {
         }
         assert_eq!(PageNumber(u64::MAX).split(), None);
     }
+
+    #[test]
+    #[should_panic(expected = "PageNumber(1099511627776)")]
+    fn a_page_number_of_more_than_40_bits_has_no_reference() {
+        let _ = PlaceRef { dependency: None, page: PageNumber(1 << NUMBER_BITS) }.to_bits();
+    }
+
+    #[test]
+    #[should_panic(expected = "16777216 dependencies")]
+    fn a_dependency_of_more_than_24_bits_has_no_reference() {
+        let _ = PlaceRef { dependency: Some(0xff_ffff), page: PageNumber(0) }.to_bits();
+    }
+
+    #[test]
+    fn no_page_number_is_beyond_the_greatest_chunk() {
+        let greatest = PageNumber::new(ChunkIndex(u32::MAX), PageIndex::new(511).unwrap());
+        assert!(greatest.split().is_some());
+        assert_eq!(PageNumber(greatest.0 + 1).split(), None);
+    }
+
+    /// Both ends of both regions, where the first of the second follows a short chunk or a full one.
+    #[test]
+    fn chunks_of_two_regions_are_numbered_through() {
+        let gap = 3 << 30;
+        for (size, last) in
+            [(gap, (0, 512)), (gap + 4096, (1, 1)), (gap + (2 << 20), (1, 512)), (64 << 30, (1, 512))]
+        {
+            let layout = Layout::new(size).unwrap();
+            let chunks = chunks(layout);
+            let ends = |chunk: &Chunk| (chunk.region, chunk.offset, chunk.pages);
+            assert_eq!((ends(&chunks[0]), ends(&chunks[1535])), ((0, 0, 512), (0, 1535 * CHUNK_BYTES, 512)));
+            if let Some(first) = chunks.get(1536) {
+                assert_eq!((first.region, first.offset), (1, 0));
+            }
+            let end = chunks.last().unwrap();
+            assert_eq!((end.region, end.pages), last);
+            for index in [0, 1, 1535, 1536, 1537, chunks.len() - 1, chunks.len(), chunks.len() + 1] {
+                let number = ChunkIndex(u32::try_from(index).unwrap());
+                assert_eq!(chunk_at(layout, number), chunks.get(index).copied(), "chunk {index} of {size}");
+            }
+            assert_eq!(chunk_at(layout, ChunkIndex(u32::MAX)), None);
+        }
+    }
 }

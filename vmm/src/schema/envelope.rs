@@ -156,3 +156,84 @@ fn checksum(header: &[u8], text: &[u8]) -> u64 {
     hasher.write(text);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: Schema = Schema { magic: *b"CLNTEST\0", version: 7, name: "test" };
+
+    /// An envelope whose header says something else, with the checksum mended.
+    fn forged(text: &[u8], at: usize, field: &[u8]) -> Vec<u8> {
+        let mut bytes = SCHEMA.wrap(text);
+        bytes[at..at + field.len()].copy_from_slice(field);
+        let mended = checksum(&bytes[..24], &bytes[HEADER_BYTES..]);
+        bytes[24..HEADER_BYTES].copy_from_slice(&mended.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn what_was_wrapped_is_unwrapped() {
+        for text in [&b""[..], b"{}", &[0xff; 1000]] {
+            let bytes = SCHEMA.wrap(text);
+            assert_eq!((SCHEMA.unwrap(&bytes).unwrap(), bytes.len()), (text, HEADER_BYTES + text.len()));
+        }
+    }
+
+    #[test]
+    fn every_field_is_checked_even_when_the_checksum_fits() {
+        let refused = |at: usize, field: &[u8]| SCHEMA.unwrap(&forged(b"text", at, field)).unwrap_err();
+        for at in 0..8 {
+            let error = refused(at, &[SCHEMA.magic[at] ^ 1]);
+            assert!(
+                matches!(error, Error::Magic { name: "test", found } if found[at] != SCHEMA.magic[at]),
+                "{error:?}"
+            );
+        }
+        for version in [0_u32, 6, 8, 7 << 8, u32::MAX] {
+            let error = refused(8, &version.to_le_bytes());
+            assert!(matches!(error, Error::Version { found, known: 7, .. } if found == version), "{error:?}");
+        }
+        for reserved in [1_u32, 1 << 31, u32::MAX] {
+            let error = refused(12, &reserved.to_le_bytes());
+            assert!(matches!(error, Error::Reserved { found, .. } if found == reserved), "{error:?}");
+        }
+        for length in [0_u64, 3, 5, 4 | 1 << 32, u64::MAX] {
+            let error = refused(16, &length.to_le_bytes());
+            assert!(
+                matches!(error, Error::Length { promised, found: 4, .. } if promised == length),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_other_length_is_an_error() {
+        let bytes = SCHEMA.wrap(b"some text");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let error = SCHEMA.unwrap(&flipped).unwrap_err();
+            let is_damage = matches!(error, Error::Checksum { expected, found, .. } if expected != found);
+            assert_eq!(is_damage, bit / 8 >= 24, "bit {bit}: {error:?}");
+        }
+        for len in 0..bytes.len() {
+            let error = SCHEMA.unwrap(&bytes[..len]).unwrap_err();
+            match error {
+                Error::Short { found, .. } => assert!(found == len && len < HEADER_BYTES),
+                Error::Length { promised: 9, found, .. } => assert_eq!(found + HEADER_BYTES, len),
+                other => panic!("cut at {len}: {other:?}"),
+            }
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(matches!(SCHEMA.unwrap(&longer), Err(Error::Length { promised: 9, found: 10, .. })));
+    }
+
+    #[test]
+    fn a_text_has_64_mib_at_most() {
+        let longest = SCHEMA.wrap(&vec![b' '; MAX_TEXT_BYTES]);
+        assert_eq!(SCHEMA.unwrap(&longest).unwrap().len(), 64 << 20);
+        let error = SCHEMA.unwrap(&SCHEMA.wrap(&vec![b' '; MAX_TEXT_BYTES + 1])).unwrap_err();
+        assert!(matches!(error, Error::Length { found, .. } if found == MAX_TEXT_BYTES + 1), "{error:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Tests of a pool as its users see it. `books` looks inside, `pages` needs a host with huge pages, `threads` takes a while.
 
 mod books;
+mod limits;
 mod pages;
 mod threads;
 

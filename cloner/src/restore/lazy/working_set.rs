@@ -135,3 +135,6 @@ impl WorkingSet {
 fn name(snapshot: SnapshotId) -> String {
     format!("{LABEL}-{snapshot}")
 }
+
+#[cfg(test)]
+mod tests;
