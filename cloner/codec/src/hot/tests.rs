@@ -1,5 +1,7 @@
 //! Tests the coder's promises on every backend of this machine.
 
+mod carried;
+mod forged;
 mod hostile;
 mod pages;
 
