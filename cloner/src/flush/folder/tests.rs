@@ -47,7 +47,7 @@ fn a_malformed_id_of_a_folder_is_named_as_such() {
     }
 }
 
-/// Who has the key has made the check for one folder and one host: neither can be exchanged without it.
+/// The check is made with the key, for one folder and one host: without the key, neither can be exchanged.
 #[test]
 fn the_check_of_a_key_holds_for_its_folder_and_host_only() {
     let number = parse_id(ID).unwrap();

@@ -184,7 +184,7 @@ fn names_and_tags_of_a_file_follow_the_rules_of_the_pool() {
         );
     }
     let many = |index: &mut IndexV2| {
-        index.labels.tags.extend((0..MAX_TAGS).map(|n| (format!("tag-{n}"), String::new())))
+        index.labels.tags.extend((0..MAX_TAGS).map(|number| (format!("tag-{number}"), String::new())));
     };
     let why = refused(|file| forge(file, &many));
     assert!(matches!(why, Error::Pool { source: pool::Error::TooManyTags { tags: 33 }, .. }), "{why:?}");

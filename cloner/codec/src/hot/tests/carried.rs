@@ -9,8 +9,11 @@ use super::{Case, KeptPages};
 fn words(seed: u64, factor: u64) -> Page {
     let mut page = [0; PAGE_BYTES];
     for (word, at) in page.as_chunks_mut::<8>().0.iter_mut().zip(0_u64..) {
-        let value = [0, (at % 31 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93) ^ seed, at % 5 * factor, 0]
-            [at as usize % 4];
+        let value = match at % 4 {
+            1 => (at % 31 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93) ^ seed,
+            2 => at % 5 * factor,
+            _ => 0,
+        };
         *word = value.to_le_bytes();
     }
     page
