@@ -1,4 +1,5 @@
 //! The watchdog of the tests, which ends a program that hangs. The programs here are scripts that talk like Rust's test harness.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -22,7 +23,7 @@ fn errors(output: &Output) -> &str {
     str::from_utf8(&output.stderr).unwrap()
 }
 
-/// A line of the process with this id in what the watchdog printed is expected, and that it has ended.
+/// Asserts that the watchdog has named the process whose number the script printed, and that the process has ended.
 #[track_caller]
 fn assert_ended(output: &Output) {
     let out = str::from_utf8(&output.stdout).unwrap();
