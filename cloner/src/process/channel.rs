@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Longest message, in bytes. The longest ones hold a kernel command line, or say why something failed.
-const MESSAGE_MAX_BYTES: usize = 16 << 10;
+pub(super) const MESSAGE_MAX_BYTES: usize = 16 << 10;
 /// Greatest number of descriptors beside a message.
-const FDS_MAX: usize = 3;
+pub(super) const FDS_MAX: usize = 3;
 
 /// One end of a connection that keeps messages apart and notices when the other end is gone.
 #[derive(Debug)]
@@ -83,6 +83,13 @@ impl Channel {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 fds.extend(rights);
             }
+        }
+        // The kernel cuts the list only where the buffer ends, which alignment makes longer than the list may be.
+        if fds.len() > FDS_MAX {
+            return Err(invalid(format!(
+                "{} descriptors came beside a message, at most {FDS_MAX} may",
+                fds.len()
+            )));
         }
         let message = serde_json::from_slice(&bytes[..received.bytes]).map_err(|e| invalid(e.to_string()))?;
         Ok(Some((message, fds)))

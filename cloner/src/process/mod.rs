@@ -41,6 +41,9 @@ pub(crate) use guest::{restore, run};
 
 use crate::admission;
 
+#[cfg(test)]
+mod tests;
+
 /// Why a guest process or a branch could not be made, or can no longer be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -7,7 +7,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccessError, Backing, Error, GuestMemory, Layout, PageSize, ReadError, StillMemory, set_first};
+use super::{
+    AccessError, Backing, Error, GuestMemory, Layout, PageSize, ReadError, StillMemory, layout, set_first,
+};
 use crate::sys::mmap::OutOfRange;
 use crate::sys::page::PAGE_SIZE;
 use crate::sys::pagemap::Pagemap;
@@ -72,8 +74,8 @@ impl RemoteMemory {
     /// that this process has not waited for keeps its number, and `pidfd` may be `None`.
     ///
     /// # Errors
-    /// `ENOENT` or `ESRCH` if the process has ended; otherwise the kernel's reason for not opening its page table, such as `EACCES`
-    /// if this process may not read it.
+    /// `InvalidInput` if a region would not end inside an address space. `ENOENT` or `ESRCH` if the process has ended; otherwise the
+    /// kernel's reason for not opening its page table, such as `EACCES` if this process may not read it.
     ///
     /// # Panics
     /// If the number of addresses differs from the number of regions.
@@ -85,6 +87,11 @@ impl RemoteMemory {
         held: RemotePages,
     ) -> io::Result<Self> {
         assert_eq!(host_addresses.len(), layout.ranges().count(), "one address for each region");
+        // The addresses may be what that process says, and are added to below.
+        let has_end = |(range, start): (layout::Range, &u64)| start.checked_add(range.len_bytes).is_some();
+        if !layout.ranges().zip(&host_addresses).all(has_end) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a region has no end"));
+        }
         let pagemap = Pagemap::of(pid)?;
         let memory = Self { pid, pidfd, pagemap, layout, host_addresses, held };
         // If it has ended, the number, and so the page table, may belong to another process by now.
