@@ -26,7 +26,6 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::Kernel;
-use crate::host::Host;
 use crate::memory::{self, GuestMemory, layout};
 use crate::vcpu::setup::Entry;
 use crate::vcpu::tables;
@@ -143,8 +142,14 @@ pub enum Error {
     Memory(#[from] memory::Error),
 }
 
-/// Fills `memory` with everything that booting `kernel` takes, and returns how the guest is entered.
-pub(crate) fn load(host: &Host, kernel: &Kernel, memory: &GuestMemory, vcpus: u8) -> Result<Entry, Error> {
+/// Fills `memory` with everything that booting `kernel` takes, and returns how the guest is entered. A Linux kernel finds
+/// `additions`, which this host needs, at the end of its command line.
+pub(crate) fn load(
+    additions: &'static str,
+    kernel: &Kernel,
+    memory: &GuestMemory,
+    vcpus: u8,
+) -> Result<Entry, Error> {
     match kernel {
         Kernel::Flat { image } => {
             let layout = memory.layout();
@@ -161,7 +166,7 @@ pub(crate) fn load(host: &Host, kernel: &Kernel, memory: &GuestMemory, vcpus: u8
             Ok(Entry::Flat)
         }
         Kernel::Linux { path, initramfs, cmdline } => {
-            let cmdline = command_line(cmdline, host.cmdline_additions())?;
+            let cmdline = command_line(cmdline, additions)?;
             let loaded = kernel::load(path, memory)?;
             let initramfs = match initramfs {
                 Some(path) => Some(kernel::load_initramfs(path, memory, &loaded)?),
@@ -174,6 +179,19 @@ pub(crate) fn load(host: &Host, kernel: &Kernel, memory: &GuestMemory, vcpus: u8
             Ok(Entry::Linux { address: loaded.entry })
         }
     }
+}
+
+/// The way in for fuzzing: as the guest is booted, without a host that can run it. Returns the address at which it would be entered.
+///
+/// # Errors
+/// Those of booting: see [`Error`].
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn load_without_kvm(kernel: &Kernel, memory: &GuestMemory, vcpus: u8) -> Result<u64, Error> {
+    Ok(match load("", kernel, memory, vcpus)? {
+        Entry::Flat => layout::FLAT_IMAGE_ADDRESS,
+        Entry::Linux { address } => address,
+    })
 }
 
 fn command_line(given: &str, additions: &'static str) -> Result<String, Error> {

@@ -3,6 +3,7 @@
 pub mod cmos;
 pub mod debug_exit;
 pub mod i8042;
+pub mod irq;
 pub mod serial;
 pub mod state;
 
@@ -13,10 +14,11 @@ use vmm_sys_util::errno;
 use self::cmos::NoCmos;
 use self::debug_exit::DebugExit;
 use self::i8042::I8042;
+use self::irq::IrqLines;
 use self::serial::{ConsoleOutput, Serial};
 use self::state::DeviceStates;
 use crate::bus::PortBus;
-use crate::memory::{Machine, layout};
+use crate::memory::layout;
 
 /// Every device of one VM.
 #[derive(Debug)]
@@ -28,8 +30,8 @@ pub struct Devices {
 impl Devices {
     /// The devices of a machine after reset.
     #[must_use]
-    pub fn new(machine: Arc<Machine>, output: ConsoleOutput) -> Self {
-        Self::with(Serial::new(machine, output))
+    pub fn new(lines: Arc<dyn IrqLines>, output: ConsoleOutput) -> Self {
+        Self::with(Serial::new(lines, output))
     }
 
     /// The devices as they were saved. They start out paused.
@@ -37,12 +39,12 @@ impl Devices {
     /// # Errors
     /// The kernel's reason for not raising an interrupt again that was pending.
     pub fn restore(
-        machine: Arc<Machine>,
+        lines: Arc<dyn IrqLines>,
         output: ConsoleOutput,
         state: &DeviceStates,
     ) -> Result<Self, errno::Error> {
         let DeviceStates { serial } = state;
-        Ok(Self::with(Serial::restore(machine, output, serial)?))
+        Ok(Self::with(Serial::restore(lines, output, serial)?))
     }
 
     fn with(serial: Serial) -> Self {

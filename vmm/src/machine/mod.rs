@@ -140,14 +140,14 @@ impl Vm {
             return Err(Error::NoNested);
         }
         let memory = GuestMemory::new(layout, config.backing.clone())?;
-        let entry = boot::load(host, &config.kernel, &memory, config.vcpus)?;
+        let entry = boot::load(host.cmdline_additions(), &config.kernel, &memory, config.vcpus)?;
         let (machine, mut vcpus) = build(host, memory, config.vcpus)?;
         for vcpu in &mut vcpus {
             vcpu.set_cpuid(&cpuid::for_vcpu(host, vcpu.index(), config.vcpus, config.nested))?;
             vcpu.probe_msrs(host.msr_indices())?;
             vcpu.set_up(entry, layout, config.vcpus)?;
         }
-        let devices = Devices::new(Arc::clone(&machine), output);
+        let devices = Devices::new(Arc::clone(&machine) as _, output);
         Self::assemble(machine, vcpus, devices, 0, None)
     }
 
@@ -166,7 +166,7 @@ impl Vm {
         restore_vcpus(&mut vcpus, &state.vcpus)?;
         interrupt::restore(machine.fd(), &state.interrupts)?;
         // Last: a device that has an interrupt pending raises it again, which needs the controllers as they were.
-        let devices = Devices::restore(Arc::clone(&machine), output, &state.devices)
+        let devices = Devices::restore(Arc::clone(&machine) as _, output, &state.devices)
             .map_err(|source| Error::Ioctl { name: "KVM_IRQ_LINE", source })?;
         Self::assemble(machine, vcpus, devices, state.generation + 1, Some(state.interrupts.pit.clone()))
     }

@@ -13,8 +13,9 @@ use vm_superio::{Serial as Uart, Trigger};
 use vmm_sys_util::errno;
 
 use self::state::SerialStateV1;
+use super::irq::IrqLines;
 use crate::bus::{Ending, PortDevice};
-use crate::memory::{Machine, layout};
+use crate::memory::layout;
 
 /// Where the guest's console output goes, byte by byte as the guest writes it.
 pub type ConsoleOutput = Box<dyn Write + Send>;
@@ -51,27 +52,24 @@ impl Write for OutputFile {
 }
 
 /// The UART's interrupt line.
-///
-/// It uses `KVM_IRQ_LINE` rather than an irqfd: when the call returns, the interrupt has reached the interrupt controller, so that
-/// state saved afterwards contains it. A kernel worker delivers an irqfd at a time of its own.
 #[derive(Debug)]
-struct IrqLine(Arc<Machine>);
+struct IrqLine(Arc<dyn IrqLines>);
 
 impl Trigger for IrqLine {
     type E = errno::Error;
 
     fn trigger(&self) -> Result<(), errno::Error> {
         // An edge, as on an ISA interrupt line.
-        self.0.fd().set_irq_line(layout::SERIAL_IRQ, true)?;
-        self.0.fd().set_irq_line(layout::SERIAL_IRQ, false)
+        self.0.set(layout::SERIAL_IRQ, true)?;
+        self.0.set(layout::SERIAL_IRQ, false)
     }
 }
 
 impl Serial {
     /// A 16550 after reset.
     #[must_use]
-    pub fn new(machine: Arc<Machine>, output: ConsoleOutput) -> Self {
-        Self::with_state(machine, output, &SerialState::default())
+    pub fn new(lines: Arc<dyn IrqLines>, output: ConsoleOutput) -> Self {
+        Self::with_state(lines, output, &SerialState::default())
             .expect("the default state has an empty FIFO and no pending interrupt")
     }
 
@@ -83,25 +81,24 @@ impl Serial {
     /// # Panics
     /// If the FIFO is overfull, which validated state excludes.
     pub fn restore(
-        machine: Arc<Machine>,
+        lines: Arc<dyn IrqLines>,
         output: ConsoleOutput,
         state: &SerialStateV1,
     ) -> Result<Self, errno::Error> {
-        Self::with_state(machine, output, &state.into())
+        Self::with_state(lines, output, &state.into())
     }
 
     fn with_state(
-        machine: Arc<Machine>,
+        lines: Arc<dyn IrqLines>,
         output: ConsoleOutput,
         state: &SerialState,
     ) -> Result<Self, errno::Error> {
-        let uart =
-            Uart::from_state(state, IrqLine(machine), NoEvents, OutputFile(output)).map_err(|error| {
-                match error {
-                    vm_superio::serial::Error::Trigger(error) => error,
-                    other => unreachable!("a validated FIFO fits: {other}"),
-                }
-            })?;
+        let uart = Uart::from_state(state, IrqLine(lines), NoEvents, OutputFile(output)).map_err(
+            |error| match error {
+                vm_superio::serial::Error::Trigger(error) => error,
+                other => unreachable!("a validated FIFO fits: {other}"),
+            },
+        )?;
         Ok(Self(Mutex::new(Inner { uart, queued: VecDeque::new(), paused: true })))
     }
 
