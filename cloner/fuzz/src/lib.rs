@@ -1,5 +1,10 @@
 //! What the fuzz targets share: functions that correct checksums, so that mutated input gets past them, and pages to refer to.
 
+pub mod files;
+pub mod flushed;
+pub mod input;
+pub mod parts;
+
 use cloner_codec::chunk::{
     HEADER_BYTES, MAP_ENTRY_BYTES, PAGE_BYTES, Page, PageIndex, PageRef, Resolve, ResolveError, SLACK_BYTES,
 };
