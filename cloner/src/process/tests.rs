@@ -157,7 +157,7 @@ fn memory_at_any_address_is_read_or_refused() {
                 assert!(frozen.memory().read(0, 1 << 19, &mut [0; 4096]).is_err());
             }
             Err(error) => {
-                assert!(!is_possible && crate::chain(&error).contains("a region has no end"), "{error:?}")
+                assert!(!is_possible && crate::chain(&error).contains("a region has no end"), "{error:?}");
             }
         }
     }
