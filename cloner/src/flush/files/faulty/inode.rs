@@ -13,6 +13,8 @@ pub(super) struct Inode {
     pub(super) durable: Vec<u8>,
     /// The changes since the last sync.
     pub(super) pending: Vec<Pending>,
+    /// Number of [`FaultyFile`](super::FaultyFile)s that refer to this.
+    pub(super) handles: usize,
 }
 
 /// A change that has not been followed by a sync.

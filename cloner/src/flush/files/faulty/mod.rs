@@ -8,9 +8,9 @@
 mod inode;
 mod random;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Files, ReadFile, WriteFile};
@@ -106,7 +106,9 @@ impl FaultyFiles {
         let mut after = Disk { next_inode: disk.next_inode, ..Disk::default() };
         for (name, inode) in names {
             let bytes = disk.inodes[&inode].survivors(&mut random);
-            after.inodes.insert(inode, Inode { durable: bytes.clone(), bytes, pending: Vec::new() });
+            after
+                .inodes
+                .insert(inode, Inode { durable: bytes.clone(), bytes, pending: Vec::new(), handles: 0 });
             after.names.insert(name, inode);
         }
         after.durable_names = after.names.clone();
@@ -116,7 +118,8 @@ impl FaultyFiles {
     /// The same disk without its faults, after an orderly shutdown.
     pub(crate) fn copy(&self) -> Self {
         let disk = self.lock();
-        let (inodes, names) = (disk.inodes.clone(), disk.names.clone());
+        let (mut inodes, names) = (disk.inodes.clone(), disk.names.clone());
+        inodes.values_mut().for_each(|file| file.handles = 0);
         let after = Disk {
             inodes,
             durable_names: names.clone(),
@@ -138,13 +141,18 @@ impl FaultyFiles {
         let mut disk = self.lock();
         let inode = disk.next_inode;
         disk.next_inode += 1;
-        disk.inodes.insert(inode, Inode { durable: bytes.clone(), bytes, pending: Vec::new() });
+        disk.inodes.insert(inode, Inode { durable: bytes.clone(), bytes, pending: Vec::new(), handles: 0 });
         disk.names.insert(name.to_owned(), inode);
         disk.durable_names.insert(name.to_owned(), inode);
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.lock().names.keys().cloned().collect()
+    }
+
+    fn handle(&self, disk: &mut Disk, inode: u64, len_bytes: u64) -> FaultyFile {
+        disk.inodes.get_mut(&inode).unwrap().handles += 1;
+        FaultyFile { disk: Arc::clone(&self.disk), inode, len_bytes }
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
@@ -179,6 +187,13 @@ impl Disk {
 
     fn changed(&mut self) {
         self.changes.push(self.names.clone());
+    }
+
+    /// Removes the content of files that are gone for good: they have no name, in no past that a crash can bring back, and are not
+    /// open.
+    fn forget_what_nothing_names(&mut self) {
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        self.inodes.retain(|inode, file| file.handles > 0 || named.contains(inode));
     }
 
     fn capacity(&self) -> Option<u64> {
@@ -221,14 +236,19 @@ impl Files for FaultyFiles {
             let len = usize::try_from(bytes).unwrap();
             disk.inodes.insert(
                 inode,
-                Inode { bytes: vec![0; len], durable: Vec::new(), pending: vec![Pending::SetLen(len)] },
+                Inode {
+                    bytes: vec![0; len],
+                    durable: Vec::new(),
+                    pending: vec![Pending::SetLen(len)],
+                    handles: 0,
+                },
             );
             disk.names.insert(name.to_owned(), inode);
             disk.changed();
         }
         result?;
         let inode = disk.names[name];
-        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.disk), inode, len_bytes: bytes }))
+        Ok(Box::new(self.handle(&mut disk, inode, bytes)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn ReadFile>> {
@@ -236,7 +256,7 @@ impl Files for FaultyFiles {
         disk.step(false).1?;
         let inode = *disk.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         let len_bytes = disk.inodes[&inode].bytes.len() as u64;
-        Ok(Box::new(FaultyFile { disk: Arc::clone(&self.disk), inode, len_bytes }))
+        Ok(Box::new(self.handle(&mut disk, inode, len_bytes)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -270,6 +290,7 @@ impl Files for FaultyFiles {
         if happens && result.is_ok() {
             disk.durable_names = disk.names.clone();
             disk.changes.clear();
+            disk.forget_what_nothing_names();
         }
         result
     }
@@ -280,6 +301,16 @@ struct FaultyFile {
     disk: Arc<Mutex<Disk>>,
     inode: u64,
     len_bytes: u64,
+}
+
+impl Drop for FaultyFile {
+    fn drop(&mut self) {
+        // A test that has failed may have left the lock poisoned.
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inode) = disk.inodes.get_mut(&self.inode) {
+            inode.handles -= 1;
+        }
+    }
 }
 
 impl WriteFile for FaultyFile {
