@@ -86,6 +86,20 @@ fn a_process_that_is_left_behind_is_named_and_ended_and_a_failure() {
     assert_ended(&output);
 }
 
+#[test]
+fn what_cannot_be_watched_is_named() {
+    let folder = Folder::new();
+    let watch = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/watchdog/watch");
+    let output = Command::new(watch).arg(folder.path().join("none")).output().unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    assert!(errors(&output).contains("none: No such file or directory"), "{}", errors(&output));
+    for limit in ["soon", "0", "-1", "inf"] {
+        let output = Command::new(watch).arg("/bin/true").env("CLONER_TEST_LIMIT", limit).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{limit}");
+        assert!(errors(&output).contains(&format!("'{limit}', and must be")), "{}", errors(&output));
+    }
+}
+
 /// What is not a program of tests is not watched: the shell is replaced by it.
 #[test]
 fn other_programs_are_started_as_they_are() {
